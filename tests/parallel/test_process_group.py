@@ -1,0 +1,63 @@
+"""The process group: alone without ports, several ranks under torchrun."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from torchrec_mm.parallel.process_group import process_group
+
+ROOT = Path(__file__).parents[2]
+
+SAY_RANK = """
+import torch, torch.distributed as dist
+from torchrec_mm.parallel.process_group import process_group
+with process_group() as worker:
+    total = torch.tensor(worker.rank + 1, device=worker.device)
+    dist.all_reduce(total)
+    print(f"rank {worker.rank} of {worker.world_size} sums {total.item()} first={worker.is_first}")
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_launcher_the_process_is_alone_and_can_communicate():
+    with process_group() as worker:
+        assert (worker.rank, worker.world_size, worker.is_first) == (0, 1, True)
+        value = torch.ones(2, device=worker.device)
+        dist.all_reduce(value)
+        assert value.tolist() == [1, 1]
+
+
+def test_the_group_is_taken_down_even_when_the_block_fails():
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="ours"), process_group():
+            raise RuntimeError("ours")
+        assert not dist.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="states the ranks of a CPU machine")
+def test_two_ranks_under_torchrun_see_each_other(tmp_path):
+    script = tmp_path / "say_rank.py"
+    script.write_text(SAY_RANK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "rank 0 of 2 sums 3 first=True",
+        "rank 1 of 2 sums 3 first=False",
+    ]

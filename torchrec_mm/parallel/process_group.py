@@ -1,0 +1,65 @@
+"""Join the other ranks, or be the only one: the one place that picks device and backend."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from torchrec_mm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among its peers.
+
+    device: where its tensors live. rank: in [0, world_size). world_size: number of processes.
+    """
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes files and shows progress."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group() -> Iterator[Worker]:
+    """Initialise torch.distributed for the block and take it down afterwards.
+
+    Under torchrun or torchx the ranks meet through the environment they were given. Without it
+    this process is alone: world size 1 and an in-memory store, so no port is needed. NCCL with
+    one CUDA device per local rank where CUDA works, gloo on the CPU otherwise.
+
+    Raises:
+        InputError: more local ranks than CUDA devices.
+    """
+    device = _device()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Worker(device, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"processes per node must be at most the number of CUDA devices, "
+            f"{torch.cuda.device_count()}, got local rank {local_rank}"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
