@@ -1,0 +1,69 @@
+"""`items/`: what is known of every item besides its picture and title."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.data.parquet import INT64, check_columns, open_dataset, read_table
+from torchrec_mm.ids import IdIndex, sort_unique
+
+CONTENT_COLUMNS = frozenset({"item_id", "title", "image", "image_path", "created_at"})
+
+
+@dataclass(frozen=True)
+class ItemCatalogue:
+    """All items, sorted by id; row i of every array is the same item.
+
+    item_ids: (N,) int64, strictly ascending.
+    created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
+    attributes: categorical attributes by column name, each (N,) int64, any value.
+    """
+
+    UNKNOWN_TIME = np.iinfo(np.int64).min
+
+    item_ids: np.ndarray
+    created_at: np.ndarray | None
+    attributes: Mapping[str, np.ndarray]
+
+    @property
+    def index(self) -> IdIndex:
+        return IdIndex(self.item_ids)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+def read_items(data: Path) -> ItemCatalogue:
+    """Read ``data/items/`` without pictures and titles.
+
+    Raises:
+        InputError: missing folder or column, wrong type, duplicate item_id.
+    """
+    folder = data / "items"
+    schema = open_dataset(folder).schema
+    attributes = [
+        field.name
+        for field in schema
+        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
+    ]
+    has_time = "created_at" in schema.names
+    columns = ["item_id", *attributes] + (["created_at"] if has_time else [])
+    table = check_columns(
+        read_table(folder, columns),
+        folder,
+        required={"item_id": INT64} | dict.fromkeys(attributes, INT64),
+        nullable={"created_at": INT64},
+    )
+    item_ids = table["item_id"].to_numpy()
+    order = sort_unique(item_ids, f"{folder} column item_id")
+    created_at = None
+    if has_time:
+        created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
+    return ItemCatalogue(
+        item_ids[order],
+        created_at,
+        {name: table[name].to_numpy()[order] for name in attributes},
+    )

@@ -1,0 +1,60 @@
+"""Lists of different lengths, kept as one flat array and its offsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """R lists in two arrays; list r is ``values[offsets[r]:offsets[r + 1]]``.
+
+    values: (T,) any dtype. offsets: (R + 1,) int64, first 0, last T, never falling.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the lists ``rows`` lie in ``values``, one after another.
+
+        Returns:
+            (t,) int64 positions into ``values``, and (len(rows),) int64 lengths summing to t.
+        """
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+        return np.repeat(starts, lengths) + within, lengths
+
+    def owners(self) -> np.ndarray:
+        """(T,) int64: the list that each value belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @classmethod
+    def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
+        """Take an Arrow list column apart without a copy per row.
+
+        Raises:
+            InputError: a null inside a list; ``field`` names the column.
+        """
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        values = column.flatten()
+        if values.null_count:
+            raise InputError(f"{field} must not hold nulls, got {values.null_count}")
+        lengths = np.diff(column.offsets.to_numpy())
+        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(values.to_numpy(zero_copy_only=False), offsets)

@@ -1,0 +1,132 @@
+"""`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.data.jagged import Jagged
+from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns, read_table
+from torchrec_mm.errors import InputError
+
+LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
+NAMED = frozenset({"user_id", "timestamp", *LISTS})
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A set of requests in memory, columns as flat arrays; ids as they are on disk.
+
+    user_ids: (R,) int64. timestamps: (R,) int64 seconds, or None.
+    behaviours: item ids, oldest first, at most ``max_behaviours`` newest ones kept.
+    candidates: item ids, at least one a request. labels: (impressions,) int8 in {0, 1}.
+    features: categorical user and context features by column name, each (R,) int64.
+    behaviour_attributes: by column name, int64 values aligned with ``behaviours.values``.
+    """
+
+    user_ids: np.ndarray
+    timestamps: np.ndarray | None
+    behaviours: Jagged
+    candidates: Jagged
+    labels: np.ndarray
+    features: Mapping[str, np.ndarray]
+    behaviour_attributes: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_impressions(self) -> int:
+        return len(self.labels)
+
+
+def read_requests(folder: Path, max_behaviours: int) -> Requests:
+    """Read one folder of requests and check it against the contract.
+
+    Args:
+        folder: ``requests/train`` or ``requests/test``.
+        max_behaviours: the newest behaviours kept of each request.
+
+    Raises:
+        InputError: missing folder or column, wrong type, null, labels not as long as the
+            candidates or outside {0, 1}, a request without candidates, a behaviour attribute
+            not as long as the behaviours.
+    """
+    table = read_table(folder)
+    extra = [field for field in table.schema if field.name not in NAMED]
+    features = [f.name for f in extra if pa.types.is_integer(f.type)]
+    attributes = [
+        f.name
+        for f in extra
+        if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
+    ]
+    table = check_columns(
+        table,
+        folder,
+        required={"user_id": INT64}
+        | LISTS
+        | dict.fromkeys(features, INT64)
+        | dict.fromkeys(attributes, INT64_LIST),
+        nullable={"timestamp": INT64},
+    )
+    lists = {
+        name: Jagged.from_arrow(table[name], f"{folder} column {name}")
+        for name in [*LISTS, *attributes]
+    }
+    behaviours, candidates, labels = (lists[name] for name in LISTS)
+    _check_labels(folder, candidates, labels)
+    for name in attributes:
+        _check_same_lengths(folder, name, lists[name], "behaviour_item_ids", behaviours)
+    newest = _newest(behaviours, max_behaviours)
+    return Requests(
+        user_ids=table["user_id"].to_numpy(),
+        timestamps=_timestamps(table),
+        behaviours=_take(behaviours, newest),
+        candidates=candidates,
+        labels=labels.values,
+        features={name: table[name].to_numpy() for name in features},
+        behaviour_attributes={name: _take(lists[name], newest).values for name in attributes},
+    )
+
+
+def _timestamps(table: pa.Table) -> np.ndarray | None:
+    if "timestamp" not in table.column_names or table["timestamp"].null_count:
+        return None
+    return table["timestamp"].to_numpy()
+
+
+def _check_labels(folder: Path, candidates: Jagged, labels: Jagged) -> None:
+    _check_same_lengths(folder, "labels", labels, "candidate_item_ids", candidates)
+    if (candidates.lengths == 0).any():
+        row = int(np.argmax(candidates.lengths == 0))
+        raise InputError(f"{folder} column candidate_item_ids must not be empty, row {row} is")
+    wrong = (labels.values != 0) & (labels.values != 1)
+    if wrong.any():
+        raise InputError(
+            f"{folder} column labels must be 0 or 1, got {labels.values[np.argmax(wrong)]}"
+        )
+
+
+def _check_same_lengths(folder: Path, name: str, a: Jagged, other: str, b: Jagged) -> None:
+    wrong = a.lengths != b.lengths
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(
+            f"{folder} column {name} must be as long as {other}, "
+            f"row {row} has {a.lengths[row]} and {b.lengths[row]}"
+        )
+
+
+def _newest(lists: Jagged, most: int) -> Jagged:
+    """Positions of the last ``most`` values of each list, itself jagged."""
+    kept = np.minimum(lists.lengths, most)
+    offsets = np.zeros(len(kept) + 1, dtype=np.int64)
+    np.cumsum(kept, out=offsets[1:])
+    shift = lists.offsets[1:] - offsets[1:]
+    return Jagged(np.arange(offsets[-1]) + np.repeat(shift, kept), offsets)
+
+
+def _take(lists: Jagged, positions: Jagged) -> Jagged:
+    return Jagged(lists.values[positions.values], positions.offsets)

@@ -1,0 +1,89 @@
+"""Vocabularies: which ids have a table row of their own, and which share row 0."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from torchrec_mm.data.items import ItemCatalogue
+from torchrec_mm.data.requests import Requests
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_file
+from torchrec_mm.ids import IdIndex
+
+OUT_OF_VOCABULARY = 0
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Table rows of one categorical feature: row 0 for every unknown id, then the known ones."""
+
+    known_ids: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.known_ids) + 1
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """int64 rows in [0, num_rows) of ids of any shape; 0 where unknown."""
+        return IdIndex(self.known_ids).rows(ids) + 1
+
+    @classmethod
+    def of(cls, ids: np.ndarray, min_count: int = 1) -> "Vocabulary":
+        """The ids that occur at least ``min_count`` times."""
+        known, counts = np.unique(ids, return_counts=True)
+        return cls(known[counts >= min_count])
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """One vocabulary a table, grouped by what the feature belongs to.
+
+    request: ``user_id`` and the user and context features, by column name.
+    item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
+    """
+
+    request: Mapping[str, Vocabulary]
+    item: Mapping[str, Vocabulary]
+    behaviour: Mapping[str, Vocabulary]
+
+    def save(self, path: Path) -> None:
+        """Write all of them as one safetensors file."""
+        flat = {
+            f"{group}/{name}": vocabulary.known_ids
+            for group in ("request", "item", "behaviour")
+            for name, vocabulary in getattr(self, group).items()
+        }
+        with new_file(path) as aside:
+            save_file(flat, aside)
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabularies":
+        if not path.is_file():
+            raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
+        groups: dict[str, dict[str, Vocabulary]] = {"request": {}, "item": {}, "behaviour": {}}
+        for key, known_ids in sorted(load_file(path).items()):
+            group, name = key.split("/", 1)
+            groups[group][name] = Vocabulary(known_ids)
+        return cls(**groups)
+
+
+def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) -> Vocabularies:
+    """Vocabularies of the training requests.
+
+    An item has its own row when it occurs at least ``min_count`` times as a training candidate or
+    behaviour; all rarer ones, and all unseen ones, share row 0, which is therefore trained too.
+    Every other feature keeps each value that training shows.
+    """
+    seen = np.concatenate([train.candidates.values, train.behaviours.values])
+    attribute_rows = items.index.rows(np.unique(seen))
+    attribute_rows = attribute_rows[attribute_rows >= 0]
+    return Vocabularies(
+        request={"user_id": Vocabulary.of(train.user_ids)}
+        | {name: Vocabulary.of(ids) for name, ids in train.features.items()},
+        item={"item_id": Vocabulary.of(seen, min_count)}
+        | {name: Vocabulary.of(ids[attribute_rows]) for name, ids in items.attributes.items()},
+        behaviour={name: Vocabulary.of(ids) for name, ids in train.behaviour_attributes.items()},
+    )

@@ -1,0 +1,9 @@
+"""The one exception that means "the user can fix this"."""
+
+
+class InputError(ValueError):
+    """Bad input from outside: a flag, a file, a value in the data.
+
+    The message is one line naming field, rule and value; commands print it and exit with status 2
+    (see ``torchrec_mm.config.run``). Anything else that escapes is our bug and keeps its traceback.
+    """

@@ -1,0 +1,48 @@
+"""Arbitrary 64-bit ids to dense rows, a batch at a time."""
+
+import numpy as np
+
+from torchrec_mm.errors import InputError
+
+
+class IdIndex:
+    """Where each id sits in a sorted list of unique ids.
+
+    Binary search, no copy of the ids: works on a memory-mapped array as on one in memory.
+    """
+
+    def __init__(self, sorted_ids: np.ndarray) -> None:
+        """``sorted_ids``: (N,) int64, strictly ascending (the caller's promise)."""
+        self.sorted_ids = sorted_ids
+
+    def __len__(self) -> int:
+        return len(self.sorted_ids)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Row of each id, in any shape.
+
+        Args:
+            ids: int64 of any shape; duplicates allowed.
+
+        Returns:
+            int64 of the same shape, in [0, N), or -1 where the id is unknown.
+        """
+        if len(self.sorted_ids) == 0:
+            return np.full(np.shape(ids), -1, dtype=np.int64)
+        found = np.searchsorted(self.sorted_ids, ids)
+        found = np.minimum(found, len(self.sorted_ids) - 1)
+        return np.where(self.sorted_ids[found] == ids, found, -1)
+
+
+def sort_unique(ids: np.ndarray, field: str) -> np.ndarray:
+    """The order that sorts ``ids``: (N,) int64 positions.
+
+    Raises:
+        InputError: an id occurs twice; ``field`` names the column.
+    """
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(twice):
+        raise InputError(f"{field} must be unique, got {ordered[twice[0]]} more than once")
+    return order

@@ -1,0 +1,61 @@
+"""A multilayer perceptron whose hidden layers can be seen, and joined by another's."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with SiLU, ending in one logit.
+
+    Another network's hidden layers can join: layer i then reads the concatenation of its own
+    input and the companion's hidden layer before it, and the logits add up.
+
+    Source: Sheng et al., CIKM 2024, arXiv:2407.19467, how MAKE joins the ID model.
+    """
+
+    def __init__(
+        self, width: int, hidden: Sequence[int], companion_hidden: Sequence[int] = ()
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            width: of the input. hidden: of each hidden layer.
+            companion_hidden: widths of the hidden layers that join, empty or as many as ``hidden``.
+        """
+        super().__init__()
+        if companion_hidden and len(companion_hidden) != len(hidden):
+            raise ValueError(
+                f"companion_hidden must be as many as hidden, {len(hidden)}, "
+                f"got {len(companion_hidden)}"
+            )
+        widths = [width, *hidden]
+        joined = [0, *companion_hidden] if companion_hidden else [0] * len(widths)
+        self.layers = nn.ModuleList(
+            nn.Linear(w + j, h) for w, j, h in zip(widths, joined, hidden, strict=False)
+        )
+        self.logit = nn.Linear(widths[-1] + joined[-1], 1)
+
+    def forward(
+        self, x: Tensor, companion: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Score a batch.
+
+        Args:
+            x: (..., width) float.
+            companion: hidden layers that join, each (..., companion_hidden[i]); None if the MLP
+                was built without.
+
+        Returns:
+            (...) float logit, and this MLP's own hidden layers.
+        """
+        hidden = []
+        for i, layer in enumerate(self.layers):
+            x = nn.functional.silu(layer(_joined(x, companion, i)))
+            hidden.append(x)
+        return self.logit(_joined(x, companion, len(self.layers))).squeeze(-1), hidden
+
+
+def _joined(x: Tensor, companion: Sequence[Tensor] | None, layer: int) -> Tensor:
+    return x if companion is None or layer == 0 else torch.cat([x, companion[layer - 1]], dim=-1)
