@@ -1,0 +1,45 @@
+"""python -m apps.import_vectors --vectors DIR --run_dir DIR"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.item_vectors.interchange import import_parquet
+
+
+@dataclass(frozen=True)
+class ImportVectorsConfig:
+    """Turn a folder of Parquet files into item vectors that rankers read."""
+
+    vectors: Path
+    """Folder of Parquet files: item_id int64, vector list<float> or list<int8> of one length."""
+
+    run_dir: Path
+    """The item-vectors folder to create."""
+
+    dtype: Literal["keep", "int8", "float32"] = "keep"
+    """How the vectors are stored; keep: int8 stays int8, floats become float32."""
+
+    encoder: str = "imported"
+    """Who made the vectors; reports show it."""
+
+    modality: Literal["image", "text", "fused"] = "fused"
+    """What the vectors were made from; reports show it."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(ImportVectorsConfig, argv)
+    import_parquet(
+        config.vectors,
+        config.run_dir,
+        dtype=None if config.dtype == "keep" else config.dtype,
+        encoder=config.encoder,
+        modality=config.modality,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

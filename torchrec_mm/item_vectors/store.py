@@ -1,0 +1,172 @@
+"""The bridge between the phases: one frozen vector an item, on disk, looked up by id.
+
+A folder holds ``item_ids.npy`` (N,) int64 strictly ascending, ``vectors.npy`` (N, D) int8 or
+float32, and ``meta.json``. int8 means value/127. Both arrays are memory-mapped: opening costs no
+memory, several processes share one copy.
+
+Shape letters: N items with a vector, M items asked for, D item-vector width.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.ids import IdIndex
+
+FORMAT = 1
+INT8_SCALE = 127
+DTYPES = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
+
+ITEM_IDS_FILE = "item_ids.npy"
+VECTORS_FILE = "vectors.npy"
+META_FILE = "meta.json"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What ``meta.json`` says of the vectors, besides its ``format``.
+
+    fingerprint: names the exact ids and values; equal folders have equal fingerprints.
+    """
+
+    items: int
+    width: int
+    dtype: str
+    encoder: str
+    modality: str
+    fingerprint: str
+
+
+class ItemVectors:
+    """All item vectors of one encoder and modality. Read-only; open with ``ItemVectors.open``.
+
+    item_ids: (N,) int64 memmap, strictly ascending.
+    values: (N, D) memmap, int8 (value/127) or float32 (unit length).
+    """
+
+    def __init__(self, folder: Path, item_ids: np.ndarray, values: np.ndarray, meta: Meta) -> None:
+        self.folder = folder
+        self.item_ids = item_ids
+        self.values = values
+        self.meta = meta
+        self._index = IdIndex(item_ids)
+
+    @classmethod
+    def open(cls, folder: Path) -> "ItemVectors":
+        """Map the folder's arrays and check that they belong together.
+
+        Raises:
+            InputError: no such folder, a missing or garbled file, an unknown format version, ids
+                out of order, or arrays that disagree with ``meta.json``.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"{folder} must be a folder of item vectors: no such folder")
+        meta = _read_meta(folder / META_FILE)
+        item_ids = _map_array(folder / ITEM_IDS_FILE, (meta.items,), np.dtype(np.int64))
+        values = _map_array(folder / VECTORS_FILE, (meta.items, meta.width), DTYPES[meta.dtype])
+        if not (item_ids[1:] > item_ids[:-1]).all():
+            raise InputError(f"{folder / ITEM_IDS_FILE} must be strictly ascending, and is not")
+        return cls(folder, item_ids, values, meta)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the folder again instead of receiving a copy of the vectors."""
+        return ItemVectors.open, (self.folder,)
+
+    def __len__(self) -> int:
+        return self.meta.items
+
+    @property
+    def width(self) -> int:
+        return self.meta.width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Numpy's int8 or float32."""
+        return DTYPES[self.meta.dtype]
+
+    @property
+    def encoder(self) -> str:
+        return self.meta.encoder
+
+    @property
+    def modality(self) -> str:
+        return self.meta.modality
+
+    @property
+    def fingerprint(self) -> str:
+        return self.meta.fingerprint
+
+    def rows(self, item_ids: np.ndarray) -> np.ndarray:
+        """Row of each item: int64 of the same shape as ``item_ids``, -1 where it has no vector."""
+        return self._index.rows(np.asarray(item_ids, dtype=np.int64))
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Copy the vectors of some rows.
+
+        Args:
+            rows: (M,) int64 in [-1, N), as ``rows`` gives them; any shape works.
+
+        Returns:
+            values (M, D) in the stored dtype, zeros where the row is -1; and
+            mask (M,) bool, True where the item has a vector.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        mask = rows >= 0
+        values = np.take(np.asarray(self.values), np.where(mask, rows, 0), axis=0)
+        values[~mask] = 0
+        return values, mask
+
+    def lookup(self, item_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``gather(rows(item_ids))``: values (M, D) and mask (M,) bool, True = has a vector."""
+        return self.gather(self.rows(item_ids))
+
+    def coverage(self, item_ids: np.ndarray) -> float:
+        """Share of ``item_ids`` (with their repeats) that have a vector; 1.0 of no ids."""
+        item_ids = np.asarray(item_ids, dtype=np.int64)
+        return float((self.rows(item_ids) >= 0).mean()) if item_ids.size else 1.0
+
+
+def dequantise(values: Tensor) -> Tensor:
+    """Stored values as float32: int8 divided by 127, float32 as it is. Any shape."""
+    return values.float() / INT8_SCALE if values.dtype == torch.int8 else values.float()
+
+
+def _read_meta(path: Path) -> Meta:
+    try:
+        raw = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} must be readable: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} must be JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
+    for field in fields(Meta):
+        if type(raw.get(field.name)) is not field.type:
+            raise InputError(
+                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
+            )
+    if raw["dtype"] not in DTYPES:
+        raise InputError(f"{path} dtype must be int8 or float32, got {raw['dtype']!r}")
+    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
+
+
+def _map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} must exist: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} must be a whole .npy array: {error}") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(
+            f"{path} must be {dtype} {shape} as {META_FILE} says, got {array.dtype} {array.shape}"
+        )
+    return array

@@ -1,0 +1,174 @@
+"""Write item vectors: sorted by id, unit length, checked, whole or not at all.
+
+Blocks of vectors are written straight to their sorted place in a memory-mapped file, so only the
+ids and one block are ever in memory.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_folder, write_json
+from torchrec_mm.ids import sort_unique
+from torchrec_mm.item_vectors.store import (
+    DTYPES,
+    FORMAT,
+    INT8_SCALE,
+    ITEM_IDS_FILE,
+    META_FILE,
+    VECTORS_FILE,
+    Meta,
+)
+
+BLOCK_VALUES = 1 << 22  # numbers handled at a time: 16 MiB of float32
+
+
+def write_item_vectors(
+    folder: Path,
+    item_ids: np.ndarray,
+    vectors: np.ndarray,
+    *,
+    dtype: str,
+    encoder: str,
+    modality: str,
+    fingerprint: str = "",
+) -> None:
+    """Write vectors that are in memory. See ``write_blocks`` for the rules.
+
+    Args:
+        folder: the new folder.
+        item_ids: (N,) int64 in any order.
+        vectors: (N, D) float of any length, or int8 (value/127).
+        dtype: as in ``write_blocks``, like those that follow.
+        encoder: who made them.
+        modality: what from.
+        fingerprint: computed when empty.
+    """
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or len(vectors) != len(item_ids):
+        raise InputError(f"vectors must be (N, D), N = {len(item_ids)}, got {vectors.shape}")
+    write_blocks(
+        folder,
+        np.asarray(item_ids),
+        (vectors[block] for block in blocks_of(*vectors.shape)),
+        width=vectors.shape[1],
+        dtype=dtype,
+        encoder=encoder,
+        modality=modality,
+        fingerprint=fingerprint,
+    )
+
+
+def write_blocks(
+    folder: Path,
+    item_ids: np.ndarray,
+    blocks: Iterable[np.ndarray],
+    *,
+    width: int,
+    dtype: str,
+    encoder: str,
+    modality: str,
+    fingerprint: str = "",
+) -> None:
+    """Write vectors that arrive block by block, in the order of ``item_ids``.
+
+    Floats are L2-normalised; stored as int8 they become trunc(127 * clip(v, -1, 1)). int8 stays
+    as it is when stored as int8, and is dequantised and normalised when stored as float32.
+
+    Args:
+        folder: the new folder.
+        item_ids: (N,) int64 in any order.
+        blocks: (n, D) float or int8 each, N rows in all.
+        width: D.
+        dtype: "int8" or "float32", how they are stored.
+        encoder: who made them: "off-the-shelf", "scl", "random", "imported", ...
+        modality: "image", "text" or "fused".
+        fingerprint: computed from ids and values when empty.
+
+    Raises:
+        InputError: no item, an id given twice, a vector that is zero or holds NaN or infinity
+            (its item_id is named), or an existing ``folder``.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be int8 or float32, got {dtype}")
+    if len(item_ids) == 0 or width == 0:
+        raise InputError(f"vectors must not be empty, got {len(item_ids)} items of width {width}")
+    order = sort_unique(item_ids, "item_id")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    with new_folder(folder) as aside:
+        sorted_ids = item_ids[order]
+        np.save(aside / ITEM_IDS_FILE, sorted_ids)
+        values = _allocate(aside / VECTORS_FILE, (len(item_ids), width), DTYPES[dtype])
+        start = 0
+        for block in blocks:
+            stop = start + len(block)
+            values[place[start:stop]] = _to_stored(block, item_ids[start:stop], dtype)
+            start = stop
+        assert start == len(item_ids), f"blocks hold {start} vectors for {len(item_ids)} ids"
+        values.flush()
+        meta = Meta(
+            items=len(item_ids),
+            width=width,
+            dtype=dtype,
+            encoder=encoder,
+            modality=modality,
+            fingerprint=fingerprint or _fingerprint(sorted_ids, values),
+        )
+        write_json(aside / META_FILE, {"format": FORMAT} | asdict(meta))
+
+
+def blocks_of(items: int, width: int) -> Iterator[slice]:
+    """Slices that cut (items, width) into pieces of at most ``BLOCK_VALUES`` numbers."""
+    rows = max(1, BLOCK_VALUES // max(1, width))
+    for start in range(0, items, rows):
+        yield slice(start, min(start + rows, items))
+
+
+def _to_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarray:
+    """One block, (n, D), as it goes to disk."""
+    stored = vectors
+    if vectors.dtype != np.int8 or dtype != "int8":
+        stored = _normalise(vectors, item_ids)
+        if dtype == "int8":
+            stored = np.trunc(INT8_SCALE * np.clip(stored, -1, 1)).astype(np.int8)
+    zero = np.flatnonzero(~stored.any(axis=1))
+    if len(zero):
+        raise InputError(f"vector must not be zero in {dtype}, got item_id {item_ids[zero[0]]}")
+    return stored.astype(DTYPES[dtype], copy=False)
+
+
+def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+    """(n, D) float64 of unit length. Dividing by the largest value first: squares can overflow."""
+    wide = vectors.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    wrong = np.flatnonzero(~np.isfinite(largest[:, 0]))
+    if len(wrong):
+        raise InputError(f"vector must be finite, got NaN or Inf for item_id {item_ids[wrong[0]]}")
+    wrong = np.flatnonzero(largest[:, 0] == 0)
+    if len(wrong):
+        raise InputError(f"vector must not be zero, got item_id {item_ids[wrong[0]]}")
+    wide /= largest
+    return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+def _allocate(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
+    """Reserve a writable .npy: a full disk is an OSError here, and would be a bus error later."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _fingerprint(sorted_ids: np.ndarray, values: np.ndarray) -> str:
+    """sha256 of width, dtype, ids and values, read block by block."""
+    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    digest.update(np.ascontiguousarray(sorted_ids))
+    for block in blocks_of(*values.shape):
+        digest.update(np.ascontiguousarray(values[block]))
+    return digest.hexdigest()

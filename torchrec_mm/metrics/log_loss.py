@@ -1,0 +1,43 @@
+"""Log loss and normalized entropy, from logits, in float64.
+
+Shape letters: N impressions.
+"""
+
+import numpy as np
+
+from torchrec_mm.metrics.auc import check_impressions
+
+
+def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean of -log(probability given to what happened), in nats.
+
+    Computed as max(x, 0) - x*y + log(1 + exp(-|x|)): exact for logits of any size, where going
+    through the probability would give log(0).
+
+    Args:
+        labels: (N,) 0 or 1.
+        logits: (N,) float, before the sigmoid.
+
+    Returns:
+        A float >= 0; nan of no impressions.
+    """
+    labels, logits = check_impressions(labels, logits)
+    if len(labels) == 0:
+        return float("nan")
+    logits = logits.astype(np.float64)
+    losses = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
+    return float(losses.mean())
+
+
+def normalized_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Log loss over the entropy of the base rate: 1 is no better than knowing the click rate.
+
+    Args and dtypes as ``log_loss``. nan when one of the two labels does not occur.
+
+    Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014.
+    """
+    loss = log_loss(labels, logits)
+    rate = float(np.mean(labels)) if len(labels) else 0.0
+    if rate in (0.0, 1.0):
+        return float("nan")
+    return loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
