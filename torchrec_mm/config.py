@@ -5,18 +5,15 @@ for what the user can fix. ``run`` turns that into the promised exit status.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torchrec_mm.errors import InputError
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 ConfigT = TypeVar("ConfigT")
 
@@ -28,32 +25,36 @@ def parse(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Con
     ``--print_config`` prints the resulting YAML. Both leave with status 0.
 
     Raises:
-        InputError: an unknown flag or YAML key, a value of the wrong type, or a ValueError from
-            the dataclass's own ``__post_init__``.
+        InputError: an unknown flag or YAML key, a missing or garbled YAML file, a value of the
+            wrong type, a missing required flag, or a ValueError from ``__post_init__``.
     """
+    # Not on top: apps.doctor has to start where this is not installed.
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
-        prog=f"python -m {config_class.__module__ if config_class.__module__ != '__main__' else Path(sys.argv[0]).stem}",
+        prog=f"python -m {_command_of(config_class)}",
         description=config_class.__doc__,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
     parser.add_class_arguments(config_class, as_group=False)
     try:
-        namespace = parser.parse_args(argv)
-        namespace = parser.instantiate_classes(namespace)
+        values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
     except ArgumentError as error:
-        raise InputError(_one_line(error)) from error
-    fields = {key: value for key, value in vars(namespace).items() if key != "config"}
+        raise InputError(_in_our_words(str(error), config_class)) from error
+    values.pop("config")
     try:
-        return config_class(**fields)
-    except InputError:
-        raise
+        return config_class(**values)
     except ValueError as error:
         raise InputError(_one_line(error)) from error
 
 
 def to_yaml(config: Any) -> str:
     """The config as YAML that ``--config`` reads back to an equal config."""
+    import yaml
+
     return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
 
 
@@ -70,15 +71,71 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     return 0
 
 
+def _command_of(config_class: type) -> str:
+    """``apps.train_ranker``, also where that module runs as ``__main__``."""
+    module = config_class.__module__
+    spec = getattr(sys.modules[module], "__spec__", None)
+    if module == "__main__":
+        return spec.name if spec else Path(sys.argv[0]).stem
+    return module
+
+
+# jsonargparse's words, and ours: field, rule, value.
+_REWORDED = (
+    (r"the following arguments are required: (.*)", r"must be given: \1"),
+    (r"unrecognized arguments: (.*)", r"unknown flag: \1"),
+    (r"argument (--\S+): expected one argument", r"\1 must have a value, got none"),
+    (r"Option '(.*)' is not accepted", r"--config holds an unknown key: \1"),
+    (r'Parser key "config":\s*(.*)', r"--config must be a YAML file: \1"),
+    (r"Problems parsing config: (.*)", r"--config must be a YAML file: \1"),
+    (r"Unexpected config:(.*)", r"--config must hold `flag: value` lines, got\1"),
+)
+_WRONG_VALUE = re.compile(r'Parser key "([\w.]+)".*(?:Got|Given) value: ?(.*)', re.DOTALL)
+
+
+def _in_our_words(message: str, config_class: type) -> str:
+    wrong = _WRONG_VALUE.match(message)
+    if wrong and not message.startswith('Parser key "config"'):
+        flag, value = wrong.groups()
+        return (
+            f"--{flag} must be {_describe(_type_of(config_class, flag))}, got {value or 'nothing'}"
+        )
+    message = " ".join(message.split())
+    for theirs, ours in _REWORDED:
+        if re.fullmatch(theirs, message):
+            return re.sub(theirs, ours, message).strip()
+    return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
+
+
+def _type_of(config_class: type, flag: str) -> Any:
+    """Annotation of a field; ``part.width`` is the field of a dataclass inside."""
+    annotation: Any = config_class
+    for name in flag.split("."):
+        annotation = get_type_hints(annotation)[name]
+    return annotation
+
+
+def _describe(annotation: Any) -> str:
+    """``list[int] | None`` -> ``list of int or null``."""
+    inner = get_args(annotation)
+    match get_origin(annotation):
+        case origin if origin is Literal:
+            return f"one of {', '.join(map(str, inner))}"
+        case origin if origin in (Union, UnionType):
+            return " or ".join(map(_describe, inner))
+        case origin if origin in (list, tuple, Sequence):
+            return f"a [list] of {_describe(inner[0])}"
+    names = {NoneType: "null", bool: "true or false", Path: "a path", str: "text"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

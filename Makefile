@@ -1,0 +1,29 @@
+# make demo | test: each is the first command on a machine that has Python 3.10-3.13, pip and make.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+# Small batches gain nothing from more threads than this.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
+
+.PHONY: help install demo test lint
+
+help:  ## these lines
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/'
+
+install: .venv/.ready  ## the environment in .venv, made or mended; nothing to do if it is ready
+
+demo: .venv/.ready  ## both phases on a simulated market: a result table in runs/demo/
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(DEMO_THREADS)} .venv/bin/python -m apps.demo
+
+test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.ready  ## ruff: rules and formatting
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+# The stamp is written last, so an install that was cut short is taken up again.
+.venv/.ready: pyproject.toml torchrec_mm/install.py torchrec_mm/environment.py
+	$(PYTHON) -m torchrec_mm.install
+	@touch $@

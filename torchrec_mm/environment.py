@@ -1,0 +1,98 @@
+"""Which releases go together, and the one command that mends a set that does not.
+
+Reads package metadata and imports nothing but the standard library, so that it still answers where
+torch or fbgemm cannot be imported.
+"""
+
+import ctypes
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+
+# Built against each other; the same pins stand in pyproject.toml (a test compares them).
+TESTED = {"torch": "2.14.1", "torchvision": "0.29.1", "torchrec": "1.9.2"}
+TESTED_FBGEMM = "1.9.0"
+
+# Both builds install into one folder, fbgemm_gpu/: whichever came last has overwritten the other.
+FBGEMM_BUILDS = ("fbgemm-gpu", "fbgemm-gpu-cpu")
+
+_PROBE = "import torch, fbgemm_gpu, torchrec; torch.ops.fbgemm.asynchronous_complete_cumsum"
+
+
+def has_nvidia_driver() -> bool:
+    """Whether CUDA builds can load here: they link against the driver's management library."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def fbgemm_build() -> str:
+    """The fbgemm distribution for this machine: the only place where CPU or GPU is decided."""
+    return "fbgemm-gpu" if has_nvidia_driver() else "fbgemm-gpu-cpu"
+
+
+def other_fbgemm_build() -> str:
+    """The fbgemm distribution that must not be installed on this machine."""
+    return next(build for build in FBGEMM_BUILDS if build != fbgemm_build())
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version from the package metadata, without ``+cpu`` and the like; None if not installed."""
+    try:
+        return metadata.version(distribution).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def problem() -> str | None:
+    """What is wrong with the installed set and the command that cures it, in one line, or None.
+
+    Versions are compared before anything is imported; the import itself is tried in a process of
+    its own, because a wrong build of fbgemm can take the interpreter down with it.
+    """
+    return _version_problem() or _import_problem()
+
+
+def _version_problem() -> str | None:
+    wanted = TESTED | {fbgemm_build(): TESTED_FBGEMM}
+    found = {name: installed_version(name) for name in wanted}
+    wrong = [name for name in wanted if found[name] != wanted[name]]
+    complaints = [f"{name} must be {wanted[name]}, got {found[name] or 'none'}" for name in wrong]
+    if installed_version(other_fbgemm_build()):
+        driver = "an" if has_nvidia_driver() else "no"
+        complaints.append(f"{other_fbgemm_build()} does not belong where {driver} NVIDIA driver is")
+        wrong = [*wrong, fbgemm_build()]
+    if not complaints:
+        return None
+    if found["torch"] is None or found["torchrec"] is None:
+        return f"{'; '.join(complaints)}. Cure: make install"
+    return f"{'; '.join(complaints)}. Cure: {_cure(wrong)}"
+
+
+def _import_problem() -> str | None:
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    cure = _cure([fbgemm_build()])
+    return f"torch, torchrec and fbgemm must load together, got {reason}. Cure: {cure}"
+
+
+def _cure(wrong: list[str]) -> str:
+    """One shell line that reinstalls ``wrong`` and touches nothing that is right."""
+    pip = f"{shlex.quote(sys.executable)} -m pip"
+    steps = []
+    if fbgemm_build() in wrong:  # both out first: either may hold the other's files
+        steps.append(f"{pip} uninstall -y {' '.join(FBGEMM_BUILDS)}")
+    torch_set = [f"{name}=={TESTED[name]}" for name in ("torch", "torchvision") if name in wrong]
+    if torch_set:
+        steps.append(f"{pip} install {' '.join(torch_set)}")
+    bare = [f"torchrec=={TESTED['torchrec']}"] if "torchrec" in wrong else []
+    if fbgemm_build() in wrong:
+        bare.append(f"{fbgemm_build()}=={TESTED_FBGEMM}")
+    if bare:  # with its dependencies torchrec would fetch the CUDA build again
+        steps.append(f"{pip} install --no-deps {' '.join(bare)}")
+    return " && ".join(steps)
