@@ -1,0 +1,77 @@
+"""Point-in-time behaviours: what a user had clicked *before* a request, and nothing later.
+
+The market and every adapter of logs go through ``behaviours_before``: one place to get time right.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+
+def ragged_positions(begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Positions of many slices, end to end.
+
+    Args:
+        begin: (R,) int64, first position of each slice.
+        lengths: (R,) int64, not negative.
+
+    Returns:
+        (lengths.sum(),) int64: ``begin[r], begin[r] + 1, ...`` for r = 0, 1, ...
+    """
+    ends = np.cumsum(lengths)
+    return np.repeat(begin - (ends - lengths), lengths) + np.arange(lengths.sum())
+
+
+def list_array(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """Cut ``values`` (sum of lengths,) into one Arrow list a row."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def behaviours_before(
+    click_user: np.ndarray,
+    click_time: np.ndarray,
+    click_item: np.ndarray,
+    request_user: np.ndarray,
+    request_time: np.ndarray,
+    limit: int,
+) -> pa.ListArray:
+    """The last ``limit`` items each request's user clicked strictly before the request.
+
+    Args:
+        click_user: (C,) int64, in any order.
+        click_time: (C,) int64; clicks of one user at one time keep their order.
+        click_item: (C,) int64.
+        request_user: (R,) int64, in any order.
+        request_time: (R,) int64.
+        limit: behaviours a request at most, positive.
+
+    Returns:
+        (R,) list<int64>, oldest first; empty where the user had not clicked yet.
+    """
+    order = np.lexsort((click_time, click_user))
+    first = np.searchsorted(click_user[order], request_user)
+    end = _clicks_before(click_user, click_time, request_user, request_time)
+    begin = np.maximum(first, end - limit)
+    lengths = end - begin
+    return list_array(click_item[order][ragged_positions(begin, lengths)], lengths)
+
+
+def _clicks_before(
+    click_user: np.ndarray,
+    click_time: np.ndarray,
+    request_user: np.ndarray,
+    request_time: np.ndarray,
+) -> np.ndarray:
+    """How many clicks sort strictly before each request by (user, time): (R,) int64."""
+    is_click = np.concatenate([np.zeros(len(request_user)), np.ones(len(click_user))])
+    order = np.lexsort(
+        (
+            is_click,  # at the same second the request comes first, so the click is not before it
+            np.concatenate([request_time, click_time]),
+            np.concatenate([request_user, click_user]),
+        )
+    )
+    clicks_so_far = np.cumsum(is_click[order]).astype(np.int64)
+    counts = np.empty_like(clicks_so_far)
+    counts[order] = clicks_so_far
+    return counts[: len(request_user)]

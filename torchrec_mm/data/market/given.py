@@ -1,0 +1,77 @@
+"""A catalogue of real items for the market: its integer columns become the hidden attributes."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.data.items import CONTENT_COLUMNS
+from torchrec_mm.data.market.catalogue import Catalogue, births
+from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, read_table
+from torchrec_mm.errors import InputError
+from torchrec_mm.ids import sort_unique
+
+
+def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Catalogue:
+    """Read ``data/items/`` whole and give every item a simulated date of birth.
+
+    Users' tastes are over all integer columns; only ``category_column`` (empty: the first of
+    them) is handed on as an attribute column, so that the rest can be learned from looks and
+    titles alone. Pictures and titles are kept as they are. An existing ``created_at`` is replaced:
+    the market runs in simulated time.
+
+    Raises:
+        InputError: missing folder or column, duplicate item_id, unreadable image_path.
+    """
+    folder = data / "items"
+    table = read_table(folder)
+    names = [
+        field.name
+        for field in table.schema
+        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
+    ]
+    if not names:
+        raise InputError(f"{folder} must have an int64 attribute column, got none")
+    category = category_column or names[0]
+    if category not in names:
+        raise InputError(
+            f"category_column must be one of {', '.join(names)}, got {category_column}"
+        )
+    table = check_columns(
+        table,
+        folder,
+        required={"item_id": INT64} | dict.fromkeys(names, INT64),
+        nullable={"title": STRING, "image": BINARY, "image_path": STRING},
+    )
+    rng = np.random.default_rng([seed, 0])
+    table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
+    table = table.take(rng.permutation(table.num_rows))
+    pictures = _pictures(table, folder)
+    return Catalogue(
+        item_ids=table["item_id"].to_numpy(),
+        created_at=births(table.num_rows, days, rng),
+        attributes=np.stack(
+            [np.unique(table[name].to_numpy(), return_inverse=True)[1] for name in names], axis=1
+        ),
+        columns={category: table[category].to_numpy()},
+        titles=table["title"].to_pylist()
+        if "title" in table.column_names
+        else [None] * table.num_rows,
+        pictures=pictures,
+        has_picture=np.array([picture is not None for picture in pictures]),
+    )
+
+
+def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
+    if "image" in table.column_names:
+        return table["image"].to_pylist()
+    if "image_path" not in table.column_names:
+        return [None] * table.num_rows
+    return [path and _read(folder / path) for path in table["image_path"].to_pylist()]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"items column image_path must name readable files: {error}") from error
