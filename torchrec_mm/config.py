@@ -28,18 +28,9 @@ def parse(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Con
         InputError: an unknown flag or YAML key, a missing or garbled YAML file, a value of the
             wrong type, a missing required flag, or a ValueError from ``__post_init__``.
     """
-    # Not on top: apps.doctor has to start where this is not installed.
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentError
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=f"python -m {_command_of(config_class)}",
-        description=config_class.__doc__,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
-    parser.add_class_arguments(config_class, as_group=False)
+    parser = _parser_for(config_class)
     try:
         values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
     except ArgumentError as error:
@@ -71,6 +62,26 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     return 0
 
 
+def _parser_for(config_class: type) -> Any:
+    # Not on top: apps.doctor has to start where jsonargparse is not installed.
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    class PlainParser(ArgumentParser):
+        def format_help(self) -> str:
+            return re.sub(r"<class\s+'(\w+)'>", r"\1", super().format_help())
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = PlainParser(
+        prog=f"python -m {_command_of(config_class)}",
+        description=config_class.__doc__,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
+    parser.add_class_arguments(config_class, as_group=False)
+    return parser
+
+
 def _command_of(config_class: type) -> str:
     """``apps.train_ranker``, also where that module runs as ``__main__``."""
     module = config_class.__module__
@@ -82,13 +93,13 @@ def _command_of(config_class: type) -> str:
 
 # jsonargparse's words, and ours: field, rule, value.
 _REWORDED = (
-    (r"the following arguments are required: (.*)", r"must be given: \1"),
     (r"unrecognized arguments: (.*)", r"unknown flag: \1"),
     (r"argument (--\S+): expected one argument", r"\1 must have a value, got none"),
     (r"Option '(.*)' is not accepted", r"--config holds an unknown key: \1"),
     (r'Parser key "config":\s*(.*)', r"--config must be a YAML file: \1"),
     (r"Problems parsing config: (.*)", r"--config must be a YAML file: \1"),
-    (r"Unexpected config:(.*)", r"--config must hold `flag: value` lines, got\1"),
+    (r"Unexpected config:", r"--config must hold `flag: value` lines, got nothing"),
+    (r"Unexpected config: (.*)", r"--config must hold `flag: value` lines, got \1"),
 )
 _WRONG_VALUE = re.compile(r'Parser key "([\w.]+)".*(?:Got|Given) value: ?(.*)', re.DOTALL)
 
@@ -101,6 +112,9 @@ def _in_our_words(message: str, config_class: type) -> str:
             f"--{flag} must be {_describe(_type_of(config_class, flag))}, got {value or 'nothing'}"
         )
     message = " ".join(message.split())
+    missing = re.fullmatch(r"the following arguments are required: (.*)", message)
+    if missing:
+        return ", ".join(f"--{flag}" for flag in missing[1].split(", ")) + " must be given"
     for theirs, ours in _REWORDED:
         if re.fullmatch(theirs, message):
             return re.sub(theirs, ours, message).strip()
@@ -124,8 +138,15 @@ def _describe(annotation: Any) -> str:
         case origin if origin in (Union, UnionType):
             return " or ".join(map(_describe, inner))
         case origin if origin in (list, tuple, Sequence):
-            return f"a [list] of {_describe(inner[0])}"
-    names = {NoneType: "null", bool: "true or false", Path: "a path", str: "text"}
+            return f"a [list], each {_describe(inner[0])}"
+    names = {
+        NoneType: "null",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+    }
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -23,7 +23,7 @@ EXTRAS = ("pretrained", "test")
 def main() -> int:
     """Under the caller's Python: make the environment. Inside it: install the packages."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        found = "%d.%d" % sys.version_info[:2]
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
         print(
             f"error: Python must be 3.10 to 3.13, got {found}. Name one: make PYTHON=python3.12",
             file=sys.stderr,
