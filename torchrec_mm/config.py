@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -32,7 +33,7 @@ def parse(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Con
 
     parser = _parser_for(config_class)
     try:
-        values = parser.instantiate_classes(parser.parse_args(argv)).as_dict()
+        values = parser.instantiate_classes(parser.parse_args(_config_first(argv))).as_dict()
     except ArgumentError as error:
         raise InputError(_in_our_words(str(error), config_class)) from error
     values.pop("config")
@@ -82,6 +83,19 @@ def _parser_for(config_class: type) -> Any:
     return parser
 
 
+def _config_first(argv: Sequence[str] | None) -> list[str]:
+    """Move ``--config FILE`` to the front: the parser lets whatever comes last win."""
+    files: list[str] = []
+    flags: list[str] = []
+    words = iter(sys.argv[1:] if argv is None else argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *islice(words, 1)]
+        else:
+            (files if word.startswith("--config=") else flags).append(word)
+    return files + flags
+
+
 def _command_of(config_class: type) -> str:
     """``apps.train_ranker``, also where that module runs as ``__main__``."""
     module = config_class.__module__
@@ -96,6 +110,7 @@ _REWORDED = (
     (r"unrecognized arguments: (.*)", r"unknown flag: \1"),
     (r"argument (--\S+): expected one argument", r"\1 must have a value, got none"),
     (r"Option '(.*)' is not accepted", r"--config holds an unknown key: \1"),
+    (r"Group '(.*)' does not accept option '(.*)'", r"--config holds an unknown key: \1.\2"),
     (r'Parser key "config":\s*(.*)', r"--config must be a YAML file: \1"),
     (r"Problems parsing config: (.*)", r"--config must be a YAML file: \1"),
     (r"Unexpected config:", r"--config must hold `flag: value` lines, got nothing"),

@@ -1,0 +1,51 @@
+"""What every test run shares: no network, few threads, and a word on what could not be run."""
+
+import importlib.util
+import os
+import shutil
+from collections import Counter
+
+import pytest
+
+# Before anything imports torch or a model library; the processes that tests start inherit these.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors, and several ranks at a time
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# Marker -> commands that must be on the PATH, modules that must be importable.
+COMPONENTS = {
+    "slurm": (("sbatch", "slurmctld", "slurmd", "munged"), ()),
+    "redis": (("redis-server",), ()),
+    "browser": (("chromium",), ()),
+    "spark": (("java",), ("pyspark",)),
+}
+
+# CI sets this: there a missing component is an error, not something to leave out.
+ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
+
+_left_out: Counter[str] = Counter()
+
+
+def missing(marker: str) -> str:
+    """The parts of a component that this machine lacks, as words; empty if none."""
+    commands, modules = COMPONENTS[marker]
+    lacking = [command for command in commands if not shutil.which(command)]
+    lacking += [module for module in modules if not importlib.util.find_spec(module)]
+    return ", ".join(lacking)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose component is not here, or fail it where nothing may be left out."""
+    for marker in COMPONENTS:
+        if item.get_closest_marker(marker) and (lacking := missing(marker)):
+            if ALL:
+                pytest.fail(f"{marker} test, but this machine has no {lacking}", pytrace=False)
+            _left_out[f"{marker} (no {lacking})"] += 1
+            pytest.skip(f"no {lacking}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out, once a component."""
+    for component, count in sorted(_left_out.items()):
+        terminalreporter.write_line(f"left out: {count} {component}", yellow=True)

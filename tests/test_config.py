@@ -1,0 +1,270 @@
+"""Flags and YAML into dataclasses, and the user's mistakes as one line with status 2."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from torchrec_mm.config import parse, run, to_yaml
+from torchrec_mm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A part with a name of its own."""
+
+    learning_rate: float = 0.1
+    """Step size, above 0."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Bake bread."""
+
+    data: Path
+    """Folder of the flour."""
+    method: Literal["sour", "yeast"] = "yeast"
+    """What makes it rise."""
+    seed: int = 0
+    """Seed of the random numbers."""
+    hours: float = 1.5
+    """Time in the oven."""
+    starter: Path | None = None
+    """A loaf to start from."""
+    crust: bool = True
+    """Whether to bake it through."""
+    sizes: list[int] = field(default_factory=lambda: [1, 2])
+    """Loaves by size."""
+    name: str = ""
+    """What to call it."""
+    optimizer: Optimizer = Optimizer()
+    """How to get better at it."""
+
+    def __post_init__(self):
+        if self.hours <= 0:
+            raise ValueError(f"hours must be above 0,\n got {self.hours}")
+
+
+def complaint(*argv: str) -> str:
+    """What the user is told."""
+    with pytest.raises(InputError) as caught:
+        parse(Config, argv)
+    return str(caught.value)
+
+
+def test_what_is_not_given_has_its_default():
+    assert parse(Config, ["--data", "d"]) == Config(data=Path("d"))
+
+
+def test_every_kind_of_field_is_read_from_flags():
+    argv = "--data d --method sour --seed 7 --hours 1e-3 --starter old --crust false --name 12"
+    assert parse(Config, [*argv.split(), "--sizes", "[3, 4]", "--optimizer.learning_rate=2"]) == (
+        Config(
+            data=Path("d"),
+            method="sour",
+            seed=7,
+            hours=0.001,
+            starter=Path("old"),
+            crust=False,
+            sizes=[3, 4],
+            name="12",
+            optimizer=Optimizer(2.0),
+        )
+    )
+
+
+def test_null_says_that_an_optional_field_is_absent():
+    assert parse(Config, ["--data", "d", "--starter", "null"]).starter is None
+
+
+def test_flags_win_over_yaml_wherever_they_stand(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("data: d\nseed: 3\nhours: 2\n")
+    for argv in (["--seed", "4", "--config", str(file)], ["--config", str(file), "--seed", "4"]):
+        config = parse(Config, argv)
+        assert (config.seed, config.hours) == (4, 2.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(data=Path("d")),
+        Config(
+            data=Path("7"),
+            seed=-1,
+            hours=1e-9,
+            starter=Path("a b/c"),
+            crust=False,
+            sizes=[],
+            name="null: no",
+            optimizer=Optimizer(3e-4),
+        ),
+    ],
+)
+def test_a_config_written_as_yaml_reads_back_equal(config, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(to_yaml(config))
+    assert parse(Config, ["--config", str(file)]) == config
+
+
+def test_print_config_prints_yaml_of_the_result_and_leaves_with_0(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(Config, ["--data", "d", "--seed", "5", "--print_config"])
+    assert left.value.code in (0, None)
+    file = tmp_path / "c.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parse(Config, ["--config", str(file)]) == Config(data=Path("d"), seed=5)
+
+
+def test_help_shows_the_command_and_the_words_under_each_field(capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(Config, ["--help"])
+    out = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"python -m {__name__}" in out
+    assert "<class" not in out
+    for words in (
+        "Bake bread.",
+        "Folder of the flour.",
+        "Time in the oven.",
+        "A loaf to start from.",
+    ):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("--seed x", "--seed must be a whole number, got x"),
+        ("--seed 1.5", "--seed must be a whole number, got 1.5"),
+        ("--seed=", "--seed must be a whole number, got nothing"),
+        ("--hours long", "--hours must be a number, got long"),
+        ("--crust maybe", "--crust must be true or false, got maybe"),
+        ("--method hope", "--method must be one of sour, yeast, got hope"),
+        ("--sizes 3", "--sizes must be a [list], each a whole number, got 3"),
+        ("--sizes [3,x]", "--sizes must be a [list], each a whole number, got x"),
+        ("--optimizer.learning_rate x", "--optimizer.learning_rate must be a number, got x"),
+        ("--seed", "--seed must have a value, got none"),
+        ("--sede 3", "unknown flag: --sede 3"),
+        ("--see 3", "unknown flag: --see 3"),
+        ("loose", "unknown flag: loose"),
+        ("--hours -1", "hours must be above 0, got -1.0"),
+    ],
+)
+def test_a_mistake_is_answered_with_flag_rule_and_value(argv, words):
+    assert complaint("--data", "d", *argv.split()) == words
+
+
+def test_a_required_flag_that_is_missing_is_named():
+    assert complaint("--seed", "3") == "--data must be given"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sede: 3", "--config holds an unknown key: sede"),
+        ("optimizer:\n  rate: 1", "unknown key: optimizer.rate"),
+        ("seed: abc", "--seed must be a whole number, got abc"),
+        ("seed: [", "--config must be a YAML file: while parsing"),
+        ("", "--config must hold `flag: value` lines, got nothing"),
+        ("- 1", "--config must hold `flag: value` lines, got - 1"),
+    ],
+)
+def test_a_mistake_in_the_yaml_is_named(text, words, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    said = complaint("--data", "d", "--config", str(file))
+    assert words in said and "\n" not in said
+
+
+def test_a_missing_yaml_file_is_named(tmp_path):
+    assert str(tmp_path / "none.yaml") in complaint("--config", str(tmp_path / "none.yaml"))
+    assert "not a file" in complaint("--config", str(tmp_path))
+
+
+def fail_with(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_run_prints_the_users_mistake_as_one_line_and_returns_2(capsys):
+    assert run(fail_with(InputError("seed must be\n  even"))) == 2
+    assert capsys.readouterr() == ("", "error: seed must be even\n")
+
+
+def test_of_several_ranks_only_the_first_one_speaks(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert run(fail_with(InputError("no"))) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_run_returns_0_when_done_and_130_when_interrupted():
+    assert run(lambda argv: None) == 0
+    assert run(fail_with(KeyboardInterrupt())) == 130
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(fail_with(ZeroDivisionError()))
+
+
+COMMAND = '''
+import sys
+from dataclasses import dataclass
+from torchrec_mm.config import parse, run
+
+@dataclass(frozen=True)
+class Config:
+    """Bake."""
+
+    seed: int = 0
+    """Seed."""
+
+if __name__ == "__main__":
+    sys.exit(run(lambda argv: print(parse(Config, argv).seed)))
+'''
+
+
+def command(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    package = folder / "kitchen"
+    package.mkdir(exist_ok=True)
+    (package / "bake.py").write_text(COMMAND)
+    return subprocess.run(
+        [sys.executable, "-m", "kitchen.bake", *argv],
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_real_command_leaves_with_2_and_one_line_on_stderr(tmp_path):
+    done = command(tmp_path, "--seed", "many")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --seed must be a whole number, got many\n"
+
+
+def test_a_real_command_calls_itself_what_the_user_typed(tmp_path):
+    done = command(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m kitchen.bake ")
+
+
+def test_printed_yaml_is_plain(tmp_path):
+    assert yaml.safe_load(to_yaml(Config(data=Path("d"))))["data"] == "d"
+
+
+def test_nothing_heavy_is_loaded_before_a_command_knows_its_flags():
+    code = (
+        "import sys, torchrec_mm.config;"
+        "print(*{'torch', 'jsonargparse', 'yaml', 'numpy'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
+    )
