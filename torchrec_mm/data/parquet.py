@@ -78,9 +78,10 @@ def check_columns(
 ) -> pa.Table:
     """Return ``table`` with the named columns cast to their promised types.
 
-    Widening (int32 -> int64, large_string -> string, large_list -> list) is allowed, anything
-    that could change a value is not. Columns not named pass through. ``nullable`` columns may be
-    absent and may hold nulls; ``required`` ones may not.
+    Another width of the same kind (int32 -> int64, large_string -> string, large_list -> list) is
+    allowed where every value fits; another kind is not, not even text that reads as a number.
+    Columns not named pass through. ``nullable`` columns may be absent and may hold nulls;
+    ``required`` ones may not.
 
     Raises:
         InputError: a column is missing, of the wrong type, or null where it must not be.
@@ -96,6 +97,8 @@ def check_columns(
         column = table[name]
         if column.type != wanted:
             try:
+                if not _same_kind(column.type, wanted):
+                    raise pa.ArrowInvalid("another kind")
                 column = column.cast(wanted, safe=True)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise InputError(
@@ -103,8 +106,39 @@ def check_columns(
                 ) from error
             table = table.set_column(table.column_names.index(name), name, column)
         if name in required and column.null_count:
-            raise InputError(f"{where} column {name} must not be null, got {column.null_count} nulls")
+            raise InputError(
+                f"{where} column {name} must not be null, got {column.null_count} nulls"
+            )
     return table
+
+
+def _same_kind(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether both are integers, floats, text, bytes, or lists of the same kind."""
+    if pa.types.is_dictionary(given):
+        return _same_kind(given.value_type, wanted)
+    if _is_list(given) and _is_list(wanted):
+        return _same_kind(given.value_type, wanted.value_type)
+    kinds = (pa.types.is_integer, pa.types.is_floating, _is_text, _is_bytes)
+    # A column of nothing but nulls, or of empty lists, has no kind of its own yet.
+    return pa.types.is_null(given) or any(kind(given) and kind(wanted) for kind in kinds)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    )
 
 
 def write_table(path: Path, table: pa.Table, row_group_rows: int = 10_000) -> None:
