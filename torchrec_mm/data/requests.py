@@ -58,9 +58,7 @@ def read_requests(folder: Path, max_behaviours: int) -> Requests:
     extra = [field for field in table.schema if field.name not in NAMED]
     features = [f.name for f in extra if pa.types.is_integer(f.type)]
     attributes = [
-        f.name
-        for f in extra
-        if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
+        f.name for f in extra if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
     ]
     table = check_columns(
         table,

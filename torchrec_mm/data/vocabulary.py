@@ -77,6 +77,10 @@ def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) ->
     behaviour; all rarer ones, and all unseen ones, share row 0, which is therefore trained too.
     Every other feature keeps each value that training shows.
     """
+    for name in train.behaviour_attributes.keys() & items.attributes.keys():
+        raise InputError(
+            f"behaviour attribute {name} must not share its name with an item attribute"
+        )
     seen = np.concatenate([train.candidates.values, train.behaviours.values])
     attribute_rows = items.index.rows(np.unique(seen))
     attribute_rows = attribute_rows[attribute_rows >= 0]

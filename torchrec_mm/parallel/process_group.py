@@ -63,3 +63,15 @@ def _device() -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of all ranks in rank order: (B, ...) -> (world_size * B, ...), without gradient.
+
+    Every rank passes the same shape.
+    """
+    if dist.get_world_size() == 1:
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)

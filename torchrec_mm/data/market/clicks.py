@@ -20,14 +20,15 @@ import numpy as np
 
 from torchrec_mm.data.market.catalogue import Catalogue
 
-QUALITY = 0.5
+QUALITY = 0.7
 COLLABORATIVE = 0.5
-TASTE = 4.5
+TASTE = 4.2
 PLACE = -0.03
 HOUR = 0.15
 NOISE = 0.3
 CLICK_RATE = 0.2
 
+COLUMN_QUALITY = 0.5  # what a category or brand adds, where 1 is the item's own
 NUM_INTERESTS = 3
 NUM_FACTORS = 3
 NUM_AGE_BANDS = 6
@@ -37,7 +38,7 @@ NUM_AGE_BANDS = 6
 class Items:
     """What the market knows of N items and nobody is told.
 
-    attributes: (N, A) int64. quality: (N,) normal. factors: (N, F) normal.
+    attributes: (N, A) int64. quality: (N,) mean 0, deviation 1. factors: (N, F) normal.
     popularity: (N,) positive, how often the shop shows the item.
     """
 
@@ -67,7 +68,7 @@ class Users:
 def draw_items(catalogue: Catalogue, rng: np.random.Generator) -> Items:
     """Draw what is hidden; popularity is Zipf-like and only loosely follows quality."""
     num = len(catalogue)
-    quality = rng.standard_normal(num)
+    quality = _quality(catalogue, rng)
     rank = (0.5 * quality + rng.standard_normal(num)).argsort()[::-1].argsort()
     return Items(
         attributes=catalogue.attributes,
@@ -75,6 +76,15 @@ def draw_items(catalogue: Catalogue, rng: np.random.Generator) -> Items:
         factors=rng.standard_normal((num, NUM_FACTORS)),
         popularity=(rank + 20.0) ** -0.8,
     )
+
+
+def _quality(catalogue: Catalogue, rng: np.random.Generator) -> np.ndarray:
+    """(N,) mean 0, deviation 1: the item's own and that of its values in the given columns."""
+    own = rng.standard_normal(len(catalogue))
+    for column in catalogue.columns.values():
+        values = np.unique(column, return_inverse=True)[1]
+        own = own + COLUMN_QUALITY * rng.standard_normal(values.max() + 1)[values]
+    return (own - own.mean()) / own.std()
 
 
 def draw_users(num_users: int, items: Items, rng: np.random.Generator) -> Users:

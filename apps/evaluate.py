@@ -1,0 +1,174 @@
+"""Score requests/test with a ranker's checkpoint: exact AUC, GAUC, log loss, and slices.
+
+python -m apps.evaluate --run_dir runs/id --data market
+torchrun --nproc-per-node 2 -m apps.evaluate --run_dir runs/id --data market
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.data.encoding import EncodedRequests, encode_requests
+from torchrec_mm.data.frequency import ItemFrequency
+from torchrec_mm.data.items import ItemCatalogue, read_items
+from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.parquet import write_table
+from torchrec_mm.data.requests import Requests, read_requests
+from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import write_json
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.metrics.log_loss import log_loss
+from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices, sliced
+from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.bias import BiasModel
+from torchrec_mm.ranking.network import spec_from_json
+from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.train.checkpoint import load_checkpoint, model_tensors, read_checkpoint
+from torchrec_mm.train.predictions import predict
+from torchrec_mm.train.run_folder import read_run
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Load a sharded checkpoint, in one process or several, and measure it on requests/test.
+
+    GAUC: the impression-weighted mean of each user's AUC over all of that user's test
+    impressions, users with one class left out, ties one half.
+    """
+
+    run_dir: Path
+    """Folder of a ranker run; metrics.json is written into it."""
+
+    data: Path
+    """Folder that holds items/ and requests/test."""
+
+    vectors: Path | None = None
+    """Folder of item vectors, where they have moved since training."""
+
+    predictions: Path | None = None
+    """Parquet file to write every impression's logit to."""
+
+    batch_requests: int = 256
+    """Requests in a global batch, over all ranks."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    config = parse(EvaluateConfig, argv)
+    trained, model = read_run(config.run_dir, "ranker")
+    with process_group() as worker:
+        items = read_items(config.data)
+        folder = config.data / "requests" / "test"
+        requests = read_requests(folder, trained["max_behaviours"])
+        vectors = open_vectors(config, trained, model)
+        vocabularies = Vocabularies.load(config.run_dir / "vocabularies.safetensors")
+        data = encode_requests(requests, items, folder, vocabularies, vectors)
+        if model["method"] == "bias":
+            tensors = read_checkpoint(config.run_dir / "checkpoint", "")
+            logits = BiasModel.from_tensors(tensors).logits(requests)
+        else:
+            logits = score(config, model, data, worker)
+        if worker.is_first:
+            frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
+            metrics = measure(requests, items, frequency, logits) | {
+                "vector_coverage": data.vector_coverage if vectors else None,
+                "method": method_name(model["method"], vectors),
+                "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
+                "seed": trained["seed"],
+                "checkpoint": str(config.run_dir / "checkpoint"),
+            }
+            if config.predictions:
+                write_predictions(config.predictions, requests, logits)
+            write_json(config.run_dir / "metrics.json", metrics)
+            print(
+                f"{metrics['method']}: AUC {metrics['auc']:.4f}, GAUC {metrics['gauc']:.4f}, "
+                f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
+            )
+
+
+def open_vectors(
+    config: EvaluateConfig, trained: dict[str, Any], model: dict[str, Any]
+) -> ItemVectors | None:
+    """The vectors that the run was trained with; others are refused by fingerprint."""
+    if model["vectors"] is None:
+        return None
+    folder = config.vectors or Path(trained["vectors"])
+    vectors = ItemVectors.open(folder)
+    if vectors.fingerprint != model["vectors"]:
+        raise InputError(
+            f"vectors must be those of training ({model['vectors'][:12]}), "
+            f"{folder} holds {vectors.fingerprint[:12]}"
+        )
+    return vectors
+
+
+def score(
+    config: EvaluateConfig, model: dict[str, Any], data: EncodedRequests, worker: Worker
+) -> np.ndarray | None:
+    """(impressions,) float32 logits on the first rank."""
+    distributed = distribute(
+        Ranker(spec_from_json(model["spec"])), worker, OptimizerSettings(0.0, 0.0), seed=0
+    )
+    load_checkpoint(
+        config.run_dir / "checkpoint", model_tensors(distributed), ignore=("optimizer.", "epochs")
+    )
+    loader = RequestLoader(
+        data, config.batch_requests, rank=worker.rank, world_size=worker.world_size
+    )
+    predictions = predict(distributed, loader)
+    return None if predictions is None else predictions.logits
+
+
+def measure(
+    requests: Requests, items: ItemCatalogue, frequency: ItemFrequency, logits: np.ndarray
+) -> dict[str, Any]:
+    """The figures of metrics.json that depend on labels and logits."""
+    owners = requests.candidates.owners()
+    users = requests.user_ids[owners]
+    grouped = gauc(users, requests.labels, logits)
+    masks = frequency_slices(frequency(requests.candidates.values))
+    if requests.timestamps is not None and items.created_at is not None:
+        created_at = items.created_at[items.index.rows(requests.candidates.values)]
+        known = created_at != ItemCatalogue.UNKNOWN_TIME
+        masks |= age_slices(requests.timestamps[owners], created_at, known)
+    return {
+        "auc": finite_or_none(auc(requests.labels, logits)),
+        "gauc": finite_or_none(grouped.gauc),
+        "log_loss": log_loss(requests.labels, logits),
+        "impressions": len(logits),
+        "users": grouped.users,
+        "gauc_users": grouped.gauc_users,
+        "slices": sliced(masks, users, requests.labels, logits),
+    }
+
+
+def method_name(method: str, vectors: ItemVectors | None) -> str:
+    """The method as tables call it: random vectors make it the control."""
+    return f"{method}/random" if vectors and vectors.encoder == "random" else method
+
+
+def write_predictions(path: Path, requests: Requests, logits: np.ndarray) -> None:
+    """One row an impression, in the order of requests/test and its candidates."""
+    owners = requests.candidates.owners()
+    columns = {
+        "request": owners,
+        "user_id": requests.user_ids[owners],
+        "item_id": requests.candidates.values,
+        "label": requests.labels,
+        "logit": logits,
+    }
+    write_table(path, pa.table(columns))
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,104 @@
+"""Phase two, step one: train MAKE on clicks, from item vectors alone, for several epochs.
+
+python -m apps.train_make --data market --vectors vectors --run_dir runs/make
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.data.encoding import encode_requests
+from torchrec_mm.data.items import read_items
+from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.requests import read_requests
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.make import MakeRanker, MakeSpec
+from torchrec_mm.train.fit import fit
+from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.train.checkpoint import restore
+
+
+@dataclass(frozen=True)
+class TrainMakeConfig:
+    """Train MAKE, the click model that sees nothing but item vectors."""
+
+    data: Path
+    """Folder that holds items/ and requests/train."""
+
+    vectors: Path
+    """Folder of item vectors."""
+
+    run_dir: Path
+    """Folder to create."""
+
+    epochs: int = 5
+    """Passes over requests/train."""
+
+    batch_requests: int = 64
+    """Requests in a global batch, over all ranks."""
+
+    learning_rate: float = 1e-3
+    """Of Adam."""
+
+    weight_decay: float = 1e-4
+    """Of AdamW, per step and unit of learning rate."""
+
+    width: int = 64
+    """Width that item vectors are projected to, and of MAKE's interest vector."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the MLP's hidden layers; the ranker must have as many."""
+
+    max_behaviours: int = 50
+    """Newest behaviours used of each request."""
+
+    test_auc: bool = False
+    """Score requests/test after each epoch, for metrics.jsonl."""
+
+    seed: int = 0
+    """Of the initial weights and the order of requests."""
+
+    resume: bool = False
+    """Go on with the run in run_dir after its last finished epoch."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    config = parse(TrainMakeConfig, argv)
+    with process_group() as worker:
+        items = read_items(config.data)
+        vectors = ItemVectors.open(config.vectors)
+
+        def loader(split: str, shuffle_seed: int | None) -> RequestLoader:
+            folder = config.data / "requests" / split
+            requests = read_requests(folder, config.max_behaviours)
+            return RequestLoader(
+                encode_requests(requests, items, folder, vectors=vectors),
+                config.batch_requests,
+                rank=worker.rank,
+                world_size=worker.world_size,
+                shuffle_seed=shuffle_seed,
+            )
+
+        train = loader("train", config.seed)
+        test = loader("test", None) if config.test_auc else None
+        torch.manual_seed(config.seed)
+        spec = MakeSpec(vectors.width, config.width, config.hidden)
+        settings = OptimizerSettings(config.learning_rate, config.weight_decay)
+        distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
+        run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
+        run_folder.write_model(
+            {"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)}
+        )
+        done = restore(run_folder.checkpoint, distributed) if config.resume else 0
+        fit(distributed, train, run_folder, range(done, config.epochs), test)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

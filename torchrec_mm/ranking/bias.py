@@ -1,0 +1,71 @@
+"""The floor of every table: smoothed user and item click rates, no network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchrec_mm.data.requests import Requests
+from torchrec_mm.ids import IdIndex
+
+PRIOR_IMPRESSIONS = 20.0
+
+
+@dataclass(frozen=True)
+class BiasModel:
+    """Log-odds of the click rate, plus what the user and the item add to it.
+
+    base: () float. user_ids, item_ids: int64, ascending; user_offsets, item_offsets: float64
+    log-odds relative to ``base``, smoothed towards 0 as if PRIOR_IMPRESSIONS impressions at the
+    base rate had been seen of every user and item. Unknown ids add nothing.
+    """
+
+    base: float
+    user_ids: np.ndarray
+    user_offsets: np.ndarray
+    item_ids: np.ndarray
+    item_offsets: np.ndarray
+
+    @classmethod
+    def fit(cls, train: Requests) -> "BiasModel":
+        """Count clicks and impressions of each user and item once."""
+        rate = float(np.clip(train.labels.mean(), 1e-6, 1 - 1e-6))
+        users = train.user_ids[train.candidates.owners()]
+        return cls(
+            _log_odds(rate),
+            *_smoothed_offsets(users, train.labels, rate),
+            *_smoothed_offsets(train.candidates.values, train.labels, rate),
+        )
+
+    def logits(self, requests: Requests) -> np.ndarray:
+        """(impressions,) float32 click log-odds."""
+        users = _offset_of(self.user_ids, self.user_offsets, requests.user_ids)
+        items = _offset_of(self.item_ids, self.item_offsets, requests.candidates.values)
+        return (self.base + users[requests.candidates.owners()] + items).astype(np.float32)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {name: torch.as_tensor(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "BiasModel":
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(**{**arrays, "base": float(arrays["base"])})
+
+
+def _smoothed_offsets(
+    ids: np.ndarray, labels: np.ndarray, rate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    known, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    clicks = np.bincount(inverse, weights=labels)
+    smoothed = (clicks + PRIOR_IMPRESSIONS * rate) / (counts + PRIOR_IMPRESSIONS)
+    return known, _log_odds(smoothed) - _log_odds(rate)
+
+
+def _log_odds(rate):
+    return np.log(rate) - np.log1p(-rate)
+
+
+def _offset_of(known: np.ndarray, offsets: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    return np.append(offsets, 0.0)[IdIndex(known).rows(ids)]  # row -1 is the appended zero

@@ -1,0 +1,196 @@
+"""The dense part of the ranker: DIN on ID embeddings, and how item vectors join it.
+
+Shape letters: R requests, C candidates, L behaviours, S item slots, E item width (all of an item's
+tables together), D item-vector width, N tiers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedTensor
+
+from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.nn.mlp import MLP
+from torchrec_mm.nn.simtier import SimTier
+from torchrec_mm.nn.target_attention import TargetAttention
+from torchrec_mm.ranking.make import Make, MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
+from torchrec_mm.ranking.vector_view import VectorView
+
+METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make")
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Rows of each table by feature name, grouped as in ``Vocabularies``."""
+
+    request: Mapping[str, int]
+    item: Mapping[str, int]
+    behaviour: Mapping[str, int]
+
+    @classmethod
+    def of(cls, vocabularies: Vocabularies) -> "TableSizes":
+        """The tables that ``vocabularies`` call for."""
+        groups = (vocabularies.request, vocabularies.item, vocabularies.behaviour)
+        return cls(*({name: v.num_rows for name, v in group.items()} for group in groups))
+
+
+@dataclass(frozen=True)
+class RankerSpec:
+    """All that fixes the ranker's shape.
+
+    method: one of METHODS. tables: rows of each table. embedding_dim: of each table.
+    hidden: widths of the MLP's hidden layers; as many as MAKE's where MAKE joins.
+    num_tiers: SimTier's N. vector_width: D, 0 for method id. base_rate: clicks per impression of
+    the training data, in (0, 1), where the logit starts. make: MAKE's shape for the methods that
+    hold it, None for the others.
+
+    Raises:
+        ValueError: method and make, or their hidden layers, do not go together.
+    """
+
+    method: str
+    tables: TableSizes
+    embedding_dim: int
+    hidden: tuple[int, ...]
+    num_tiers: int
+    vector_width: int
+    base_rate: float
+    make: MakeSpec | None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method}")
+        if (self.make is not None) != self.has("make"):
+            raise ValueError(f"make must be given exactly when method has it, got {self.method}")
+
+    def has(self, part: str) -> bool:
+        """Whether the method holds ``part``: "simtier+make" has both of its halves."""
+        return part in self.method.split("+")
+
+
+class RankingNetwork(nn.Module):
+    """Embeddings in, click logits out: target attention, MLP, first-order terms.
+
+    The first column of each embedding of user, context and candidate is its bias: it goes to the
+    logit directly, as a factorisation machine's first-order term does, so that an item's click
+    rate is learned in few steps and does not have to pass through the MLP.
+
+    Source: DIN (Zhou et al., KDD 2018) with the methods of Sheng et al., CIKM 2024,
+    arXiv:2407.19467. Ours: the bias columns, target * interest, and the length of the history,
+    which every method sees so that a histogram earns nothing by merely counting behaviours.
+    """
+
+    def __init__(self, spec: RankerSpec) -> None:
+        """MAKE's weights are frozen, and still to be loaded when this returns."""
+        super().__init__()
+        self.spec = spec
+        self.make = Make(spec.make).requires_grad_(False) if spec.make else None
+        item_width = spec.embedding_dim * len(spec.tables.item)
+        behaviour_width = item_width + spec.embedding_dim * len(spec.tables.behaviour)
+        self.behaviour_projection = (
+            nn.Linear(behaviour_width, item_width) if spec.tables.behaviour else nn.Identity()
+        )
+        if spec.has("vector"):
+            self.vector_projection = nn.Linear(spec.vector_width, 2 * spec.embedding_dim)
+            item_width += 2 * spec.embedding_dim
+        self.attention = TargetAttention(item_width, side_information=spec.has("simscore"))
+        width = spec.embedding_dim * len(spec.tables.request) + 3 * item_width + 1
+        if spec.has("simscore"):
+            width += 1
+        if spec.has("simtier"):
+            self.tiers = SimTier(spec.num_tiers)
+            self.tier_weight = nn.Parameter(torch.ones(spec.num_tiers))
+            width += spec.num_tiers
+        if spec.make:
+            width += spec.make.width
+        self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
+        nn.init.zeros_(self.mlp.logit.weight)
+        self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
+
+    def forward(
+        self, batch: RequestBatch, request_embeddings: KeyedTensor, item_embeddings: KeyedTensor
+    ) -> tuple[Tensor, RankingOutputs]:
+        """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
+        tables = self.spec.tables
+        request_RFE = torch.stack([request_embeddings[name] for name in tables.request], dim=1)
+        items_SE = torch.cat([item_embeddings[name] for name in tables.item], dim=-1)
+        targets = items_SE[batch.candidate_index]
+        behaviours = self._behaviours(batch, items_SE, item_embeddings)
+        view = VectorView.of(batch) if self.spec.vector_width else None
+        bias = self._first_order(request_RFE, targets)
+        if self.spec.has("vector"):
+            targets = torch.cat([targets, self._vectors(view.targets, view.target_mask)], dim=-1)
+            behaviours = torch.cat(
+                [behaviours, self._vectors(view.behaviours, view.behaviour_mask)], dim=-1
+            )
+        interest, extras = self._interest(batch, targets, behaviours, view)
+        if self.spec.has("simtier"):
+            counts = self.tiers(view.cosine(), view.pair_mask())
+            extras.append(torch.log1p(counts) * self.tier_weight)
+        companion = None
+        if self.make is not None:
+            made = self.make(view)
+            extras.append(made.interest)
+            companion = made.hidden
+            bias = bias + made.logit
+        request = request_RFE.flatten(1)[:, None].expand(-1, targets.shape[1], -1)
+        logits, _ = self.mlp(
+            torch.cat([request, targets, interest, targets * interest, *extras], dim=-1), companion
+        )
+        return click_loss(batch, logits + bias + self.base_logit)
+
+    def _behaviours(
+        self, batch: RequestBatch, items_SE: Tensor, item_embeddings: KeyedTensor
+    ) -> Tensor:
+        """(R, L, E) embeddings of the behaviours, their own attributes mixed in."""
+        parts = [items_SE[batch.behaviour_index]]
+        for name, index_RL in zip(
+            self.spec.tables.behaviour, batch.behaviour_attribute_index, strict=True
+        ):
+            parts.append(item_embeddings[name][index_RL])
+        return self.behaviour_projection(torch.cat(parts, dim=-1))
+
+    def _first_order(self, request_RFE: Tensor, targets_RCE: Tensor) -> Tensor:
+        """(R, C) sum of the bias columns."""
+        item_bias = targets_RCE[..., :: self.spec.embedding_dim].sum(-1)
+        return request_RFE[..., 0].sum(-1, keepdim=True) + item_bias
+
+    def _vectors(self, unit: Tensor, mask: Tensor) -> Tensor:
+        """Projected vectors (..., 2 * embedding_dim); zeros where there is no vector."""
+        projected = self.vector_projection(unit * self.spec.vector_width**0.5)
+        return projected.masked_fill(~mask[..., None], 0)
+
+    def _interest(
+        self,
+        batch: RequestBatch,
+        targets: Tensor,
+        behaviours: Tensor,
+        view: VectorView | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(R, C, E) interest, and further inputs of the MLP: history length, mean cosine."""
+        length = torch.log1p(batch.behaviour_mask.sum(-1, dtype=torch.float32))
+        extras = [length[:, None, None].expand(-1, targets.shape[1], -1)]
+        if not self.spec.has("simscore"):
+            return self.attention(targets, behaviours, batch.behaviour_mask), extras
+        pooled = self.attention(
+            targets, behaviours, batch.behaviour_mask, view.cosine(), view.pair_mask()
+        )
+        extras.append(pooled[..., -1:])
+        return pooled[..., :-1], extras
+
+
+def spec_from_json(value: dict) -> RankerSpec:
+    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of."""
+    make = value["make"]
+    return RankerSpec(
+        **{
+            **value,
+            "tables": TableSizes(**value["tables"]),
+            "hidden": tuple(value["hidden"]),
+            "make": make_spec_from_json(make) if make else None,
+        }
+    )

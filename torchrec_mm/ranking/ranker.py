@@ -1,0 +1,53 @@
+"""The ranker: what TorchRec shards, and what it replicates."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.ranking.network import RankerSpec, RankingNetwork
+from torchrec_mm.ranking.outputs import RankingOutputs
+
+
+class Ranker(nn.Module):
+    """ID tables, then the network.
+
+    Two EmbeddingBagCollections because their batches have two strides: the tables of user and
+    context are read once a request, those of items and behaviour attributes once a distinct id.
+    """
+
+    def __init__(self, spec: RankerSpec) -> None:
+        super().__init__()
+        self.request_tables = build_tables(spec.tables.request, spec.embedding_dim)
+        self.item_tables = build_tables(
+            {**spec.tables.item, **spec.tables.behaviour}, spec.embedding_dim
+        )
+        self.network = RankingNetwork(spec)
+
+    def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
+        """Loss and outputs of one batch; TorchRec's pipeline traces the two look-ups from here."""
+        request_embeddings = self.request_tables(batch.request_features)
+        item_embeddings = self.item_tables(batch.item_features)
+        return self.network(batch, request_embeddings, item_embeddings)
+
+
+def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCollection:
+    """One table for each entry of ``rows``, with one feature of the same name.
+
+    On the meta device: no memory until a shard of it is placed.
+    """
+    return EmbeddingBagCollection(
+        device=torch.device("meta"),
+        tables=[
+            EmbeddingBagConfig(
+                name=name,
+                feature_names=[name],
+                num_embeddings=num_rows,
+                embedding_dim=embedding_dim,
+            )
+            for name, num_rows in rows.items()
+        ],
+    )
