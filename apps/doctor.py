@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.environment import TESTED, fbgemm_build, installed_version, problem
+from torchrec_mm.environment import (
+    TESTED,
+    fbgemm_build,
+    import_problem,
+    installed_version,
+    version_problem,
+)
 from torchrec_mm.errors import InputError
 
 # What each row needs, and what to do about it where it is missing.
@@ -26,7 +32,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Print the installed releases, the devices, and what works here; say the cure if none does.
+    """Print the installed releases, the devices, and what works here, or the cure.
 
     Reads nothing and writes nothing. Leaves with status 2 and one line, the command that mends
     it, when torch, torchrec and fbgemm do not go together.
@@ -35,9 +41,10 @@ class DoctorConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """See DoctorConfig."""
+    if broken := version_problem():  # first: the rest needs what may not be installed
+        raise InputError(broken)
     parse(DoctorConfig, argv)
-    broken = problem()
-    if broken:
+    if broken := import_problem():
         raise InputError(broken)
     for title, rows in (("releases", releases()), ("devices", devices()), ("here", abilities())):
         print(f"{title}:")

@@ -47,16 +47,11 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def problem() -> str | None:
-    """What is wrong with the installed set and the command that cures it, in one line, or None.
+def version_problem() -> str | None:
+    """What is wrong with the installed releases, and the cure, in one line; None if nothing is.
 
-    Versions are compared before anything is imported; the import itself is tried in a process of
-    its own, because a wrong build of fbgemm can take the interpreter down with it.
+    Imports none of them.
     """
-    return _version_problem() or _import_problem()
-
-
-def _version_problem() -> str | None:
     wanted = TESTED | {fbgemm_build(): TESTED_FBGEMM}
     found = {name: installed_version(name) for name in wanted}
     wrong = [name for name in wanted if found[name] != wanted[name]]
@@ -72,7 +67,11 @@ def _version_problem() -> str | None:
     return f"{'; '.join(complaints)}. Cure: {_cure(wrong)}"
 
 
-def _import_problem() -> str | None:
+def import_problem() -> str | None:
+    """Why the releases do not load together, and the cure, in one line; None if they do.
+
+    Tried in a process of its own: a wrong build of fbgemm can take the interpreter down with it.
+    """
     done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
     if done.returncode == 0:
         return None

@@ -1,0 +1,212 @@
+"""The house's arrows: who may import whom, and which doors stay shut.
+
+A room that starts to import backwards is a design question: answer it, then change the table.
+"""
+
+import ast
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "torchrec_mm").rglob("*.py"))
+APPS = sorted(path for path in (ROOT / "apps").glob("*.py") if path.name != "__init__.py")
+COMPONENTS = sorted((ROOT / "torchx_components").glob("*.py"))
+EVERYTHING = LIBRARY + APPS + COMPONENTS
+
+# The walls every room shares: modules right under torchrec_mm/.
+WALLS = {"config", "errors", "files", "ids"}
+PURE = set()
+
+# Room -> what it may import of torchrec_mm besides itself.
+ARROWS = {
+    "nn": PURE,
+    "losses": PURE,
+    "metrics": PURE,
+    "item_vectors": WALLS,
+    "data": WALLS | {"item_vectors"},
+    "parallel": WALLS,
+    "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
+    "ranking": WALLS | {"nn", "losses", "metrics", "data", "item_vectors"},
+    "train": WALLS | {"metrics", "data", "parallel"},
+    "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
+    # the walls themselves
+    "errors": set(),
+    "ids": {"errors"},
+    "files": {"errors"},
+    "config": {"errors"},
+    "environment": set(),
+    "install": {"environment"},
+}
+
+# Package that is slow to import or touches machines -> the only rooms that open it.
+DOORS = {
+    "torchrec": {"data", "ranking", "parallel", "train"},
+    "fbgemm_gpu": {"data", "ranking", "parallel", "train"},
+    "torchx": {"torchx_components"},
+    "timm": {"pretraining"},
+    "torchvision": {"pretraining"},
+    "sentence_transformers": {"pretraining"},
+    "transformers": {"pretraining"},
+    "jsonargparse": {"config"},
+    "tensorboard": {"train"},
+    "matplotlib": {"reporting"},
+    "jinja2": {"reporting"},
+}
+
+# Rooms of pure tensors: these packages and the standard library.
+TENSORS_ONLY = {"nn", "losses", "metrics"}
+TENSORS = {"torch", "numpy"}
+
+# Modules that execute what they read.
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    """``torchrec_mm/nn/simtier.py`` -> ``nn``; ``apps/demo.py`` -> ``apps``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "torchrec_mm" else parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: write imports in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(path: Path) -> set[str]:
+    """Top-level names of what a file imports from outside the standard library."""
+    return {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
+
+
+def rooms(path: Path) -> set[str]:
+    """The other rooms of torchrec_mm that a file imports."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("torchrec_mm.")}
+    return names - {room_of(path)}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_a_room_imports_only_the_rooms_below_it(path):
+    if path == ROOT / "torchrec_mm" / "__init__.py":
+        assert not path.read_text(), "importing torchrec_mm must load nothing"
+        return
+    assert room_of(path) in ARROWS, f"{room_of(path)} is new: say above what it may import"
+    assert rooms(path) <= ARROWS[room_of(path)]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_the_library_knows_no_command(path):
+    assert not packages(path) & {"apps", "torchx_components", "tests"}
+
+
+def test_the_two_phases_never_meet():
+    for path in LIBRARY:
+        if room_of(path) in ("pretraining", "ranking"):
+            assert not rooms(path) & {"pretraining", "ranking"}, name_of(path)
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_heavy_packages_come_in_through_their_own_doors(path):
+    shut = {package for package, allowed in DOORS.items() if room_of(path) not in allowed}
+    assert not packages(path) & shut
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if room_of(path) in TENSORS_ONLY], ids=name_of
+)
+def test_pure_rooms_import_tensors_and_nothing_else(path):
+    assert packages(path) <= TENSORS | {"torchrec_mm"}
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
+def test_launch_pads_import_torchx_only(path):
+    assert packages(path) <= {"torchx", "torchx_components"}
+
+
+@pytest.mark.parametrize("module", ["environment", "install"])
+def test_what_installs_the_packages_needs_none_of_them(module):
+    path = ROOT / "torchrec_mm" / f"{module}.py"
+    assert packages(path) <= {"torchrec_mm", "pip", "tomllib"}
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_nothing_that_is_read_can_run_code(path):
+    assert not {name.partition(".")[0] for name in imports(path)} & UNSAFE
+    complaints = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and is_unsafe(node)
+    ]
+    assert not complaints
+
+
+def is_unsafe(call: ast.Call) -> bool:
+    """Whether a call could execute the file or text it is given."""
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    match ast.unparse(call.func):
+        case "torch.load":
+            return given.get("weights_only") != "True"
+        case "np.load" | "numpy.load":
+            return given.get("allow_pickle") != "False"
+        case "yaml.load" | "yaml.unsafe_load" | "yaml.full_load" | "eval" | "exec":
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("line", "unsafe"),
+    [
+        ("torch.load(f)", True),
+        ("torch.load(f, weights_only=False)", True),
+        ("torch.load(f, weights_only=True)", False),
+        ("np.load(f)", True),
+        ("np.load(f, mmap_mode='r', allow_pickle=False)", False),
+        ("yaml.load(f)", True),
+        ("yaml.safe_load(f)", False),
+    ],
+)
+def test_the_rule_on_reading_files_can_fail(line, unsafe):
+    assert is_unsafe(ast.parse(line, mode="eval").body) == unsafe
+
+
+@pytest.mark.parametrize("path", APPS, ids=name_of)
+def test_the_first_line_of_an_app_is_the_command_to_run(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert f"python -m apps.{path.stem}" in docstring.partition("\n")[0]
+
+
+@pytest.mark.parametrize("path", APPS, ids=name_of)
+def test_every_flag_of_an_app_is_explained(path):
+    for config in ast.parse(path.read_text()).body:
+        if isinstance(config, ast.ClassDef) and "dataclass" in map(called, config.decorator_list):
+            following = [*config.body[1:], None]
+            for field, after in zip(config.body, following, strict=True):
+                if isinstance(field, ast.AnnAssign):
+                    explained = isinstance(after, ast.Expr) and isinstance(
+                        after.value, ast.Constant
+                    )
+                    assert explained, f"{config.name}.{ast.unparse(field.target)} has no docstring"
+
+
+def called(decorator: ast.expr) -> str:
+    return ast.unparse(decorator).partition("(")[0]
+
+
+@pytest.mark.parametrize("path", APPS, ids=name_of)
+def test_every_app_answers_help_and_leaves_with_0(path, capsys):
+    main = importlib.import_module(f"apps.{path.stem}").main
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code in (0, None)
+    assert f"python -m apps.{path.stem}" in capsys.readouterr().out
