@@ -1,0 +1,137 @@
+"""Pictures of a few items beside their nearest neighbours, to judge vectors by eye.
+
+Shape letters: Q query items, N items with a vector, D item-vector width.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import torch
+from PIL import Image
+
+from torchrec_mm.data.images import decode_image
+from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, open_dataset
+from torchrec_mm.errors import InputError
+from torchrec_mm.ids import IdIndex
+from torchrec_mm.item_vectors.store import ItemVectors, dequantise
+
+QUERY_ITEMS = 8
+NEIGHBOURS = 5
+THUMBNAIL = 112
+BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One item as the page shows it.
+
+    picture: data URI, None without a readable picture. cosine: to the query item, None for itself.
+    """
+
+    item_id: int
+    title: str
+    picture: str | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One query item and its neighbours, nearest first, by name of the vectors."""
+
+    item: Tile
+    neighbours: dict[str, list[Tile]]
+
+
+def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
+    """Nearest neighbours of ``QUERY_ITEMS`` items, evenly spread over the ids, by each vector set.
+
+    Raises:
+        InputError: ``data/items`` is missing or not what it should be.
+    """
+    folder = data / "items"
+    queries = _spread_ids(folder, list(vectors.values()))
+    found = {name: _nearest(each, queries) for name, each in vectors.items()}
+    wanted = np.unique(np.concatenate([queries, *(ids.ravel() for ids, _ in found.values())]))
+    tiles = _read_tiles(folder, wanted)
+
+    def tile(item_id: int, cosine: float | None = None) -> Tile:
+        title, picture = tiles.get(item_id, ("", None))
+        return Tile(item_id, title, picture, cosine)
+
+    return [
+        GalleryRow(
+            tile(int(query)),
+            {
+                name: [tile(int(i), float(c)) for i, c in zip(ids[row], cosines[row], strict=True)]
+                for name, (ids, cosines) in found.items()
+            },
+        )
+        for row, query in enumerate(queries)
+    ]
+
+
+def _spread_ids(folder: Path, vectors: Sequence[ItemVectors]) -> np.ndarray:
+    """(Q,) ids of catalogue items that every vector set knows."""
+    table = open_dataset(folder).to_table(columns=["item_id"])
+    ids = np.sort(check_columns(table, folder, required={"item_id": INT64})["item_id"].to_numpy())
+    for each in vectors:
+        ids = ids[IdIndex(each.item_ids).rows(ids) >= 0]
+    places = (np.arange(QUERY_ITEMS) + 0.5) / QUERY_ITEMS * len(ids)
+    return ids[np.unique(places.astype(np.int64))] if len(ids) else ids
+
+
+def _nearest(vectors: ItemVectors, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and cosines, (Q, k) each, of the nearest items but the query itself; block by block."""
+    values, _ = vectors.lookup(queries)
+    query_QD = torch.nn.functional.normalize(dequantise(torch.from_numpy(values)), dim=-1)
+    own_rows = torch.from_numpy(vectors.rows(queries))
+    k = min(NEIGHBOURS, len(vectors) - 1)
+    best = torch.full((len(queries), k), -torch.inf)
+    best_rows = torch.zeros((len(queries), k), dtype=torch.int64)
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = torch.from_numpy(np.array(vectors.values[start : start + BLOCK_ROWS]))
+        block_BD = torch.nn.functional.normalize(dequantise(block), dim=-1)
+        rows = torch.arange(start, start + len(block))
+        cosine = (query_QD @ block_BD.T).masked_fill(rows == own_rows[:, None], -torch.inf)
+        candidates = torch.cat([best, cosine], dim=1)
+        candidate_rows = torch.cat([best_rows, rows.expand(len(queries), -1)], dim=1)
+        best, place = candidates.topk(k, dim=1)
+        best_rows = candidate_rows.gather(1, place)
+    return np.asarray(vectors.item_ids)[best_rows.numpy()], best.numpy()
+
+
+def _read_tiles(folder: Path, item_ids: np.ndarray) -> dict[int, tuple[str, str | None]]:
+    """Title and picture of some items; only their rows are read."""
+    dataset = open_dataset(folder)
+    nullable = {"title": STRING, "image": BINARY, "image_path": STRING}
+    columns = ["item_id", *(name for name in nullable if name in dataset.schema.names)]
+    table = dataset.to_table(columns, filter=ds.field("item_id").isin(pa.array(item_ids)))
+    table = check_columns(table, folder, {"item_id": INT64}, nullable)
+    return {
+        row["item_id"]: (row.get("title") or "", _thumbnail(row, folder))
+        for row in table.to_pylist()
+    }
+
+
+def _thumbnail(row: dict, folder: Path) -> str | None:
+    """A small JPEG as a data URI in the picture's own proportions; None when there is none."""
+    source = row.get("image") or (row.get("image_path") and folder / row["image_path"])
+    if not source:
+        return None
+    try:
+        square = decode_image(source, THUMBNAIL, f"{folder} image of item_id {row['item_id']}")
+    except InputError:
+        return None
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as header:
+        width, height = header.size
+    scale = THUMBNAIL / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    encoded = io.BytesIO()
+    Image.fromarray(square).resize(size).save(encoded, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
