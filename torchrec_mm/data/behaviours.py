@@ -50,19 +50,26 @@ def behaviours_before(
     """
     order = np.lexsort((click_time, click_user))
     first = np.searchsorted(click_user[order], request_user)
-    end = _clicks_before(click_user, click_time, request_user, request_time)
+    end = count_before(click_user, click_time, request_user, request_time)
     begin = np.maximum(first, end - limit)
     lengths = end - begin
     return list_array(click_item[order][ragged_positions(begin, lengths)], lengths)
 
 
-def _clicks_before(
+def count_before(
     click_user: np.ndarray,
     click_time: np.ndarray,
     request_user: np.ndarray,
     request_time: np.ndarray,
 ) -> np.ndarray:
-    """How many clicks sort strictly before each request by (user, time): (R,) int64."""
+    """How many clicks sort strictly before each request by (user, time).
+
+    All int64: clicks (C,), requests (R,), each in any order.
+
+    Returns:
+        (R,) int64; where clicks are sorted by user and time, the position of the first click of
+        the request's user at or after the request, if he has one.
+    """
     is_click = np.concatenate([np.zeros(len(request_user)), np.ones(len(click_user))])
     order = np.lexsort(
         (

@@ -20,9 +20,9 @@ import numpy as np
 
 from torchrec_mm.data.market.catalogue import Catalogue
 
-QUALITY = 0.7
+QUALITY = 0.6
 COLLABORATIVE = 0.5
-TASTE = 4.2
+TASTE = 4.5
 PLACE = -0.03
 HOUR = 0.15
 NOISE = 0.3

@@ -1,0 +1,114 @@
+"""python -m apps.prepare --source movielens --input DIR --run_dir DATA
+
+Turn ratings, impressions or event logs into requests.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.data.events import EventRules, prepare_events
+from torchrec_mm.data.impressions import prepare_impressions
+from torchrec_mm.data.movielens import MovieLensRules, prepare_movielens
+from torchrec_mm.data.prepared import Prepared, write_prepared
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import refuse_existing
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Write items/, requests/train, requests/test and, from movielens, searches/.
+
+    A flag that its source does not know is refused.
+    """
+
+    source: Literal["movielens", "impressions", "events"]
+    """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: Parquet
+    with user_id, item_id, label, timestamp and/or behaviour_item_ids; events: Parquet or CSV with
+    user_id, item_id, timestamp, event"""
+    input: Path
+    """folder of the files"""
+    run_dir: Path
+    """folder to create"""
+    test_share: float = 0.2
+    """latest share of each user's impressions, for testing"""
+    behaviours: int = 50
+    """behaviours of a request at most, the latest"""
+    items: Path | None = None
+    """impressions, events: folder with items/ to copy; not given: items/ holds ids alone"""
+    max_candidates: int | None = None
+    """movielens, events: candidates of a request at most (20); more make several requests"""
+    pause_s: int | None = None
+    """movielens, events: a longer pause, in seconds, ends a request (1800 and 0)"""
+    like_from: float | None = None
+    """movielens: least rating that is a like (4.0)"""
+    shown_event: str | None = None
+    """events: value of column event for an impression (impression)"""
+    clicked_event: str | None = None
+    """events: value of column event for a click (click)"""
+    attribution_s: int | None = None
+    """events: a click counts for an impression at most so many seconds earlier (1800)"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise InputError(f"test_share must be between 0 and 1, got {self.test_share}")
+        for name, least in (
+            ("behaviours", 1),
+            ("max_candidates", 1),
+            ("pause_s", 0),
+            ("attribution_s", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        for field in fields(self):
+            if field.default is None and field.name not in SETTINGS[self.source]:
+                if getattr(self, field.name) is not None:
+                    raise InputError(f"{field.name} does not apply to source {self.source}")
+
+    def settings(self) -> dict[str, Any]:
+        """The flags that apply to the source, defaults filled in."""
+        defaults = SETTINGS[self.source]
+        given = {name: getattr(self, name) for name in defaults}
+        return {
+            "test_share": self.test_share,
+            "behaviours": self.behaviours,
+        } | {name: defaults[name] if value is None else value for name, value in given.items()}
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "movielens": {"max_candidates": 20, "pause_s": 1800, "like_from": 4.0},
+    "impressions": {"items": None},
+    "events": {
+        "items": None,
+        "max_candidates": 20,
+        "pause_s": 0,
+        "shown_event": "impression",
+        "clicked_event": "click",
+        "attribution_s": 1800,
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read everything, check it, then write."""
+    config = parse(PrepareConfig, argv)
+    refuse_existing(config.run_dir)
+    write_prepared(config.run_dir, _prepare(config))
+
+
+def _prepare(config: PrepareConfig) -> Prepared:
+    settings = config.settings()
+    if config.source == "movielens":
+        return prepare_movielens(config.input, MovieLensRules(**settings))
+    items = settings.pop("items")
+    if config.source == "impressions":
+        return prepare_impressions(config.input, items, **settings)
+    return prepare_events(config.input, items, EventRules(**settings))
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,41 @@
+"""CSV files with a header: column names in any case, values of the promised type."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from torchrec_mm.errors import InputError
+
+
+def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read some columns of a CSV file, under the names given in ``columns``.
+
+    Raises:
+        InputError: no such file, a column is missing, or a value has the wrong type or is missing
+            in a column that is not a string.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} must be a CSV file: no such file")
+    try:
+        with pa_csv.open_csv(path) as reader:
+            header = reader.schema.names
+        by_name = {name.strip().lower(): name for name in reversed(header)}
+        for name in columns:
+            if name.lower() not in by_name:
+                raise InputError(f"{path} must have a column {name}, got {', '.join(header)}")
+        found = {by_name[name.lower()]: kind for name, kind in columns.items()}
+        table = pa_csv.read_csv(
+            path,
+            convert_options=pa_csv.ConvertOptions(
+                column_types=found, include_columns=list(found), strings_can_be_null=False
+            ),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        ).rename_columns(list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} must be a CSV file with a header: {error}") from error
+    for name in columns:
+        if table[name].null_count:
+            raise InputError(f"{path} column {name} must not be empty in any row")
+    return table
