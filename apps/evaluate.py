@@ -29,6 +29,7 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.log_loss import log_loss
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices, sliced
 from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.network import spec_from_json
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(EvaluateConfig, argv)
     trained, model = read_run(config.run_dir, "ranker")
-    with process_group() as worker:
+    with quiet_libraries(), process_group() as worker:
         items = read_items(config.data)
         folder = config.data / "requests" / "test"
         requests = read_requests(folder, trained["max_behaviours"])

@@ -17,11 +17,12 @@ from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.requests import read_requests
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
+from torchrec_mm.train.checkpoint import restore
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.run_folder import RunFolder
-from torchrec_mm.train.checkpoint import restore
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TrainMakeConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainMakeConfig, argv)
-    with process_group() as worker:
+    with quiet_libraries(), process_group() as worker:
         items = read_items(config.data)
         vectors = ItemVectors.open(config.vectors)
 

@@ -23,6 +23,7 @@ from torchrec_mm.data.vocabulary import Vocabularies, build_vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
@@ -116,7 +117,7 @@ class TrainRankerConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainRankerConfig, argv)
-    with process_group() as worker:
+    with quiet_libraries(), process_group() as worker:
         train = read_requests(config.data / "requests" / "train", config.max_behaviours)
         if config.method == "bias":
             train_bias(config, train, worker)

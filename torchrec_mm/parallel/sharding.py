@@ -10,7 +10,14 @@ from torch.distributed.optim import _apply_optimizer_in_backward
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner import EmbeddingShardingPlanner
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import (
+    HardwareConfig,
+    KernelConfig,
+    TopologyFactory,
+    TrainerConfig,
+)
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
@@ -67,7 +74,7 @@ class DistributedModel:
         )
 
     def create_optimizer_state(self) -> None:
-        """Make room for Adam's state, for a checkpoint to fill; call it before weights are loaded."""
+        """Make room for Adam's state, for a checkpoint to fill; call it before that is loaded."""
         self.dense_optimizer.init_state()
 
 
@@ -89,7 +96,7 @@ def distribute(
                 {"lr": settings.table_learning_rate, "weight_decay": settings.table_weight_decay},
             )
     sharder = RowWiseEverywhereSharder()
-    plan = _planner(model, worker).collective_plan(model, [sharder], dist.group.WORLD)
+    plan = _planner(worker).collective_plan(model, [sharder], dist.group.WORLD)
     sharded = DistributedModelParallel(
         model,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
@@ -113,17 +120,23 @@ def distribute(
     )
 
 
-def _planner(model: nn.Module, worker: Worker) -> EmbeddingShardingPlanner:
-    """A planner that knows this machine's memory."""
+def _planner(worker: Worker) -> EmbeddingShardingPlanner:
+    """A planner that knows this machine's memory; 15 % of it is left to everything else."""
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = worker.device
-    topology = Topology(
-        world_size=worker.world_size,
-        local_world_size=local_world_size,
-        compute_device=device.type,
-        hbm_cap=torch.cuda.get_device_properties(device).total_memory
-        if device.type == "cuda"
-        else None,
-        ddr_cap=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // local_world_size,
+    host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    topology = TopologyFactory.create_topology(
+        TrainerConfig(world_size=worker.world_size, local_world_size=local_world_size),
+        HardwareConfig(
+            hbm_cap_bytes=torch.cuda.get_device_properties(device).total_memory
+            if device.type == "cuda"
+            else None,
+            ddr_cap_bytes=host_bytes // local_world_size,
+        ),
+        KernelConfig(compute_device=device.type),
     )
-    return EmbeddingShardingPlanner(topology=topology, debug=False)
+    return EmbeddingShardingPlanner(
+        topology=topology,
+        storage_reservation=FixedPercentageStorageReservation(0.15),
+        debug=False,
+    )

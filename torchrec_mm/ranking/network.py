@@ -117,6 +117,7 @@ class RankingNetwork(nn.Module):
         """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
         tables = self.spec.tables
         request_RFE = torch.stack([request_embeddings[name] for name in tables.request], dim=1)
+        request_RFE = request_RFE[: len(batch.rows)]  # the stride may be wider, never the batch
         items_SE = torch.cat([item_embeddings[name] for name in tables.item], dim=-1)
         targets = items_SE[batch.candidate_index]
         behaviours = self._behaviours(batch, items_SE, item_embeddings)

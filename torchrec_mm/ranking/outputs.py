@@ -12,7 +12,8 @@ from torchrec_mm.data.batches import RequestBatch
 class RankingOutputs(NamedTuple):
     """Detached results of one batch; padding is where ``candidate_mask`` is False.
 
-    loss: () float32, this rank's share of the global batch's. logits: (R, C) float32. labels: (R, C) float32. candidate_mask: (R, C) bool.
+    loss: () float32, this rank's share of the global batch's. logits, labels: (R, C) float32.
+    candidate_mask: (R, C) bool.
     rows: (R,) int64, which requests of the data set these are.
     """
 

@@ -70,7 +70,7 @@ def load_checkpoint(
 
 
 def read_checkpoint(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """Read the keys that start with ``prefix`` whole into CPU memory, prefix cut off. Collective."""
+    """Read the keys that start with ``prefix`` whole, prefix cut off. Collective."""
     tensors = {
         key: torch.empty(shape, dtype=dtype)
         for key, (shape, dtype) in _metadata(folder).items()

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.train.checkpoint import save_checkpoint, training_tensors
 from torchrec_mm.train.predictions import PredictionCollector, predict
 from torchrec_mm.train.run_folder import RunFolder
@@ -59,14 +60,16 @@ def train_epoch(
 ) -> EpochResult:
     """One pass over the training requests. Collective."""
     pipeline = distributed.pipeline()
-    batches = train.epoch(epoch)
+    batches = with_equal_strides(train.epoch(epoch))
     collector = PredictionCollector()
     losses: list[torch.Tensor] = []
     start = time.perf_counter()
     gc.collect()
     gc.freeze()  # the collector would walk all tables' Python objects again and again
     bar = tqdm(
-        range(len(train)), desc=f"epoch {epoch + 1}", disable=not distributed.worker.is_first
+        range(len(train)),
+        desc=f"epoch {epoch + 1}",
+        disable=None if distributed.worker.is_first else True,
     )
     for step in bar:
         loss, *scored = pipeline.progress(batches)

@@ -1,6 +1,5 @@
 """Logits of a whole data set, collected over batches and ranks."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.parallel.strides import with_equal_strides
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,12 @@ class PredictionCollector:
         return Predictions(rows[order], labels[order], logits[order])
 
 
-def predict(
-    distributed: DistributedModel, loader: RequestLoader, progress: Iterable | None = None
-) -> Predictions | None:
+def predict(distributed: DistributedModel, loader: RequestLoader) -> Predictions | None:
     """Score a data set without learning from it: predictions on the first rank. Collective."""
     collector = PredictionCollector()
     distributed.model.eval()
     with torch.no_grad():
-        for batch in loader.epoch(0):
+        for batch in with_equal_strides(loader.epoch(0)):
             _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
             collector.add(*scored)
     distributed.model.train()
