@@ -8,23 +8,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from torchrec_mm.config import parse, run
 from torchrec_mm.data.market.catalogue import draw_catalogue
 from torchrec_mm.data.market.given import read_catalogue
-from torchrec_mm.data.market.market import simulate, write
+from torchrec_mm.data.market.market import Market, simulate, write
 from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_folder, refuse_existing
+from torchrec_mm.files import new_folder, refuse_existing, write_json
+from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
 
 
 @dataclass(frozen=True)
 class MakeMarketConfig:
-    """Simulate a market and write items/, searches/ and requests/{train,test}.
+    """Simulate a market and write items/, searches/, requests/{train,test} and market.json.
 
     Everything about users is simulated. The same flags give the same files, byte for byte.
+    market.json holds what can be reached: AUC and GAUC of the rule that made the clicks, in parts.
     """
 
     run_dir: Path
@@ -104,6 +110,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) as studio,
     ):
         write(folder, market, config.behaviours, studio)
+        write_json(folder / "market.json", figures(market, config.seed))
+
+
+def figures(market: Market, seed: int) -> dict[str, Any]:
+    """Sizes, shares and, on the test days, how well each part of the click rule ranks."""
+    requests, catalogue = market.requests, market.catalogue
+    time = requests.timestamp[requests.request]
+    test = time >= market.test_start
+    frequency = np.bincount(requests.item[~test], minlength=len(catalogue))[requests.item[test]]
+    born = catalogue.created_at[requests.item[test]]
+    slices = frequency_slices(frequency) | age_slices(
+        time[test], born, np.ones(len(born), dtype=bool)
+    )
+    user, label = requests.user[requests.request][test], requests.label[test]
+    return {
+        "simulated": True,
+        "seed": seed,
+        "items": len(catalogue),
+        "users": len(market.user_ids),
+        "searches": len(market.searches.user),
+        "requests": len(requests.user),
+        "impressions": len(requests.label),
+        "test_impressions": int(test.sum()),
+        "click_rate": float(requests.label.mean()),
+        "test_shares": {name: finite_or_none(mask.mean()) for name, mask in slices.items()},
+        "test_ceilings": {
+            name: {
+                "auc": finite_or_none(auc(label, part[test])),
+                "gauc": finite_or_none(gauc(user, label, part[test]).gauc),
+            }
+            for name, part in requests.ceilings().items()
+        },
+    }
 
 
 if __name__ == "__main__":

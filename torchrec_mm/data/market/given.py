@@ -54,20 +54,28 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
             [np.unique(table[name].to_numpy(), return_inverse=True)[1] for name in names], axis=1
         ),
         columns={category: table[category].to_numpy()},
-        titles=table["title"].to_pylist()
-        if "title" in table.column_names
-        else [None] * table.num_rows,
+        titles=_titles(table),
         pictures=pictures,
         has_picture=np.array([picture is not None for picture in pictures]),
     )
 
 
-def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
-    if "image" in table.column_names:
-        return table["image"].to_pylist()
-    if "image_path" not in table.column_names:
+def _titles(table: pa.Table) -> list[str | None]:
+    if "title" not in table.column_names:
         return [None] * table.num_rows
-    return [path and _read(folder / path) for path in table["image_path"].to_pylist()]
+    return [title if title and title.strip() else None for title in table["title"].to_pylist()]
+
+
+def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
+    nothing = [None] * table.num_rows
+    encoded, paths = (
+        table[name].to_pylist() if name in table.column_names else nothing
+        for name in ("image", "image_path")
+    )
+    return [
+        picture if picture is not None or path is None else _read(folder / path)
+        for picture, path in zip(encoded, paths, strict=True)
+    ]
 
 
 def _read(path: Path) -> bytes:

@@ -1,39 +1,37 @@
-"""Query photos: a customer's snapshot of a product whose picture is given, not drawn."""
+"""Query photos: a customer's snapshot of a product whose picture is given, not drawn.
 
-import io
+Heavy door: decoding given pictures imports torch. ``studio`` opens it only when there are any.
+"""
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from torchrec_mm.data.market.pictures import JPEG_QUALITY
-from torchrec_mm.errors import InputError
+from torchrec_mm.data.images import decode_image
+from torchrec_mm.data.market.pictures import encode_jpeg
 
 
 def snapshots(pictures: list[bytes], image_size: int, seed: list[int]) -> list[bytes]:
-    """One JPEG of ``image_size`` pixels a side for each encoded picture, seeded."""
+    """One JPEG of ``image_size`` pixels a side for each encoded picture, seeded.
+
+    Raises:
+        InputError: something is no picture.
+    """
     rng = np.random.default_rng(seed)
     return [snapshot(picture, image_size, rng) for picture in pictures]
 
 
 def snapshot(picture: bytes, image_size: int, rng: np.random.Generator) -> bytes:
-    """Crop, turn, mirror, blur and recolour one picture.
-
-    Raises:
-        InputError: the bytes are no picture PIL can read.
-    """
-    try:
-        image = Image.open(io.BytesIO(picture)).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"items column image must hold encoded pictures: {error}") from error
+    """Turn, crop, mirror, recolour and blur one encoded picture."""
+    pixels = decode_image(picture, 2 * image_size, "items column image")
     fill = tuple(rng.integers(256, size=3).tolist())
+    image = Image.fromarray(pixels)
     image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=fill)
-    side = rng.uniform(0.7, 1.0)
-    width, height = side * image.width, side * image.height
-    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    side = rng.uniform(0.7, 1.0) * image.width
+    left, top = rng.uniform(0, image.width - side, size=2)
     image = image.resize(
         (image_size, image_size),
         Image.Resampling.BILINEAR,
-        box=(left, top, left + width, top + height),
+        box=(left, top, left + side, top + side),
     )
     if rng.random() < 0.5:
         image = ImageOps.mirror(image)
@@ -41,6 +39,4 @@ def snapshot(picture: bytes, image_size: int, rng: np.random.Generator) -> bytes
     image = ImageEnhance.Color(image).enhance(rng.uniform(0.6, 1.4))
     if rng.random() < 0.5:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+    return encode_jpeg(np.asarray(image))

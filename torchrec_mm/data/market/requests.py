@@ -36,6 +36,14 @@ class Requests:
         """(M,) int64, the request of each impression."""
         return np.repeat(np.arange(len(self.user)), self.lengths)
 
+    def ceilings(self) -> dict[str, np.ndarray]:
+        """Scores (M,) that know some parts of the rule: the most such a model can reach."""
+        quality, collaborative = self.parts["quality"], self.parts["collaborative"]
+        return self.parts | {
+            "quality+collaborative": quality + collaborative,
+            "quality+taste": quality + self.parts["taste"],
+        }
+
 
 @dataclass(frozen=True)
 class Clicks:

@@ -7,7 +7,6 @@ from multiprocessing import get_context
 import numpy as np
 
 from torchrec_mm.data.market.catalogue import Catalogue
-from torchrec_mm.data.market.photos import snapshots
 from torchrec_mm.data.market.pictures import draw_pictures
 
 CHUNK = 256  # pictures drawn at once; each chunk has its own seed
@@ -59,6 +58,8 @@ class Studio:
         if self.catalogue.pictures is None:
             make, subjects = draw_pictures, [self.catalogue.attributes[chunk] for chunk in chunks]
         else:
+            from torchrec_mm.data.market.photos import snapshots
+
             make = snapshots
             subjects = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
         sizes = [self.image_size] * len(chunks)
