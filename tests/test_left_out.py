@@ -1,0 +1,40 @@
+"""A test whose component is not on the machine is named as left out, or fails in CI."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_on_a_bare_machine(folder: Path, everything: bool) -> subprocess.CompletedProcess[str]:
+    """Two Redis tests and a plain one, where no command is on the PATH."""
+    shutil.copy(ROOT / "tests" / "conftest.py", folder)
+    (folder / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.redis\n@pytest.mark.parametrize('n', [1, 2])\ndef test_r(n): pass\n"
+        "def test_plain(): pass\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), str(folder)],
+        cwd=folder,
+        env=os.environ | {"PATH": str(folder), "TORCHREC_MM_ALL": "1" if everything else "0"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_make_test_names_what_it_left_out_and_passes(tmp_path):
+    done = run_on_a_bare_machine(tmp_path, everything=False)
+    assert done.returncode == 0
+    assert "left out: 2 redis (no redis-server)" in done.stdout
+    assert "1 passed, 2 skipped" in done.stdout
+
+
+def test_ci_fails_instead_of_leaving_out(tmp_path):
+    done = run_on_a_bare_machine(tmp_path, everything=True)
+    assert done.returncode == 1
+    assert "redis test, but this machine has no redis-server" in done.stdout
+    assert "1 passed, 2 errors" in done.stdout
