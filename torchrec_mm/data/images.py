@@ -1,0 +1,130 @@
+"""Encoded pictures of a Parquet column: decoded late, checked before."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from torchrec_mm.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_IMAGE_PIXELS = 50_000_000
+
+
+def decode_image(
+    source: bytes | Path, size: int, where: str, max_pixels: int = MAX_IMAGE_PIXELS
+) -> np.ndarray:
+    """Decode one picture to a fixed size; the whole picture, without keeping its proportions.
+
+    The size in the file's header is checked before a pixel is decoded. Transparent parts become
+    white, the camera's rotation mark is applied.
+
+    Args:
+        source: encoded JPEG, PNG or WebP, or the path of such a file.
+        size: height and width of the result in pixels.
+        where: what an error names, e.g. "items/ image of item_id 7".
+        max_pixels: width times height above which the picture is refused.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        InputError: not a picture, truncated, or more than ``max_pixels`` wide times high.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise InputError(f"{where} must be an existing file, got {source}")
+    try:
+        with warnings.catch_warnings(), _open(source) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(
+                    f"{where} must have at most {max_pixels} pixels, got {width} x {height}"
+                )
+            image.draft("RGB", (2 * size, 2 * size))
+            picture = _on_white(ImageOps.exif_transpose(image))
+            return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{where} must have at most {max_pixels} pixels: {error}") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{where} must be a JPEG, PNG or WebP picture: {error}") from error
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a table's rows, kept encoded in memory or left in their files.
+
+    encoded: (N,) Arrow binary, null where missing; None without the column.
+    paths: (N,) Arrow string relative to ``folder``, used where ``encoded`` is null; or None.
+    order: (N,) int64, row of the columns that holds picture i.
+    ids: (N,) int64, what errors name the picture by. name: and the column.
+    size: height and width after decoding, in pixels.
+    """
+
+    encoded: pa.ChunkedArray | None
+    paths: pa.ChunkedArray | None
+    folder: Path
+    order: np.ndarray
+    ids: np.ndarray
+    name: str
+    size: int
+    max_pixels: int = MAX_IMAGE_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def present(self) -> np.ndarray:
+        """(N,) bool, True where there is a picture."""
+        found = np.zeros(len(self.order), dtype=bool)
+        for column in (self.encoded, self.paths):
+            if column is not None:
+                found |= column.is_valid().to_numpy()[self.order]
+        return found
+
+    def load(self, rows: np.ndarray) -> Tensor:
+        """Decode some pictures: (M,) int64 rows that are present -> (M, 3, size, size) uint8."""
+        batch = [self._decode(int(row)) for row in rows]
+        stacked = np.stack(batch) if batch else np.zeros((0, self.size, self.size, 3), np.uint8)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+    def keys(self) -> list[bytes | None]:
+        """What identifies each picture's content, None where missing: digest of bytes or path."""
+        return [self._key(row) if has else None for row, has in enumerate(self.present)]
+
+    def _source(self, row: int) -> bytes | Path:
+        at = int(self.order[row])
+        if self.encoded is not None and self.encoded[at].is_valid:
+            return self.encoded[at].as_py()
+        return self.folder / self.paths[at].as_py()
+
+    def _key(self, row: int) -> bytes:
+        source = self._source(row)
+        content = source if isinstance(source, bytes) else b"path:" + str(source).encode()
+        return blake2b(content, digest_size=16).digest()
+
+    def _decode(self, row: int) -> np.ndarray:
+        where = f"{self.name} of {self.ids[row]}"
+        return decode_image(self._source(row), self.size, where, self.max_pixels)
+
+
+def _open(source: bytes | Path) -> Image.Image:
+    # Pillow only warns between its own limit and twice that; ours is checked by the caller
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    transparent = image.convert("RGBA")
+    white = Image.new("RGBA", transparent.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, transparent).convert("RGB")

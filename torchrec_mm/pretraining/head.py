@@ -1,0 +1,55 @@
+"""Projection head: the features of any backbone to a unit vector of one width.
+
+Shape letters: B inputs, S sampled features, F feature width, D item-vector width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+VECTOR_WIDTH = 128
+HIDDEN_WIDTH = 512
+
+
+class ProjectionHead(nn.Module):
+    """Principal components plus a learned correction, normalised.
+
+    normalize(W x + b + MLP(x)). W and b start as the principal components of the off-the-shelf
+    features, the MLP's last layer starts at zero: an untrained head is the off-the-shelf encoder
+    in D dimensions, and training starts from there (ours).
+    """
+
+    def __init__(self, feature_width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(feature_width, VECTOR_WIDTH)
+        self.correction = nn.Sequential(
+            nn.Linear(feature_width, HIDDEN_WIDTH), nn.GELU(), nn.Linear(HIDDEN_WIDTH, VECTOR_WIDTH)
+        )
+        nn.init.zeros_(self.correction[-1].weight)
+        nn.init.zeros_(self.correction[-1].bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) float, unit length -> (B, D) float, unit length."""
+        return F.normalize(self.projection(features) + self.correction(features), dim=1)
+
+    @torch.no_grad()
+    def fit_principal_components(self, features: Tensor) -> None:
+        """Set W and b to the D principal components of centred features.
+
+        Args:
+            features: (S, F) float. With fewer than D components the other outputs are zero; when
+                all rows are equal there is nothing to centre, and their direction is kept.
+        """
+        sample = features.double()
+        mean = sample.mean(dim=0)
+        if (sample - mean).norm(dim=1).max() < 1e-6:
+            mean = torch.zeros_like(mean)
+        covariance = (sample - mean).T @ (sample - mean)
+        directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :VECTOR_WIDTH].T
+        # An eigenvector's sign is arbitrary: fix it, so that machines and thread counts agree
+        largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+        directions = directions * largest.sign()
+        self.projection.weight.zero_()
+        self.projection.bias.zero_()
+        self.projection.weight[: len(directions)] = directions.float()
+        self.projection.bias[: len(directions)] = (-directions @ mean).float()

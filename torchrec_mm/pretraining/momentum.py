@@ -1,0 +1,28 @@
+"""Momentum encoder: the slow copy that computes keys."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def momentum_copy(encoder: nn.Module) -> nn.Module:
+    """A copy of ``encoder`` that takes no gradient; frozen parameters are shared, not copied."""
+    frozen = {id(p): p for p in encoder.parameters() if not p.requires_grad}
+    return copy.deepcopy(encoder, memo=dict(frozen)).requires_grad_(False)
+
+
+@torch.no_grad()
+def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> None:
+    """slow <- momentum * slow + (1 - momentum) * encoder, for each parameter that is trained.
+
+    Args:
+        slow: what ``momentum_copy(encoder)`` gave; changed in place.
+        encoder: the encoder trained by gradient.
+        momentum: in [0, 1); 0 copies the encoder.
+
+    Source: He et al., CVPR 2020, arXiv:1911.05722, eq. 2.
+    """
+    for slow_parameter, parameter in zip(slow.parameters(), encoder.parameters(), strict=True):
+        if parameter.requires_grad:
+            slow_parameter.lerp_(parameter, 1 - momentum)
