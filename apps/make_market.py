@@ -66,6 +66,8 @@ class MakeMarketConfig:
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
+        if self.category_column and self.data is None:
+            raise InputError(f"category_column needs --data, got {self.category_column} alone")
         if self.test_days >= self.days:
             raise InputError(f"test_days must be below days = {self.days}, got {self.test_days}")
 

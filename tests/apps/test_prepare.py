@@ -1,0 +1,121 @@
+"""python -m apps.prepare: from files of the user to folders of the contract."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apps.prepare import PrepareConfig, main
+from torchrec_mm.data.items import read_items
+from torchrec_mm.data.requests import read_requests
+from torchrec_mm.errors import InputError
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    folder = tmp_path / "ratings"
+    folder.mkdir()
+    lines = [f"1,{film},{film % 5 + 1},{film * 60}" for film in range(30)]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *lines]))
+    films = [f"{film},Film {film} (1990),Drama" for film in range(30)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]))
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,3,slow,5\n")
+    return folder
+
+
+@pytest.fixture
+def impressions(tmp_path):
+    folder = tmp_path / "impressions"
+    folder.mkdir()
+    columns = {"user_id": [1] * 10, "item_id": list(range(10)), "label": [0, 1] * 5}
+    pq.write_table(pa.table(columns | {"timestamp": list(range(10))}), folder / "a.parquet")
+    return folder
+
+
+@pytest.fixture
+def events(tmp_path):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    lines = [f"1,{n},{n},impression\n1,{n},{n},click" for n in range(10)]
+    (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,event", *lines]))
+    return folder
+
+
+@pytest.mark.parametrize("source", ["impressions", "events"])
+def test_impressions_and_events_become_requests_and_items(source, request, tmp_path):
+    folder = request.getfixturevalue(source)
+    main([f"--source={source}", f"--input={folder}", f"--run_dir={tmp_path / 'data'}"])
+    assert read_items(tmp_path / "data").item_ids.tolist() == list(range(10))
+    train, test = (read_requests(tmp_path / "data" / "requests" / s, 50) for s in ("train", "test"))
+    assert (train.num_impressions, test.num_impressions) == (8, 2)
+    assert not (tmp_path / "data" / "searches").exists()
+
+
+def test_movielens_becomes_requests_items_and_searches(ratings, tmp_path):
+    main(["--source=movielens", f"--input={ratings}", f"--run_dir={tmp_path / 'data'}"])
+    items = read_items(tmp_path / "data")
+    assert set(items.attributes) == {"genre", "genres", "year"}
+    train, test = (read_requests(tmp_path / "data" / "requests" / s, 50) for s in ("train", "test"))
+    assert train.candidates.lengths.tolist() == [20, 4]
+    assert test.candidates.lengths.tolist() == [6]
+    assert pq.read_table(tmp_path / "data" / "searches")["query_text"].to_pylist() == ["slow"]
+
+
+def test_flags_change_what_a_like_and_a_request_are(ratings, tmp_path):
+    flags = ["--max_candidates=7", "--like_from=5", "--pause_s=60", "--behaviours=2"]
+    main(["--source=movielens", f"--input={ratings}", f"--run_dir={tmp_path / 'data'}", *flags])
+    train = read_requests(tmp_path / "data" / "requests" / "train", 50)
+    assert train.candidates.lengths.tolist() == [7, 7, 7, 3]
+    assert train.behaviours.lengths.tolist() == [0, 1, 2, 2]
+    assert train.labels.tolist() == [int(film % 5 == 4) for film in range(24)]
+
+
+def test_a_given_catalogue_is_copied_whole(impressions, tmp_path):
+    items = tmp_path / "shop" / "items"
+    items.mkdir(parents=True)
+    pq.write_table(pa.table({"item_id": list(range(12)), "kind": [1] * 12}), items / "x.parquet")
+    (items / "9.jpg").write_bytes(b"picture")
+    flags = [f"--items={tmp_path / 'shop'}", f"--run_dir={tmp_path / 'data'}"]
+    main(["--source=impressions", f"--input={impressions}", *flags])
+    assert len(read_items(tmp_path / "data")) == 12
+    assert (tmp_path / "data" / "items" / "9.jpg").read_bytes() == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--pause_s=5"], "pause_s does not apply to source impressions"),
+        (["--like_from=3"], "like_from does not apply to source impressions"),
+        (["--test_share=1"], "test_share must be between 0 and 1, got 1.0"),
+        (["--behaviours=0"], "behaviours must be at least 1, got 0"),
+        (["--source=taobao"], "source must be one of movielens, impressions, events"),
+        (["--input=nowhere"], "nowhere must be a folder of Parquet files"),
+        (["--items=nowhere"], "nowhere/items must be a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_is_left(
+    impressions, tmp_path, flags, complaint
+):
+    given = ["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'data'}"]
+    with pytest.raises(InputError, match=complaint):
+        main([*given, *flags])
+    assert [path.name for path in tmp_path.iterdir()] == ["impressions"]
+
+
+def test_too_few_rows_to_split_are_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    columns = {"user_id": [1], "item_id": [2], "label": [1], "timestamp": [3]}
+    pq.write_table(pa.table(columns), tmp_path / "in" / "a.parquet")
+    with pytest.raises(InputError, match="requests/test must hold at least one request, got 0"):
+        main(["--source=impressions", f"--input={tmp_path / 'in'}", f"--run_dir={tmp_path / 'o'}"])
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_existing_folder_is_refused_before_anything_is_read(impressions, tmp_path):
+    with pytest.raises(InputError, match="exists already"):
+        main(["--source=impressions", "--input=nowhere", f"--run_dir={impressions}"])
+
+
+def test_the_defaults_of_a_source_are_those_its_help_names():
+    config = PrepareConfig("events", "in", "out")
+    assert config.settings()["attribution_s"] == 1800
+    assert PrepareConfig("movielens", "in", "out").settings()["like_from"] == 4.0
