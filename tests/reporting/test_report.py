@@ -115,6 +115,16 @@ def test_the_table_says_mean_spread_and_gain(tmp_path):
     assert text.count("The data are simulated.") == 0
 
 
+def test_rankers_of_several_epochs_are_drawn_before_trainings_that_were_not_evaluated(tmp_path):
+    for number in range(7):
+        put_epochs(tmp_path / "runs" / f"make{number}", [(0.7, 0.6), (0.8, 0.7)])
+    put_ranker(tmp_path / "runs" / "z", method="id", epochs=[(0.7, 0.6), (0.8, 0.5)])
+    _, page = written(tmp_path)
+    figure = Outline(page[page.index("More epochs") :]).text
+    titles = re.findall(r"\bid\b|make\d", figure[: figure.index("AUC on the training")])
+    assert titles == ["id", "make0", "make1", "make2", "make3", "make4"]
+
+
 def test_simulated_data_are_called_simulated(tmp_path):
     flags = put_everything(tmp_path)
     (tmp_path / "data" / "market.json").write_text('{"simulated": true}')

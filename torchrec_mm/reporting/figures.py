@@ -91,6 +91,8 @@ def epoch_figure(curves: Sequence[tuple[str, Sequence[EpochAuc]]]) -> Markup:
             _epoch_panel(axis, label, curve)
         for axis in panels[len(curves) :]:
             axis.remove()
+        for axis in panels[: len(curves) : columns]:
+            axis.set_ylabel("AUC")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return _svg(figure, "epochs", "Train and test AUC by epoch")
@@ -180,7 +182,6 @@ def _epoch_panel(axis: Axes, label: str, curve: Sequence[EpochAuc]) -> None:
     axis.set_title(label)
     axis.set_xticks(epochs)
     axis.set_xlabel("epoch")
-    axis.set_ylabel("AUC")
     axis.grid(axis="y")
 
 

@@ -137,9 +137,9 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def _curves(groups: Sequence[Group], runs: Runs) -> list[tuple[str, tuple[EpochAuc, ...]]]:
-    """Curves of more than one epoch with a test AUC: MAKE's own trainings, then rankers."""
-    every = [(curve.name, curve.epochs) for curve in runs.curves]
-    every += [(group.label, group.epochs) for group in groups]
+    """Curves of more than one epoch with a test AUC: rankers, then MAKE's own trainings."""
+    every = [(group.label, group.epochs) for group in groups]
+    every += [(curve.name, curve.epochs) for curve in runs.curves]
     several = [
         (label, curve)
         for label, curve in every
