@@ -96,6 +96,10 @@ class Pictures:
         stacked = np.stack(batch) if batch else np.zeros((0, self.size, self.size, 3), np.uint8)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
+    def lengths(self) -> np.ndarray:
+        """(N,) int64, all equal: decoded pictures are of one size."""
+        return np.zeros(len(self.order), dtype=np.int64)
+
     def keys(self) -> list[bytes | None]:
         """What identifies each picture's content, None where missing: digest of bytes or path."""
         return [self._key(row) if has else None for row, has in enumerate(self.present)]

@@ -37,6 +37,10 @@ class Texts:
         """Some texts: (M,) int64 rows that are present -> M strings."""
         return [self.values[row] for row in rows]
 
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 characters, 0 where missing; a batch of alike lengths needs less padding."""
+        return np.array([len(value or "") for value in self.values], dtype=np.int64)
+
     def keys(self) -> list[str | None]:
         """What identifies each text's content, None where missing: the text itself."""
         return self.values

@@ -27,6 +27,7 @@ def encode_all(
     batch_size: int,
     worker: Worker,
     label: str,
+    lengths: np.ndarray | None = None,
 ) -> Tensor:
     """Encode many contents; all ranks call it, share the work and get the whole result.
 
@@ -37,20 +38,25 @@ def encode_all(
         batch_size: contents encoded at once on one rank.
         worker: this rank.
         label: what the progress bar says.
+        lengths: (C,) of the contents, to batch alike ones together; None keeps their order.
 
     Returns:
         (C, D) float32 on the worker's device, in the order of ``contents``.
     """
     per_rank = -(-len(contents) // worker.world_size)
-    padded = np.resize(contents, per_rank * worker.world_size)
+    by_length = np.argsort(
+        lengths if lengths is not None else np.zeros(len(contents)), kind="stable"
+    )
+    padded = np.resize(contents[by_length], per_rank * worker.world_size)
     share = padded[worker.rank :: worker.world_size]  # interleaved: ranks get alike work
     starts = range(0, per_rank, batch_size)
     batches = [
         encoder(to_device(load(share[start : start + batch_size]), worker.device))
-        for start in tqdm(starts, label, unit="batch", disable=not worker.is_first)
+        for start in tqdm(starts, label, unit="batch", disable=not worker.is_first, leave=False)
     ]
     by_rank = gather_rows(torch.cat(batches)).unflatten(0, (worker.world_size, per_rank))
-    return by_rank.transpose(0, 1).flatten(0, 1)[: len(contents)]
+    encoded = by_rank.transpose(0, 1).flatten(0, 1)[: len(contents)]
+    return encoded[torch.from_numpy(np.argsort(by_length, kind="stable"))]
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -80,7 +86,10 @@ def off_the_shelf_vectors(
         As ``item_vectors``.
     """
     sample = component_sample(content.present)
-    features = encode_all(encoder.backbone, content.load, sample, batch_size, worker, label)
+    lengths = content.lengths()
+    features = encode_all(
+        encoder.backbone, content.load, sample, batch_size, worker, label, lengths[sample]
+    )
     encoder.head.fit_principal_components(features)
     vectors = features.new_zeros(len(content), VECTOR_WIDTH)
     with torch.no_grad():
@@ -88,7 +97,7 @@ def off_the_shelf_vectors(
     rest = np.setdiff1d(np.flatnonzero(content.present), sample, assume_unique=True)
     if len(rest):
         vectors[torch.from_numpy(rest)] = encode_all(
-            encoder, content.load, rest, batch_size, worker, label
+            encoder, content.load, rest, batch_size, worker, label, lengths[rest]
         )
     return vectors, content.present
 
@@ -105,7 +114,7 @@ def item_vectors(
     rows = np.flatnonzero(present)
     vectors = torch.zeros(len(content), VECTOR_WIDTH, device=worker.device)
     vectors[torch.from_numpy(rows)] = encode_all(
-        encoder, content.load, rows, batch_size, worker, label
+        encoder, content.load, rows, batch_size, worker, label, content.lengths()[rows]
     )
     return vectors, present
 

@@ -86,4 +86,12 @@ class ModalityTask:
 
     def _encode(self, module: nn.Module, contents: np.ndarray, load) -> Tensor:
         label = f"{self.modality}: encode"
-        return encode_all(module, load, contents, self._encode_batch_size, self.worker, label)
+        return encode_all(
+            module,
+            load,
+            contents,
+            self._encode_batch_size,
+            self.worker,
+            label,
+            self._pool.lengths[contents],
+        )

@@ -22,6 +22,7 @@ class ContentPool:
     Equal contents get one number: each is encoded once, and "the same query" is the same number.
 
     item_contents: (N,) int64 in [0, C), -1 where the item has none. query_contents: (S,) likewise.
+    lengths: (C,) int64, of texts.
     """
 
     def __init__(self, items: Content, queries: Content) -> None:
@@ -34,6 +35,7 @@ class ContentPool:
         self._items, self._queries = items, queries
         distinct, first = np.unique(contents, return_index=True)
         self._row = first[distinct >= 0]
+        self.lengths = np.concatenate([items.lengths(), queries.lengths()])[self._row]
 
     def __len__(self) -> int:
         return len(self._row)
