@@ -52,6 +52,27 @@ def test_retrieval_by_modality_is_read(tmp_path, nest):
     assert run.modalities["image"]["mrr"] is None
 
 
+def test_the_encoder_that_several_runs_began_as_is_one_row(tmp_path):
+    before = {"recall@1": 0.05, "modalities": {"text": {"recall@1": 0.04}}}
+    put_pretraining(tmp_path / "a", "scl", 0.2, **{"off-the-shelf": before})
+    put_pretraining(tmp_path / "b", "scl-no-bank", 0.1, **{"off-the-shelf": before})
+    put_pretraining(tmp_path / "c", "off-the-shelf", 0.3)
+    runs = find_runs(tmp_path).pretraining
+    assert [(run.encoder, run.metrics["recall@1"]) for run in runs] == [
+        ("scl", 0.2),
+        ("off-the-shelf", 0.05),
+        ("scl-no-bank", 0.1),
+        ("off-the-shelf", 0.3),
+    ]
+    assert runs[1].modalities["text"]["recall@1"] == 0.04
+
+
+def test_epochs_of_pretraining_are_no_curve_of_clicks(tmp_path):
+    put_pretraining(tmp_path / "scl")
+    (tmp_path / "scl" / "metrics.jsonl").write_text('{"epoch": 1, "recall@1": 0.1}\n')
+    assert find_runs(tmp_path).curves == ()
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torchrec_mm.errors import InputError
 
 RETRIEVAL_METRICS = ("recall@1", "recall@10", "mrr", "hard_negative_accuracy")
+OFF_THE_SHELF = "off-the-shelf"
 MODALITIES = ("image", "text", "fused")
 
 
@@ -98,7 +99,8 @@ def find_runs(folder: Path) -> Runs:
         elif epochs:
             curves.append(TrainingCurve(name, epochs))
         if "retrieval.json" in files:
-            pretraining.append(_read_retrieval(path / "retrieval.json", name))
+            found = _read_retrieval(path / "retrieval.json", name)
+            pretraining += [run for run in found if not _is_among(run, pretraining)]
     if not rankers and not pretraining:
         raise InputError(
             f"runs must hold a run with metrics.json or retrieval.json, found none in {folder}"
@@ -143,12 +145,21 @@ def _read_ranker(file: Path, name: str, epochs: tuple[EpochAuc, ...]) -> RankerR
     )
 
 
-def _read_retrieval(file: Path, name: str) -> PretrainingRun:
+def _read_retrieval(file: Path, name: str) -> Iterator[PretrainingRun]:
+    """The encoder's figures, and under "off-the-shelf" those of the encoder it began as."""
     raw = _read_object(file)
+    encoder = _required(file, raw, "encoder", str)
+    yield _pretraining_run(file, name, encoder, raw)
+    before = raw.get(OFF_THE_SHELF)
+    if encoder != OFF_THE_SHELF and isinstance(before, dict):
+        yield _pretraining_run(file, name, OFF_THE_SHELF, before)
+
+
+def _pretraining_run(file: Path, name: str, encoder: str, raw: dict[str, Any]) -> PretrainingRun:
     nested = raw.get("modalities", raw)
     return PretrainingRun(
         name=name,
-        encoder=_required(file, raw, "encoder", str),
+        encoder=encoder,
         modality=str(raw.get("modality", "")),
         metrics=_retrieval_metrics(file, raw),
         modalities={
@@ -157,6 +168,11 @@ def _read_retrieval(file: Path, name: str) -> PretrainingRun:
             if isinstance(nested, dict) and isinstance(nested.get(modality), dict)
         },
     )
+
+
+def _is_among(run: PretrainingRun, others: Sequence[PretrainingRun]) -> bool:
+    """Whether the same figures are known already: several runs may begin as one encoder."""
+    return run.encoder == OFF_THE_SHELF and any(replace(run, name=o.name) == o for o in others)
 
 
 def _retrieval_metrics(file: Path, raw: dict[str, Any]) -> dict[str, float | None]:
@@ -176,7 +192,7 @@ def _read_epochs(file: Path) -> tuple[EpochAuc, ...]:
             raw = json.loads(line, parse_constant=lambda constant: None)
         except ValueError:
             continue
-        if type(raw.get("epoch")) is int:
+        if type(raw.get("epoch")) is int and ("train_auc" in raw or "test_auc" in raw):
             train, test = (_number(file, raw, f"{side}_auc") for side in ("train", "test"))
             epochs[raw["epoch"]] = EpochAuc(raw["epoch"], train, test)
     return tuple(epochs[epoch] for epoch in sorted(epochs))
