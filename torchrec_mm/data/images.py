@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from torchrec_mm.errors import InputError
@@ -54,6 +54,8 @@ def decode_image(
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{where} must have at most {max_pixels} pixels: {error}") from error
+    except UnidentifiedImageError as error:  # its message names an object, not the picture
+        raise InputError(f"{where} must be a JPEG, PNG or WebP picture, and is not") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{where} must be a JPEG, PNG or WebP picture: {error}") from error
 
