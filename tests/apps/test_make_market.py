@@ -54,6 +54,8 @@ def test_the_folders_are_those_of_the_contract(data):
     assert searches.num_rows == 200
     assert searches["clicked_item_ids"].type == pa.list_(pa.int64())
     assert (items.index.rows(searches["purchased_item_id"].to_numpy()) >= 0).all()
+    clicked = searches["clicked_item_ids"].combine_chunks().flatten().to_numpy()
+    assert (items.index.rows(clicked) >= 0).all()
 
 
 def test_no_behaviour_is_as_late_as_its_request(data):

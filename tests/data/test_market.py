@@ -10,6 +10,7 @@ from torchrec_mm.data.market.catalogue import DAY_S, START, draw_catalogue
 from torchrec_mm.data.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.data.market.market import simulate
 from torchrec_mm.data.market.pictures import draw_pictures, render
+from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.data.market.words import (
     NUM_VALUES,
     VOCABULARY,
@@ -186,6 +187,16 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
     assert first != second
     assert draw_pictures(attributes, 32, [0]) == [first, second]
     assert Image.open(io.BytesIO(first)).size == (32, 32)
+
+
+def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
+    catalogue, rows = draw_catalogue(100, DAYS, seed=0), np.arange(4)
+    catalogue.has_picture[rows] = True
+    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as studio:
+        shop = studio.item_pictures(rows, 0)
+        photos = [studio.query_photos(rows, np.ones(4, dtype=bool), part) for part in (0, 1)]
+    pictures = [*shop, *photos[0], *photos[1]]
+    assert len(set(pictures)) == len(pictures)
 
 
 @pytest.mark.parametrize("attribute", range(len(NUM_VALUES)))
