@@ -81,6 +81,23 @@ def test_null_says_that_an_optional_field_is_absent():
     assert parse(Config, ["--data", "d", "--starter", "null"]).starter is None
 
 
+@pytest.mark.parametrize(
+    ("argv", "crust"),
+    [("--crust", True), ("--crust true", True), ("--crust false", False), ("--crust=false", False)],
+)
+def test_the_flag_of_a_bool_alone_means_true(argv, crust):
+    argv = [*argv.split(), "--data", "d"]
+    assert parse(Config, argv).crust is crust
+    assert parse(Config, argv[-2:] + argv[:-2]).crust is crust
+
+
+def test_a_field_may_come_first_without_its_flag():
+    assert parse(Config, ["7", "--data", "d"], positional="seed").seed == 7
+    assert parse(Config, ["--data", "d", "--seed", "7"], positional="seed").seed == 7
+    with pytest.raises(InputError, match="--seed must be a whole number, got x"):
+        parse(Config, ["x", "--data", "d"], positional="seed")
+
+
 def test_flags_win_over_yaml_wherever_they_stand(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("data: d\nseed: 3\nhours: 2\n")

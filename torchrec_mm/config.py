@@ -19,11 +19,14 @@ from torchrec_mm.errors import InputError
 ConfigT = TypeVar("ConfigT")
 
 
-def parse(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
+def parse(
+    config_class: type[ConfigT], argv: Sequence[str] | None = None, positional: str = ""
+) -> ConfigT:
     """Build ``config_class`` (a frozen dataclass) from flags and an optional ``--config`` YAML.
 
     Flags win over YAML. ``--help`` shows the class docstring and the docstring under each field;
-    ``--print_config`` prints the resulting YAML. Both leave with status 0.
+    ``--print_config`` prints the resulting YAML. Both leave with status 0. ``--flag`` alone means
+    true where the field is a bool; the field ``positional`` may come first, without its flag.
 
     Raises:
         InputError: an unknown flag or YAML key, a missing or garbled YAML file, a value of the
@@ -31,9 +34,13 @@ def parse(config_class: type[ConfigT], argv: Sequence[str] | None = None) -> Con
     """
     from jsonargparse import ArgumentError
 
+    words = list(sys.argv[1:] if argv is None else argv)
+    if positional and words and not words[0].startswith("-"):
+        words.insert(0, f"--{positional}")
+    words = _config_first(_with_true(words, config_class))
     parser = _parser_for(config_class)
     try:
-        values = parser.instantiate_classes(parser.parse_args(_config_first(argv))).as_dict()
+        values = parser.instantiate_classes(parser.parse_args(words)).as_dict()
     except ArgumentError as error:
         raise InputError(_in_our_words(str(error), config_class)) from error
     values.pop("config")
@@ -83,11 +90,20 @@ def _parser_for(config_class: type) -> Any:
     return parser
 
 
-def _config_first(argv: Sequence[str] | None) -> list[str]:
+def _with_true(argv: list[str], config_class: type) -> list[str]:
+    """Write ``--flag true`` for a bool field whose flag stands alone."""
+    bools = {f"--{name}" for name, kind in get_type_hints(config_class).items() if kind is bool}
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        words += [word, "true"] if word in bools and following.startswith("--") else [word]
+    return words
+
+
+def _config_first(argv: list[str]) -> list[str]:
     """Move ``--config FILE`` to the front: the parser lets whatever comes last win."""
     files: list[str] = []
     flags: list[str] = []
-    words = iter(sys.argv[1:] if argv is None else argv)
+    words = iter(argv)
     for word in words:
         if word == "--config":
             files += [word, *islice(words, 1)]
