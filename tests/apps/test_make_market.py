@@ -166,6 +166,7 @@ def test_query_photos_of_a_given_catalogue_are_other_pictures_of_the_bought_item
         (["--seed=-1"], "seed must be at least 0, got -1"),
         (["--data=nowhere"], "nowhere/items must be a folder"),
         (["--category_column=kind"], "category_column needs --data"),
+        (["--items=100", "--impressions=1"], "impressions must be enough .*, got 1"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(tmp_path, flags, complaint):
@@ -177,6 +178,7 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, flags, complaint):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        ({"title": ["  "] * 60}, "title and image must not both be null, got item_id"),
         ({"item_id": [1] * 60}, "item_id must be unique, got 1"),
         ({"kind": None, "shade": None}, "must have an int64 attribute column"),
         ({"image": [b"junk"] * 60}, "image must be a JPEG, PNG or WebP"),

@@ -21,7 +21,8 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
     the market runs in simulated time.
 
     Raises:
-        InputError: missing folder or column, duplicate item_id, unreadable image_path.
+        InputError: missing folder or column, duplicate item_id, unreadable image_path, an item
+            with neither title nor picture.
     """
     folder = data / "items"
     table = read_table(folder)
@@ -46,7 +47,8 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
     rng = np.random.default_rng([seed, 0])
     table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
     table = table.take(rng.permutation(table.num_rows))
-    pictures = _pictures(table, folder)
+    pictures, titles = _pictures(table, folder), _titles(table)
+    _check_content(table, pictures, titles, folder)
     return Catalogue(
         item_ids=table["item_id"].to_numpy(),
         created_at=births(table.num_rows, days, rng),
@@ -54,10 +56,20 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
             [np.unique(table[name].to_numpy(), return_inverse=True)[1] for name in names], axis=1
         ),
         columns={category: table[category].to_numpy()},
-        titles=_titles(table),
+        titles=titles,
         pictures=pictures,
         has_picture=np.array([picture is not None for picture in pictures]),
     )
+
+
+def _check_content(
+    table: pa.Table, pictures: list[bytes | None], titles: list[str | None], folder: Path
+) -> None:
+    for item_id, picture, title in zip(table["item_id"].to_pylist(), pictures, titles, strict=True):
+        if picture is None and title is None:
+            raise InputError(
+                f"{folder} columns title and image must not both be null, got item_id {item_id}"
+            )
 
 
 def _titles(table: pa.Table) -> list[str | None]:

@@ -18,6 +18,7 @@ from torchrec_mm.data.market.searches import Searches, simulate_searches
 from torchrec_mm.data.market.shop import Shop
 from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.data.market.write import write_items, write_requests, write_searches
+from torchrec_mm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,23 @@ def simulate(
     """Simulate ``days`` days of which the last ``test_days`` are for testing.
 
     Formulas and constants: ``clicks`` (who clicks what), ``shop`` (what is shown), ``searches``.
+
+    Raises:
+        InputError: too few impressions for a request in training and one in the test days.
     """
     rng = np.random.default_rng([seed, 1])
     items = draw_items(catalogue, rng)
     users = draw_users(num_users, items, rng)
     shop = Shop(items, catalogue.created_at)
     requests = simulate_requests(shop, users, num_impressions, days, rng)
+    test_start = START + (days - test_days) * DAY_S
+    if not requests.timestamp[0] < test_start <= requests.timestamp[-1]:
+        raise InputError(
+            f"impressions must be enough for training and test requests, got {num_impressions}"
+        )
     clicks = all_clicks(warm_up_clicks(shop, users, rng), requests)
-    train_days = days - test_days
     searches = simulate_searches(
-        shop, users, catalogue, num_searches, train_days, np.random.default_rng([seed, 2])
+        shop, users, catalogue, num_searches, days - test_days, np.random.default_rng([seed, 2])
     )
     return Market(
         catalogue,
@@ -64,7 +72,7 @@ def simulate(
         requests,
         clicks,
         searches,
-        START + train_days * DAY_S,
+        test_start,
     )
 
 
