@@ -77,9 +77,9 @@ def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) ->
     behaviour; all rarer ones, and all unseen ones, share row 0, which is therefore trained too.
     Every other feature keeps each value that training shows.
     """
-    for name in train.behaviour_attributes.keys() & items.attributes.keys():
+    for name in train.behaviour_attributes.keys() & {"item_id", *items.attributes}:
         raise InputError(
-            f"behaviour attribute {name} must not share its name with an item attribute"
+            f"behaviour attribute {name} must not share its name with a column of items/"
         )
     seen = np.concatenate([train.candidates.values, train.behaviours.values])
     attribute_rows = items.index.rows(np.unique(seen))
@@ -89,5 +89,9 @@ def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) ->
         | {name: Vocabulary.of(ids) for name, ids in train.features.items()},
         item={"item_id": Vocabulary.of(seen, min_count)}
         | {name: Vocabulary.of(ids[attribute_rows]) for name, ids in items.attributes.items()},
-        behaviour={name: Vocabulary.of(ids) for name, ids in train.behaviour_attributes.items()},
+        # In name order, as ``load`` gives them: batches hold these by position.
+        behaviour={
+            name: Vocabulary.of(train.behaviour_attributes[name])
+            for name in sorted(train.behaviour_attributes)
+        },
     )
