@@ -60,6 +60,10 @@ def test_what_is_not_given_has_its_default():
     assert parse(Config, ["--data", "d"]) == Config(data=Path("d"))
 
 
+def test_no_flag_at_all_is_enough_where_nothing_is_required():
+    assert parse(Optimizer, []) == Optimizer()
+
+
 def test_every_kind_of_field_is_read_from_flags():
     argv = "--data d --method sour --seed 7 --hours 1e-3 --starter old --crust false --name 12"
     assert parse(Config, [*argv.split(), "--sizes", "[3, 4]", "--optimizer.learning_rate=2"]) == (

@@ -58,18 +58,38 @@ def test_a_package_whose_unpacking_was_cut_short_is_forgotten(tmp_path):
     assert os.listdir(tmp_path) == ["whole-1.0.dist-info"]
 
 
-def test_an_environment_that_works_is_kept_and_a_broken_one_is_made_again(tmp_path, monkeypatch):
+@pytest.fixture
+def venv(tmp_path, monkeypatch):
+    """Where .venv/bin/python would be, and the venv commands that would have been run."""
     python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
     monkeypatch.setattr(install, "VENV", python.parents[1])
     monkeypatch.setattr(install, "PYTHON", python)
-    python.parent.mkdir(parents=True)
+    commands = []
+
+    def succeeds(*command):
+        if "venv" not in command:
+            return subprocess.run(command, capture_output=True).returncode == 0
+        commands.append(command)
+        return True
+
+    monkeypatch.setattr(install, "_succeeds", succeeds)
+    return python, commands
+
+
+def test_an_environment_that_works_is_kept(venv):
+    python, commands = venv
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    install.make_environment()
+    assert commands == []
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(venv):
+    python, commands = venv
     python.symlink_to("/nowhere/python")
     install.make_environment()
-    mark = python.parents[1] / "mark"
-    mark.touch()
-    install.make_environment()
-    assert mark.exists()
-    assert subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
+    assert commands == [(sys.executable, "-m", "venv", "--clear", python.parents[1])]
 
 
 def test_a_python_that_the_packages_do_not_support_is_refused(monkeypatch, capsys):

@@ -94,7 +94,7 @@ def _with_true(argv: list[str], config_class: type) -> list[str]:
     """Write ``--flag true`` for a bool field whose flag stands alone."""
     bools = {f"--{name}" for name, kind in get_type_hints(config_class).items() if kind is bool}
     words = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, following in zip(argv, [*argv[1:], "--"], strict=False):
         words += [word, "true"] if word in bools and following.startswith("--") else [word]
     return words
 
