@@ -22,7 +22,7 @@ def snapshots(pictures: list[bytes], image_size: int, seed: list[int]) -> list[b
 
 def snapshot(picture: bytes, image_size: int, rng: np.random.Generator) -> bytes:
     """Turn, crop, mirror, recolour and blur one encoded picture."""
-    pixels = decode_image(picture, 2 * image_size, "items column image")
+    pixels = decode_image(picture, image_size * 5 // 4, "items column image")
     fill = tuple(rng.integers(256, size=3).tolist())
     image = Image.fromarray(pixels)
     image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=fill)
