@@ -68,9 +68,6 @@ class TrainRankerConfig:
     table_learning_rate: float = 0.05
     """Of row-wise Adagrad, for the tables."""
 
-    table_weight_decay: float = 0.0
-    """L2 penalty on a row whenever it is read, added to the gradient."""
-
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
 
@@ -83,8 +80,8 @@ class TrainRankerConfig:
     num_tiers: int = 20
     """Tiers of SimTier over cosines in [-1, 1]."""
 
-    min_count: int = 2
-    """Items seen less often in training share one row."""
+    min_count: int = 10
+    """Items that training shows less often share one row: the regularisation that counts most."""
 
     max_behaviours: int = 50
     """Newest behaviours used of each request."""
@@ -174,7 +171,6 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
         config.learning_rate,
         config.weight_decay,
         config.table_learning_rate,
-        config.table_weight_decay,
         config.table_scale,
     )
     distributed = distribute(model, worker, settings, config.seed)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-CHUNK_ROWS = 1 << 18
+CHUNK_ROWS = 1 << 14  # keeps the temporaries of a few bytes a weight small
 
 
 @torch.no_grad()

@@ -34,15 +34,13 @@ class OptimizerSettings:
     """How the two halves of a model learn.
 
     learning_rate: Adam's, for the dense part. weight_decay: AdamW's, for the dense part.
-    table_learning_rate: row-wise Adagrad's, for the tables. table_weight_decay: L2 added to the
-    gradient of a row whenever the row is read. table_scale: initial weights are uniform in
-    [-table_scale, table_scale).
+    table_learning_rate: row-wise Adagrad's, for the tables. table_scale: their initial weights
+    are uniform in [-table_scale, table_scale).
     """
 
     learning_rate: float
     weight_decay: float
     table_learning_rate: float = 0.0
-    table_weight_decay: float = 0.0
     table_scale: float = 0.0
 
 
@@ -93,7 +91,7 @@ def distribute(
             _apply_optimizer_in_backward(
                 RowWiseAdagrad,
                 module.parameters(),
-                {"lr": settings.table_learning_rate, "weight_decay": settings.table_weight_decay},
+                {"lr": settings.table_learning_rate},
             )
     sharder = RowWiseEverywhereSharder()
     plan = _planner(worker).collective_plan(model, [sharder], dist.group.WORLD)
