@@ -24,17 +24,20 @@ from torchrec_mm.parallel.sharding import DistributedModel
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write ``tensors`` over all ranks, aside, and put the result in place of ``folder``.
 
-    A reader sees the old checkpoint or the new one, never half of one. Collective.
+    A reader sees the old checkpoint or the new one, never half of one; a kill between the two
+    renames leaves the old one aside, where ``restore`` finds it. Collective.
     """
     name = [f".{folder.name}.{uuid.uuid4().hex}"]
     dist.broadcast_object_list(name)
     aside = folder.parent / name[0]
     dcp.save(dict(tensors), checkpoint_id=str(aside))
     if dist.get_rank() == 0:
+        old = _old(folder)
         if folder.exists():
-            folder.rename(aside.with_suffix(".old"))
+            shutil.rmtree(old, ignore_errors=True)  # half removed when a save was killed
+            folder.rename(old)
         aside.rename(folder)
-        shutil.rmtree(aside.with_suffix(".old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     dist.barrier()
 
 
@@ -117,9 +120,24 @@ def restore(folder: Path, distributed: DistributedModel) -> int:
     Returns:
         How many epochs it had finished; 0 without a checkpoint.
     """
+    if dist.get_rank() == 0:
+        _undo_killed_save(folder)
+    dist.barrier()
     if not folder.is_dir():
         return 0
     epochs = torch.zeros((), dtype=torch.int64)
     distributed.create_optimizer_state()
     load_checkpoint(folder, training_tensors(distributed) | {"epochs": epochs})
     return int(epochs)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _undo_killed_save(folder: Path) -> None:
+    """Put the old checkpoint back if it was moved away; remove what was written aside."""
+    if not folder.exists() and _old(folder).exists():
+        _old(folder).rename(folder)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
