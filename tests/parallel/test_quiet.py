@@ -1,0 +1,26 @@
+"""Silence lasts for the block, and no longer."""
+
+import logging
+import warnings
+
+import pytest
+
+from torchrec_mm.parallel.quiet import CHATTY_LOGGERS, quiet_libraries
+
+
+def test_inside_the_block_chat_is_unheard_and_errors_are_heard(recwarn):
+    with quiet_libraries():
+        warnings.warn("soon to change", FutureWarning, stacklevel=1)
+        for name in CHATTY_LOGGERS:
+            assert not logging.getLogger(name).isEnabledFor(logging.WARNING)
+            assert logging.getLogger(name).isEnabledFor(logging.ERROR)
+    assert not recwarn.list
+
+
+def test_everything_is_as_it_was_even_when_the_block_fails():
+    before = [logging.getLogger(name).level for name in CHATTY_LOGGERS]
+    with pytest.raises(RuntimeError), quiet_libraries():
+        raise RuntimeError
+    assert [logging.getLogger(name).level for name in CHATTY_LOGGERS] == before
+    with pytest.warns(FutureWarning):
+        warnings.warn("heard again", FutureWarning, stacklevel=1)

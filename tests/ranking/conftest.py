@@ -1,0 +1,11 @@
+"""One small market for all tests of this room."""
+
+import pytest
+
+from tests.ranking.small_ranker import Encoded, encode
+from tests.small_market import write_small_market
+
+
+@pytest.fixture(scope="package")
+def encoded(tmp_path_factory) -> Encoded:
+    return encode(write_small_market(tmp_path_factory.mktemp("market")))

@@ -1,0 +1,101 @@
+"""MAKE, and the view of item vectors it lives on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.ranking.small_ranker import MAKE, Encoded
+from torchrec_mm.ranking.make import Make, MakeRanker
+from torchrec_mm.ranking.vector_view import VectorView
+
+
+@pytest.fixture
+def batch(encoded: Encoded):
+    return encoded.batch(list(range(12)))
+
+
+def make() -> Make:
+    torch.manual_seed(0)
+    return Make(MAKE)
+
+
+def test_the_view_hands_each_occurrence_its_items_unit_vector(encoded, batch):
+    view, data = VectorView.of(batch), encoded.requests
+    for lists, vectors, mask in (
+        (data.candidates, view.targets, view.target_mask),
+        (data.behaviours, view.behaviours, view.behaviour_mask),
+    ):
+        for row in range(12):
+            items = lists.values[slice(*lists.offsets[row : row + 2])]
+            for place in range(mask.shape[1]):
+                stored = data.vector_rows[items[place]] if place < len(items) else -1
+                assert mask[row, place] == (stored >= 0)
+                if stored >= 0:
+                    expected = torch.tensor(data.vectors.values[stored])
+                    torch.testing.assert_close(vectors[row, place], expected)
+
+
+def test_the_scale_of_int8_vectors_does_not_matter(batch):
+    coarse = replace(batch, vectors=(batch.vectors * 127).to(torch.int8))
+    fine = VectorView.of(replace(batch, vectors=coarse.vectors.float() / 127))
+    torch.testing.assert_close(VectorView.of(coarse).targets, fine.targets)
+
+
+def test_a_pair_is_known_where_both_items_are_real_and_have_a_vector(batch):
+    view = VectorView.of(batch)
+    for request, candidate, behaviour in torch.cartesian_prod(
+        *(torch.arange(size) for size in view.pair_mask().shape)
+    ).tolist():
+        both = view.target_mask[request, candidate] and view.behaviour_mask[request, behaviour]
+        assert view.pair_mask()[request, candidate, behaviour] == both
+
+
+def test_a_candidate_without_a_vector_gets_zeros_everywhere(batch):
+    features = make()(VectorView.of(batch))
+    known = batch.vector_mask[batch.candidate_index] & batch.candidate_mask
+    assert (~known & batch.candidate_mask).any()
+    for part in (features.interest, *features.hidden, features.logit[..., None]):
+        assert not part[~known].any()
+        assert part[known].any(-1).all() or part is features.interest
+
+
+def test_the_interest_is_that_of_the_behaviours_with_a_vector(batch):
+    """Taking a behaviour's vector away is the same as never having seen it."""
+    module, view = make(), VectorView.of(batch)
+    hidden = view.behaviour_mask.clone()
+    hidden[:, 0] = False
+    without = module(replace(view, behaviour_mask=hidden))
+    cut = module(
+        replace(view, behaviours=view.behaviours[:, 1:], behaviour_mask=view.behaviour_mask[:, 1:])
+    )
+    torch.testing.assert_close(without.logit, cut.logit)
+    torch.testing.assert_close(without.interest, cut.interest)
+
+
+def test_every_weight_of_make_learns_from_clicks(batch):
+    torch.manual_seed(0)
+    ranker = MakeRanker(MAKE)
+    loss, outputs = ranker(batch)
+    loss.backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in ranker.parameters())
+    assert outputs.logits.shape == batch.labels.shape
+
+
+def test_make_needs_no_ids(batch):
+    without_ids = replace(batch, request_features=None, item_features=None)
+    torch.manual_seed(0)
+    ranker = MakeRanker(MAKE)
+    assert torch.equal(ranker(without_ids)[0], ranker(batch)[0])
+
+
+def test_padding_is_invisible_to_make(batch):
+    torch.manual_seed(0)
+    ranker = MakeRanker(MAKE)
+    changed = replace(
+        batch,
+        candidate_index=torch.where(batch.candidate_mask, batch.candidate_index, 5),
+        behaviour_index=torch.where(batch.behaviour_mask, batch.behaviour_index, 5),
+        vectors=torch.where(batch.vector_mask[:, None], batch.vectors, 1e6),
+    )
+    torch.testing.assert_close(ranker(changed)[0], ranker(batch)[0])

@@ -1,0 +1,252 @@
+"""The ranker on one device: every method, padding, requests and candidates kept apart."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
+from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.parallel.strides import widen
+from torchrec_mm.ranking.network import METHODS, RankerSpec, spec_from_json
+from torchrec_mm.ranking.ranker import Ranker
+
+ROWS = list(range(12))
+EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture
+def batch(encoded: Encoded) -> RequestBatch:
+    return encoded.batch(ROWS)
+
+
+def ranker(method: str, encoded: Encoded) -> Ranker:
+    return ranker_of(spec_of(method, encoded.vocabularies))
+
+
+@torch.no_grad()
+def logits_of(model: Ranker, batch: RequestBatch) -> Tensor:
+    """Logits of the real candidates, one after another."""
+    _, outputs = model(batch)
+    return outputs.logits[batch.candidate_mask]
+
+
+def test_the_batch_of_these_tests_has_all_there_is_to_get_wrong(batch):
+    assert not batch.candidate_mask.all() and not batch.behaviour_mask.all()
+    assert (batch.behaviour_mask.sum(1) == 0).any()
+    assert not batch.vector_mask.all()
+    assert len(batch.behaviour_attribute_index) == 2
+    assert batch.item_features.stride() > batch.request_features.stride()
+
+
+@EVERY_METHOD
+def test_every_trainable_weight_learns(method, encoded, batch):
+    model = ranker(method, encoded)
+    loss, _ = model(batch)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith("network.make."):
+            assert not parameter.requires_grad
+        else:
+            assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@EVERY_METHOD
+def test_the_loss_is_the_mean_log_loss_of_the_real_candidates(method, encoded, batch):
+    loss, outputs = ranker(method, encoded)(batch)
+    losses = []
+    for logit, label, is_real in zip(
+        outputs.logits.flatten().tolist(),
+        batch.labels.flatten().tolist(),
+        batch.candidate_mask.flatten().tolist(),
+        strict=True,
+    ):
+        if is_real:
+            losses.append(math.log1p(math.exp(-logit if label else logit)))
+    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert outputs.loss.item() == loss.item()
+    assert not outputs.logits.requires_grad and not outputs.loss.requires_grad
+    assert outputs.rows.tolist() == ROWS
+
+
+@EVERY_METHOD
+def test_padding_is_invisible_whatever_it_points_at(method, encoded, batch):
+    model = ranker(method, encoded)
+    generator = torch.Generator().manual_seed(0)
+    slots = len(batch.vector_mask)
+
+    def scrambled(index: Tensor, mask: Tensor, most: int) -> Tensor:
+        junk = torch.randint(0, most, index.shape, generator=generator)
+        return torch.where(mask, index, junk)
+
+    changed = replace(
+        batch,
+        candidate_index=scrambled(batch.candidate_index, batch.candidate_mask, slots),
+        behaviour_index=scrambled(batch.behaviour_index, batch.behaviour_mask, slots),
+        behaviour_attribute_index=scrambled(
+            batch.behaviour_attribute_index, batch.behaviour_mask, 2
+        ),
+        labels=scrambled(batch.labels, batch.candidate_mask, 2),
+        vectors=torch.where(batch.vector_mask[:, None], batch.vectors, 1e6),
+    )
+    torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
+    torch.testing.assert_close(model(changed)[0], model(batch)[0])
+
+
+@EVERY_METHOD
+def test_empty_bags_at_the_end_of_a_batch_are_invisible(method, encoded, batch):
+    model = ranker(method, encoded)
+    changed = replace(
+        batch,
+        request_features=widen(batch.request_features, 40),
+        item_features=widen(batch.item_features, 90),
+    )
+    torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
+
+
+@EVERY_METHOD
+def test_requests_of_a_batch_do_not_see_each_other(method, encoded, batch):
+    model = ranker(method, encoded)
+    alone = torch.cat([logits_of(model, encoded.batch([row])) for row in ROWS])
+    torch.testing.assert_close(logits_of(model, batch), alone, atol=1e-5, rtol=1e-4)
+
+
+@EVERY_METHOD
+def test_candidates_in_another_order_get_their_logits_in_that_order(method, encoded, batch):
+    model = ranker(method, encoded)
+    order = torch.randperm(batch.labels.shape[1], generator=torch.Generator().manual_seed(1))
+    changed = replace(
+        batch,
+        candidate_index=batch.candidate_index[:, order],
+        candidate_mask=batch.candidate_mask[:, order],
+        labels=batch.labels[:, order],
+    )
+    before, after = model(batch)[1].logits[:, order], model(changed)[1].logits
+    mask = changed.candidate_mask
+    torch.testing.assert_close(after[mask], before[mask])
+
+
+@EVERY_METHOD
+def test_vectors_matter_to_all_methods_but_id(method, encoded, batch):
+    model = ranker(method, encoded)
+    mirrored = replace(batch, vectors=batch.vectors.flip(-1) * torch.linspace(-1, 1, 8))
+    same = torch.allclose(logits_of(model, mirrored), logits_of(model, batch))
+    assert same == (method == "id")
+
+
+def test_method_id_runs_without_vectors(encoded):
+    model = ranker("id", encoded)
+    without = encoded.batch(ROWS, with_vectors=False)
+    assert torch.equal(logits_of(model, without), logits_of(model, encoded.batch(ROWS)))
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize(
+    "table", ["user_id", "city", "page", "item_id", "shop_id", "category_id", "stars", "action"]
+)
+def test_every_table_matters(method, table, encoded, batch):
+    model = ranker(method, encoded)
+    before = logits_of(model, batch)
+    tables = model.request_tables if table in ("user_id", "city", "page") else model.item_tables
+    with torch.no_grad():
+        tables.embedding_bags[table].weight[1:] += 1
+    assert not torch.allclose(logits_of(model, batch), before)
+
+
+def test_pairs_without_a_vector_on_either_side_are_not_counted_in_tiers(encoded, batch):
+    model = ranker("simtier", encoded)
+    seen = []
+    model.network.tiers.register_forward_hook(lambda module, inputs, counts: seen.append(counts))
+    model(batch)
+    has_vector = encoded.requests.vector_rows >= 0
+    for place, row in enumerate(ROWS):
+        candidates = encoded.requests.candidates.values[
+            slice(*encoded.requests.candidates.offsets[row : row + 2])
+        ]
+        behaviours = encoded.requests.behaviours.values[
+            slice(*encoded.requests.behaviours.offsets[row : row + 2])
+        ]
+        for number, candidate in enumerate(candidates):
+            expected = sum(has_vector[b] for b in behaviours) if has_vector[candidate] else 0
+            assert seen[0][place, number].sum() == expected
+
+
+def test_make_joins_with_its_interest_its_hidden_layers_and_its_logit(encoded, batch):
+    model = ranker("make", encoded)
+    before = logits_of(model, batch)
+    for part in ("attention.score.weight", "mlp.layers.0.weight", "mlp.logit.bias"):
+        other = ranker("make", encoded)
+        with torch.no_grad():
+            other.network.make.get_parameter(part).add_(1)
+        assert not torch.allclose(logits_of(other, batch), before), part
+
+
+def test_makes_logit_is_added_to_the_rankers(encoded, batch):
+    model = ranker("make", encoded)
+    before = logits_of(model, batch)
+    with torch.no_grad():
+        model.network.make.mlp.logit.bias.add_(2.5)
+    moved = logits_of(model, batch) - before
+    known = batch.vector_mask[batch.candidate_index][batch.candidate_mask]
+    torch.testing.assert_close(moved, 2.5 * known.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch):
+    """With the MLP silenced, what is left are the bias columns and the base rate."""
+    model = ranker("id", encoded)
+    with torch.no_grad():
+        model.network.mlp.logit.weight.zero_()
+        model.network.mlp.logit.bias.zero_()
+        model.network.base_logit.zero_()
+    biases = {
+        name: bag.weight[:, 0].tolist()
+        for tables in (model.request_tables, model.item_tables)
+        for name, bag in tables.embedding_bags.items()
+    }
+    data, expected = encoded.requests, []
+    for row in ROWS:
+        request = sum(biases[name][data.request_rows[name][row]] for name in data.request_rows)
+        for item in data.candidates.values[slice(*data.candidates.offsets[row : row + 2])]:
+            expected.append(request + sum(biases[n][r[item]] for n, r in data.item_rows.items()))
+    torch.testing.assert_close(logits_of(model, batch), torch.tensor(expected))
+
+
+def test_an_untrained_ranker_starts_at_the_base_rate(encoded, batch):
+    model = ranker_of(spec_of("id", encoded.vocabularies))
+    fresh = Ranker(spec_of("id", encoded.vocabularies)).network
+    model.network.load_state_dict(fresh.state_dict())
+    with torch.no_grad():
+        for tables in (model.request_tables, model.item_tables):
+            for bag in tables.embedding_bags.values():
+                bag.weight.zero_()
+        model.network.mlp.logit.bias.zero_()
+    rates = torch.sigmoid(logits_of(model, batch))
+    torch.testing.assert_close(rates, torch.full_like(rates, 0.4))
+
+
+@EVERY_METHOD
+def test_a_spec_comes_back_from_json_as_it_was(method, encoded):
+    spec = spec_of(method, encoded.vocabularies)
+    assert spec_from_json(json.loads(json.dumps(asdict(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("id", {"method": "din"}, "method must be one of id, vector, .*, got din"),
+        ("id", {"make": MAKE}, "make must be given exactly when method has it, got id"),
+        ("simtier+make", {"make": None}, "make must be given exactly when .*, got simtier.make"),
+    ],
+)
+def test_a_spec_whose_parts_do_not_go_together_is_refused(method, changes, words, encoded):
+    with pytest.raises(ValueError, match=words):
+        replace(spec_of(method, encoded.vocabularies), **changes)
+
+
+def test_a_make_of_another_depth_is_refused(encoded):
+    spec: RankerSpec = replace(spec_of("make", encoded.vocabularies), hidden=(7,))
+    with pytest.raises(ValueError, match="companion_hidden must be as many as hidden, 1, got 2"):
+        Ranker(spec)

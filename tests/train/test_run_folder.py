@@ -1,0 +1,87 @@
+"""The run folder: created once, resumed with the same config only."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.train.run_folder import RunFolder, read_run
+
+
+@dataclass(frozen=True)
+class Config:
+    """A command's flags."""
+
+    data: Path = Path("market")
+    hidden: tuple[int, ...] = (4, 3)
+    seed: int = 0
+    resume: bool = False
+
+
+def test_a_run_starts_with_its_config(worker, tmp_path):
+    run = RunFolder.create(tmp_path / "run", Config(), worker, resume=False)
+    assert (tmp_path / "run" / "config.yaml").read_text().splitlines()[0] == "data: market"
+    assert run.checkpoint == tmp_path / "run" / "checkpoint"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_holds_something_else_is_refused(resume, worker, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists already: name a new folder or remove it first"):
+        RunFolder.create(tmp_path, Config(), worker, resume)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_resuming(worker, tmp_path):
+    RunFolder.create(tmp_path, Config(), worker, resume=False)
+    with pytest.raises(InputError, match="exists already"):
+        RunFolder.create(tmp_path, Config(), worker, resume=False)
+    RunFolder.create(tmp_path, Config(resume=True), worker, resume=True)
+    assert "resume: false" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, r"seed must stay 0 to resume .*, got 1"),
+        ({"hidden": (4,)}, r"hidden must stay \[4, 3\] to resume .*, got \[4\]"),
+        ({"data": Path("shop")}, r"data must stay 'market' to resume .*, got 'shop'"),
+    ],
+)
+def test_resuming_with_another_config_is_refused_by_field(change, words, worker, tmp_path):
+    RunFolder.create(tmp_path, Config(), worker, resume=False)
+    with pytest.raises(InputError, match=words):
+        RunFolder.create(tmp_path, replace(Config(resume=True), **change), worker, resume=True)
+
+
+def test_resuming_what_never_started_starts_it(worker, tmp_path):
+    RunFolder.create(tmp_path / "run", Config(resume=True), worker, resume=True)
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_metrics_are_one_json_object_a_line(worker, tmp_path):
+    run = RunFolder.create(tmp_path, Config(), worker, resume=False)
+    run.log(step=1, loss=0.5)
+    run.log(epoch=1, loss=0.4)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "loss": 0.5},
+        {"epoch": 1, "loss": 0.4},
+    ]
+
+
+def test_a_run_is_read_by_the_kind_it_calls_itself(worker, tmp_path):
+    with pytest.raises(InputError, match="must be the folder of a make run: no config.yaml and"):
+        read_run(tmp_path, "make")
+    run = RunFolder.create(tmp_path, Config(), worker, resume=False)
+    run.write_model({"kind": "make", "vectors": "abc"})
+    with pytest.raises(InputError, match="must be a ranker run, got a make run"):
+        read_run(tmp_path, "ranker")
+    with pytest.raises(InputError, match="must hold a checkpoint: training has not finished an"):
+        read_run(tmp_path, "make")
+    run.checkpoint.mkdir()
+    config, model = read_run(tmp_path, "make")
+    assert config["hidden"] == [4, 3]
+    assert model == {"kind": "make", "vectors": "abc"}
