@@ -18,7 +18,7 @@ from torchrec.distributed.planner.types import (
     TopologyFactory,
     TrainerConfig,
 )
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
 from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
@@ -55,6 +55,13 @@ class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
         return [EmbeddingComputeKernel.FUSED.value]
 
 
+class DensePipeline(TrainPipelineBase):
+    """For a model without tables: the sparse pipeline would trace all of it in search of one."""
+
+    def detach(self) -> None:
+        """Nothing was rewritten, so there is nothing to undo."""
+
+
 @dataclass(frozen=True)
 class DistributedModel:
     """A model over all ranks, with its optimizer: what the fit loop and checkpoints hold."""
@@ -65,8 +72,10 @@ class DistributedModel:
     plan: ShardingPlan
     worker: Worker
 
-    def pipeline(self) -> TrainPipelineSparseDist:
+    def pipeline(self) -> TrainPipelineSparseDist | DensePipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
+        if not self.plan.plan:
+            return DensePipeline(self.model, self.optimizer, self.worker.device)
         return TrainPipelineSparseDist(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
         )
