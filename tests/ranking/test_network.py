@@ -12,7 +12,7 @@ from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.parallel.strides import widen
 from torchrec_mm.ranking.network import METHODS, RankerSpec, spec_from_json
-from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.ranker import Ranker, table_name
 
 ROWS = list(range(12))
 EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
@@ -152,7 +152,7 @@ def test_every_table_matters(method, table, encoded, batch):
     before = logits_of(model, batch)
     tables = model.request_tables if table in ("user_id", "city", "page") else model.item_tables
     with torch.no_grad():
-        tables.embedding_bags[table].weight[1:] += 1
+        tables.embedding_bags[table_name(table)].weight[1:] += 1
     assert not torch.allclose(logits_of(model, batch), before)
 
 
@@ -202,9 +202,9 @@ def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch
         model.network.mlp.logit.bias.zero_()
         model.network.base_logit.zero_()
     biases = {
-        name: bag.weight[:, 0].tolist()
+        config.feature_names[0]: tables.embedding_bags[config.name].weight[:, 0].tolist()
         for tables in (model.request_tables, model.item_tables)
-        for name, bag in tables.embedding_bags.items()
+        for config in tables.embedding_bag_configs()
     }
     data, expected = encoded.requests, []
     for row in ROWS:

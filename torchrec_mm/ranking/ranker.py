@@ -43,7 +43,7 @@ def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCol
         device=torch.device("meta"),
         tables=[
             EmbeddingBagConfig(
-                name=name,
+                name=table_name(name),
                 feature_names=[name],
                 num_embeddings=num_rows,
                 embedding_dim=embedding_dim,
@@ -51,3 +51,8 @@ def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCol
             for name, num_rows in rows.items()
         ],
     )
+
+
+def table_name(feature: str) -> str:
+    """A name that a module can have: a column may well be called ``type`` or ``shop.id``."""
+    return f"{feature.replace('.', '_')}_table"
