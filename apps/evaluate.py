@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 write_predictions(config.predictions, requests, logits)
             write_json(config.run_dir / "metrics.json", metrics)
             print(
-                f"{metrics['method']}: AUC {metrics['auc']:.4f}, GAUC {metrics['gauc']:.4f}, "
+                f"{metrics['method']}: AUC {in_words(metrics['auc'])}, "
+                f"GAUC {in_words(metrics['gauc'])}, "
                 f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
             )
 
@@ -102,6 +103,11 @@ def open_vectors(
 ) -> ItemVectors | None:
     """The vectors that the run was trained with; others are refused by fingerprint."""
     if model["vectors"] is None:
+        if config.vectors:
+            raise InputError(
+                f"vectors must not be given for a run of method {model['method']}, "
+                f"got {config.vectors}"
+            )
         return None
     folder = config.vectors or Path(trained["vectors"])
     vectors = ItemVectors.open(folder)
@@ -151,6 +157,11 @@ def measure(
         "gauc_users": grouped.gauc_users,
         "slices": sliced(masks, users, requests.labels, logits),
     }
+
+
+def in_words(value: float | None) -> str:
+    """Four digits, or that there is no such figure: all labels alike, for example."""
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def method_name(method: str, vectors: ItemVectors | None) -> str:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.train.checkpoint import save_checkpoint, training_tensors
@@ -44,11 +45,15 @@ def fit(
     """
     for epoch in epochs:
         result = train_epoch(distributed, train, run, epoch)
-        metrics = {"epoch": epoch + 1, "loss": result.loss, "train_auc": result.train_auc}
+        metrics = {
+            "epoch": epoch + 1,
+            "loss": result.loss,
+            "train_auc": finite_or_none(result.train_auc),
+        }
         if test is not None:
             predictions = predict(distributed, test)
             if predictions is not None:
-                metrics["test_auc"] = auc(predictions.labels, predictions.logits)
+                metrics["test_auc"] = finite_or_none(auc(predictions.labels, predictions.logits))
         metrics["impressions_per_s"] = round(result.impressions_per_s, 1)
         tensors = training_tensors(distributed) | {"epochs": torch.tensor(epoch + 1)}
         save_checkpoint(run.checkpoint, tensors)
