@@ -1,0 +1,159 @@
+"""Two ranks are one rank, only faster: same losses, same predictions, either's checkpoints."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.runs import (
+    evaluate,
+    lines_of,
+    make_flags,
+    predictions,
+    ranker_flags,
+    train_make,
+    train_ranker,
+)
+from tests.small_market import SmallMarket, write_small_market
+from tests.two_ranks import Command, run_on_two_ranks
+from torchrec_mm.train import fit
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
+
+METHODS = ("id", "simtier+make")
+SHARDINGS = ("table_wise", "row_wise")
+# Sums of floats in another order; Adam divides small gradients by their size.
+LOSS_TOLERANCE = 2e-4
+LOGIT_TOLERANCE = 5e-3
+MORE = ("--epochs", "2", "--test_auc", "true")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> SmallMarket:
+    return write_small_market(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="module")
+def runs(market, tmp_path_factory) -> Path:
+    """Runs of one rank, ``one/<name>``, and of two, ``two/<name>``, and what they predict."""
+    folder = tmp_path_factory.mktemp("runs")
+    one, two, make = folder / "one", folder / "two", folder / "one" / "train_make"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "LOG_EVERY_STEPS", 1)
+        train_make(market, make)
+        for method in METHODS:
+            train_ranker(market, one / method, method, *MORE, make=make)
+        train_half(market, folder / "half")
+    commands = [Command("train_make", make_flags(market, two / "train_make"))]
+    for sharding in SHARDINGS:
+        for method in METHODS:
+            run_dir = two / f"{method}-{sharding}"
+            flags = [*ranker_flags(market, run_dir, method, make), *MORE]
+            commands.append(Command("train_ranker", flags, sharding))
+            for trained in (one / method, run_dir):
+                commands.append(
+                    Command("evaluate", evaluate_flags(market, trained, sharding), sharding)
+                )
+    flags = [*half_flags(market, folder / "half"), "--resume", "true"]
+    commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
+    run_on_two_ranks(folder, commands)
+    return folder
+
+
+def evaluate_flags(market: SmallMarket, run_dir: Path, sharding: str) -> list[str]:
+    file = run_dir / f"two-ranks-{sharding}.parquet"
+    return [*market.flags, "--run_dir", str(run_dir), "--predictions", str(file)]
+
+
+def half_flags(market: SmallMarket, run_dir: Path) -> list[str]:
+    return [*ranker_flags(market, run_dir, "id"), *MORE]
+
+
+class Killed(BaseException):
+    """What the process does not survive."""
+
+
+def train_half(market: SmallMarket, run_dir: Path) -> None:
+    """A run of two epochs that is killed in its second."""
+    whole = fit.train_epoch
+
+    def dies_in_the_second(*args):
+        if args[-1] == 1:
+            raise Killed
+        return whole(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "train_epoch", dies_in_the_second)
+        with pytest.raises(Killed):
+            train_ranker(market, run_dir, "id", *MORE)
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [line["loss"] for line in lines_of(run_dir, "step")]
+
+
+def logits_in(file: Path) -> list[float]:
+    return pq.read_table(file)["logit"].to_pylist()
+
+
+def test_make_learns_alike_on_one_rank_and_on_two(runs):
+    alone, together = losses(runs / "one" / "train_make"), losses(runs / "two" / "train_make")
+    assert len(alone) == 8
+    assert together == pytest.approx(alone, rel=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_ranker_learns_alike_on_one_rank_and_on_two(method, sharding, runs):
+    alone, together = runs / "one" / method, runs / "two" / f"{method}-{sharding}"
+    assert len(losses(alone)) == 8
+    assert losses(together) == pytest.approx(losses(alone), rel=LOSS_TOLERANCE)
+    for ours, theirs in zip(lines_of(together, "epoch"), lines_of(alone, "epoch"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=LOSS_TOLERANCE)
+        for figure in ("train_auc", "test_auc"):
+            assert ours[figure] == pytest.approx(theirs[figure], abs=0.01)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_of_one_rank_predicts_the_same_on_two(
+    method, sharding, market, runs, tmp_path
+):
+    run_dir = runs / "one" / method
+    here = predictions(market, run_dir, tmp_path / "here.parquet")["logit"]
+    there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")
+    assert there == pytest.approx(here, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_of_two_ranks_predicts_the_same_on_one(
+    method, sharding, market, runs, tmp_path
+):
+    run_dir = runs / "two" / f"{method}-{sharding}"
+    measured_there = json.loads((run_dir / "metrics.json").read_text())
+    there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")
+    here = predictions(market, run_dir, tmp_path / "here.parquet")["logit"]
+    assert there == pytest.approx(here, abs=1e-5)
+    measured_here = json.loads((run_dir / "metrics.json").read_text())
+    assert measured_there["auc"] == pytest.approx(measured_here["auc"], abs=1e-6)
+    assert measured_there["gauc"] == pytest.approx(measured_here["gauc"], abs=1e-6)
+    alone = predictions(market, runs / "one" / method, tmp_path / "alone.parquet")["logit"]
+    assert here == pytest.approx(alone, abs=LOGIT_TOLERANCE)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(market, runs):
+    whole, half = runs / "one" / "id", runs / "half"
+    assert losses(half) == pytest.approx(losses(whole), rel=LOSS_TOLERANCE)
+    assert [line["epoch"] for line in lines_of(half, "epoch")] == [1, 2]
+    assert evaluate(market, half)["log_loss"] == pytest.approx(
+        evaluate(market, whole)["log_loss"], rel=LOSS_TOLERANCE
+    )
+
+
+def test_the_planner_places_every_table(runs):
+    types = json.loads((runs / "plan.json").read_text())
+    assert len(types) == 8
+    assert set(types.values()) <= set(SHARDINGS)

@@ -1,0 +1,106 @@
+"""Commands on two ranks, all of them in one launch: starting processes costs more than the work.
+
+As a module of its own it is what each rank runs: ``python -m tests.two_ranks COMMANDS.json``.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Command:
+    """An ``app`` of apps/ with its flags.
+
+    sharding: of all tables, the planner's choice if empty. plan: where the first rank writes how
+    each table was sharded, nowhere if empty.
+    """
+
+    app: str
+    flags: Sequence[str]
+    sharding: str = ""
+    plan: str = ""
+
+
+def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
+    """Run the commands one after another; an exception in one ends them all."""
+    listed = folder / "commands.json"
+    listed.write_text(json.dumps([asdict(command) for command in commands]))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [*launch, "-m", "tests.two_ranks", str(listed)],
+        env=environment,
+        cwd=folder,
+        timeout=300,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def main(listed: Path) -> None:
+    """One rank's part: join once, then run every command in that group."""
+    from torchrec_mm.parallel.process_group import process_group
+
+    with process_group() as worker:
+
+        @contextmanager
+        def joined_already() -> Iterator:
+            yield worker
+
+        for raw in json.loads(listed.read_text()):
+            command = Command(**raw)
+            app = importlib.import_module(f"apps.{command.app}")
+            with (
+                mock.patch.object(app, "process_group", joined_already),
+                mock.patch("torchrec_mm.train.fit.LOG_EVERY_STEPS", 1),
+                forced(command.sharding),
+                plan_written(app, command.plan if worker.is_first else ""),
+            ):
+                app.main(command.flags)
+
+
+def forced(sharding: str):
+    """For the block: no other sharding type is on offer."""
+    from torchrec_mm.parallel.sharding import RowWiseEverywhereSharder
+
+    offer = RowWiseEverywhereSharder.sharding_types
+    return mock.patch.object(
+        RowWiseEverywhereSharder,
+        "sharding_types",
+        lambda self, device: [sharding] if sharding else offer(self, device),
+    )
+
+
+def plan_written(app, path: str):
+    """For the block: the sharding type of each table is written to ``path``, if given."""
+    distribute = app.distribute
+
+    def distribute_and_write(*args, **kwargs):
+        distributed = distribute(*args, **kwargs)
+        if path:
+            types = {
+                table: sharding.sharding_type
+                for tables in distributed.plan.plan.values()
+                for table, sharding in tables.items()
+            }
+            Path(path).write_text(json.dumps(types))
+        return distributed
+
+    return mock.patch.object(app, "distribute", distribute_and_write)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
