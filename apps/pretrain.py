@@ -39,7 +39,7 @@ class PretrainConfig:
     """passes over the training searches; 0 writes the off-the-shelf encoders"""
     batch_size: int = 256
     """searches a step over all processes together, a multiple of their number"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """AdamW's peak step size of the head; falls to zero along a cosine"""
     backbone_learning_rate: float = 1e-5
     """AdamW's peak step size of the trainable layers"""

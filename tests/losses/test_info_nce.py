@@ -64,6 +64,16 @@ def test_without_negatives_there_is_nothing_to_lose():
     assert info_nce(query, positive, query[:0], none, TEMPERATURE).tolist() == [0] * 5
 
 
+def test_a_query_whose_candidates_are_all_masked_learns_nothing():
+    query, positive, negatives, is_negative = example()
+    is_negative[2] = False
+    query.requires_grad_()
+    loss = info_nce(query, positive, negatives, is_negative, TEMPERATURE)
+    loss.sum().backward()
+    assert loss[2] == 0 and (query.grad[2] == 0).all()
+    assert query.grad.isfinite().all() and (query.grad[1] != 0).any()
+
+
 def test_extreme_temperatures_stay_finite():
     query, positive, negatives, is_negative = example()
     cold = info_nce(

@@ -1,7 +1,7 @@
 """Tiny encoders and search data, so that whole runs take seconds.
 
-Pictures are one colour each and titles name it, queries are noisy pictures and words of the
-title: something a few steps can learn.
+Pictures are one colour each and titles a few words. Queries are negatives of the picture and the
+title's words in another language: what no encoder knows, and a few steps can learn.
 """
 
 import io
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 WORDS = [f"word{i}" for i in range(40)]
+QUERY_WORDS = [f"mot{i}" for i in range(40)]
 
 
 def save_image_encoder(folder: Path) -> Path:
@@ -32,13 +33,13 @@ def save_image_encoder(folder: Path) -> Path:
 def save_text_encoder(folder: Path) -> Path:
     """A sentence-transformers folder: a BERT of two layers over a word-level vocabulary."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(6)
     bert = folder.parent / f"{folder.name}-bert"
     bert.mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *QUERY_WORDS]
     (bert / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizerFast(str(bert / "vocab.txt")).save_pretrained(bert)
     config = BertConfig(
@@ -81,8 +82,9 @@ def write_search_data(data: Path, items: int = 40, searches: int = 120, seed: in
     )
     bought = generator.integers(0, items, searches)
     clicked = [generator.integers(0, items, generator.integers(0, 4)) for _ in range(searches)]
-    texts = [" ".join(generator.permutation(titles[i].split())[:2]) for i in bought]
-    photos = [jpeg(colours[i], generator, 25) for i in bought]
+    texts = [" ".join(generator.permutation(titles[i].split())[:3]) for i in bought]
+    texts = [text.replace("word", "mot") for text in texts]
+    photos = [jpeg(255 - colours[i], generator, 25) for i in bought]
     _write(
         data / "searches",
         search_id=pa.array(np.arange(searches) + 1000),

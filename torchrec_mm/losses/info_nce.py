@@ -34,8 +34,10 @@ def info_nce(
             f"is_negative must be bool (B, M) = {(len(query), len(negatives))}, "
             f"got {is_negative.dtype} {tuple(is_negative.shape)}"
         )
-    positive_logit_B = (query * positive).sum(dim=1) / temperature
-    logit_BM = (query @ negatives.T) / temperature
-    logit_BM = logit_BM.masked_fill(~is_negative, -torch.inf)
-    logit_all = torch.cat([positive_logit_B[:, None], logit_BM], dim=1)
-    return torch.logsumexp(logit_all, dim=1) - positive_logit_B
+    scaled_BD = query / temperature  # before the product: (B, D) is smaller than (B, M)
+    positive_logit_B = (scaled_BD * positive).sum(dim=1)
+    logit_BM = scaled_BD @ negatives.T
+    # Finite, where -inf would turn the gradient of a query without negatives into NaN
+    logit_BM.masked_fill_(~is_negative, torch.finfo(logit_BM.dtype).min / 2)
+    wrong_logit_B = torch.logsumexp(logit_BM, dim=1)
+    return torch.logaddexp(wrong_logit_B, positive_logit_B) - positive_logit_B

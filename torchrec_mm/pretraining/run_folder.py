@@ -71,11 +71,12 @@ class Log:
         kept = [line for line in lines if _epoch_of(line) <= finished_epochs]
         with new_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        self._path = path
 
     def add(self, values: dict[str, Any]) -> None:
         """Append one line; ``values`` has an "epoch"."""
-        self._file.write(json.dumps(values) + "\n")
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
 
 
 def _epoch_of(line: str) -> float:

@@ -58,7 +58,7 @@ class TowerTrainer:
         self._parallel = DistributedDataParallel(
             self.tower,
             device_ids=[worker.device] if worker.device.type == "cuda" else None,
-            broadcast_buffers=False,  # every rank's bank gets the same keys already
+            forward_sync_buffers=False,  # every rank's bank gets the same keys already
             static_graph=True,  # allows for weights no loss depends on, such as a text pooler
         )
         self._optimizer = torch.optim.AdamW(self._parameter_groups())
