@@ -13,7 +13,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 
 WHERE = Path("market/requests/test")
-ITEMS = catalogue_of([-5, 10, 20, 30], shop=[1, 1, 2, 3])
+ITEMS = catalogue_of([-5, 10, 20, 30, 40], shop=[1, 1, 2, 3, 2])
 TRAIN = requests_of(
     behaviours=[[20, 77], []],
     candidates=[[10, -5], [20]],
@@ -34,7 +34,7 @@ def vectors_of(folder: Path, item_ids: list[int]) -> ItemVectors:
 
 def test_candidates_and_behaviours_point_at_their_items():
     encoded = encode_requests(TRAIN, ITEMS, WHERE)
-    assert encoded.item_ids.tolist() == [-5, 10, 20, 30, 77]
+    assert encoded.item_ids.tolist() == [-5, 10, 20, 30, 40, 77]
     assert encoded.item_ids[encoded.candidates.values].tolist() == [10, -5, 20]
     assert encoded.item_ids[encoded.behaviours.values].tolist() == [20, 77]
     assert encoded.candidates.lengths.tolist() == [2, 1]
@@ -44,7 +44,7 @@ def test_candidates_and_behaviours_point_at_their_items():
 def test_without_vocabularies_and_vectors_there_is_nothing_to_look_up():
     encoded = encode_requests(TRAIN, ITEMS, WHERE)
     assert (encoded.item_rows, encoded.request_rows, encoded.behaviour_rows) == ({}, {}, {})
-    assert encoded.vector_rows.tolist() == [-1] * 5
+    assert encoded.vector_rows.tolist() == [-1] * 6
 
 
 def test_every_table_row_is_that_of_the_vocabulary():
@@ -53,7 +53,7 @@ def test_every_table_row_is_that_of_the_vocabulary():
     for item_id, row in zip(encoded.item_ids, encoded.item_rows["item_id"], strict=True):
         assert row == (item_ids.tolist().index(item_id) + 1 if item_id in item_ids else 0)
     # shop 3 belongs to item 30 alone, which training never showed; item 77 has no shop.
-    assert encoded.item_rows["shop"].tolist() == [1, 1, 2, 0, 0]
+    assert encoded.item_rows["shop"].tolist() == [1, 1, 2, 0, 2, 0]
     assert encoded.request_rows["user_id"].tolist() == [1, 2]
     assert encoded.request_rows["city"].tolist() == [1, 2]
     assert encoded.behaviour_rows["stars"].tolist() == [2, 1]
@@ -80,7 +80,7 @@ def test_vectors_are_found_by_item_and_coverage_counts_occurrences(tmp_path):
     requests = requests_of([[77, 77], [20]], [[10, -5], [10]])
     encoded = encode_requests(requests, ITEMS, WHERE, vectors=vectors)
     rows = dict(zip(encoded.item_ids.tolist(), encoded.vector_rows.tolist(), strict=True))
-    assert rows == {-5: -1, 10: 0, 20: -1, 30: -1, 77: 1}
+    assert rows == {-5: -1, 10: 0, 20: -1, 30: -1, 40: -1, 77: 1}
     assert encoded.vector_coverage == pytest.approx(4 / 6)
 
 

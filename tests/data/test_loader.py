@@ -115,7 +115,7 @@ def rich(tmp_path_factory) -> EncodedRequests:
         behaviours=[[20, 77, 20], [], [30]],
         candidates=[[40, 10], [30], [10, 20, 40]],
         labels=[1, 0, 1, 0, 0, 1],
-        user_ids=[8, 9, 8],
+        user_ids=[8, 9, 7],
         behaviour_attributes={"stars": [5, 1, 5, 3]},
     )
     folder = tmp_path_factory.mktemp("vectors") / "vectors"
@@ -129,6 +129,7 @@ def features_by_slot(features, name) -> list[list[int]]:
     """The bags of one feature, one a slot."""
     jagged = features[name]
     ends = jagged.lengths().cumsum(0).tolist()
+    assert ends[-1] == len(jagged.values())
     starts = [0, *ends[:-1]]
     return [jagged.values()[a:b].tolist() for a, b in zip(starts, ends, strict=True)]
 
