@@ -61,11 +61,9 @@ def test_no_epochs_write_the_off_the_shelf_encoder_and_one_modality_is_enough(pr
     assert report["mrr"] == report["off-the-shelf"]["mrr"] == report["modalities"]["text"]["mrr"]
 
 
-@pytest.mark.parametrize("trainable_layers", ["0", "-1"])
-def test_a_run_that_was_cut_off_continues_to_the_same_end(
-    pretrain, tmp_path, monkeypatch, trainable_layers
-):
-    flags = ["--epochs", "3", "--trainable_layers", trainable_layers]
+@pytest.mark.parametrize("flags", ["--modality both", "--modality text --trainable_layers -1"])
+def test_a_run_that_was_cut_off_continues_to_the_same_end(pretrain, tmp_path, monkeypatch, flags):
+    flags = ["--epochs", "3", *flags.split()]
     pretrain(tmp_path / "whole", *flags)
     finish = PretrainingRun._finish_epoch
 
@@ -82,7 +80,7 @@ def test_a_run_that_was_cut_off_continues_to_the_same_end(
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
     whole, cut = (
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["towers"]["image"]["tower"]
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["towers"]["text"]["tower"]
         for name in ("whole", "cut")
     )
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
@@ -114,3 +112,12 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(pretrain, tmp_path, flags,
     with pytest.raises(InputError, match=complaint):
         pretrain(tmp_path / "run", *flags)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_torchx_component_names_this_app_and_passes_its_flags():
+    from torchx_components.pretraining import pretrain as component
+
+    (role,) = component("--data", "d", "--epochs", "3", j="1x2").roles
+    command = " ".join(role.args)
+    assert "-m apps.pretrain --data d --epochs 3" in command
+    assert "--nproc_per_node 2" in command
