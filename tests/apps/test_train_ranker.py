@@ -65,6 +65,7 @@ def test_each_epoch_is_a_line_of_metrics(market, tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert all(0 <= line["train_auc"] <= 1 and 0 <= line["test_auc"] <= 1 for line in lines)
     assert lines[2]["loss"] < lines[0]["loss"]
+    assert [line["step"] for line in lines_of(run_dir, "step")] == [4, 8, 12]
 
 
 def test_labels_all_alike_give_null_and_not_nan(tmp_path):

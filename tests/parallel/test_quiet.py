@@ -18,9 +18,13 @@ def test_inside_the_block_chat_is_unheard_and_errors_are_heard(recwarn):
 
 
 def test_everything_is_as_it_was_even_when_the_block_fails():
-    before = [logging.getLogger(name).level for name in CHATTY_LOGGERS]
+    loggers = [logging.getLogger(name) for name in CHATTY_LOGGERS]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
     with pytest.raises(RuntimeError), quiet_libraries():
         raise RuntimeError
-    assert [logging.getLogger(name).level for name in CHATTY_LOGGERS] == before
+    assert [logger.level for logger in loggers] == [logging.INFO] * len(loggers)
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
     with pytest.warns(FutureWarning):
         warnings.warn("heard again", FutureWarning, stacklevel=1)

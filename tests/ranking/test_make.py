@@ -20,26 +20,31 @@ def make() -> Make:
     return Make(MAKE)
 
 
-def test_the_view_hands_each_occurrence_its_items_unit_vector(encoded, batch):
+def test_cosines_and_masks_are_those_of_each_occurrences_item(encoded, batch):
     view, data = VectorView.of(batch), encoded.requests
-    for lists, vectors, mask in (
-        (data.candidates, view.targets, view.target_mask),
-        (data.behaviours, view.behaviours, view.behaviour_mask),
-    ):
-        for row in range(12):
-            items = lists.values[slice(*lists.offsets[row : row + 2])]
-            for place in range(mask.shape[1]):
-                stored = data.vector_rows[items[place]] if place < len(items) else -1
-                assert mask[row, place] == (stored >= 0)
-                if stored >= 0:
-                    expected = torch.tensor(data.vectors.values[stored])
-                    torch.testing.assert_close(vectors[row, place], expected)
+    cosine = view.cosine()
+
+    def stored(lists, row: int, mask) -> list:
+        """Vectors of one request's items, None without one; the mask is checked on the way."""
+        rows = data.vector_rows[lists.values[slice(*lists.offsets[row : row + 2])]].tolist()
+        padding = mask.shape[1] - len(rows)
+        assert mask[row].tolist() == [stored >= 0 for stored in rows] + [False] * padding
+        return [torch.tensor(data.vectors.values[s]) if s >= 0 else None for s in rows]
+
+    for row in range(12):
+        behaviours = stored(data.behaviours, row, view.behaviour_mask)
+        for c, target in enumerate(stored(data.candidates, row, view.target_mask)):
+            for b, behaviour in enumerate(behaviours):
+                if target is not None and behaviour is not None:
+                    assert cosine[row, c, b].item() == pytest.approx(
+                        (target @ behaviour).item(), abs=1e-5
+                    )
 
 
 def test_the_scale_of_int8_vectors_does_not_matter(batch):
     coarse = replace(batch, vectors=(batch.vectors * 127).to(torch.int8))
     fine = VectorView.of(replace(batch, vectors=coarse.vectors.float() / 127))
-    torch.testing.assert_close(VectorView.of(coarse).targets, fine.targets)
+    torch.testing.assert_close(VectorView.of(coarse).cosine(), fine.cosine())
 
 
 def test_a_pair_is_known_where_both_items_are_real_and_have_a_vector(batch):
@@ -66,9 +71,12 @@ def test_the_interest_is_that_of_the_behaviours_with_a_vector(batch):
     hidden = view.behaviour_mask.clone()
     hidden[:, 0] = False
     without = module(replace(view, behaviour_mask=hidden))
-    cut = module(
-        replace(view, behaviours=view.behaviours[:, 1:], behaviour_mask=view.behaviour_mask[:, 1:])
+    rest = replace(
+        batch,
+        behaviour_index=batch.behaviour_index[:, 1:],
+        behaviour_mask=batch.behaviour_mask[:, 1:],
     )
+    cut = module(VectorView.of(rest))
     torch.testing.assert_close(without.logit, cut.logit)
     torch.testing.assert_close(without.interest, cut.interest)
 

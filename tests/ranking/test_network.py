@@ -174,14 +174,22 @@ def test_pairs_without_a_vector_on_either_side_are_not_counted_in_tiers(encoded,
             assert seen[0][place, number].sum() == expected
 
 
-def test_make_joins_with_its_interest_its_hidden_layers_and_its_logit(encoded, batch):
+@pytest.mark.parametrize(
+    ("silenced", "changed"),
+    [
+        ("mlp.layers.0", "attention.score.weight"),  # only the interest is left to differ
+        ("mlp.logit", "mlp.layers.1.weight"),  # only the last hidden layer
+        ("mlp.layers.1", "mlp.layers.0.bias"),  # only the first hidden layer
+    ],
+)
+def test_makes_interest_and_each_of_its_hidden_layers_join(silenced, changed, encoded, batch):
     model = ranker("make", encoded)
-    before = logits_of(model, batch)
-    for part in ("attention.score.weight", "mlp.layers.0.weight", "mlp.logit.bias"):
-        other = ranker("make", encoded)
-        with torch.no_grad():
-            other.network.make.get_parameter(part).add_(1)
-        assert not torch.allclose(logits_of(other, batch), before), part
+    with torch.no_grad():
+        for parameter in model.network.make.get_submodule(silenced).parameters():
+            parameter.zero_()
+        before = logits_of(model, batch)
+        model.network.make.get_parameter(changed).mul_(-2)
+    assert not torch.allclose(logits_of(model, batch), before)
 
 
 def test_makes_logit_is_added_to_the_rankers(encoded, batch):

@@ -9,10 +9,10 @@ def test_impressions_come_in_the_order_of_the_data_set_whatever_the_batches(work
     collector = PredictionCollector()
     nan = float("nan")
     collector.add(
-        torch.tensor([[5.0, 6.0], [3.0, nan]]),
-        torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
-        torch.tensor([[True, True], [True, False]]),
-        torch.tensor([2, 0]),
+        torch.tensor([[3.0, nan], [5.0, 6.0]]),
+        torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
+        torch.tensor([[True, False], [True, True]]),
+        torch.tensor([0, 2]),
     )
     collector.add(
         torch.tensor([[4.0, 4.5, 4.7]]),

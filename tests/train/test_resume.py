@@ -6,6 +6,7 @@ import pytest
 
 from tests.runs import lines_of, predictions, train_make, train_ranker
 from tests.small_market import SmallMarket, write_small_market
+from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.train import fit
 
 
@@ -62,6 +63,15 @@ def test_a_resumed_make_is_the_one_that_was_never_killed(market, tmp_path, monke
     half = train_make(market, tmp_path / "half", "--resume", "true")
     assert lines_of(half, "step") == lines_of(whole, "step")
     assert epochs_of(half) == epochs_of(whole)
+
+
+def test_each_epoch_has_an_order_of_its_own(market, tmp_path, monkeypatch):
+    whole, asked = RequestLoader.epoch, []
+    monkeypatch.setattr(
+        RequestLoader, "epoch", lambda self, epoch: asked.append(epoch) or whole(self, epoch)
+    )
+    train_ranker(market, tmp_path / "run", "id", "--epochs", "3")
+    assert asked == [0, 1, 2]
 
 
 def test_resuming_a_finished_run_changes_nothing(market, tmp_path):
