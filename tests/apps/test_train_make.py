@@ -40,7 +40,7 @@ def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
 
 
 def test_make_keeps_learning_over_epochs(market, tmp_path):
-    flags = ("--epochs", "12", "--learning_rate", "0.01")
+    flags = ("--epochs", "6", "--learning_rate", "0.02")
     epochs = lines_of(train_make(market, tmp_path / "run", *flags), "epoch")
     assert epochs[-1]["loss"] < 0.9 * epochs[0]["loss"]
     assert epochs[-1]["train_auc"] > epochs[0]["train_auc"] + 0.1

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import apps.train_ranker
 from tests.runs import lines_of, ranker_flags, train_make, train_ranker
@@ -17,8 +18,10 @@ from tests.small_market import (
     write_vectors,
 )
 from torchrec_mm.config import run
+from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.ranking.network import METHODS
-from torchrec_mm.train.checkpoint import checkpoint_shapes
+from torchrec_mm.train.checkpoint import checkpoint_shapes, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,15 @@ def test_a_wrong_flag_is_named_and_leaves_no_run(flags, words, market, tmp_path,
     given = [*market.flags, "--run_dir", str(tmp_path / "run"), *flags]
     assert words in refused(given, capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_make_comes_from_its_run_and_stays_as_it_was(market, make, tmp_path):
+    run_dir = train_ranker(market, tmp_path / "run", "make", make=make)
+    with quiet_libraries(), process_group():
+        given = read_checkpoint(make / "checkpoint", "model.make.")
+        kept = read_checkpoint(run_dir / "checkpoint", "model.network.make.")
+    assert given.keys() == kept.keys()
+    assert all(torch.equal(given[name], kept[name]) for name in given)
 
 
 def test_a_make_of_other_vectors_is_refused(market, make, tmp_path, capsys):
