@@ -38,13 +38,13 @@ class DemoConfig:
     run_dir: Path = Path("runs/demo")
     """Folder for everything; report.json and report.html end up in it."""
 
-    items: int = 4_000
+    items: int = 3_000
     """Items that the market draws."""
 
-    impressions: int = 200_000
+    impressions: int = 150_000
     """Simulated impressions, training and test."""
 
-    searches: int = 12_000
+    searches: int = 8_000
     """Simulated searches."""
 
     seeds: int = 2
@@ -100,20 +100,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *("--impressions", config.impressions, "--searches", config.searches),
                 *("--seed", config.seed),
             )
-    pretraining = root / "pretraining"
-    with stages.stage("off-the-shelf encoders") as todo:
-        if todo:
-            off_the_shelf = _cleared(pretraining / "off-the-shelf")
-            _call("pretrain", "--data", market, "--run_dir", off_the_shelf, "--epochs", 0)
+    scl = root / "scl"
     with stages.stage("phase one: SCL, two ranks through TorchX") as todo:
         if todo:
-            scl = ("--data", market, "--run_dir", pretraining / "scl", "--resume", "true")
-            _torchx("pretraining.py:pretrain", *scl)
+            _torchx(
+                "pretraining.py:pretrain",
+                *("--data", market, "--run_dir", scl, "--bank_slots", 16_384, "--resume"),
+            )
     vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl", "random")}
     with stages.stage("item vectors") as todo:
         if todo:
             for name, folder in vectors.items():
-                encoder = name if name == "random" else pretraining / name
+                encoder = scl if name == "scl" else name
                 _call(
                     "embed_items",
                     *("--data", market, "--encoder", encoder, "--run_dir", _cleared(folder)),
@@ -135,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _torchx("ranking.py:train_ranker", *flags)
     with stages.stage("phase two: all rankers") as todo:
         if todo:
-            jobs = [
+            jobs = [_epochs_job(rankers, market, seeds[0])]  # first, as it takes longest
+            jobs += [
                 _ranker_job(rankers, market, vectors["scl"], method, "scl", seed)
                 for method in METHODS
                 for seed in seeds
@@ -144,7 +143,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _ranker_job(rankers, market, vectors["random"], CONTROL, "random", seed)
                 for seed in seeds
             ]
-            jobs.append(_epochs_job(rankers, market, seeds[0]))
             _pool(jobs, config.processes)
     if not (root / "report.json").is_file():
         _call(
@@ -175,7 +173,7 @@ def _claim(config: DemoConfig) -> None:
 def _make_job(rankers: Path, market: Path, vectors: Path, name: str, seed: int) -> Job:
     run_dir = rankers / f"make-training-{name}-{seed}"
     flags = ("--data", market, "--vectors", vectors, "--run_dir", run_dir, "--seed", seed)
-    options = ("--test_auc", "true", "--resume", "true")
+    options = ("--test_auc", "--resume")
     return Job((("train_make", _words(flags + options)),), run_dir)
 
 
@@ -188,7 +186,7 @@ def _ranker_job(
         flags += ("--vectors", vectors)
     if "make" in method:
         flags += ("--make", rankers / f"make-training-{name}-{seed}")
-    train = ("train_ranker", _words((*flags, "--resume", "true")))
+    train = ("train_ranker", _words((*flags, "--resume")))
     return Job((train, ("evaluate", _words(("--run_dir", run_dir, "--data", market)))), run_dir)
 
 
@@ -196,7 +194,7 @@ def _epochs_job(rankers: Path, market: Path, seed: int) -> Job:
     """The ID model for as many epochs as MAKE takes: where it overfits. Not part of the table."""
     run_dir = rankers / f"id-epochs-{seed}"
     flags = ("--method", "id", "--data", market, "--run_dir", run_dir, "--seed", seed)
-    options = ("--epochs", 5, "--test_auc", "true", "--resume", "true")
+    options = ("--epochs", 5, "--test_auc", "--resume")
     return Job((("train_ranker", _words(flags + options)),), run_dir)
 
 
@@ -232,7 +230,9 @@ def _torchx(component: str, *flags: object) -> None:
         *("run", "-s", "local_cwd", f"torchx_components/{component}", "-j", "1x2", "--"),
         *_words(flags),
     ]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": beside_python}
+    done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}")
 

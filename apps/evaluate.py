@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.config import parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoding import EncodedRequests, encode_requests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import ItemCatalogue, read_items
@@ -61,6 +61,9 @@ class EvaluateConfig:
 
     batch_requests: int = 256
     """Requests in a global batch, over all ranks."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

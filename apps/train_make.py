@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from torchrec_mm.config import parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoding import encode_requests
 from torchrec_mm.data.items import read_items
 from torchrec_mm.data.loader import RequestLoader
@@ -41,17 +41,20 @@ class TrainMakeConfig:
     epochs: int = 5
     """Passes over requests/train."""
 
-    batch_requests: int = 64
+    batch_requests: int = 128
     """Requests in a global batch, over all ranks."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of Adam."""
 
     weight_decay: float = 1e-4
     """Of AdamW, per step and unit of learning rate."""
 
-    width: int = 64
+    width: int = 32
     """Width that item vectors are projected to, and of MAKE's interest vector."""
+
+    dropout: float = 0.2
+    """Share of the projected vectors' entries dropped in training, in [0, 1)."""
 
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the MLP's hidden layers; the ranker must have as many."""
@@ -67,6 +70,13 @@ class TrainMakeConfig:
 
     resume: bool = False
     """Go on with the run in run_dir after its last finished epoch."""
+
+    def __post_init__(self) -> None:
+        counts = ("epochs", "batch_requests", "width", "hidden", "max_behaviours")
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
+        check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train = loader("train", config.seed)
         test = loader("test", None) if config.test_auc else None
         torch.manual_seed(config.seed)
-        spec = MakeSpec(vectors.width, config.width, config.hidden)
+        spec = MakeSpec(vectors.width, config.width, config.hidden, config.dropout)
         settings = OptimizerSettings(config.learning_rate, config.weight_decay)
         distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
         run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)

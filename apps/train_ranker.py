@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from torchrec_mm.config import parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoding import encode_requests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import read_items
@@ -104,11 +104,12 @@ class TrainRankerConfig:
         if uses_make != (self.make is not None):
             rule = "be given" if uses_make else "not be given"
             raise ValueError(f"make must {rule} with method {self.method}, got {self.make}")
-        if self.embedding_dim < 4 or self.embedding_dim % 4:
-            raise ValueError(f"embedding_dim must be a multiple of 4, got {self.embedding_dim}")
-        for name in ("epochs", "batch_requests", "min_count", "max_behaviours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = ("epochs", "batch_requests", "min_count", "max_behaviours", "hidden")
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
+        check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
+        check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
+        check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train_bias(config: TrainRankerConfig, train: Requests, worker: Worker) -> None:
     """Count clicks; the checkpoint holds the offsets."""
+    encode_requests(train, read_items(config.data), config.data / "requests" / "train")
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model({"kind": "ranker", "method": "bias", "vectors": None, "spec": None})
     save_files(run_folder, train, Vocabularies({}, {}, {}))

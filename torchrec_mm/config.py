@@ -50,6 +50,19 @@ def parse(
         raise InputError(_one_line(error)) from error
 
 
+def check_fields(config: Any, holds: Callable[[Any], bool], rule: str, *names: str) -> None:
+    """For ``__post_init__``: refuse a field, or a number in a tuple of them, that breaks a rule.
+
+    Raises:
+        InputError: naming the field, the rule ("at least 1") and the value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or not all(map(holds, numbers)):
+            raise InputError(f"{name} must be {rule}, got {value}")
+
+
 def to_yaml(config: Any) -> str:
     """The config as YAML that ``--config`` reads back to an equal config."""
     import yaml

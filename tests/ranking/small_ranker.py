@@ -19,7 +19,7 @@ from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.network import RankerSpec, TableSizes
 from torchrec_mm.ranking.ranker import Ranker
 
-MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4))
+MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class RequestLoader:
     The requests, shuffled by seed and epoch or in their order on disk, are cut into global batches
     whose sizes differ by one request at most, and each global batch into one contiguous share a
     rank. So all ranks take the same number of steps, no request is dropped or seen twice, and the
-    global batches do not depend on the number of ranks.
+    global batches do not depend on the number of ranks, unless one would hold fewer requests than
+    there are ranks: then there are fewer, larger ones.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Vocabularies: which ids have a table row of their own, and which share row 0."""
+"""Vocabularies: which ids have a table row of their own, and which share one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,28 +13,39 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
-OUT_OF_VOCABULARY = 0
+UNSEEN, RARE = 0, 1
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Table rows of one categorical feature: row 0 for every unknown id, then the known ones."""
+    """Table rows of one categorical feature: two shared ones, then one for each known id.
+
+    Row 0 is for ids that training never showed: no gradient reaches it, and it stays where it
+    began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
+    their own. The two differ: what is rare has been shown and passed over, what is unseen may
+    just be new.
+
+    known_ids, rare_ids: int64, ascending, with nothing in common.
+    """
 
     known_ids: np.ndarray
+    rare_ids: np.ndarray
 
     @property
     def num_rows(self) -> int:
-        return len(self.known_ids) + 1
+        return len(self.known_ids) + 2
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """int64 rows in [0, num_rows) of ids of any shape; 0 where unknown."""
-        return IdIndex(self.known_ids).rows(ids) + 1
+        """int64 rows in [0, num_rows) of ids of any shape."""
+        known = IdIndex(self.known_ids).rows(ids)
+        rare = IdIndex(self.rare_ids).rows(ids)
+        return np.where(known >= 0, known + 2, np.where(rare >= 0, RARE, UNSEEN))
 
     @classmethod
     def of(cls, ids: np.ndarray, min_count: int = 1) -> "Vocabulary":
-        """The ids that occur at least ``min_count`` times."""
-        known, counts = np.unique(ids, return_counts=True)
-        return cls(known[counts >= min_count])
+        """Known are the ids that occur at least ``min_count`` times, rare the others."""
+        seen, counts = np.unique(ids, return_counts=True)
+        return cls(seen[counts >= min_count], seen[counts < min_count])
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,10 @@ class Vocabularies:
     def save(self, path: Path) -> None:
         """Write all of them as one safetensors file."""
         flat = {
-            f"{group}/{name}": vocabulary.known_ids
+            f"{part}/{group}/{name}": getattr(vocabulary, part)
             for group in ("request", "item", "behaviour")
             for name, vocabulary in getattr(self, group).items()
+            for part in ("known_ids", "rare_ids")
         }
         with new_file(path) as aside:
             save_file(flat, aside)
@@ -64,9 +76,10 @@ class Vocabularies:
         if not path.is_file():
             raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
         groups: dict[str, dict[str, Vocabulary]] = {"request": {}, "item": {}, "behaviour": {}}
-        for key, known_ids in sorted(load_file(path).items()):
-            group, name = key.split("/", 1)
-            groups[group][name] = Vocabulary(known_ids)
+        flat = load_file(path)
+        for key in sorted(key for key in flat if key.startswith("known_ids/")):
+            _, group, name = key.split("/", 2)
+            groups[group][name] = Vocabulary(flat[key], flat[f"rare_ids/{group}/{name}"])
         return cls(**groups)
 
 
@@ -74,8 +87,7 @@ def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) ->
     """Vocabularies of the training requests.
 
     An item has its own row when it occurs at least ``min_count`` times as a training candidate or
-    behaviour; all rarer ones, and all unseen ones, share row 0, which is therefore trained too.
-    Every other feature keeps each value that training shows.
+    behaviour. Every other feature keeps each value that training shows.
     """
     for name in train.behaviour_attributes.keys() & {"item_id", *items.attributes}:
         raise InputError(

@@ -20,7 +20,7 @@ class TargetAttention(nn.Module):
     Source: Zhou et al., KDD 2018, arXiv:1706.06978, section 4.3. Ours: softmax over the weights.
     """
 
-    def __init__(self, width: int, hidden: int = 32, side_information: bool = False) -> None:
+    def __init__(self, width: int, hidden: int = 16, side_information: bool = False) -> None:
         """``side_information``: a cosine per pair joins the activation unit and the result."""
         super().__init__()
         self.behaviour = nn.Linear(width, hidden)
@@ -52,6 +52,8 @@ class TargetAttention(nn.Module):
             information (R, C, E + 1), the last being the weighted mean of the known ``side``.
         """
         check_mask("behaviour_mask", behaviour_mask, behaviours.shape[:2])
+        if (side is None) != (self.side is None):
+            raise ValueError("side must be given exactly when built with side_information")
         behaviours = behaviours.masked_fill(~behaviour_mask[..., None], 0)
         hidden_RCLH = torch.einsum("rce,he,rle->rclh", targets, self.product, behaviours)
         hidden_RCLH = hidden_RCLH + self.behaviour(behaviours)[:, None]
@@ -59,7 +61,7 @@ class TargetAttention(nn.Module):
         if self.side is not None:
             side = side.masked_fill(~side_mask, 0)
             hidden_RCLH = hidden_RCLH + side[..., None] * self.side
-        score_RCL = self.score(nn.functional.silu(hidden_RCLH)).squeeze(-1)
+        score_RCL = self.score(torch.relu(hidden_RCLH)).squeeze(-1)
         weights_RCL = masked_softmax(score_RCL, behaviour_mask[:, None])
         interest = weights_RCL @ behaviours
         if self.side is None:

@@ -13,6 +13,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.simtier import SimTier
 from torchrec_mm.nn.target_attention import TargetAttention
@@ -88,7 +89,7 @@ class RankingNetwork(nn.Module):
         """MAKE's weights are frozen, and still to be loaded when this returns."""
         super().__init__()
         self.spec = spec
-        self.make = Make(spec.make).requires_grad_(False) if spec.make else None
+        self.make = Make(spec.make).requires_grad_(False).eval() if spec.make else None
         item_width = spec.embedding_dim * len(spec.tables.item)
         behaviour_width = item_width + spec.embedding_dim * len(spec.tables.behaviour)
         self.behaviour_projection = (
@@ -111,6 +112,13 @@ class RankingNetwork(nn.Module):
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
 
+    def train(self, mode: bool = True) -> "RankingNetwork":
+        """Switch modes; MAKE stays in evaluation mode, as it is frozen."""
+        super().train(mode)
+        if self.make is not None:
+            self.make.eval()
+        return self
+
     def forward(
         self, batch: RequestBatch, request_embeddings: KeyedTensor, item_embeddings: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
@@ -124,10 +132,10 @@ class RankingNetwork(nn.Module):
         view = VectorView.of(batch) if self.spec.vector_width else None
         bias = self._first_order(request_RFE, targets)
         if self.spec.has("vector"):
-            targets = torch.cat([targets, self._vectors(view.targets, view.target_mask)], dim=-1)
-            behaviours = torch.cat(
-                [behaviours, self._vectors(view.behaviours, view.behaviour_mask)], dim=-1
-            )
+            projected = self.vector_projection(view.slots * self.spec.vector_width**0.5)
+            projected = projected * batch.vector_mask[:, None]
+            targets = torch.cat([targets, view.at_targets(projected)], dim=-1)
+            behaviours = torch.cat([behaviours, view.at_behaviours(projected)], dim=-1)
         interest, extras = self._interest(batch, targets, behaviours, view)
         if self.spec.has("simtier"):
             counts = self.tiers(view.cosine(), view.pair_mask())
@@ -160,11 +168,6 @@ class RankingNetwork(nn.Module):
         item_bias = targets_RCE[..., :: self.spec.embedding_dim].sum(-1)
         return request_RFE[..., 0].sum(-1, keepdim=True) + item_bias
 
-    def _vectors(self, unit: Tensor, mask: Tensor) -> Tensor:
-        """Projected vectors (..., 2 * embedding_dim); zeros where there is no vector."""
-        projected = self.vector_projection(unit * self.spec.vector_width**0.5)
-        return projected.masked_fill(~mask[..., None], 0)
-
     def _interest(
         self,
         batch: RequestBatch,
@@ -185,13 +188,17 @@ class RankingNetwork(nn.Module):
 
 
 def spec_from_json(value: dict) -> RankerSpec:
-    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of."""
-    make = value["make"]
-    return RankerSpec(
-        **{
-            **value,
+    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of.
+
+    Raises:
+        InputError: it is another version's.
+    """
+    try:
+        parts = {
             "tables": TableSizes(**value["tables"]),
             "hidden": tuple(value["hidden"]),
-            "make": make_spec_from_json(make) if make else None,
+            "make": make_spec_from_json(value["make"]) if value["make"] else None,
         }
-    )
+        return RankerSpec(**{**value, **parts})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"model.json must describe a ranker of this version: {error}") from error

@@ -14,34 +14,46 @@ from torchrec_mm.nn.simtier import cosine_similarity
 
 @dataclass(frozen=True)
 class VectorView:
-    """Unit item vectors of candidates and behaviours, and where they are known.
+    """Unit item vectors of the batch's distinct items, and where they occur.
 
-    targets: (R, C, D) float32, zeros without a vector. target_mask: (R, C) bool, True where the
-    slot is real and has a vector. behaviours: (R, L, D) float32, behaviour_mask: (R, L) bool,
-    likewise.
+    Whatever is a function of one item's vector is computed once a slot and handed out to the
+    slot's occurrences by ``at_targets`` and ``at_behaviours``.
+
+    slots: (S, D) float32 unit vectors, zeros without a vector.
+    target_mask: (R, C) bool, True where the candidate is real and has a vector.
+    behaviour_mask: (R, L) bool, likewise.
     """
 
-    targets: Tensor
+    slots: Tensor
     target_mask: Tensor
-    behaviours: Tensor
     behaviour_mask: Tensor
+    candidate_index: Tensor
+    behaviour_index: Tensor
 
     @classmethod
     def of(cls, batch: RequestBatch) -> "VectorView":
-        """Normalise each distinct item's vector once, then hand it out to its occurrences."""
-        # The scale of int8 vectors does not matter after normalisation.
-        unit = torch.nn.functional.normalize(batch.vectors.float(), dim=-1)
+        """Normalise each distinct item's vector once."""
         known = batch.vector_mask
         return cls(
-            unit[batch.candidate_index],
+            # The scale of int8 vectors does not matter after normalisation.
+            torch.nn.functional.normalize(batch.vectors.float(), dim=-1),
             known[batch.candidate_index] & batch.candidate_mask,
-            unit[batch.behaviour_index],
             known[batch.behaviour_index] & batch.behaviour_mask,
+            batch.candidate_index,
+            batch.behaviour_index,
         )
+
+    def at_targets(self, per_slot: Tensor) -> Tensor:
+        """(S, W) to (R, C, W)."""
+        return per_slot[self.candidate_index]
+
+    def at_behaviours(self, per_slot: Tensor) -> Tensor:
+        """(S, W) to (R, L, W)."""
+        return per_slot[self.behaviour_index]
 
     def cosine(self) -> Tensor:
         """(R, C, L) cosine of each candidate with each behaviour of its request."""
-        return cosine_similarity(self.targets, self.behaviours)
+        return cosine_similarity(self.at_targets(self.slots), self.at_behaviours(self.slots))
 
     def pair_mask(self) -> Tensor:
         """(R, C, L) bool, True where both items are real and have a vector."""

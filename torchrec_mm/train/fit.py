@@ -43,6 +43,7 @@ def fit(
         train: this rank's training batches. run: where to write. epochs: e.g. range(2, 5).
         test: requests to score after each epoch for the metrics, or None.
     """
+    run.forget_epochs_after(epochs.start)
     for epoch in epochs:
         result = train_epoch(distributed, train, run, epoch)
         metrics = {
@@ -55,15 +56,17 @@ def fit(
             if predictions is not None:
                 metrics["test_auc"] = finite_or_none(auc(predictions.labels, predictions.logits))
         metrics["impressions_per_s"] = round(result.impressions_per_s, 1)
+        run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
         tensors = training_tensors(distributed) | {"epochs": torch.tensor(epoch + 1)}
         save_checkpoint(run.checkpoint, tensors)
-        run.log(**metrics)
 
 
 def train_epoch(
     distributed: DistributedModel, train: RequestLoader, run: RunFolder, epoch: int
 ) -> EpochResult:
     """One pass over the training requests. Collective."""
+    # So that dropout is the same after a resume, and differs between ranks.
+    torch.manual_seed(1_000_003 * epoch + 1_009 * train.shuffle_seed + train.rank)
     pipeline = distributed.pipeline()
     batches = with_equal_strides(train.epoch(epoch))
     collector = PredictionCollector()

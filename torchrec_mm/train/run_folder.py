@@ -61,6 +61,20 @@ class RunFolder:
             with (self.path / "metrics.jsonl").open("a") as lines:
                 lines.write(json.dumps(values) + "\n")
 
+    def forget_epochs_after(self, epoch: int) -> None:
+        """Drop the lines of metrics.jsonl that an interrupted epoch left; it is run again.
+
+        Args:
+            epoch: the last epoch that the checkpoint holds, counted from 1; 0 drops every line.
+        """
+        log = self.path / "metrics.jsonl"
+        if not self.worker.is_first or not log.is_file():
+            return
+        lines = log.read_text().splitlines(keepends=True)
+        ends = [i for i, line in enumerate(lines) if _epoch_of(line) == epoch]
+        with new_file(log) as aside:
+            aside.write_text("".join(lines[: ends[-1] + 1 if ends else 0]))
+
     def write_model(self, model: dict[str, Any]) -> None:
         """Write model.json."""
         if self.worker.is_first:
@@ -90,7 +104,15 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _check_same_config(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
-        if name != "resume" and before.get(name) != value:
+        if name not in ("resume", "run_dir") and before.get(name) != value:
             raise InputError(
                 f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
             )
+
+
+def _epoch_of(line: str) -> int | None:
+    """The epoch that a line ends; None for a step, and for a line that was cut short."""
+    try:
+        return json.loads(line).get("epoch")
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,38 @@
+"""The demo, small: every stage, TorchX included, down to the report."""
+
+import json
+
+import pytest
+
+from apps.demo import main
+from torchrec_mm.errors import InputError
+
+SMALL = ["--items", "120", "--impressions", "3000", "--searches", "300", "--seeds", "1"]
+METHODS = {"bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"}
+
+
+def test_the_demo_leads_from_nothing_to_a_report_and_is_not_done_twice(tmp_path, capfd):
+    run_dir = tmp_path / "demo"
+    main(["--run_dir", str(run_dir), *SMALL])
+    report = json.loads((run_dir / "report.json").read_text())
+    assert {row["method"] for row in report["rows"]} == METHODS | {"simtier+make/random"}
+    assert all(0 < row["auc"] < 1 and row["slices"] for row in report["rows"])
+    assert {row["encoder"] for row in report["pretraining"]} == {"off-the-shelf", "scl"}
+    assert report["seconds"] > 0
+    assert "simulated" in (run_dir / "report.html").read_text().lower()
+
+    stages = (run_dir / "stages.json").read_text()
+    capfd.readouterr()
+    main(["--run_dir", str(run_dir), *SMALL])
+    assert (run_dir / "stages.json").read_text() == stages
+    assert "simtier+make/random" in capfd.readouterr().out
+
+    with pytest.raises(InputError, match="holds a demo with other settings"):
+        main(["--run_dir", str(run_dir), *SMALL, "--seed", "1"])
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds something else"):
+        main(["--run_dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,0 +1,63 @@
+"""What the README tells people to type is what the commands take."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+
+
+def starting_with(*words: str) -> list[str]:
+    found = [command for command in COMMANDS if command.split()[: len(words)] == list(words)]
+    assert found
+    return found
+
+
+def accepts(app: str, flags: list[str], capsys) -> None:
+    """The app parses the flags: it prints the config they give and leaves with 0."""
+    with pytest.raises(SystemExit) as left:
+        import_module(app).main([*flags, "--print_config"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    kinds = {command.split()[0] for command in COMMANDS}
+    assert kinds <= {"make", "python", "torchx", "source"}
+
+
+@pytest.mark.parametrize("command", starting_with("python", "-m"))
+def test_a_python_command_parses(command, capsys):
+    _, _, app, *flags = shlex.split(command)
+    accepts(app, flags, capsys)
+
+
+@pytest.mark.parametrize("command", starting_with("torchx", "run"))
+def test_a_torchx_command_is_understood_by_torchx_and_by_the_app(command, capsys):
+    torchx = Path(sys.executable).with_name("torchx")
+    words = shlex.split(command)
+    done = subprocess.run(
+        [torchx, "run", "--dryrun", *words[2:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    app = re.search(r"-m (apps\.\w+)", done.stdout + done.stderr)
+    assert app
+    accepts(app[1], words[words.index("--") + 1 :], capsys)
+
+
+@pytest.mark.parametrize("command", starting_with("make"))
+def test_a_make_command_has_a_target(command):
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
+def test_a_link_leads_somewhere(link):
+    assert (ROOT / link).exists()
