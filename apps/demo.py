@@ -4,27 +4,28 @@ python -m apps.demo
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from tqdm import tqdm
-
-from torchrec_mm.config import parse, run, to_yaml
+from apps.compare import (
+    CompareConfig,
+    call,
+    make_jobs,
+    ranker_flags,
+    ranker_jobs,
+    run_side_by_side,
+    words,
+)
+from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
-
-METHODS = ("bias", "id", "vector", "simscore", "simtier", "make", "simtier+make")
-CONTROL = "simtier+make"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class DemoConfig:
     run_dir: Path = Path("runs/demo")
     """Folder for everything; report.json and report.html end up in it."""
 
-    items: int = 3_000
+    items: int = 2_500
     """Items that the market draws."""
 
-    impressions: int = 150_000
+    impressions: int = 120_000
     """Simulated impressions, training and test."""
 
-    searches: int = 8_000
+    searches: int = 6_000
     """Simulated searches."""
 
     seeds: int = 2
@@ -56,13 +57,8 @@ class DemoConfig:
     seed: int = 0
     """Of the market and of the first run of each method."""
 
-
-@dataclass(frozen=True)
-class Job:
-    """Commands that train and evaluate one run, one after another, and the run's folder."""
-
-    commands: tuple[tuple[str, tuple[str, ...]], ...]
-    run_dir: Path
+    def __post_init__(self) -> None:
+        check_fields(self, lambda x: x >= 1, "at least 1", "seeds", "processes")
 
 
 class Stages:
@@ -94,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     market = root / "market"
     with stages.stage("simulated market") as todo:
         if todo:
-            _call(
+            call(
                 "make_market",
                 *("--run_dir", _cleared(market), "--items", config.items),
                 *("--impressions", config.impressions, "--searches", config.searches),
@@ -112,40 +108,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         if todo:
             for name, folder in vectors.items():
                 encoder = scl if name == "scl" else name
-                _call(
+                call(
                     "embed_items",
                     *("--data", market, "--encoder", encoder, "--run_dir", _cleared(folder)),
                 )
-    seeds = range(config.seed, config.seed + config.seeds)
     rankers = root / "rankers"
+    comparison = CompareConfig(
+        data=market,
+        vectors=(vectors["scl"],),
+        control=vectors["random"],
+        run_dir=rankers,
+        seeds=config.seeds,
+        seed=config.seed,
+        processes=config.processes,
+    )
     with stages.stage("phase two: MAKE") as todo:
         if todo:
-            jobs = [
-                _make_job(rankers, market, vectors[name], name, seed)
-                for name in ("scl", "random")
-                for seed in seeds
-            ]
-            _pool(jobs, config.processes)
+            run_side_by_side(list(make_jobs(comparison)), config.processes)
     with stages.stage("phase two: a ranker on two ranks through TorchX") as todo:
         if todo:
-            job = _ranker_job(rankers, market, vectors["scl"], "simtier+make", "scl", seeds[0])
-            (_, flags), _ = job.commands
-            _torchx("ranking.py:train_ranker", *flags)
+            cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
+            _torchx("ranking.py:train_ranker", *ranker_flags(*cell))
     with stages.stage("phase two: all rankers") as todo:
         if todo:
-            jobs = [_epochs_job(rankers, market, seeds[0])]  # first, as it takes longest
-            jobs += [
-                _ranker_job(rankers, market, vectors["scl"], method, "scl", seed)
-                for method in METHODS
-                for seed in seeds
-            ]
-            jobs += [
-                _ranker_job(rankers, market, vectors["random"], CONTROL, "random", seed)
-                for seed in seeds
-            ]
-            _pool(jobs, config.processes)
+            run_side_by_side(list(ranker_jobs(comparison)), config.processes)
     if not (root / "report.json").is_file():
-        _call(
+        call(
             "report",
             *("--runs", root, "--run_dir", root, "--data", market),
             *("--off_the_shelf_vectors", vectors["off-the-shelf"]),
@@ -170,65 +158,12 @@ def _claim(config: DemoConfig) -> None:
             aside.write_text(text)
 
 
-def _make_job(rankers: Path, market: Path, vectors: Path, name: str, seed: int) -> Job:
-    run_dir = rankers / f"make-training-{name}-{seed}"
-    flags = ("--data", market, "--vectors", vectors, "--run_dir", run_dir, "--seed", seed)
-    options = ("--test_auc", "--resume")
-    return Job((("train_make", _words(flags + options)),), run_dir)
-
-
-def _ranker_job(
-    rankers: Path, market: Path, vectors: Path, method: str, name: str, seed: int
-) -> Job:
-    run_dir = rankers / f"{method}-{name}-{seed}"
-    flags = ("--method", method, "--data", market, "--run_dir", run_dir, "--seed", seed)
-    if method not in ("bias", "id"):
-        flags += ("--vectors", vectors)
-    if "make" in method:
-        flags += ("--make", rankers / f"make-training-{name}-{seed}")
-    train = ("train_ranker", _words((*flags, "--resume")))
-    return Job((train, ("evaluate", _words(("--run_dir", run_dir, "--data", market)))), run_dir)
-
-
-def _epochs_job(rankers: Path, market: Path, seed: int) -> Job:
-    """The ID model for as many epochs as MAKE takes: where it overfits. Not part of the table."""
-    run_dir = rankers / f"id-epochs-{seed}"
-    flags = ("--method", "id", "--data", market, "--run_dir", run_dir, "--seed", seed)
-    options = ("--epochs", 5, "--test_auc", "--resume")
-    return Job((("train_ranker", _words(flags + options)),), run_dir)
-
-
-def _pool(jobs: list[Job], processes: int) -> None:
-    """Run the jobs side by side; the first failure ends it all."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
-        for future in tqdm([pool.submit(_work, job) for job in jobs], disable=None):
-            future.result()
-
-
-def _one_thread() -> None:
-    import_module("torch").set_num_threads(1)
-
-
-def _work(job: Job) -> None:
-    if (job.run_dir / "metrics.json").is_file():
-        return
-    for app, flags in job.commands:
-        _call(app, *flags)
-
-
-def _call(app: str, *flags: object) -> None:
-    """Run a command of ours in this process."""
-    main_of: Callable[[Sequence[str]], None] = import_module(f"apps.{app}").main
-    main_of(list(_words(flags)))
-
-
 def _torchx(component: str, *flags: object) -> None:
     """Launch a command of ours through TorchX on two local ranks, one thread each."""
     command = [
         str(Path(sys.executable).with_name("torchx")),
         *("run", "-s", "local_cwd", f"torchx_components/{component}", "-j", "1x2", "--"),
-        *_words(flags),
+        *words(*flags),
     ]
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": beside_python}
@@ -241,10 +176,6 @@ def _cleared(folder: Path) -> Path:
     """The folder, free for a stage that was cut short to start over."""
     shutil.rmtree(folder, ignore_errors=True)
     return folder
-
-
-def _words(flags: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(flag) for flag in flags)
 
 
 def _print_table(report: Path) -> None:

@@ -48,9 +48,10 @@ def test_a_torchx_command_is_understood_by_torchx_and_by_the_app(command, capsys
         [torchx, "run", "--dryrun", *words[2:]], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    app = re.search(r"-m (apps\.\w+)", done.stdout + done.stderr)
-    assert app
-    accepts(app[1], words[words.index("--") + 1 :], capsys)
+    (component,) = (word for word in words if word.startswith("torchx_components/"))
+    app = f"apps.{component.partition(':')[2]}"
+    assert app in done.stdout
+    accepts(app, words[words.index("--") + 1 :], capsys)
 
 
 @pytest.mark.parametrize("command", starting_with("make"))

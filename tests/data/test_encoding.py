@@ -51,12 +51,12 @@ def test_every_table_row_is_that_of_the_vocabulary():
     encoded = encode_requests(TRAIN, ITEMS, WHERE, VOCABULARIES)
     item_ids = VOCABULARIES.item["item_id"].known_ids
     for item_id, row in zip(encoded.item_ids, encoded.item_rows["item_id"], strict=True):
-        assert row == (item_ids.tolist().index(item_id) + 1 if item_id in item_ids else 0)
+        assert row == (item_ids.tolist().index(item_id) + 2 if item_id in item_ids else 0)
     # shop 3 belongs to item 30 alone, which training never showed; item 77 has no shop.
-    assert encoded.item_rows["shop"].tolist() == [1, 1, 2, 0, 2, 0]
-    assert encoded.request_rows["user_id"].tolist() == [1, 2]
-    assert encoded.request_rows["city"].tolist() == [1, 2]
-    assert encoded.behaviour_rows["stars"].tolist() == [2, 1]
+    assert encoded.item_rows["shop"].tolist() == [2, 2, 3, 0, 3, 0]
+    assert encoded.request_rows["user_id"].tolist() == [2, 3]
+    assert encoded.request_rows["city"].tolist() == [2, 3]
+    assert encoded.behaviour_rows["stars"].tolist() == [3, 2]
 
 
 def test_values_that_training_never_showed_are_out_of_vocabulary():

@@ -1,4 +1,4 @@
-"""Vocabularies: who has a row of its own, and who shares row 0."""
+"""Vocabularies: who has a row of its own, and who shares which."""
 
 from pathlib import Path
 
@@ -19,22 +19,22 @@ TRAIN = requests_of(
 )
 
 
-def test_unknown_ids_share_row_zero_and_known_ones_have_their_own():
+def test_unseen_ids_share_row_zero_and_known_ones_have_their_own():
     vocabulary = Vocabulary.of(np.array([30, -10, 30, 20]))
-    assert vocabulary.num_rows == 4
-    assert vocabulary.rows(np.array([[-10, 20], [30, 31]])).tolist() == [[1, 2], [3, 0]]
+    assert vocabulary.num_rows == 5
+    assert vocabulary.rows(np.array([[-10, 20], [30, 31]])).tolist() == [[2, 3], [4, 0]]
 
 
-def test_rare_ids_share_row_zero():
+def test_rare_ids_share_row_one_and_not_that_of_unseen_ids():
     vocabulary = Vocabulary.of(np.array([1, 2, 2, 3, 3, 3]), min_count=2)
-    assert vocabulary.rows(np.array([1, 2, 3, 4])).tolist() == [0, 1, 2, 0]
-    assert vocabulary.num_rows == 3
+    assert vocabulary.rows(np.array([1, 2, 3, 4])).tolist() == [1, 2, 3, 0]
+    assert vocabulary.num_rows == 4
 
 
 def test_a_vocabulary_may_know_nothing():
     vocabulary = Vocabulary.of(np.array([1, 2]), min_count=2)
-    assert vocabulary.num_rows == 1
-    assert vocabulary.rows(np.array([1, 2])).tolist() == [0, 0]
+    assert vocabulary.num_rows == 2
+    assert vocabulary.rows(np.array([1, 2, 3])).tolist() == [1, 1, 0]
 
 
 def test_every_feature_has_the_values_that_training_shows():
@@ -58,7 +58,7 @@ def test_an_item_is_counted_as_candidate_and_as_behaviour():
     assert vocabularies.item["item_id"].known_ids.tolist() == [1]
     three_times = build_vocabularies(TRAIN, ITEMS, min_count=3)
     assert three_times.item["item_id"].known_ids.tolist() == [1]
-    assert build_vocabularies(TRAIN, ITEMS, 4).item["item_id"].num_rows == 1
+    assert build_vocabularies(TRAIN, ITEMS, 4).item["item_id"].num_rows == 2
 
 
 @pytest.mark.parametrize("name", ["shop", "item_id"])
@@ -78,6 +78,7 @@ def test_vocabularies_come_back_from_disk_as_they_were_and_in_their_order(tmp_pa
         assert sorted(ours) == sorted(theirs)
         for name in ours:
             assert ours[name].known_ids.tolist() == theirs[name].known_ids.tolist()
+            assert ours[name].rare_ids.tolist() == theirs[name].rare_ids.tolist()
     assert list(before.behaviour) == list(after.behaviour)
 
 

@@ -41,8 +41,8 @@ def dot(a: list[float], b: list[float]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def silu(x: float) -> float:
-    return x / (1 + math.exp(-x))
+def relu(x: float) -> float:
+    return max(x, 0.0)
 
 
 def weight_of_the_difference(module: TargetAttention) -> list[list[float]]:
@@ -80,7 +80,7 @@ def oracle(module, target, behaviours, mask, side=None, side_mask=None) -> list[
             *(x * y for x, y in zip(h, target, strict=True)),
         ]
         hidden = [
-            silu(dot(row, pair) + b + s * known[i])
+            relu(dot(row, pair) + b + s * known[i])
             for row, b, s in zip(first, bias, side_weight, strict=True)
         ]
         scores.append(dot(last, hidden))
