@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from torchrec_mm.config import parse, run, to_yaml
+from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.errors import InputError
 
 
@@ -289,3 +289,14 @@ def test_nothing_heavy_is_loaded_before_a_command_knows_its_flags():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
     )
+
+
+@pytest.mark.parametrize("value", [0, (2, 0), ()])
+def test_a_field_that_breaks_a_rule_is_named_with_rule_and_value(value):
+    @dataclass(frozen=True)
+    class Layers:
+        hidden: object
+
+    check_fields(Layers((1, 2)), lambda x: x >= 1, "at least 1", "hidden")
+    with pytest.raises(InputError, match="hidden must be at least 1, got "):
+        check_fields(Layers(value), lambda x: x >= 1, "at least 1", "hidden")

@@ -32,7 +32,7 @@ def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
     assert model == {
         "kind": "make",
         "vectors": ItemVectors.open(market.vectors).fingerprint,
-        "spec": {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4]},
+        "spec": {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4], "dropout": 0.0},
     }
     epochs = lines_of(run_dir, "epoch")
     assert [line["epoch"] for line in epochs] == [1, 2]

@@ -107,3 +107,11 @@ def test_padding_is_invisible_to_make(batch):
         vectors=torch.where(batch.vector_mask[:, None], batch.vectors, 1e6),
     )
     torch.testing.assert_close(ranker(changed)[0], ranker(batch)[0])
+
+
+def test_make_drops_out_in_training_alone(batch):
+    torch.manual_seed(0)
+    ranker = MakeRanker(replace(MAKE, dropout=0.5))
+    assert not torch.equal(ranker(batch)[0], ranker(batch)[0])
+    ranker.eval()
+    assert torch.equal(ranker(batch)[0], ranker(batch)[0])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
 from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.strides import widen
 from torchrec_mm.ranking.network import METHODS, RankerSpec, spec_from_json
 from torchrec_mm.ranking.ranker import Ranker, table_name
@@ -258,3 +259,17 @@ def test_a_make_of_another_depth_is_refused(encoded):
     spec: RankerSpec = replace(spec_of("make", encoded.vocabularies), hidden=(7,))
     with pytest.raises(ValueError, match="companion_hidden must be as many as hidden, 1, got 2"):
         Ranker(spec)
+
+
+def test_a_joined_make_never_drops_out(encoded, batch):
+    spec = replace(spec_of("make", encoded.vocabularies), make=replace(MAKE, dropout=0.5))
+    model = ranker_of(spec).train()
+    assert torch.equal(logits_of(model, batch), logits_of(model, batch))
+
+
+@pytest.mark.parametrize("spoil", [{"tables": {}}, {"surprise": 1}])
+def test_a_description_of_another_version_is_refused_in_one_line(spoil, encoded):
+    described = json.loads(json.dumps(asdict(spec_of("id", encoded.vocabularies))))
+    assert spec_from_json(described) == spec_of("id", encoded.vocabularies)
+    with pytest.raises(InputError, match="model.json must describe a ranker of this version"):
+        spec_from_json(described | spoil)

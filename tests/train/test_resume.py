@@ -55,12 +55,13 @@ def test_a_resumed_ranker_is_the_one_that_was_never_killed(
 
 
 def test_a_resumed_make_is_the_one_that_was_never_killed(market, tmp_path, monkeypatch):
-    whole = train_make(market, tmp_path / "whole")
+    dropout = ("--dropout", "0.3")
+    whole = train_make(market, tmp_path / "whole", *dropout)
     with monkeypatch.context() as patch:
         dies_before(patch, 1)
         with pytest.raises(Killed):
-            train_make(market, tmp_path / "half")
-    half = train_make(market, tmp_path / "half", "--resume", "true")
+            train_make(market, tmp_path / "half", *dropout)
+    half = train_make(market, tmp_path / "half", *dropout, "--resume", "true")
     assert lines_of(half, "step") == lines_of(whole, "step")
     assert epochs_of(half) == epochs_of(whole)
 

@@ -85,3 +85,12 @@ def test_a_run_is_read_by_the_kind_it_calls_itself(worker, tmp_path):
     config, model = read_run(tmp_path, "make")
     assert config["hidden"] == [4, 3]
     assert model == {"kind": "make", "vectors": "abc"}
+
+
+@pytest.mark.parametrize(("epoch", "kept"), [(0, 0), (1, 2), (2, 4)])
+def test_what_an_interrupted_epoch_logged_is_forgotten(worker, tmp_path, epoch, kept):
+    lines = ['{"step": 1}\n', '{"epoch": 1}\n', '{"step": 2}\n', '{"epoch": 2}\n', '{"ste']
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    run = RunFolder(tmp_path, worker)
+    run.forget_epochs_after(epoch)
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:kept])
