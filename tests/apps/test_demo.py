@@ -7,7 +7,7 @@ import pytest
 from apps.demo import main
 from torchrec_mm.errors import InputError
 
-SMALL = ["--items", "120", "--impressions", "3000", "--searches", "300", "--seeds", "1"]
+SMALL = ["--items", "120", "--impressions", "3000", "--searches", "700", "--seeds", "1"]
 METHODS = {"bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"}
 
 
