@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torchrec_mm.config import parse, run, to_yaml
+from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
 from torchrec_mm.data.item_content import MODALITIES, read_item_content
 from torchrec_mm.data.searches import read_searches
-from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, process_group
 
 
@@ -62,23 +61,15 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        _check("image_size", self.image_size, self.image_size >= 32, "at least 32")
-        _check("max_image_pixels", self.max_image_pixels, self.max_image_pixels > 0, "above 0")
-        _check("epochs", self.epochs, self.epochs >= 0, "at least 0")
-        _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2")
-        _check("bank_slots", self.bank_slots, self.bank_slots >= 0, "at least 0")
-        _check("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        _check("margin", self.margin, 0 <= self.margin <= 2, "in [0, 2]")
-        _check("holdout", self.holdout, 0 < self.holdout < 1, "in (0, 1)")
-        _check("seed", self.seed, self.seed >= 0, "at least 0")
-        for name in (
-            "learning_rate",
-            "backbone_learning_rate",
-            "weight_decay",
-            "triplet_weight",
-        ):
-            value = getattr(self, name)
-            _check(name, value, 0 <= value < float("inf"), "finite and at least 0")
+        check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
+        check_fields(self, lambda x: x > 0, "above 0", "max_image_pixels")
+        check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
+        check_fields(self, lambda x: x >= 0, "at least 0", "epochs", "bank_slots", "seed")
+        check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "momentum")
+        check_fields(self, lambda x: 0 <= x <= 2, "in [0, 2]", "margin")
+        check_fields(self, lambda x: 0 < x < 1, "in (0, 1)", "holdout")
+        steps = ("learning_rate", "backbone_learning_rate", "weight_decay", "triplet_weight")
+        check_fields(self, lambda x: 0 <= x < float("inf"), "finite and at least 0", *steps)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -147,11 +138,6 @@ def _pretrain(config: PretrainConfig, worker: Worker) -> dict:
 
 def _figure(report: dict) -> str:
     return f"{report['recall@10']:.3f}" if "recall@10" in report else "unknown"
-
-
-def _check(name: str, value: float, holds: bool, rule: str) -> None:
-    if not holds:
-        raise InputError(f"{name} must be {rule}, got {value}")
 
 
 if __name__ == "__main__":
