@@ -63,7 +63,9 @@ def _load(name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
 def _built(module: str, source: bytes, flags: tuple[str, ...]) -> str:
     """Path of the library, which PyTorch builds only if it is not there."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # talks of CUDA
-        root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    import torch.utils.cpp_extension as cpp_extension
+
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     folder = Path(root, module)
     folder.mkdir(parents=True, exist_ok=True)
     with _ninja_on_path():
