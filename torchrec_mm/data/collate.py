@@ -49,7 +49,7 @@ class Collator:
         if self.search is not None:
             found = self.search(share.candidates, share.behaviours)
             wanted.append(found.kept_items.ravel())
-        items, slots = distinct(np.concatenate(wanted))
+        items, slots = _distinct(np.concatenate(wanted))
         candidate_slots = slots[:num_impressions]
         recent_slots = slots[num_impressions : num_impressions + len(recent.values)]
         candidate_index, candidate_mask = pad(candidate_slots, share.candidates.lengths)
@@ -122,10 +122,10 @@ class _ItemTables:
             return cls({}, *nothing)
         rows, item_index, attribute_index = {}, [], []
         for name, table in zip(collator.items.features, collator.items.rows, strict=True):
-            rows[name], index = distinct(table[items])
+            rows[name], index = _distinct(table[items])
             item_index.append(index)
         for name, values in share.behaviour_rows.items():
-            rows[name], index = distinct(values[recent_positions])
+            rows[name], index = _distinct(values[recent_positions])
             attribute_index.append(pad(index, recent.lengths)[0])
         shape = (len(attribute_index), len(share), longest)
         return cls(rows, np.stack(item_index), np.array(attribute_index).reshape(shape))
@@ -160,6 +160,12 @@ def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
         lengths=torch.from_numpy(lengths.reshape(-1)),
         stride=stride,
     )
+
+
+def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) int32 to its distinct values and the (T,) int32 index of each."""
+    values, index = distinct(torch.from_numpy(ids))
+    return values.numpy(), index.numpy()
 
 
 def _int64(values: np.ndarray) -> torch.Tensor:
