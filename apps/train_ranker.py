@@ -7,9 +7,9 @@ torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data ma
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,7 +24,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
+from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.network import RankerSpec, TableSizes
@@ -71,6 +72,15 @@ class TrainRankerConfig:
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
 
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
+
+    plan: Path | None = None
+    """The plan.json of another run, whose sharding and kernels to keep."""
+
+    communication: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of embeddings and their gradients between ranks; less than fp32 needs NCCL."""
+
     embedding_dim: int = 16
     """Width of every table, the bias column included; a multiple of 4."""
 
@@ -110,6 +120,7 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        read_tables(self.tables)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -175,7 +186,8 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
         config.table_learning_rate,
         config.table_scale,
     )
-    distributed = distribute(model, worker, settings, config.seed)
+    options = TableOptions(read_tables(config.tables), config.communication, config.plan)
+    distributed = distribute(model, worker, settings, config.seed, options)
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model(
         {
@@ -186,6 +198,7 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
         }
     )
     save_files(run_folder, train, vocabularies)
+    distributed.save_plan(run_folder.path)
     done = restore(run_folder.checkpoint, distributed) if config.resume else 0
     fit(distributed, train_loader, run_folder, range(done, config.epochs), test_loader)
 

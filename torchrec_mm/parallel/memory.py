@@ -8,7 +8,6 @@ FBGEMM keeps on the host when rows are cached. The planner gets these counts ins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
 from torchrec.distributed.planner.types import ParameterConstraints, ShardingOption, Storage
 from torchrec.distributed.planner.types import ShardEstimator as TorchRecEstimator
 
@@ -20,7 +19,7 @@ CACHE_LOAD_FACTOR = 0.2
 ID_BYTES = 8
 BATCHES_IN_FLIGHT = 2
 DENSE_BYTES = 16  # a weight, its gradient and two moments of Adam, all fp32
-BATCH_IDS = 8192
+BATCH_IDS = 65536
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,15 @@ class ShardMemory:
     cache: int
     buffers: int
     on_host: bool
+
+    def __add__(self, other: "ShardMemory") -> "ShardMemory":
+        return ShardMemory(
+            self.weights + other.weights,
+            self.optimizer + other.optimizer,
+            self.cache + other.cache,
+            self.buffers + other.buffers,
+            self.on_host,  # shards of one table have one kernel
+        )
 
     @property
     def device_bytes(self) -> int:
@@ -95,11 +103,6 @@ def replicated_bytes(
     """
     own_batch = sum(batch_ids * (ID_BYTES * BATCHES_IN_FLIGHT + width * 4 * 2) for width in widths)
     return dense_parameters * DENSE_BYTES, own_batch
-
-
-def dense_parameters(model: nn.Module, table_parameters: int) -> int:
-    """Weights of a model that lie in none of its tables."""
-    return sum(parameter.numel() for parameter in model.parameters()) - table_parameters
 
 
 class ExactStorage(TorchRecEstimator):

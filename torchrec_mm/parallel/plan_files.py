@@ -17,7 +17,7 @@ from torchrec.distributed.types import ShardingPlan
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.parallel.memory import BATCH_IDS, ShardMemory, shard_memory
-from torchrec_mm.parallel.planning import collections_of
+from torchrec_mm.parallel.planning import table_configs
 from torchrec_mm.parallel.tables import TableSettings
 
 FORMAT = 1
@@ -68,7 +68,6 @@ def planned_tables(
         model: before it is sharded. plan: made for it. tables: settings of each of its tables.
     """
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
-    configs = [c for module in collections_of(model) for c in module.embedding_bag_configs()]
     return [
         PlannedTable(
             config.name,
@@ -82,7 +81,7 @@ def planned_tables(
                 for shard in of_table[config.name].sharding_spec.shards
             ),
         )
-        for config in configs
+        for config in table_configs(model)
     ]
 
 

@@ -13,7 +13,7 @@ from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
 from torchrec.distributed.types import CacheParams, ShardingPlan
-from torchrec.modules.embedding_configs import DataType
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.errors import InputError
@@ -21,11 +21,11 @@ from torchrec_mm.parallel.memory import (
     BATCH_IDS,
     CACHE_LOAD_FACTOR,
     ExactStorage,
-    dense_parameters,
     replicated_bytes,
+    shard_memory,
 )
 from torchrec_mm.parallel.tables import KERNELS, SHARDINGS, TableSettings, check_device
-from torchrec_mm.parallel.topology import Machines
+from torchrec_mm.parallel.topology import GIB, Machines
 
 OPTIMIZERS = {
     "rowwise_adagrad": torchrec.optim.RowWiseAdagrad,
@@ -34,6 +34,10 @@ OPTIMIZERS = {
     "sgd": torchrec.optim.SGD,
 }
 PLANNERS_CHOICE = ["table_wise", "row_wise"]
+
+
+class DoesNotFit(InputError):
+    """No plan keeps every rank within its memory."""
 
 
 class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
@@ -54,6 +58,32 @@ def collections_of(model: nn.Module) -> list[EmbeddingBagCollection]:
     return [module for module in model.modules() if isinstance(module, EmbeddingBagCollection)]
 
 
+def table_configs(model: nn.Module) -> list[EmbeddingBagConfig]:
+    """Of every table, in the model's order."""
+    return [c for module in collections_of(model) for c in module.embedding_bag_configs()]
+
+
+def dense_parameters(model: nn.Module) -> int:
+    """How many weights of a model lie in none of its tables."""
+    in_tables = sum(c.num_embeddings * c.embedding_dim for c in table_configs(model))
+    return sum(parameter.numel() for parameter in model.parameters()) - in_tables
+
+
+def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
+    """Weights, optimizer state and caches in the memory that ranks compute in, all ranks' together.
+
+    Args:
+        model: its tables on the meta device. tables: settings of each of them.
+    """
+    total = 0
+    for config in table_configs(model):
+        settings, rows = tables[config.name], config.num_embeddings
+        kernel = settings.kernel or "fused"
+        memory = shard_memory(rows, config.embedding_dim, rows, settings, kernel, global_ids=0)
+        total += memory.device_bytes
+    return total
+
+
 def prepare_tables(
     model: nn.Module, tables: Mapping[str, TableSettings], learning_rate: float
 ) -> None:
@@ -71,9 +101,7 @@ def prepare_tables(
                 config.data_type = DataType.FP16
                 bag.weight = nn.Parameter(torch.empty_like(bag.weight, dtype=torch.float16))
             rate = learning_rate if settings.learning_rate is None else settings.learning_rate
-            _apply_optimizer_in_backward(
-                OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate}
-            )
+            _apply_optimizer_in_backward(OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate})
 
 
 def constraints_of(
@@ -113,10 +141,8 @@ def make_plan(
         InputError: no plan fits the memory, or a setting that the device does not have.
     """
     check_device(tables, machines.device)
-    configs = [c for module in collections_of(model) for c in module.embedding_bag_configs()]
-    widths = {config.name: config.embedding_dim for config in configs}
-    in_tables = sum(config.num_embeddings * config.embedding_dim for config in configs)
-    dense = dense_parameters(model, in_tables) + more_dense
+    widths = {config.name: config.embedding_dim for config in table_configs(model)}
+    dense = dense_parameters(model) + more_dense
     topology = machines.topology(sum(replicated_bytes(dense, list(widths.values()), batch_ids)))
     constraints = constraints_of(tables, widths, machines)
     planner = EmbeddingShardingPlanner(
@@ -138,13 +164,8 @@ def make_plan(
     try:
         return planner.plan(model, [RowWiseEverywhereSharder()])
     except PlannerError as error:
-        raise InputError(does_not_fit(tables, machines)) from error
-
-
-def does_not_fit(tables: Mapping[str, TableSettings], machines: Machines) -> str:
-    """One line; apps.plan knows what would."""
-    return (
-        f"tables must fit in {machines.rank_bytes / 2**30:.1f} GiB on each of "
-        f"{machines.world_size} ranks, got {len(tables)} tables that do not: "
-        "python -m apps.plan says what would"
-    )
+        raise DoesNotFit(
+            f"tables must fit in {machines.rank_bytes / GIB:.1f} GiB on each of "
+            f"{machines.world_size} ranks, got {table_bytes(model, tables) / GIB:.1f} GiB with "
+            "their optimizers: python -m apps.plan says what would fit"
+        ) from error

@@ -23,9 +23,9 @@ from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
     RowWiseEverywhereSharder,
-    collections_of,
     make_plan,
     prepare_tables,
+    table_configs,
 )
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
@@ -158,11 +158,7 @@ def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, Tab
     Raises:
         InputError: a table that the model does not have, or a plan that says otherwise.
     """
-    features_of = {
-        config.name: config.feature_names
-        for collection in collections_of(model)
-        for config in collection.embedding_bag_configs()
-    }
+    features_of = {config.name: config.feature_names for config in table_configs(model)}
     of_table = for_every_table(options.tables, features_of)
     return constrained(of_table, read_plan(options.plan)) if options.plan else of_table
 

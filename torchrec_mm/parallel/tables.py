@@ -12,7 +12,6 @@ KERNELS = ("fused", "fused_uvm", "fused_uvm_caching")
 DTYPES = ("fp32", "fp16")
 OPTIMIZERS = ("rowwise_adagrad", "adagrad", "adam", "sgd")
 CPU = {
-    "sharding": ("table_wise", "row_wise", "column_wise"),
     "kernel": ("fused",),
     "optimizer": ("rowwise_adagrad", "adagrad", "sgd"),  # FBGEMM has no Adam for the CPU
 }
