@@ -1,4 +1,4 @@
-"""Does it fit? Memory of every rank under the best plan, and the smallest changes that would fit."""
+"""Does it fit? Memory of every rank under the best plan, and the smallest changes that help."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping

@@ -7,18 +7,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
-from torchrec.distributed.fbgemm_qcomm_codec import (
-    CommType,
-    QCommsConfig,
-    get_qcomm_codecs_registry,
-)
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
-from torchrec.distributed.types import QuantizedCommCodecs, ShardingEnv, ShardingPlan
+from torchrec.distributed.types import ShardingEnv, ShardingPlan
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
@@ -30,8 +26,6 @@ from torchrec_mm.parallel.planning import (
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
 from torchrec_mm.parallel.topology import machines_here
-
-COMMUNICATIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -92,6 +86,13 @@ class DistributedModel:
     def create_optimizer_state(self) -> None:
         """Make room for Adam's state, for a checkpoint to fill; call it before that is loaded."""
         self.dense_optimizer.init_state()
+
+    def set_step(self, step: int) -> None:
+        """Tell the tables' Adam how many steps were done; call it when a checkpoint is loaded.
+
+        Its bias correction counts them, and FBGEMM keeps that count out of its state.
+        """
+        self.optimizer.set_optimizer_step(step)
 
     def save_plan(self, folder: Path) -> None:
         """Write plan.json into a run folder."""
@@ -161,28 +162,6 @@ def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, Tab
     features_of = {config.name: config.feature_names for config in table_configs(model)}
     of_table = for_every_table(options.tables, features_of)
     return constrained(of_table, read_plan(options.plan)) if options.plan else of_table
-
-
-def communication_codecs(precision: str) -> dict[str, QuantizedCommCodecs] | None:
-    """TorchRec's codecs for a word of COMMUNICATIONS; None for fp32.
-
-    Raises:
-        InputError: another word, or a group without NCCL.
-    """
-    if precision not in COMMUNICATIONS:
-        rule = f"communication must be one of {', '.join(COMMUNICATIONS)}"
-        raise InputError(f"{rule}, got {precision}")
-    if precision == "fp32":
-        return None
-    if dist.get_backend() != "nccl":
-        raise InputError(f"communication must be fp32 on {dist.get_backend()}, got {precision}")
-    return get_qcomm_codecs_registry(
-        QCommsConfig(
-            forward_precision=CommType(precision),
-            backward_precision=CommType.BF16,  # gradients underflow in fp16
-        ),
-        device=torch.device("cuda"),
-    )
 
 
 def _collective_plan(

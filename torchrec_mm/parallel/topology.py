@@ -73,8 +73,9 @@ class Machines:
         return int(self.rank_bytes * RESERVE)
 
     def topology(self, dense_bytes: int) -> Topology:
-        """For TorchRec's planner: capacities without the reserve and the dense part (0 would mean "unknown").
+        """For TorchRec's planner: capacities without the reserve and the dense part.
 
+        At least 1 byte, as TorchRec takes 0 for unknown.
         TorchRec's own percentage is taken of GPU memory only, and would leave a CPU rank nothing.
         """
         free = max(1, self.rank_bytes - self.reserved_bytes - dense_bytes)
