@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from apps.train_ranker import TrainRankerConfig
+from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.capacity import RankMemory, Workload, cures, memory_of_ranks
 from torchrec_mm.parallel.memory import BATCH_IDS
 from torchrec_mm.parallel.plan_files import PlannedTable, plan_to_json
@@ -25,8 +26,8 @@ from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import TableOptions, settings_of_tables
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_here
-from torchrec_mm.ranking.network import TableSizes, spec_from_json
 from torchrec_mm.ranking.ranker import Ranker, build_tables
+from torchrec_mm.ranking.spec import spec_from_json
 
 HOST_GIB_A_GPU = 128.0
 
@@ -151,21 +152,20 @@ def workload_of(config: PlanConfig) -> Workload:
 
 
 def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
-    """Makes the model of a run folder, or the tables of a data folder's vocabularies."""
+    """Makes the ranker of a run folder, or the one that the config's encoded data call for."""
+    if trained.method == "bias":
+        raise InputError("train must be the config of a method with tables, got bias")
     if (folder / "model.json").is_file():
         model = json.loads((folder / "model.json").read_text())
-        if model.get("kind") != "ranker" or not model.get("spec"):
-            raise InputError(f"train must be the config of a ranker with tables, got {folder}")
         return partial(Ranker, spec_from_json(model["spec"]))
-    vocabularies = trained.data / "vocabularies.safetensors"
-    if not vocabularies.is_file():
+    if trained.encoded is None:
         raise InputError(
             f"train must lie in a run folder or name encoded data: no {folder / 'model.json'} "
-            f"and no {vocabularies}"
+            "and no encoded"
         )
-    sizes = TableSizes.of(Vocabularies.load(vocabularies))
-    rows = {**sizes.request, **sizes.item, **sizes.behaviour}
-    return partial(build_tables, rows, trained.embedding_dim)
+    vectors = ItemVectors.open(trained.vectors) if trained.vectors else None
+    spec = ranker_spec(trained, EncodedRequests(trained.encoded, "train"), vectors)
+    return partial(Ranker, spec)
 
 
 def as_json(
