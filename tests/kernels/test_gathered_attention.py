@@ -94,7 +94,7 @@ def gradients(attention, given: Case) -> dict[str, Tensor]:
 
 CASES = [
     pytest.param(width, cosine, shared, id=f"{width}-{cosine=}-{shared=}")
-    for width in (5, 16, 32, 48, 64, 128)
+    for width in (5, 16, 32, 48, 64, 128, 150)
     for cosine, shared in ((True, False), (False, True))
 ] + [pytest.param(16, True, True, id="cosine-and-shared"), pytest.param(5, False, False, id="bare")]
 
