@@ -43,8 +43,10 @@ struct Catalogue {
   __attribute__((always_inline)) void prefetch(int64_t index) const {
     auto* bytes = reinterpret_cast<const char*>(row(index));
     auto* end = bytes + width * sizeof(Element);
-    for (; bytes < end; bytes += 64) __builtin_prefetch(bytes);
-    __builtin_prefetch(end - 1);  // a row need not begin where a cache line does
+    constexpr int kSecondLevel = 2;  // the first is too small for what is ahead
+    for (; bytes < end; bytes += 64) __builtin_prefetch(bytes, 0, kSecondLevel);
+    if (reinterpret_cast<std::uintptr_t>(end) % 64)  // a row need not begin where a cache line does
+      __builtin_prefetch(end - 1, 0, kSecondLevel);
   }
 };
 

@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t kAhead = 512;  // behaviours whose vectors are on their way from memory
+constexpr int64_t kAhead = 64;  // behaviours whose vectors are on their way from memory
 
 struct Requests {
   int64_t count;
