@@ -16,8 +16,8 @@ from torchrec_mm.data.requests import read_requests
 from torchrec_mm.data.vocabulary import Vocabularies, build_vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.make import MakeSpec
-from torchrec_mm.ranking.network import RankerSpec, TableSizes
 from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 
 MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 
