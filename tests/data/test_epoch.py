@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from torchrec_mm.data.epoch import WINDOW_GROUPS, BatchLimits, EpochOrder, share_bounds
 
 
-def order_of(group_sizes, limits=BatchLimits(4), seed=None, behaviours=None) -> EpochOrder:
+FOUR = BatchLimits(4)
+
+
+def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder:
     sizes = np.array(group_sizes)
     lengths = np.ones((sizes.sum(), 2), dtype=np.int32)
     if behaviours is not None:
