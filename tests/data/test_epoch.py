@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from torchrec_mm.data.epoch import WINDOW_GROUPS, BatchLimits, EpochOrder, share_bounds
 
-
 FOUR = BatchLimits(4)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec_mm.data.encoding import EncodedRequests, encode_requests
 
 from tests.small_market import VECTOR_WIDTH, SmallMarket
 from torchrec_mm.data.batches import RequestBatch
-from torchrec_mm.data.encoding import EncodedRequests, encode_requests
 from torchrec_mm.data.items import read_items
 from torchrec_mm.data.loader import make_batch
 from torchrec_mm.data.requests import read_requests

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from torchrec_mm.benchmarks.ranker_baseline_network import BaselineNetwork
-from torchrec_mm.benchmarks.ranker_baseline_rows import USER, rows_loader
+from torchrec_mm.benchmarks.ranker_baseline_rows import rows_loader
 from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask, steady_rate
+from torchrec_mm.data.taobao_mm_files import USER
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.parallel.process_group import Worker, process_group

@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchrec_mm.benchmarks.ranker_baseline_rows import (
-    CATEGORY,
-    ITEM,
     ITEM_COLUMNS,
     PAST,
-    PAST_ITEMS,
     USER_COLUMNS,
-    VECTOR_KEYS,
-    VECTORS,
+    VECTOR_KEYS_FILE,
+    VECTORS_FILE,
 )
+from torchrec_mm.data.taobao_mm_files import CATEGORY, ITEM, PAST_ITEMS
 
 KEPT = 50
 NUM_TIERS = 22
@@ -68,8 +66,8 @@ class BaselineNetwork(nn.Module):
         self.ids = {
             name: SortedIds(folder / f"{name}.npy") for name in (*USER_COLUMNS, *ITEM_COLUMNS)
         }
-        self.vector_ids = SortedIds(folder / f"{VECTOR_KEYS}.npy")
-        vectors = torch.from_numpy(np.load(folder / f"{VECTORS}.npy", allow_pickle=False))
+        self.vector_ids = SortedIds(folder / VECTOR_KEYS_FILE)
+        vectors = torch.from_numpy(np.load(folder / VECTORS_FILE, allow_pickle=False))
         self.vectors = F.pad(vectors, (0, 0, 1, 0))  # row 0: no vector
         self.tables = nn.ModuleDict(
             {

@@ -20,45 +20,65 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-USER = "129_1"
-USER_COLUMNS = (USER, "130_1", "130_2", "130_3", "130_4", "130_5")
-ITEM, CATEGORY = "205", "206"
-ITEM_COLUMNS = (ITEM, CATEGORY, "213", "214")
-PAST_ITEMS, PAST_CATEGORIES = "150_2_180", "151_2_180"
+from torchrec_mm.data.taobao_mm_files import (
+    CATEGORY,
+    ITEM,
+    ITEM_ATTRIBUTES,
+    LABEL,
+    PAST_CATEGORIES,
+    PAST_ITEMS,
+    PROFILE,
+    USER,
+    VECTOR,
+    VECTORS,
+    table_files,
+)
+from torchrec_mm.files import new_folder
+
+VECTOR_KEYS_FILE, VECTORS_FILE = "vector_keys.npy", "vectors.npy"
+USER_COLUMNS = (USER, *PROFILE)
+ITEM_COLUMNS = (ITEM, *ITEM_ATTRIBUTES)
 PAST = {ITEM: PAST_ITEMS, CATEGORY: PAST_CATEGORIES}
-LABEL = "label_0"
-VECTOR_KEYS, VECTORS = "vector_keys", "vectors"
 ROW_GROUP = 10_000
 PADDED_LENGTH = 1000
 
 
 def join_tables(tables: Path, folder: Path) -> None:
-    """Write ``train.parquet``, ``test.parquet`` and the sorted ids into ``folder``.
+    """Write ``train.parquet``, ``test.parquet`` and the sorted ids into a new folder.
 
     Args:
-        tables: folder of the published tables. folder: exists already.
+        tables: folder of the published tables, which fit in memory. folder: to create.
     """
-    items = pq.read_table(tables / "item_features.parquet")
-    for split in ("train", "test"):
-        users = pq.read_table(tables / f"{split}_user_features.parquet")
-        samples = pq.read_table(tables / f"{split}_samples.parquet")
-        _join(samples, users, items, folder / f"{split}.parquet")
-        if split == "train":
-            for column in (*USER_COLUMNS, *ITEM_COLUMNS):
-                known = (users if column in USER_COLUMNS else items)[column]
-                parts = [known, pc.list_flatten(users[PAST[column]])] if column in PAST else [known]
-                keys = np.unique(np.concatenate([part.to_numpy() for part in parts]))
-                np.save(folder / f"{column}.npy", keys)
-    vectors = pq.read_table(tables / "scl_embedding_int8_p90.parquet").combine_chunks()
-    keys = vectors[ITEM].to_numpy()
-    values = pc.list_flatten(vectors["205_c"]).to_numpy().reshape(len(keys), -1)
-    order = np.argsort(keys)
-    np.save(folder / f"{VECTOR_KEYS}.npy", keys[order])
-    np.save(folder / f"{VECTORS}.npy", values[order])
+    items = read_table(tables, "item_features")
+    with new_folder(folder) as aside:
+        for split in ("train", "test"):
+            users = read_table(tables, f"{split}_user_features")
+            _join(read_table(tables, f"{split}_samples"), users, items, aside / f"{split}.parquet")
+            if split == "train":
+                _save_ids(users, items, aside)
+        vectors = read_table(tables, VECTORS)
+        keys = vectors[ITEM].to_numpy()
+        values = pc.list_flatten(vectors[VECTOR]).to_numpy().reshape(len(keys), -1)
+        order = np.argsort(keys)
+        np.save(aside / VECTOR_KEYS_FILE, keys[order])
+        np.save(aside / VECTORS_FILE, values[order])
+
+
+def read_table(tables: Path, name: str) -> pa.Table:
+    """All files of a published table."""
+    return pa.concat_tables(map(pq.read_table, table_files(tables, name))).combine_chunks()
+
+
+def _save_ids(users: pa.Table, items: pa.Table, folder: Path) -> None:
+    for column in (*USER_COLUMNS, *ITEM_COLUMNS):
+        parts = [(users if column in USER_COLUMNS else items)[column]]
+        if column in PAST:
+            parts.append(pc.list_flatten(users[PAST[column]]))
+        keys = np.unique(np.concatenate([part.to_numpy() for part in parts]))
+        np.save(folder / f"{column}.npy", keys)
 
 
 def _join(samples: pa.Table, users: pa.Table, items: pa.Table, path: Path) -> None:
-    users, items = users.combine_chunks(), items.combine_chunks()
     writer = None
     for start in range(0, len(samples), ROW_GROUP):
         part = samples.slice(start, ROW_GROUP)

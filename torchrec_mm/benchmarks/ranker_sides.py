@@ -18,7 +18,7 @@ class RankerTask:
     folder: what ``ranker_data`` made. batch_impressions: about as many in a global batch.
     seconds: of the measurement, after warming up. epochs: of training before evaluation.
     embedding_dim: of every table. seed: of weights and order. baseline_workers: processes that
-    read ahead for the baseline.
+    read ahead for the baseline. table_rows: of our table of items, 0 for as many as it has ids.
     """
 
     folder: Path
@@ -28,6 +28,7 @@ class RankerTask:
     embedding_dim: int
     seed: int
     baseline_workers: int
+    table_rows: int = 0
 
 
 @dataclass(frozen=True)
