@@ -168,7 +168,9 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     train = EncodedRequests(encoded, "train")
     spec = RankerSpec(
         method=config.method,
-        tables=TableSizes.of(Vocabularies.load(encoded / "vocabularies.safetensors")),
+        tables=TableSizes.of(
+            Vocabularies.load(encoded / "vocabularies.safetensors"), config.method
+        ),
         embedding_dim=config.embedding_dim,
         hidden=config.hidden,
         num_tiers=config.num_tiers,

@@ -62,6 +62,10 @@ class InMemory:
         ]
 
     @property
+    def click_rate(self) -> float:
+        return float(self.arrays.labels.mean())
+
+    @property
     def group_starts(self) -> np.ndarray:
         return np.array([group.first for group in self.groups])
 

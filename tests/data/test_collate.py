@@ -36,7 +36,7 @@ def vectors(tmp_path_factory) -> ItemVectors:
 @pytest.fixture(scope="module")
 def collator(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, 50, vectors=SlotVectors(vectors, rows))
+    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors, rows))
 
 
 def bags_of(features, name) -> list[list[int]]:
@@ -102,7 +102,7 @@ def test_vectors_come_by_slot_with_zeros_where_there_is_none(collator):
 
 
 def test_a_model_without_tables_gets_vectors_alone(collator):
-    batch = replace(collator, has_tables=False)(ARRAYS, 1.0)
+    batch = replace(collator, has_tables=False, behaviour_features=())(ARRAYS, 1.0)
     assert batch.request_features is None and batch.item_features is None
     assert batch.item_index.shape == (0, 5) and batch.behaviour_attribute_index.shape == (0, 3, 3)
     assert batch.vectors.shape == (5, 3)
@@ -121,7 +121,7 @@ def test_a_masked_batch_has_no_candidate(collator):
 @pytest.fixture(scope="module")
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, 1, search=GeneralSearch(vectors, rows, kept=2, num_tiers=4))
+    return Collator(ITEMS, True, (), 1, search=GeneralSearch(vectors, rows, kept=2, num_tiers=4))
 
 
 def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):

@@ -27,7 +27,7 @@ def plain(num_requests: int, group_size: int = 5) -> InMemory:
 def loader_of(data, most, rank=0, world_size=1, seed=None) -> RequestLoader:
     return RequestLoader(
         data,
-        Collator(ITEMS, True, 50),
+        Collator(ITEMS, True, (), 50),
         BatchLimits(most),
         rank=rank,
         world_size=world_size,

@@ -23,12 +23,14 @@ class Collator:
     """What a model wants in its batches.
 
     items: what item numbers mean. has_tables: whether the model has ID tables.
+    behaviour_features: the behaviour attributes that it has tables for.
     max_behaviours: the newest behaviours of a request that target attention sees.
     vectors: item vectors to put into the batch, or None. search: the general search, or None.
     """
 
     items: EncodedItems
     has_tables: bool
+    behaviour_features: tuple[str, ...]
     max_behaviours: int
     vectors: "SlotVectors | None" = None
     search: GeneralSearch | None = None
@@ -124,8 +126,8 @@ class _ItemTables:
         for name, table in zip(collator.items.features, collator.items.rows, strict=True):
             rows[name], index = _distinct(table[items])
             item_index.append(index)
-        for name, values in share.behaviour_rows.items():
-            rows[name], index = _distinct(values[recent_positions])
+        for name in collator.behaviour_features:
+            rows[name], index = _distinct(share.behaviour_rows[name][recent_positions])
             attribute_index.append(pad(index, recent.lengths)[0])
         shape = (len(attribute_index), len(share), longest)
         return cls(rows, np.stack(item_index), np.array(attribute_index).reshape(shape))

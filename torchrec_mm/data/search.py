@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.kernels.general_search import general_search, inverse_norms
+from torchrec_mm.kernels.general_search import general_search
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,13 @@ class GeneralSearch:
     ) -> None:
         """``vector_rows``: (U,) int, row of each item's vector, -1 without."""
         self.matrix = torch.from_numpy(np.asarray(vectors.values))
-        self.inverse_norms = inverse_norms(self.matrix)
         self.vector_rows = vector_rows.astype(np.int32, copy=False)
         self.kept, self.num_tiers = kept, num_tiers
 
     def __call__(self, candidates: Jagged, behaviours: Jagged) -> Found:
         """Search each request's behaviours for each of its candidates."""
-        kept, kept_length, cosine, tiers = general_search(
+        kept, number, cosine, tiers = general_search(
             self.matrix,
-            self.inverse_norms,
             torch.from_numpy(self.vector_rows[candidates.values]),
             torch.from_numpy(self.vector_rows[behaviours.values]),
             torch.from_numpy(candidates.offsets),
@@ -54,7 +52,7 @@ class GeneralSearch:
             self.num_tiers,
         )
         request = candidates.owners()
-        is_real = np.arange(self.kept) < kept_length.numpy()[:, None]
+        is_real = np.arange(self.kept) < number.numpy()[:, None]
         positions = behaviours.offsets[request][:, None] + kept.numpy()
         items = np.where(
             is_real,
@@ -63,4 +61,4 @@ class GeneralSearch:
             else np.int32(0),
             candidates.values[:, None],
         )
-        return Found(request.astype(np.int32), items, kept_length, cosine, tiers)
+        return Found(request.astype(np.int32), items, number, cosine, tiers)

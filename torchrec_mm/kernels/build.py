@@ -1,7 +1,8 @@
 """Loops that PyTorch has no operator for, in C++: compiled where they run, on first use.
 
 A kernel is one file ``torchrec_mm/kernels/<name>.cpp`` of plain C++20 whose entry points are
-``extern "C"`` functions over pointers and sizes. No PyTorch header: it compiles in seconds.
+``extern "C"`` functions over pointers and sizes; it may include the headers of this room. No
+PyTorch header: it compiles in seconds.
 Every kernel stands beside a PyTorch version that gives the same answer, only later.
 """
 
@@ -48,11 +49,12 @@ def compiled(name: str, *flags: str) -> ctypes.CDLL | None:
 
 @functools.cache
 def _load(name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
-    source = (FOLDER / f"{name}.cpp").read_bytes()
-    parts = (source, " ".join(flags).encode(), _processor(), sys.prefix.encode())
+    files = {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.h"))}
+    files["kernel.cpp"] = (FOLDER / f"{name}.cpp").read_bytes()
+    parts = (*files.values(), " ".join(flags).encode(), _processor(), sys.prefix.encode())
     module = f"torchrec_mm_{name}_{hashlib.sha256(bytes(0).join(parts)).hexdigest()[:16]}"
     try:
-        return ctypes.CDLL(_built(module, source, flags))
+        return ctypes.CDLL(_built(module, files, flags))
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         why = next((line for line in lines if "error:" in line), lines[0])
@@ -60,18 +62,23 @@ def _load(name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
         return None
 
 
-def _built(module: str, source: bytes, flags: tuple[str, ...]) -> str:
-    """Path of the library, which PyTorch builds only if it is not there."""
+def _built(module: str, files: dict[str, bytes], flags: tuple[str, ...]) -> str:
+    """Path of the library, which PyTorch builds only if it is not there.
+
+    The sources lie beside it, so that every checkout of them shares one build.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # talks of CUDA
     import torch.utils.cpp_extension as cpp_extension
 
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     folder = Path(root, module)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        _place(folder / name, content)
     with _ninja_on_path():
         return cpp_extension.load(
             module,
-            [str(_placed(folder / "kernel.cpp", source))],
+            [str(folder / "kernel.cpp")],
             extra_cflags=list(flags),
             extra_ldflags=["-fopenmp"],
             build_directory=str(folder),
@@ -99,12 +106,10 @@ def _processor() -> bytes:
     return b"\n".join(sorted({x for x in lines if x.startswith((b"flags", b"Features"))}))
 
 
-def _placed(path: Path, source: bytes) -> Path:
-    """Put the source beside its build, so that every checkout of it shares one build."""
+def _place(path: Path, content: bytes) -> None:
     if not path.exists():
         handle, aside = tempfile.mkstemp(dir=path.parent)
         with open(handle, "wb") as file:
-            file.write(source)
+            file.write(content)
         os.utime(aside, (1, 1))  # ninja goes by time: whoever writes it, it is the same file
         os.replace(aside, path)
-    return path

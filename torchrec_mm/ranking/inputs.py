@@ -1,5 +1,7 @@
 """What each ranker wants in its batches."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from torchrec_mm.data.collate import Collator, SlotVectors
@@ -13,19 +15,20 @@ def collator_for_ranker(
     spec: RankerSpec, items: EncodedItems, vectors: ItemVectors | None, max_behaviours: int
 ) -> Collator:
     """Tables for all; vectors of the slots, or for muse what the search finds with them."""
+    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours)
     if vectors is None:
-        return Collator(items, True, max_behaviours)
+        return collator
     rows = rows_of_vectors(items, vectors)
     if spec.method == "muse":
         search = GeneralSearch(vectors, rows, spec.kept, spec.num_tiers)
-        return Collator(items, True, max_behaviours, search=search)
-    return Collator(items, True, max_behaviours, vectors=SlotVectors(vectors, rows))
+        return replace(collator, search=search)
+    return replace(collator, vectors=SlotVectors(vectors, rows))
 
 
 def collator_for_make(items: EncodedItems, vectors: ItemVectors, max_behaviours: int) -> Collator:
     """Vectors and nothing else."""
     slot_vectors = SlotVectors(vectors, rows_of_vectors(items, vectors))
-    return Collator(items, False, max_behaviours, vectors=slot_vectors)
+    return Collator(items, False, (), max_behaviours, vectors=slot_vectors)
 
 
 def rows_of_vectors(items: EncodedItems, vectors: ItemVectors) -> np.ndarray:

@@ -19,9 +19,10 @@ class TableSizes:
     behaviour: Mapping[str, int]
 
     @classmethod
-    def of(cls, vocabularies: Vocabularies) -> "TableSizes":
-        """The tables that ``vocabularies`` call for."""
-        groups = (vocabularies.request, vocabularies.item, vocabularies.behaviour)
+    def of(cls, vocabularies: Vocabularies, method: str) -> "TableSizes":
+        """The tables that ``vocabularies`` call for; muse has none for behaviour attributes."""
+        behaviour = {} if method == "muse" else vocabularies.behaviour
+        groups = (vocabularies.request, vocabularies.item, behaviour)
         return cls(*({name: v.num_rows for name, v in group.items()} for group in groups))
 
 
