@@ -4,16 +4,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.benchmarks.small_tables import write_tables
 from torchrec_mm.benchmarks import ranker_baseline_rows
 from torchrec_mm.benchmarks.ranker_baseline_rows import join_tables, padded, rows_loader
+from torchrec_mm.data.taobao_mm_made import make_tables
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """tables/ and joined/ of 60 users in row groups of 100 impressions."""
     root = tmp_path_factory.mktemp("rows")
-    write_tables(root / "tables")
+    (root / "tables").mkdir()
+    make_tables(root / "tables", users=60, items=300, behaviours=80, candidates=11, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranker_baseline_rows, "ROW_GROUP", 100)
         join_tables(root / "tables", root / "joined")

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
     alternate,
     comparison,
     in_fresh_process,
 )
 from torchrec_mm.benchmarks.ranker_baseline_rows import rows_loader
-from torchrec_mm.benchmarks.ranker_data import DataSize, ranker_data
+from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.encoded import EncodedRequests, RequestArrays, read_meta
 from torchrec_mm.data.epoch import BatchLimits
@@ -32,26 +31,11 @@ from torchrec_mm.files import new_folder, write_json
 
 
 @dataclass(frozen=True)
-class LoaderConfig(BenchmarkConfig):
+class LoaderConfig(DataConfig):
     """Impressions a second of one loader process, and its peak memory at two sizes of the data.
 
     The baseline reads rows joined on disk through pandas, one at a time, and pads them.
     """
-
-    work_dir: Path | None = None
-    """Folder for the data, made once and used again; a temporary one if not given."""
-
-    requests: int = 20_000
-    """Training requests of the data set, about 11 impressions each."""
-
-    test_requests: int = 4_000
-    """Test requests of the data set."""
-
-    items: int = 300_000
-    """Items of the data set."""
-
-    behaviours: int = 1000
-    """Most behaviours of a user."""
 
     batch_impressions: int = 1000
     """Impressions in a batch."""
@@ -62,14 +46,9 @@ class LoaderConfig(BenchmarkConfig):
     larger: int = 8
     """How many times as large the second data set is, for memory."""
 
-    seed: int = 0
-    """Of the data and the order of requests."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("requests", "test_requests", "items", "behaviours", "batch_impressions")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "larger")
-        check_fields(self, lambda x: x >= 0, "at least 0", "seed")
+        check_fields(self, lambda x: x >= 1, "at least 1", "batch_impressions", "larger")
         check_fields(self, lambda x: x > 0, "above 0", "seconds")
 
 
@@ -83,10 +62,7 @@ class Reading:
 
 def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
     """Speed and memory of one worker."""
-    size = DataSize(
-        config.requests, config.test_requests, config.items, config.behaviours, config.seed
-    )
-    with ranker_data(config.work_dir, size) as folder:
+    with ranker_data(config) as folder:
         encoded, joined = folder / "encoded", folder / "joined" / "train.parquet"
         larger = folder / f"encoded_{config.larger}_times"
         if not larger.exists():

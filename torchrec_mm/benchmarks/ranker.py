@@ -7,45 +7,28 @@ Ours is ``apps.train_ranker --method muse`` on an encoded data set, the baseline
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torchrec_mm.benchmarks import ranker_baseline, ranker_ours
 from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
     alternate,
     comparison,
     in_fresh_process,
     on_fresh_ranks,
 )
 from torchrec_mm.benchmarks.ranker_command import command_speed
-from torchrec_mm.benchmarks.ranker_data import DataSize, ranker_data
+from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
 from torchrec_mm.benchmarks.ranker_sides import RankerTask
 from torchrec_mm.config import check_fields
 
 
 @dataclass(frozen=True)
-class RankerConfig(BenchmarkConfig):
+class RankerConfig(DataConfig):
     """Impressions a second in training from Parquet, 1000 behaviours a user, and the AUC reached.
 
     The baseline is the shape of public reference code: rows joined on disk and read through
     pandas, dense padded histories, nn.Embedding(sparse=True) and SparseAdam under DDP, no masks.
     """
-
-    work_dir: Path | None = None
-    """Folder for the data, made once and used again; a temporary one if not given."""
-
-    requests: int = 20_000
-    """Training requests of the data set, about 11 impressions each."""
-
-    test_requests: int = 4_000
-    """Test requests of the data set."""
-
-    items: int = 300_000
-    """Items of the data set."""
-
-    behaviours: int = 1000
-    """Most behaviours of a user."""
 
     embedding_dim: int = 16
     """Width of every table on both sides; a multiple of 4."""
@@ -77,15 +60,11 @@ class RankerConfig(BenchmarkConfig):
     table_rows: tuple[int, ...] = ()
     """Compare our speed at the most of these rows of the items' table with that at the least."""
 
-    seed: int = 0
-    """Of the data, the weights and the order of requests."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("requests", "test_requests", "items", "behaviours", "batch_impressions")
-        more = ("best_batch_impressions", "world_size", "threads")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts, *more)
-        check_fields(self, lambda x: x >= 0, "at least 0", "baseline_workers", "epochs", "seed")
+        counts = ("batch_impressions", "best_batch_impressions", "world_size", "threads")
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 0, "at least 0", "baseline_workers", "epochs")
         check_fields(self, lambda x: x > 0, "above 0", "seconds")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         if self.table_rows:
@@ -94,10 +73,7 @@ class RankerConfig(BenchmarkConfig):
 
 def compare(config: RankerConfig) -> Iterator[dict[str, Any]]:
     """Speed at the same batch, at our best batch and beside the command; AUC; table sizes."""
-    size = DataSize(
-        config.requests, config.test_requests, config.items, config.behaviours, config.seed
-    )
-    with ranker_data(config.work_dir, size) as folder:
+    with ranker_data(config) as folder:
         task = RankerTask(
             folder=folder,
             batch_impressions=config.batch_impressions,

@@ -38,7 +38,7 @@ class Ours:
         self.task, self.worker = task, worker
         self.data = EncodedRequests(encoded, "train")
         self.vectors = ItemVectors.open(task.folder / "vectors")
-        tables = TableSizes.of(Vocabularies.load(encoded / "vocabularies.safetensors"))
+        tables = TableSizes.of(Vocabularies.load(encoded / "vocabularies.safetensors"), "muse")
         if task.table_rows:
             tables = replace(tables, item={**tables.item, TABLE: task.table_rows})
         self.spec = RankerSpec(
