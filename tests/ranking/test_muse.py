@@ -152,7 +152,7 @@ def test_the_logits_are_those_of_the_formula_written_out(model, encoded, batch):
             for i, layer in enumerate(network.mlp.layers):
                 x = F.silu(layer(x) + (shared if i == 0 else 0))
             logit = network.mlp.logit(x)[0] + network.base_logit
-            expected.append(float(logit + item[::4].sum() + request[::4].sum()))
+            expected.append((logit + item[::4].sum() + request[::4].sum()).item())
     torch.testing.assert_close(
         logits_of(model, batch), torch.tensor(expected), atol=1e-4, rtol=1e-4
     )

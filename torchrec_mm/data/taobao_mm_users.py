@@ -15,6 +15,7 @@ BY_INTEREST = 0.5  # share of candidates of the user's main interests, the other
 CLICK_RATE = 0.137
 AFFINITY_WEIGHT, BIAS_WEIGHT = 4.0, 0.8
 PROFILE_SIZES = (11, 3, 49, 493, 6)  # distinct values of 130_1 .. 130_5, as published
+PROFILE_UNKNOWN = 0.15  # share of users whose last value is not known
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Users:
 
     numbers: (n,) int64. interests: (n, 160) int32 categories, the strongest first. events:
     (n, behaviours + 50) int64 items, oldest first. lengths: (n,) int64 behaviours of each.
-    profile: (n, 5) int64 values, 0 where not known.
+    profile: (n, 5) int64 values, from 1 up; 0 where not known.
     """
 
     numbers: np.ndarray
@@ -55,7 +56,8 @@ def draw_users(
     lengths = np.full(count, behaviours)
     shorter = rng.random(count) < SHORTER
     lengths[shorter] = rng.integers(max(1, behaviours // 3), behaviours + 1, shorter.sum())
-    profile = np.stack([rng.integers(0, size, count) for size in PROFILE_SIZES], axis=1)
+    profile = np.stack([rng.integers(1, size + 1, count) for size in PROFILE_SIZES], axis=1)
+    profile[rng.random(count) < PROFILE_UNKNOWN, -1] = 0
     return Users(
         numbers=np.arange(first, first + count),
         interests=interests,
