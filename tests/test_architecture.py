@@ -36,6 +36,7 @@ ARROWS = {
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
     "benchmarks": WALLS
     | {
+        "kernels",
         "nn",
         "losses",
         "metrics",
