@@ -126,9 +126,7 @@ def test_a_saved_plan_constrains_another(capsys, run_dir):
     assert told.startswith("plan must hold tables of the model (item_id_table), got ")
     table = {"table": "item_id_table", "sharding": "table_row_wise", "kernel": "fused_uvm"}
     file = run_dir / "other.json"
-    file.write_text(
-        json.dumps({"format": 1, "tables": [table | {"optimizer": "rowwise_adagrad"}]})
-    )
+    file.write_text(json.dumps({"format": 1, "tables": [table | {"optimizer": "rowwise_adagrad"}]}))
     plan = planned(capsys, *flags, "--plan", str(file))
     assert plan["tables"][0]["sharding"] == "table_row_wise"
     assert plan["tables"][0]["kernel"] == "fused_uvm"

@@ -98,6 +98,6 @@ def test_training_moves_the_rows_that_were_read_and_no_other(encoded, worker):
     for _ in range(2):  # the network's last layer is zero before the first step
         pipeline.progress(batches)
     moved = tables(distributed)["user_id_table"] != before["user_id_table"]
-    read = encoded.requests.request_rows["user_id"][[0, 1]]
+    read = encoded.arrays.request_rows["user_id"][[0, 1]]
     assert set(moved.any(1).nonzero().flatten().tolist()) == set(read.tolist())
     pipeline.detach()
