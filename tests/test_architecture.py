@@ -54,6 +54,7 @@ ARROWS = {
     "config": {"errors"},
     "environment": set(),
     "install": {"environment"},
+    "links": set(),
 }
 
 # Package that is slow to import or touches machines -> the only rooms that open it.

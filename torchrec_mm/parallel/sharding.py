@@ -136,7 +136,9 @@ def distribute(
     )
     if alone:
         sharded.module.to(worker.device)
-    shorten_one_id_bags(sharded)
+    for module in sharded.modules():
+        for lookup in getattr(module, "_lookups", ()):  # which TorchRec hides from modules()
+            shorten_one_id_bags(lookup)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
