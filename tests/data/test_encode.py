@@ -1,6 +1,7 @@
 """The encoded data set against a plain-Python oracle, whatever the size of files and chunks."""
 
 import json
+import tracemalloc
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_the_row_group_is_read_in_pieces_that_fit_in_memory(tmp_path, monkeypatc
     pieces = [table for table, _ in chunks.read_chunks(tmp_path / "part.parquet")]
     assert [piece.num_rows for piece in pieces] == [10] * 5
     assert pa.concat_tables(pieces)["a"].to_pylist() == list(range(50))
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 2_000)
+    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 5_000)
+    long = {"behaviour_item_ids": [[1, 2] * 100, []], "action": [[10, 20] * 100, []]}
+    peaks = []
+    for times in (50, 400):
+        data = small(tmp_path / str(times), **{n: v * times for n, v in (GOOD | long).items()})
+        before = pa.total_allocated_bytes()
+        tracemalloc.start()
+        encoded(data, tmp_path / f"out-{times}", ("train",), max_behaviours=1000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pa.total_allocated_bytes() == before
+    # The larger data alone are 1.3 MB.
+    assert peaks[1] < peaks[0] + 100_000
 
 
 def test_under_given_vocabularies_nothing_is_learned(market, tmp_path):

@@ -7,8 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torchrec_mm.data.behaviours import list_array
-
 ROW_GROUP_BYTES = 8 << 20
 GROUPS_PER_FILE = 64
 
@@ -76,16 +74,6 @@ class SplitWriter:
             )
         self._writer.write_table(group, row_group_size=group.num_rows)
         self._groups += 1
-
-
-def request_table(columns: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]) -> pa.Table:
-    """Columns by name: one value a request, or (values, lengths) of lists."""
-    return pa.table(
-        {
-            name: list_array(*column) if isinstance(column, tuple) else pa.array(column)
-            for name, column in columns.items()
-        }
-    )
 
 
 def _request_bytes(schema: pa.Schema, lengths: np.ndarray) -> np.ndarray:
