@@ -178,6 +178,16 @@ def test_the_row_group_is_read_in_pieces_that_fit_in_memory(tmp_path, monkeypatc
     assert pa.concat_tables(pieces)["a"].to_pylist() == list(range(50))
 
 
+def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
+    (part,) = parquet_files(encoded(market, tmp_path / "out") / "requests" / "train")
+    content = bytearray(part.read_bytes())
+    column = pq.read_metadata(part).row_group(0).column(0)
+    content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(InputError, match="part-00000.parquet row group 0 could not be read: .*CRC"):
+        list(chunks.read_chunks(part))
+
+
 def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_VALUES", 2_000)
     monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 5_000)

@@ -9,13 +9,19 @@ import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 8 << 20
 GROUPS_PER_FILE = 64
+PLAIN = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 
 
 class SplitWriter:
     """Cuts encoded requests into row groups of about ``ROW_GROUP_BYTES`` decoded, in order.
 
     A row group ends with the request that fills it; a file has ``GROUPS_PER_FILE`` of them. Plain
-    pages without compression: reading them is little more than a copy.
+    pages without compression: reading them is little more than a copy. Each has a checksum.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,9 +75,7 @@ class SplitWriter:
             self._writer = None
         if self._writer is None:
             path = self.folder / f"part-{self._groups // GROUPS_PER_FILE:05d}.parquet"
-            self._writer = pq.ParquetWriter(
-                path, group.schema, compression="none", use_dictionary=False, write_statistics=False
-            )
+            self._writer = pq.ParquetWriter(path, group.schema, **PLAIN)
         self._writer.write_table(group, row_group_size=group.num_rows)
         self._groups += 1
 
