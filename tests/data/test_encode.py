@@ -242,6 +242,17 @@ def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path):
     assert not (out / "items" / "created_at.npy").exists()
 
 
+def test_what_only_the_test_shows_has_no_row_of_its_own_and_is_counted(tmp_path):
+    shown = {"user_id": [5, 6], "city": [3, 77], "action": [[10, 88, 30], []]}
+    out = encoded(small(tmp_path, test=GOOD | shown), tmp_path / "out")
+    rows = rows_of(out / "requests" / "test")
+    assert [row["request/user_id"] for row in rows] == [3, 0]
+    assert [row["request/city"] for row in rows] == [2, 0]
+    assert rows[0]["behaviour/action"] == [2, 0, 4]
+    unseen = json.loads((out / "meta.json").read_text())["unseen"]
+    assert [unseen[name] for name in ("user_id", "city", "action")] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
