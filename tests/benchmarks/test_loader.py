@@ -68,5 +68,6 @@ def test_both_sides_are_read_and_compared(folder, monkeypatch):
     (line,) = compare(config)
     assert line["ours"] > 0 and line["baseline"] > 0
     assert line["ratio"] == line["ours"] / line["baseline"]
-    for peak in ("ours_peak_bytes", "ours_peak_bytes_larger", "baseline_peak_bytes"):
-        assert 50e6 < line[peak] < 4e9
+    for side in ("ours", "ours_larger", "baseline"):
+        assert 50e6 < line[f"{side}_peak_bytes"] < 4e9
+        assert line[f"{side}_added_bytes"] < line[f"{side}_peak_bytes"]
