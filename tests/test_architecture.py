@@ -70,6 +70,7 @@ DOORS = {
     "tensorboard": {"train"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
+    "pandas": {"benchmarks"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.

@@ -54,10 +54,14 @@ class LoaderConfig(DataConfig):
 
 @dataclass(frozen=True)
 class Reading:
-    """Impressions a second, and the most memory that the process has held."""
+    """Impressions a second, and the most memory that the process has held.
+
+    added_bytes: of peak_bytes, what came on top of the imported libraries.
+    """
 
     impressions_per_s: float
     peak_bytes: int
+    added_bytes: int
 
 
 def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
@@ -74,12 +78,16 @@ def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
         readings = alternate(
             {
                 "ours": lambda: measure(read_requests, encoded),
-                "larger": lambda: measure(read_requests, larger),
+                "ours_larger": lambda: measure(read_requests, larger),
                 "baseline": lambda: measure(read_rows, joined),
             },
             config.runs,
         )
-    peaks = {side: max(r.peak_bytes for r in of_side) for side, of_side in readings.items()}
+    memory = {
+        f"{side}_{kind}": max(getattr(reading, kind) for reading in of_side)
+        for side, of_side in readings.items()
+        for kind in ("peak_bytes", "added_bytes")
+    }
     yield comparison(
         "loader",
         "impressions/s",
@@ -87,10 +95,8 @@ def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
         [reading.impressions_per_s for reading in readings["baseline"]],
         more_is_better=True,
         batch_impressions=config.batch_impressions,
-        ours_peak_bytes=peaks["ours"],
-        ours_peak_bytes_larger=peaks["larger"],
         larger=config.larger,
-        baseline_peak_bytes=peaks["baseline"],
+        **memory,
     )
 
 
@@ -122,18 +128,20 @@ def read_rows(joined: Path, batch_impressions: int, seconds: float) -> Reading:
 
 def reading(impressions: Iterator[int], seconds: float) -> Reading:
     """Draw batches, given as their numbers of impressions, for so many seconds."""
+    before = memory_bytes("VmRSS")
     next(impressions)
     start = time.perf_counter()
     done = 0
     while (elapsed := time.perf_counter() - start) < seconds:
         done += next(impressions)
-    return Reading(done / elapsed, peak_bytes())
+    peak = memory_bytes("VmHWM")
+    return Reading(done / elapsed, peak, peak - before)
 
 
-def peak_bytes() -> int:
-    """The most resident memory that this process has held since it began."""
+def memory_bytes(name: str) -> int:
+    """Resident memory of this process: VmRSS, or VmHWM, the most since it began."""
     with open("/proc/self/status") as status:
-        (line,) = (line for line in status if line.startswith("VmHWM:"))
+        (line,) = (line for line in status if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
 
