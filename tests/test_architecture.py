@@ -28,7 +28,7 @@ ARROWS = {
     "metrics": PURE,
     "item_vectors": WALLS,
     "data": WALLS | {"item_vectors"},
-    "parallel": WALLS | {"data"},  # the batch type only: some backends need equal ranks
+    "parallel": WALLS | {"data", "item_vectors"},  # what ranks exchange: batches and vectors
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
     "ranking": WALLS | {"nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
