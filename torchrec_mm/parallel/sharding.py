@@ -27,6 +27,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.zero_collision import ZeroCollisionSharder
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,14 @@ def distribute(
                 module.parameters(),
                 {"lr": settings.table_learning_rate},
             )
-    sharder = RowWiseEverywhereSharder()
-    plan = _planner(worker).collective_plan(model, [sharder], dist.group.WORLD)
+    sharders = [RowWiseEverywhereSharder(), ZeroCollisionSharder()]
+    plan = _planner(worker).collective_plan(model, sharders, dist.group.WORLD)
     sharded = DistributedModelParallel(
         model,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
-        sharders=[sharder],
+        sharders=sharders,
     )
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(

@@ -10,6 +10,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.ranking.network import RankerSpec, RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
+from torchrec_mm.ranking.tables import table_name
 
 
 class Ranker(nn.Module):
@@ -51,8 +52,3 @@ def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCol
             for name, num_rows in rows.items()
         ],
     )
-
-
-def table_name(feature: str) -> str:
-    """A name that a module can have: a column may well be called ``type`` or ``shop.id``."""
-    return f"{feature.replace('.', '_')}_table"
