@@ -31,8 +31,8 @@ TABLES = {
 SETTINGS = OptimizerSettings(0.01, 0.0, table_learning_rate=0.1, table_scale=0.05)
 STEPS, BATCH = 12, 8
 FIRST, SECOND = range(STEPS // 2 - 1), range(STEPS // 2 - 1, STEPS)  # not at an eviction
-# Sums of floats in another order. Measured after 12 steps: 2e-7.
-TOLERANCE = 1e-5
+# Sums of floats in another order. Measured after 12 steps: 7e-10.
+TOLERANCE = 1e-7
 
 
 @dataclass
@@ -56,9 +56,9 @@ class Batch(Pipelineable):
 class Scorer(nn.Module):
     """Raw ids to logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "meta") -> None:
         super().__init__()
-        self.tables = build_zero_collision_tables(TABLES, WIDTH)
+        self.tables = build_zero_collision_tables(TABLES, WIDTH, device)
         self.weight = nn.Parameter(torch.linspace(-1, 1, 2 * WIDTH))
         self.bias = nn.Parameter(torch.ones(1))
 
@@ -193,6 +193,14 @@ def test_a_run_goes_on_with_another_number_of_ranks(ranks, runs):
 
 def test_a_checkpoint_of_two_ranks_scores_alike_on_one(worker, runs):
     here = scores(resume(worker, runs / "2"))
+    there = [torch.load(runs / f"scores-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert torch.allclose(here, torch.cat(there, dim=1), atol=TOLERANCE)
+
+
+def test_a_checkpoint_of_two_ranks_scores_alike_in_a_model_that_was_never_distributed(runs):
+    scorer = Scorer("cpu").eval()
+    scorer.load_state_dict(read_checkpoint(runs / "2", "model."))
+    here = torch.stack([scorer(batch_of(step))[1] for step in range(STEPS)])
     there = [torch.load(runs / f"scores-{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.allclose(here, torch.cat(there, dim=1), atol=TOLERANCE)
 

@@ -64,8 +64,9 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
 def settle_zero_collision(model: nn.Module) -> None:
     """Evict by what was seen so far; call it before a checkpoint of ``model`` on every rank.
 
-    What was seen since the last eviction is not in a checkpoint. After this there is nothing that
-    is not, so a run that stops here and one that goes on stay equal.
+    What was seen since the last eviction is not in a checkpoint. After this nothing is left out, so
+    a run that stops here and one that goes on stay equal. When a run saves is thus part of when it
+    evicts.
     """
     for module in model.modules():
         if isinstance(module, ShardedZeroCollisionTables):

@@ -22,7 +22,8 @@ class ZeroCollision:
     """How one table hands out its rows."""
 
     rows: int
-    """Rows of the table, a multiple of partitions; one in each is for ids that own none."""
+    """Rows of the table, a multiple of partitions; one in each is for ids that own none. Beside its
+    weights a row takes 32 bytes: owner, count, last step, and where to find the owner."""
 
     eviction: str = "distance_lfu"
     """Who loses a row: "lfu" seen in the fewest steps, "lru" not seen for the longest,
