@@ -20,7 +20,7 @@ from tests.small_market import (
 from torchrec_mm.config import run
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.ranking.network import METHODS
+from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.train.checkpoint import checkpoint_shapes, read_checkpoint
 
 

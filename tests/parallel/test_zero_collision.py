@@ -11,10 +11,12 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from tests.parallel.launch import on_two_ranks
+from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
-from torchrec_mm.parallel.zero_collision import settle_zero_collision
+from torchrec_mm.parallel.tables import TableSettings
+from torchrec_mm.parallel.zero_collision import check_zero_collision, settle_zero_collision
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
 from torchrec_mm.train.checkpoint import (
     load_checkpoint,
@@ -235,3 +237,19 @@ def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table
     for tensor in learned:
         assert torch.equal(tensor.view(len(ids), -1).eq(0).all(1), changed)
         assert tensor[~changed].eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("user_id", "world_size", "rule"),
+    [
+        ({}, 3, "zero_collision.user_id_table.partitions must be .* number of ranks, 3, got 4"),
+        ({"sharding": "table_wise"}, 2, "tables.user_id_table.sharding must be row_wise with zero"),
+        ({"kernel": "fused_uvm"}, 2, "tables.user_id_table.kernel must be fused with zero"),
+    ],
+)
+def test_a_table_of_raw_ids_is_cut_by_whole_partitions_of_rows_or_refused(
+    user_id, world_size, rule
+):
+    tables = {"user_id_table": TableSettings(**user_id), "item_id_table": TableSettings()}
+    with pytest.raises(InputError, match=rule):
+        check_zero_collision(Scorer(), tables, world_size)

@@ -8,7 +8,9 @@ import torch
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.ranking.row_owners import EMPTY, EVICTIONS, MIX, UNMIX, RowOwners, mix
+from torchrec_mm.ranking.eviction import EVICTIONS
+from torchrec_mm.ranking.id_hash import MIX, mix
+from torchrec_mm.ranking.row_owners import EMPTY, RowOwners
 
 CPU = torch.device("cpu")
 ROWS, PARTITIONS = 24, 4
@@ -193,14 +195,6 @@ def test_shares_of_ranks_are_slices_of_the_whole():
         assert torch.equal(parts, getattr(whole, name))
 
 
-def test_ranks_that_would_cut_a_partition_are_refused():
-    rule = (
-        "partitions of a zero-collision table must be a multiple of the number of ranks, 3, got 4"
-    )
-    with pytest.raises(InputError, match=rule):
-        owners_of().rebuild_with_output_id_range((0, 8), [0, 8, 16, 24])
-
-
 def test_state_that_is_filled_in_place_is_the_state_that_is_looked_up():
     trained, fresh = owners_of(), owners_of()
     for ids in stream(seed=3, steps=20):
@@ -217,13 +211,6 @@ def test_state_of_other_partitions_is_refused():
     other = RowOwners(ROWS, 3, "lfu", 1, CPU)
     with pytest.raises(InputError, match="must be 4 as in the checkpoint, got 3"):
         other.load_state_dict(owners_of().state_dict())
-
-
-def test_every_id_is_hashed_to_another_and_back():
-    ids = torch.tensor([0, 1, -1, 2**63 - 1, EMPTY, *range(2, 2000), *range(-2000, -1)])
-    hashed = mix(ids, MIX)
-    assert len(hashed.unique()) == len(ids)
-    assert torch.equal(mix(hashed, UNMIX), ids)
 
 
 def test_the_lowest_number_is_an_id_that_never_gets_a_row():

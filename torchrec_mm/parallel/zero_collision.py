@@ -11,6 +11,10 @@ from torchrec.distributed.mc_embeddingbag import (
 )
 from torchrec.distributed.types import ParameterSharding, ShardingEnv, ShardingType
 from torchrec.modules.mc_embedding_modules import ManagedCollisionEmbeddingBagCollection
+from torchrec.modules.mc_modules import ManagedCollisionCollection
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.tables import TableSettings
 
 
 class ShardedZeroCollisionTables(ShardedManagedCollisionEmbeddingBagCollection):
@@ -59,6 +63,35 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
     def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
         # A cache would hold copies of the rows that are emptied.
         return [EmbeddingComputeKernel.FUSED.value]
+
+
+def check_zero_collision(
+    model: nn.Module, tables: Mapping[str, TableSettings], world_size: int
+) -> None:
+    """Refuse to cut the tables of raw ids in a way that they cannot be cut.
+
+    Args:
+        model: before it is sharded. tables: settings of each table. world_size: number of ranks.
+
+    Raises:
+        InputError: naming the table, the field and the value.
+    """
+    only = {"sharding": ShardingType.ROW_WISE.value, "kernel": EmbeddingComputeKernel.FUSED.value}
+    for module in model.modules():
+        if isinstance(module, ManagedCollisionCollection):
+            for table, partitions in module.table_to_number_buckets().items():
+                if partitions % world_size:
+                    raise InputError(
+                        f"zero_collision.{table}.partitions must be a multiple of the number of "
+                        f"ranks, {world_size}, got {partitions}"
+                    )
+                for name, allowed in only.items():
+                    value = getattr(tables[table], name)
+                    if value not in (None, allowed):
+                        raise InputError(
+                            f"tables.{table}.{name} must be {allowed} with zero_collision, "
+                            f"got {value}"
+                        )
 
 
 def settle_zero_collision(model: nn.Module) -> None:

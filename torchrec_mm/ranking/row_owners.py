@@ -15,31 +15,19 @@ from torchrec.modules.mc_modules import ManagedCollisionModule
 from torchrec.sparse.jagged_tensor import JaggedTensor
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.ranking.eviction import contest, strength
+from torchrec_mm.ranking.id_hash import MIX, UNMIX, mix
 
 EMPTY = torch.iinfo(torch.int64).min  # owns nothing, and as an id never gets a row
-EVICTIONS = ("lfu", "lru", "distance_lfu")
-
-
-def _signed(factor: int) -> int:
-    """The int64 with the bits of ``factor``."""
-    return factor - (1 << 64) if factor >> 63 else factor
-
-
-# Odd, so each has an inverse modulo 2**64. Source: SplitMix64 (Steele et al., 2014).
-_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-MIX = tuple(map(_signed, _FACTORS))
-UNMIX = tuple(_signed(pow(factor, -1, 1 << 64)) for factor in reversed(_FACTORS))
 
 
 class RowOwners(ManagedCollisionModule):
     """Gives each id a row of its own, and rows of weak ids to stronger newcomers.
 
     An id without a row reads its partition's last row, which nobody owns. In training, every
-    ``interval_steps`` steps, the newcomers of a partition, strongest first, replace owners (or take
-    empty rows), weakest first, as long as each is stronger than the one it replaces. Strength is
-    the number of steps whose global batch held the id (lfu), the last such step (lru), or that
-    number over the steps since (distance_lfu); how often it occurs within a step does not count.
-    In evaluation nothing changes.
+    ``interval_steps`` steps, newcomers compete for rows; see ``eviction``. What counts is in how
+    many steps, and when, the global batch held an id; how often it occurs within a step, which
+    looks up distinct ids only, does not. In evaluation nothing changes.
 
     ids: (N,) int64 owner of each row, EMPTY where none. counts, last_steps: (N,) int32 of it.
     """
@@ -116,32 +104,19 @@ class RowOwners(ManagedCollisionModule):
         self._admit(ids[~found], counts[~found], last_steps[~found])
 
     def _admit(self, ids: Tensor, counts: Tensor, last_steps: Tensor) -> None:
-        """Let newcomers, each with no row yet, compete for rows."""
-        owned = self._strength(self.counts, self.last_steps).view(-1, self.size)[:, :-1]
-        weakest = owned.argsort(dim=1, stable=True)
-        strength = self._strength(counts, last_steps)
-        order = strength.argsort(descending=True, stable=True)
-        order = order[self._partition(mix(ids[order], MIX)).argsort(stable=True)]
-        partition = self._partition(mix(ids[order], MIX))
-        place = torch.arange(len(ids), device=ids.device) - torch.searchsorted(partition, partition)
-        fits = place < self.size - 1
-        order, partition, place = order[fits], partition[fits], place[fits]
-        column = weakest[partition, place]
-        wins = strength[order] > owned[partition, column]
-        order, rows = order[wins], (partition * self.size + column)[wins]
-        self.ids[rows] = ids[order]
-        self.counts[rows] = counts[order]
-        self.last_steps[rows] = last_steps[order]
+        """Let newcomers, each with no row yet, compete for all rows but the last of a partition."""
+        now = self._current_iter_tensor
+        owned = strength(self.eviction, self.counts, self.last_steps, now)
+        winners, partition, column = contest(
+            owned.view(-1, self.size)[:, :-1],
+            strength(self.eviction, counts, last_steps, now),
+            self._partition(mix(ids, MIX)),
+        )
+        rows = partition * self.size + column
+        self.ids[rows] = ids[winners]
+        self.counts[rows] = counts[winners]
+        self.last_steps[rows] = last_steps[winners]
         self._evicted.append(rows + self.first_row)
-
-    def _strength(self, counts: Tensor, last_steps: Tensor) -> Tensor:
-        """Any number per id or row, the higher the stronger; an empty row has the lowest."""
-        match self.eviction:
-            case "lfu":
-                return counts
-            case "lru":
-                return last_steps
-        return counts.double() / (self._current_iter_tensor - last_steps + 1)
 
     def _partition(self, hashed: Tensor) -> Tensor:
         """(M,) which of the partitions here: the hash, as an unsigned number, modulo their number.
@@ -210,17 +185,7 @@ class RowOwners(ManagedCollisionModule):
         output_segments: list[int],
         device: torch.device | None = None,
     ) -> "RowOwners":
-        """One rank's share: rows [start, end) of the table, still empty.
-
-        Raises:
-            InputError: the ranks, one for each of ``output_segments``, would cut a partition.
-        """
-        ranks = len(output_segments) - 1
-        if self.partitions % ranks:
-            raise InputError(
-                f"partitions of a zero-collision table must be a multiple of the number of ranks, "
-                f"{ranks}, got {self.partitions}"
-            )
+        """One rank's share: rows [start, end) of the table, whole partitions, still empty."""
         start, end = output_id_range
         return RowOwners(
             self.rows,
@@ -231,13 +196,6 @@ class RowOwners(ManagedCollisionModule):
             first_row=start,
             num_rows=end - start,
         )
-
-
-def mix(ids: Tensor, factors: tuple[int, ...]) -> Tensor:
-    """Spread ids over all 64 bits: (M,) int64 to (M,), one to one; UNMIX undoes MIX."""
-    for factor in (*factors, 1):
-        ids = (ids ^ ((ids >> 33) & 0x7FFFFFFF)) * factor
-    return ids
 
 
 def _replaced(feature: JaggedTensor, values: Tensor) -> JaggedTensor:

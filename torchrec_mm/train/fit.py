@@ -71,11 +71,12 @@ def train_epoch(
     batches = with_equal_strides(train.epoch(epoch))
     collector = PredictionCollector()
     losses: list[torch.Tensor] = []
+    num_steps = len(train.ends(epoch))
     start = time.perf_counter()
     gc.collect()
     gc.freeze()  # the collector would walk all tables' Python objects again and again
     bar = tqdm(
-        range(len(train)),
+        range(num_steps),
         desc=f"epoch {epoch + 1}",
         disable=None if distributed.worker.is_first else True,
     )
@@ -83,10 +84,10 @@ def train_epoch(
         loss, *scored = pipeline.progress(batches)
         losses.append(loss)
         collector.add(*scored)
-        if (step + 1) % LOG_EVERY_STEPS == 0 or step + 1 == len(train):
+        if (step + 1) % LOG_EVERY_STEPS == 0 or step + 1 == num_steps:
             window = _mean_over_ranks(losses[-LOG_EVERY_STEPS:])
             bar.set_postfix(loss=f"{window:.4f}", refresh=False)
-            run.log(step=epoch * len(train) + step + 1, loss=window)
+            run.log(step=epoch * num_steps + step + 1, loss=window)
     pipeline.detach()
     gc.unfreeze()
     predictions = collector.gather()
