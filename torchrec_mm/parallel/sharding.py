@@ -15,6 +15,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.communication import communication_codecs
+from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
@@ -135,6 +136,7 @@ def distribute(
     )
     if alone:
         sharded.module.to(worker.device)
+    shorten_one_id_bags(sharded)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
