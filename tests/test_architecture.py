@@ -29,7 +29,7 @@ ARROWS = {
     "metrics": PURE,
     "item_vectors": WALLS,
     "data": WALLS | {"item_vectors", "kernels"},
-    "parallel": WALLS | {"data", "kernels"},  # the batch type only: some backends need equal ranks
+    "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
