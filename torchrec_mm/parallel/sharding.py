@@ -136,9 +136,7 @@ def distribute(
     )
     if alone:
         sharded.module.to(worker.device)
-    for module in sharded.modules():
-        for lookup in getattr(module, "_lookups", ()):  # which TorchRec hides from modules()
-            shorten_one_id_bags(lookup)
+    shorten_one_id_bags(sharded)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
