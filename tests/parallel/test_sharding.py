@@ -52,7 +52,7 @@ def distributed_of(
     encoded, worker, method: str = "simtier+make", seed: int = 0, **options
 ) -> DistributedModel:
     torch.manual_seed(0)
-    model = Ranker(spec_of(method, encoded.vocabularies))
+    model = Ranker(spec_of(method, encoded))
     return distribute(model, worker, SETTINGS, seed, TableOptions(**options))
 
 
