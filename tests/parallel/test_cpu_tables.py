@@ -1,5 +1,8 @@
 """Bags of one id the short way: FBGEMM's results, tables and optimizer state, bag for bag."""
 
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -12,8 +15,13 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
 )
 
+from torchrec_mm.data.collate import one_id_bags
 from torchrec_mm.kernels import one_id_bags as module
 from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
+from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.ranker import build_tables
 
 ROWS = (30, 7, 50)
 BAGS = 40
@@ -122,3 +130,20 @@ def test_an_index_beyond_its_table_is_refused():
 )
 def test_tables_with_other_rules_keep_to_fbgemms_way(other):
     assert not is_short(tables(**other))
+
+
+def test_the_tables_of_a_sharded_model_take_the_short_way():
+    model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
+    settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1)
+    with (
+        quiet_libraries(),
+        process_group() as worker,
+        mock.patch(
+            "torchrec_mm.parallel.cpu_tables.one_id_bags", side_effect=module.one_id_bags
+        ) as short,
+    ):
+        model["dense"] = torch.nn.Linear(1, 1)
+        sharded = distribute(model, worker, settings, seed=0).model.module["tables"]
+        bags = {"a": np.array([3, 4]), "b": np.array([0])}
+        sharded(one_id_bags(bags)).values()
+        assert short.call_count == 1

@@ -1,5 +1,7 @@
 """FBGEMM's tables on the CPU, with a shorter way for bags of one id."""
 
+from collections.abc import Iterator
+
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import PoolingMode
@@ -18,9 +20,17 @@ def shorten_one_id_bags(model: nn.Module) -> None:
     before; a batch with a longer bag goes FBGEMM's way. Fitting are float32 tables on the CPU, of
     one width, with row-wise Adagrad and one feature each.
     """
-    for module in model.modules():
+    for module in _modules(model):
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen) and _fits(module):
             module.forward = _ShortWay(module)
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """All modules, those too that a sharded module of TorchRec holds in a plain list."""
+    for module in model.modules():
+        yield module
+        for lookup in getattr(module, "_lookups", []):
+            yield from lookup.modules()
 
 
 def _fits(module: SplitTableBatchedEmbeddingBagsCodegen) -> bool:

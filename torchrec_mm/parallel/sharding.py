@@ -19,9 +19,9 @@ from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
-    RowWiseEverywhereSharder,
     make_plan,
     prepare_tables,
+    sharders,
     table_configs,
 )
 from torchrec_mm.parallel.process_group import Worker
@@ -131,14 +131,12 @@ def distribute(
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
-        sharders=[RowWiseEverywhereSharder(qcomm_codecs_registry=codecs)],
+        sharders=sharders(codecs),
         init_data_parallel=not alone,  # a lone rank has nobody to average gradients with
     )
     if alone:
         sharded.module.to(worker.device)
-    for module in sharded.modules():
-        for lookup in getattr(module, "_lookups", ()):  # which TorchRec hides from modules()
-            shorten_one_id_bags(lookup)
+    shorten_one_id_bags(sharded)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
