@@ -139,6 +139,7 @@ def test_the_lines_compare_what_their_names_say(rates, folder):
     }
     assert lines["ranker/best_batch"]["batch_impressions"] == 5500
     assert lines["ranker/auc"]["baseline_gauc"] == 0.4
+    assert 0.5 < lines["ranker/auc"]["true_auc"] < 1
 
 
 def test_auc_command_and_table_sizes_can_be_left_out(rates, folder):

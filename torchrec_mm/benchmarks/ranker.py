@@ -17,7 +17,7 @@ from torchrec_mm.benchmarks.harness import (
     on_fresh_ranks,
 )
 from torchrec_mm.benchmarks.ranker_command import command_speed
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
+from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data, true_auc
 from torchrec_mm.benchmarks.ranker_sides import RankerTask
 from torchrec_mm.config import check_fields
 
@@ -131,6 +131,7 @@ def compare_quality(config: RankerConfig, task: RankerTask) -> dict[str, Any]:
         [ours.auc],
         [baseline.auc],
         more_is_better=True,
+        true_auc=true_auc(task.folder),
         ours_gauc=ours.gauc,
         baseline_gauc=baseline.gauc,
         impressions=ours.impressions,

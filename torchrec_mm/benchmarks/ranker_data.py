@@ -24,6 +24,8 @@ from torchrec_mm.data.taobao_mm_shop import ITEMS_PER_CATEGORY
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.interchange import import_parquet
+from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.slices import finite_or_none
 
 SIZE_FILE = "size.json"
 CANDIDATES = 11
@@ -110,9 +112,15 @@ def check_size(folder: Path, size: dict[str, int]) -> None:
 
 
 def make_new_tables(out: Path, size: dict[str, int]) -> None:
-    """What ``apps.make_taobao_mm`` does."""
+    """What ``apps.make_taobao_mm`` does; made.json holds the AUC of the true probabilities."""
     with new_folder(out) as aside:
-        make_tables(aside, **size)
+        _, clicks, logits = make_tables(aside, **size)
+        write_json(aside / "made.json", {"test_auc": finite_or_none(auc(clicks, logits))})
+
+
+def true_auc(folder: Path) -> float | None:
+    """The test AUC that no model can beat but by luck."""
+    return json.loads((folder / "tables" / "made.json").read_text())["test_auc"]
 
 
 def encode_tables(tables: Path, out: Path, max_behaviours: int) -> None:
