@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from torchrec_mm.metrics.log_loss import log_loss
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices, sliced
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker, rows_of_vectors
@@ -60,6 +61,9 @@ class EvaluateConfig:
 
     vectors: Path | None = None
     """Folder of item vectors, where they have moved since training."""
+
+    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
 
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
@@ -141,6 +145,11 @@ def open_vectors(
                 f"vectors must not be given for a run of method {model['method']}, "
                 f"got {config.vectors}"
             )
+        if config.vector_storage != "mapped":
+            raise InputError(
+                f"vector_storage must be mapped for a run of method {model['method']}, "
+                f"got {config.vector_storage}"
+            )
         return None
     folder = config.vectors or Path(trained["vectors"])
     vectors = ItemVectors.open(folder)
@@ -166,12 +175,14 @@ def score(
     load_checkpoint(
         config.run_dir / "checkpoint", model_tensors(distributed), ignore=("optimizer.", "epochs")
     )
+    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     loader = RequestLoader(
         data,
-        collator_for_ranker(spec, data.items, vectors, trained["max_behaviours"]),
+        collator_for_ranker(spec, data.items, source, trained["max_behaviours"]),
         BatchLimits(config.batch_requests),
         rank=worker.rank,
         world_size=worker.world_size,
+        collate_ahead=not (source and source.collective),
     )
     predictions = predict(distributed, loader)
     return None if predictions is None else predictions.logits

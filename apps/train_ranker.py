@@ -24,6 +24,7 @@ from torchrec_mm.files import new_file
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
@@ -57,6 +58,9 @@ class TrainRankerConfig:
 
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
+
+    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
 
     make: Path | None = None
     """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
@@ -127,6 +131,9 @@ class TrainRankerConfig:
         if uses_vectors != (self.vectors is not None):
             rule = "be given" if uses_vectors else "not be given"
             raise ValueError(f"vectors must {rule} with method {self.method}, got {self.vectors}")
+        if not uses_vectors:
+            rule = f"mapped with method {self.method}, which uses no vectors"
+            check_fields(self, lambda x: x == "mapped", rule, "vector_storage")
         uses_make = "make" in self.method
         if uses_make != (self.make is not None):
             rule = "be given" if uses_make else "not be given"
@@ -177,17 +184,19 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     """Open, shard, fit."""
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     train = EncodedRequests(encoded, "train")
+    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = ranker_spec(config, train, vectors)
 
     def loader(data: EncodedRequests, shuffle_seed: int | None) -> RequestLoader:
         return RequestLoader(
             data,
-            collator_for_ranker(spec, data.items, vectors, config.max_behaviours),
+            collator_for_ranker(spec, data.items, source, config.max_behaviours),
             BatchLimits(config.batch_requests, config.batch_behaviours),
             rank=worker.rank,
             world_size=worker.world_size,
             shuffle_seed=shuffle_seed,
             pin_memory=worker.device.type == "cuda",
+            collate_ahead=not (source and source.collective),
         )
 
     test = loader(EncodedRequests(encoded, "test"), None) if config.test_auc else None

@@ -9,6 +9,7 @@ import torch
 from tests.data.arrays import arrays_of, items_of
 from torchrec_mm.data.collate import Collator, SlotVectors, one_id_bags, pad
 from torchrec_mm.data.search import GeneralSearch
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 
@@ -25,18 +26,18 @@ ALL = np.arange(3)
 
 
 @pytest.fixture(scope="module")
-def vectors(tmp_path_factory) -> ItemVectors:
+def vectors(tmp_path_factory) -> MappedVectors:
     """Unit vectors of 10, 20 and 30."""
     folder = tmp_path_factory.mktemp("vectors") / "vectors"
     ids = np.array([10, 20, 30])
     write_item_vectors(folder, ids, np.eye(3), dtype="int8", encoder="scl", modality="image")
-    return ItemVectors.open(folder)
+    return MappedVectors(ItemVectors.open(folder))
 
 
 @pytest.fixture(scope="module")
 def collator(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors, rows))
+    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors.gather, rows))
 
 
 def bags_of(features, name) -> list[list[int]]:
@@ -122,7 +123,13 @@ def test_a_masked_batch_has_no_candidate(collator):
 @pytest.fixture(scope="module")
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, (), 1, search=GeneralSearch(vectors, rows, kept=2, num_tiers=4))
+    return Collator(
+        ITEMS,
+        True,
+        (),
+        1,
+        search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4),
+    )
 
 
 def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):

@@ -12,6 +12,7 @@ from tests.small_market import VECTOR_WIDTH, SmallMarket
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.inputs import collator_for_ranker
@@ -36,7 +37,7 @@ class Encoded:
     ) -> RequestBatch:
         """Some requests; the loss is the mean over their impressions."""
         spec = spec_of(method, self)
-        vectors = self.vectors if with_vectors else None
+        vectors = MappedVectors(self.vectors) if with_vectors else None
         collator = collator_for_ranker(spec, self.data.items, vectors, max_behaviours=50)
         share = self.arrays.take(np.array(rows))
         return collator(share, 1 / len(share.labels))

@@ -3,7 +3,7 @@
 Shape letters: R requests, I impressions, S item slots, K kept behaviours, L recent behaviours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from torchrec_mm.data.batches import ITEM_ID, RequestBatch, SearchResults
 from torchrec_mm.data.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.search import GeneralSearch
-from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 
 
@@ -91,14 +90,16 @@ class Collator:
 
 @dataclass(frozen=True)
 class SlotVectors:
-    """The vectors of a batch's items. rows: (U,) int, row of each item, -1 without a vector."""
+    """The vectors of a batch's items.
 
-    vectors: ItemVectors
+    gather: a ``VectorSource``'s. rows: (U,) int, row of each item, -1 without a vector.
+    """
+
+    gather: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]]
     rows: np.ndarray
 
     def __call__(self, items: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        values, mask = self.vectors.gather(self.rows[items])
-        return torch.from_numpy(values), torch.from_numpy(mask)
+        return self.gather(self.rows[items])
 
 
 @dataclass(frozen=True)
