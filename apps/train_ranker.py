@@ -31,7 +31,8 @@ from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import RankerSpec, TableSizes
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes, check_raw_ids
+from torchrec_mm.ranking.zero_collision import ZeroCollision
 from torchrec_mm.train.checkpoint import read_checkpoint, restore, save_checkpoint
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.inputs import check_source, encoded_requests
@@ -88,6 +89,10 @@ class TrainRankerConfig:
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
+
+    zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
+    """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
+    that matter most own a row each, newcomers take over from the weakest, and the rest share."""
 
     plan: Path | None = None
     """The plan.json of another run, whose sharding and kernels to keep."""
@@ -146,6 +151,12 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         read_tables(self.tables)
+        check_raw_ids(self.zero_collision)
+        if self.method == "bias" and self.zero_collision:
+            raise ValueError(
+                "zero_collision must be empty with method bias, which has no tables, "
+                f"got {', '.join(self.zero_collision)}"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -244,6 +255,7 @@ def ranker_spec(
         make=read_make(config, vectors) if config.make else None,
         behaviour_tables=tuple(train.meta["behaviour_item_features"]),
         kept=config.kept,
+        zero_collision=config.zero_collision,
     )
 
 

@@ -78,6 +78,22 @@ def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
     assert batch.rows.tolist() == chosen
 
 
+@pytest.mark.parametrize("features", [("user_id",), ("item_id",), ("item_id", "user_id")])
+def test_raw_ids_come_as_they_are_and_in_place_of_table_rows(features, collator):
+    batch = replace(collator, raw_ids=features)(ARRAYS, 1.0)
+    assert batch.raw_ids.keys() == list(features)
+    if "user_id" in features:
+        assert bags_of(batch.raw_ids, "user_id")[:3] == [[user] for user in ARRAYS.user_ids]
+        assert "user_id" not in batch.features.keys()
+    if "item_id" in features:
+        slots = batch.candidate_index[batch.candidate_mask]
+        bags = bags_of(batch.raw_ids, "item_id")
+        found = [bags[bag] for bag in batch.item_index[0][slots].tolist()]
+        assert found == [[item] for item in ITEMS.item_ids[ARRAYS.candidates.values]]
+        assert batch.item_ids is None and len(bags) == 5
+    assert collator(ARRAYS, 1.0).raw_ids is None
+
+
 def test_a_table_row_is_looked_up_once_a_batch_however_often_it_occurs(collator):
     batch = collator(ARRAYS, 1.0)
     for feature, distinct in (("item_id", 5), ("shop", 4), ("stars", 3)):

@@ -35,7 +35,11 @@ from torchrec_mm.parallel.memory import (
 )
 from torchrec_mm.parallel.tables import KERNELS, SHARDINGS, TableSettings, check_device
 from torchrec_mm.parallel.topology import GIB, Machines
-from torchrec_mm.parallel.zero_collision import ZeroCollisionSharder, check_zero_collision
+from torchrec_mm.parallel.zero_collision import (
+    ZeroCollisionSharder,
+    check_zero_collision,
+    partitions_of_raw_id_tables,
+)
 
 OPTIMIZERS = {
     "rowwise_adagrad": torchrec.optim.RowWiseAdagrad,
@@ -95,11 +99,13 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
     Args:
         model: its tables on the meta device. tables: settings of each of them.
     """
-    total = 0
+    total, raw_id_tables = 0, partitions_of_raw_id_tables(model)
     for config in table_configs(model):
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
-        memory = shard_memory(rows, config.embedding_dim, rows, settings, kernel, global_ids=0)
+        memory = shard_memory(
+            rows, config.embedding_dim, rows, settings, kernel, 0, config.name in raw_id_tables
+        )
         total += memory.device_bytes
     return total
 
@@ -175,7 +181,7 @@ def make_plan(
             constraints,
             [
                 EmbeddingPerfEstimator(topology, constraints),
-                ExactStorage(machines, tables),
+                ExactStorage(machines, tables, partitions_of_raw_id_tables(model)),
             ],
         ),
         storage_reservation=FixedPercentageStorageReservation(0.0),

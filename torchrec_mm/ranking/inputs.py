@@ -16,7 +16,8 @@ def collator_for_ranker(
     spec: RankerSpec, items: EncodedItems, vectors: VectorSource | None, max_behaviours: int
 ) -> Collator:
     """Tables for all; vectors of the slots, or for muse what the search finds with them."""
-    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours)
+    raw_ids = tuple(spec.zero_collision)
+    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours, raw_ids)
     if vectors is None:
         return collator
     rows = rows_of_vectors(items, vectors)

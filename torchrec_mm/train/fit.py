@@ -13,6 +13,7 @@ from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
+from torchrec_mm.parallel.zero_collision import settle_zero_collision
 from torchrec_mm.train.checkpoint import save_checkpoint, training_tensors
 from torchrec_mm.train.predictions import PredictionCollector, predict
 from torchrec_mm.train.run_folder import RunFolder
@@ -46,6 +47,7 @@ def fit(
     run.forget_epochs_after(epochs.start)
     for epoch in epochs:
         result = train_epoch(distributed, train, run, epoch)
+        settle_zero_collision(distributed.model)  # so that the test scores are the checkpoint's
         metrics = {
             "epoch": epoch + 1,
             "loss": result.loss,
