@@ -34,9 +34,11 @@ from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.network import spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.train.checkpoint import load_checkpoint, model_tensors, read_checkpoint
+from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.predictions import predict
-from torchrec_mm.train.run_folder import read_run
+from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
+from torchrec_mm.train.state import model_pieces
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class EvaluateConfig:
     vectors: Path | None = None
     """Folder of item vectors, where they have moved since training."""
 
+    checkpoint: str = "latest"
+    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
 
@@ -70,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(EvaluateConfig, argv)
     trained, model = read_run(config.run_dir, "ranker")
+    checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint)
     with quiet_libraries(), process_group() as worker:
         items = read_items(config.data)
         folder = config.data / "requests" / "test"
@@ -78,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         vocabularies = Vocabularies.load(config.run_dir / "vocabularies.safetensors")
         data = encode_requests(requests, items, folder, vocabularies, vectors)
         if model["method"] == "bias":
-            tensors = read_checkpoint(config.run_dir / "checkpoint", "")
+            tensors = read_checkpoint(checkpoint.folder, "")
             logits = BiasModel.from_tensors(tensors).logits(requests)
         else:
-            logits = score(config, model, data, worker)
+            logits = score(config, checkpoint.folder, model, data, worker)
         if worker.is_first:
             frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
             metrics = measure(requests, items, frequency, logits) | {
@@ -89,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "method": method_name(model["method"], vectors),
                 "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
                 "seed": trained["seed"],
-                "checkpoint": str(config.run_dir / "checkpoint"),
+                "checkpoint": str(checkpoint.folder),
             }
             if config.predictions:
                 write_predictions(config.predictions, requests, logits)
@@ -123,15 +129,17 @@ def open_vectors(
 
 
 def score(
-    config: EvaluateConfig, model: dict[str, Any], data: EncodedRequests, worker: Worker
+    config: EvaluateConfig,
+    checkpoint: Path,
+    model: dict[str, Any],
+    data: EncodedRequests,
+    worker: Worker,
 ) -> np.ndarray | None:
     """(impressions,) float32 logits on the first rank."""
     distributed = distribute(
         Ranker(spec_from_json(model["spec"])), worker, OptimizerSettings(0.0, 0.0), seed=0
     )
-    load_checkpoint(
-        config.run_dir / "checkpoint", model_tensors(distributed), ignore=("optimizer.", "epochs")
-    )
+    load_checkpoint(checkpoint, model_pieces(distributed), ignore=("optimizer.", "epoch."))
     loader = RequestLoader(
         data, config.batch_requests, rank=worker.rank, world_size=worker.world_size
     )
