@@ -242,18 +242,18 @@ def test_all_tensors_that_do_not_fit_are_named(market, runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("split", "changes", "words"),
     [
-        ("requests/test", {"labels": None}, "test must have a column labels"),
-        ("requests/test", {"city": None}, "test must have the column city that the ranker was"),
+        ("requests/test", {"labels": None}, "must have a column labels"),
+        ("requests/test", {"city": None}, "must have the column city that the ranker was"),
         (
             "requests/test",
             {"stars": None},
-            "test must have the column stars that the ranker was trained with",
+            "must have the column stars that the ranker was trained with",
         ),
-        ("items", {"shop_id": None}, "items must have the column shop_id that the ranker was"),
+        ("items", {"shop_id": None}, "must have the column shop_id that the ranker was"),
         (
             "items",
             {"item_id": list(range(24))},
-            "test column candidate_item_ids must hold ids of items/ only",
+            "column candidate_item_ids must hold ids of items/ only",
         ),
     ],
 )

@@ -62,7 +62,7 @@ def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
         ),
         (
             lambda m: rewrite(m.data / "requests" / "train", labels=None),
-            "train must have a column labels",
+            "must have a column labels",
         ),
         (
             lambda m: rewrite(m.data / "items", item_id=list(range(24))),

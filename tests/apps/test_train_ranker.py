@@ -18,7 +18,7 @@ from tests.small_market import (
     write_vectors,
 )
 from torchrec_mm.config import run
-from torchrec_mm.ranking.network import METHODS
+from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.train.checkpoint import checkpoint_shapes, read_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 

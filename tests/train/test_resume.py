@@ -103,8 +103,9 @@ def test_resuming_a_finished_run_changes_nothing(market, tmp_path):
     assert (run_dir / "metrics.jsonl").read_text() == before
 
 
-def test_a_finished_run_may_be_given_more_epochs(market, tmp_path):
-    run_dir = train_ranker(market, tmp_path / "run", "id")
-    train_ranker(market, run_dir, "id", "--epochs", "2", "--resume", "true")
-    whole = train_ranker(market, tmp_path / "whole", "id", "--epochs", "2")
-    assert lines_of(run_dir, "step") == lines_of(whole, "step")
+def test_how_often_a_run_is_saved_changes_nothing(market, tmp_path):
+    often = train_ranker(market, tmp_path / "often", "simtier", "--checkpoint_steps", "1")
+    once = train_ranker(market, tmp_path / "once", "simtier")
+    assert lines_of(often, "step") == lines_of(once, "step")
+    alike = [predictions(market, r, tmp_path / f"{r.name}.parquet") for r in (often, once)]
+    assert alike[0] == alike[1]

@@ -114,7 +114,7 @@ class Loop:
     def train_epoch(self, train: RequestLoader) -> dict[str, Any]:
         """Do what is left of an epoch; its line of metrics, on the first rank. Collective."""
         training, position = self.training, self.training.position
-        ends = train.plan(position.epoch, position.requests_done).ends
+        ends = train.ends(position.epoch, position.requests_done)
         batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
         pipeline = training.distributed.pipeline()
         resumed_with = training.totals.impressions()
