@@ -21,7 +21,7 @@ from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.reporting.machine import describe_machine
-from torchrec_mm.train.state import model_pieces, optimizer_pieces
+from torchrec_mm.train.state import training_pieces
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,7 @@ def sharded_table(rows: int, dim: int) -> list[Tensor]:
     )
     worker = Worker(torch.device("cpu"), 0, 1)
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
-    distributed = distribute(model, worker, settings, seed=0)
-    pieces = model_pieces(distributed) | optimizer_pieces(distributed)
+    pieces = training_pieces(distribute(model, worker, settings, seed=0))
     return [
         tensor for name, piece in pieces.items() if "item_id" in name for _, tensor in piece.parts
     ]

@@ -10,7 +10,7 @@ from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import Ranker, table_name
-from torchrec_mm.train.checkpoint import training_tensors
+from torchrec_mm.train.state import training_pieces
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
@@ -58,9 +58,10 @@ def test_a_row_of_a_table_costs_four_bytes_a_column_and_four_of_optimizer(encode
     distributed = distributed_of(encoded, worker)
     for name, rows in spec_of("id", encoded.vocabularies).tables.item.items():
         bytes_of_table = sum(
-            whole(tensor).numel() * whole(tensor).element_size()
-            for key, tensor in training_tensors(distributed).items()
+            tensor.nbytes
+            for key, pieces in training_pieces(distributed).items()
             if f".{table_name(name)}." in key
+            for _, tensor in pieces.parts
         )
         assert bytes_of_table == rows * 4 * (EMBEDDING_DIM + 1)
 

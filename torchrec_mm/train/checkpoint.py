@@ -12,7 +12,6 @@ from torch import Tensor
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.pieces import PieceLoadPlanner, Pieces
-from torchrec_mm.train.state import ROW_WISE
 from torchrec_mm.train.storage import IndexedReader, read_index
 
 
@@ -46,11 +45,7 @@ def load_checkpoint(
     if refused:
         raise InputError(f"{folder} must fit the model: {'; '.join(refused)}")
     fitting = {key: piece for key, piece in pieces.items() if key not in misfits}
-    reader = IndexedReader(folder)
-    _fill(reader, {k: p for k, p in fitting.items() if tuple(p.size) == saved[k]})
-    for key, piece in fitting.items():
-        if tuple(piece.size) != saved[key]:
-            _fill_from_other_columns(reader, key, piece, saved[key][1])
+    _fill(IndexedReader(folder), fitting)
 
 
 def read_checkpoint(folder: Path, prefix: str) -> dict[str, Tensor]:
@@ -91,8 +86,7 @@ def _misfits(
     words = {key: "is missing" for key in wanted.keys() - saved.keys()}
     words |= {key: "is unknown" for key in saved.keys() - wanted.keys()}
     for key in saved.keys() & wanted.keys():
-        columns_only = key.endswith(f".{ROW_WISE}") and saved[key][:1] == wanted[key][:1]
-        if saved[key] != wanted[key] and not (columns_only and len(saved[key]) == 2):
+        if saved[key] != wanted[key]:
             words[key] = f"is {saved[key]}, not {wanted[key]}"
     return words
 
@@ -108,15 +102,3 @@ def _fill(reader: IndexedReader, pieces: Mapping[str, Pieces]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that no other rank takes part
         dcp.load({}, storage_reader=reader, planner=PieceLoadPlanner(pieces), no_dist=True)
-
-
-def _fill_from_other_columns(reader: IndexedReader, key: str, pieces: Pieces, columns: int) -> None:
-    """Row-wise sums of a table that was cut into another number of column shards: their mean.
-
-    Exact where the columns are joined, as each sum is of squares averaged over its columns.
-    """
-    for (row, _), tensor in pieces.parts:
-        read = torch.empty((len(tensor), columns), dtype=tensor.dtype)
-        size = torch.Size([pieces.size[0], columns])
-        _fill(reader, {key: Pieces(size, tensor.dtype, (((row, 0), read),))})
-        tensor.copy_(read.mean(1, keepdim=True))

@@ -90,6 +90,7 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
         training.distributed.create_optimizer_state()
         load_checkpoint(latest.folder, training.pieces(), allow=allow)
         training.position = latest.position
+        training.distributed.set_step(latest.position.step)
 
 
 def test_auc(distributed: DistributedModel, test: RequestLoader) -> float | None:

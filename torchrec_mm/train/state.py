@@ -5,17 +5,11 @@ There is no state of random number generators: the order of requests and each st
 functions of seed, epoch, step and rank. So is the learning rate, of the step.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
 
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.train.pieces import Pieces
 from torchrec_mm.train.totals import Totals
-
-ROW_WISE = "momentum1"  # the fused kernels' name for Adagrad's sum of squares
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Training:
         sums = {f"epoch.{name}": Pieces.of(t) for name, t in self.totals.tensors().items()}
         if not self.totals.is_first:
             sums = {key: Pieces(p.size, p.dtype, ()) for key, p in sums.items()}
-        return model_pieces(self.distributed) | optimizer_pieces(self.distributed) | sums
+        return training_pieces(self.distributed) | sums
 
 
 def model_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
@@ -55,42 +49,15 @@ def model_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
     return {f"model.{name}": Pieces.of(tensor) for name, tensor in state.items()}
 
 
-def optimizer_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
-    """This rank's part of all optimizers' state, under names that no sharding plan changes.
+def training_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
+    """This rank's part of the model and of all optimizers' state, by checkpoint key.
 
-    TorchRec names a table's state after its kernel: ``<table>.momentum1`` where the table is
-    sharded, ``sum`` where it is replicated. Row-wise sums are (rows, column shards) here; TorchRec
-    lays the column shards of a table out one after another.
+    The keys are the same under every plan: TorchRec names a table's state otherwise where the
+    table is replicated (pytorch/torchrec#2394), and ``parallel.tables`` refuses that.
     """
-    model = distributed.model.state_dict()
-    pieces = {}
-    for parameter, state in distributed.optimizer.state_dict()["state"].items():
-        for name, tensor in _canonical(parameter, state):
-            piece = Pieces.of(tensor)
-            if name == ROW_WISE:
-                piece = _by_column_shard(piece, model[parameter].size(0))
-            pieces[f"optimizer.{parameter}.{name}"] = piece
-    return pieces
-
-
-def _canonical(parameter: str, state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """State by the fused kernels' names, without the table's name in front."""
-    table = parameter.split(".")[-2] if "." in parameter else ""
-    for name, tensor in state.items():
-        name = name.removeprefix(f"{table}.")
-        if "sum" not in state:
-            yield name, tensor
-        elif name == "sum":
-            yield ROW_WISE, tensor
-        # Adagrad's "step" counts for its decay of the learning rate alone, which is 0 here.
-
-
-def _by_column_shard(pieces: Pieces, rows: int) -> Pieces:
-    """(rows * column shards,) or (rows, 1) as (rows, column shards); other shapes as they are."""
-    if len(pieces.size) != 1 and pieces.size != (rows, 1):
-        return pieces
-    parts = tuple(
-        ((offsets[0] % rows, offsets[0] // rows), tensor.view(-1, 1))
-        for offsets, tensor in pieces.parts
-    )
-    return Pieces(torch.Size([rows, pieces.size[0] // rows]), pieces.dtype, parts)
+    state = distributed.optimizer.state_dict()["state"]
+    return model_pieces(distributed) | {
+        f"optimizer.{parameter}.{name}": Pieces.of(tensor)
+        for parameter, entries in state.items()
+        for name, tensor in entries.items()
+    }
