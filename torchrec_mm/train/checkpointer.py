@@ -142,26 +142,29 @@ class Checkpointer:
 
 
 class HostCopy:
-    """Buffers in host memory, pinned where there is a GPU; made once, filled at each save."""
+    """Buffers in host memory, pinned where there is a GPU; made once, filled at each save.
+
+    One a chunk: DCP copies a tensor once more where it is a part of a larger buffer.
+    """
 
     def __init__(self) -> None:
-        self.buffers: dict[str, tuple[Tensor, ...]] = {}
+        self.buffers: dict[str, list[Tensor]] = {}
 
     def take(self, pieces: Mapping[str, Pieces]) -> dict[str, Pieces]:
         """The pieces as they are now; what was taken before is overwritten."""
-        for key, piece in pieces.items():
-            if key not in self.buffers:
-                self.buffers[key] = tuple(_buffer_for(tensor) for _, tensor in piece.parts)
-            for buffer, (_, tensor) in zip(self.buffers[key], piece.parts, strict=True):
-                buffer.copy_(tensor, non_blocking=True)
+        copied = {key: self._copy(key, piece) for key, piece in pieces.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return {key: self._copied(key, piece) for key, piece in pieces.items()}
+        return copied
 
-    def _copied(self, key: str, piece: Pieces) -> Pieces:
-        offsets = (offsets for offsets, _ in piece.parts)
-        return Pieces(piece.size, piece.dtype, tuple(zip(offsets, self.buffers[key], strict=True)))
-
-
-def _buffer_for(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    def _copy(self, key: str, piece: Pieces) -> Pieces:
+        chunks = list(piece.chunks())
+        if key not in self.buffers:
+            self.buffers[key] = [
+                torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                for _, tensor in chunks
+            ]
+        parts = []
+        for (offsets, tensor), buffer in zip(chunks, self.buffers[key], strict=True):
+            parts.append((offsets, buffer.copy_(tensor, non_blocking=True)))
+        return Pieces(piece.size, piece.dtype, tuple(parts))
