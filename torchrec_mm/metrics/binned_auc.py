@@ -22,9 +22,9 @@ class BinnedAuc:
         self.counts = torch.zeros(2, BINS, dtype=torch.int64, device=device)
 
     def add(self, labels: Tensor, logits: Tensor) -> None:
-        """Count impressions: labels (N,) in {0, 1}, logits (N,) float, NaN refused by nobody."""
-        bins = ((logits.double() + LIMIT) * (BINS / (2 * LIMIT))).nan_to_num().long()
-        bins = bins.clamp(0, BINS - 1) + (labels > 0.5) * BINS
+        """Count impressions: labels (N,) in {0, 1}, logits (N,) float; NaN is the lowest."""
+        bins = (logits.double() + LIMIT) * (BINS / (2 * LIMIT))
+        bins = bins.nan_to_num(nan=0.0).clamp(0, BINS - 1).long() + (labels > 0.5) * BINS
         self.counts += torch.bincount(bins, minlength=2 * BINS).view(2, BINS)
 
     def value(self) -> float:
