@@ -255,7 +255,7 @@ def ranker_spec(
     vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
     return RankerSpec(
         method=config.method,
-        tables=TableSizes.of(vocabularies, config.method),
+        tables=TableSizes.of(vocabularies, train.meta, config.method),
         embedding_dim=config.embedding_dim,
         hidden=config.hidden,
         num_tiers=config.num_tiers,

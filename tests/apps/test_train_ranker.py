@@ -46,6 +46,7 @@ def test_every_method_trains_and_leaves_a_whole_run(method, market, make, tmp_pa
     files = {entry.name for entry in run_dir.iterdir()}
     expected = {"config.yaml", "model.json", "checkpoints"}
     expected |= {"vocabularies.safetensors", "item_frequency.safetensors"}
+    expected |= {"plan.json"} if method != "bias" else set()
     assert files - {"metrics.jsonl"} == expected
     assert ("metrics.jsonl" in files) == (method != "bias")
     model = json.loads((run_dir / "model.json").read_text())

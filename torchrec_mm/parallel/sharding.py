@@ -15,12 +15,13 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.communication import communication_codecs
+from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
-    RowWiseEverywhereSharder,
     make_plan,
     prepare_tables,
+    sharders,
     table_configs,
 )
 from torchrec_mm.parallel.process_group import Worker
@@ -57,8 +58,11 @@ class TableOptions:
     plan: Path | None = None
 
 
-class DensePipeline(TrainPipelineBase):
-    """For a model without tables: the sparse pipeline would trace all of it in search of one."""
+class PlainPipeline(TrainPipelineBase):
+    """One step after the other: on the CPU, where there is no copy to hide behind the work.
+
+    Also for a model without tables: the sparse pipeline would trace all of it in search of one.
+    """
 
     def detach(self) -> None:
         """Nothing was rewritten, so there is nothing to undo."""
@@ -75,10 +79,10 @@ class DistributedModel:
     planned: tuple[PlannedTable, ...]
     worker: Worker
 
-    def pipeline(self) -> TrainPipelineSparseDist | DensePipeline:
+    def pipeline(self) -> TrainPipelineSparseDist | PlainPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
-        if not self.plan.plan:
-            return DensePipeline(self.model, self.optimizer, self.worker.device)
+        if self.worker.device.type == "cpu" or not self.plan.plan:
+            return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return TrainPipelineSparseDist(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
         )
@@ -130,11 +134,12 @@ def distribute(
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
-        sharders=[RowWiseEverywhereSharder(qcomm_codecs_registry=codecs)],
+        sharders=sharders(codecs),
         init_data_parallel=not alone,  # a lone rank has nobody to average gradients with
     )
     if alone:
         sharded.module.to(worker.device)
+    shorten_one_id_bags(sharded)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
