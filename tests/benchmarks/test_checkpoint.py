@@ -9,7 +9,6 @@ def test_time_lost_and_bandwidth_are_of_the_same_save(tmp_path):
     assert (training["benchmark"], disk["benchmark"]) == ("checkpoint/training", "checkpoint/disk")
     dense = 3 * 4 * (MATRIX * MATRIX + MATRIX) + 2 * 4  # weights and two moments, two step counts
     assert training["bytes"] == 20_000 * 4 * (4 + 1) + dense
-    assert 0 < training["ours"]
     assert disk["ours"] * training["baseline"] == training["bytes"]
     assert disk["ratio"] == disk["ours"] / disk["baseline"]
     assert not list(tmp_path.iterdir())
