@@ -3,6 +3,7 @@
 python -m apps.export_tables --run_dir runs/id --output tables --format parquet
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from torchrec_mm.config import parse, run
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
-from torchrec_mm.ranking.ranker import table_name
+from torchrec_mm.ranking.tables import table_name
 from torchrec_mm.train.checkpoint import checkpoint_shapes
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.export import SavedTable, write_parquet, write_safetensors
@@ -60,17 +61,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
-    """The tables by ``<group>/<feature>``; a method need not have one for each vocabulary."""
+    """The checkpoint's tables by ``<group>/<feature>``.
+
+    Raises:
+        InputError: a table has no vocabulary, or one of another size.
+    """
     if not vocabularies.is_file():
         raise InputError(f"{vocabularies} must be the vocabularies of a ranker run: no such file")
-    shapes = checkpoint_shapes(checkpoint)
     with safe_open(vocabularies, framework="numpy") as file:
         known = [name for name in file.keys() if name.startswith("known_ids/")]  # noqa: SIM118
-    for known_ids in known:
-        _, group, feature = known_ids.split("/", 2)
-        collection = "request_tables" if group == "request" else "item_tables"
-        key = f"model.{collection}.embedding_bags.{table_name(feature)}.weight"
-        if key in shapes:
+    vocabulary_of = {table_name(name.split("/", 2)[2]): name for name in known}
+    for key in checkpoint_shapes(checkpoint):
+        if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
+            if table[1] not in vocabulary_of:
+                raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
+            known_ids = vocabulary_of[table[1]]
+            _, group, feature = known_ids.split("/", 2)
             name = f"{group}/{quote(feature, safe='')}"
             yield name, SavedTable(checkpoint, key, vocabularies, known_ids)
 

@@ -43,10 +43,10 @@ def export(run_dir: Path, output: Path, form: str) -> Path:
 
 
 def weights_of(run_dir: Path, name: str) -> torch.Tensor:
-    group, feature = name.split("/")
     tensors = read_checkpoint(find_checkpoint(run_dir / "checkpoints").folder, "model.")
-    collection = "request_tables" if group == "request" else "item_tables"
-    return tensors[f"{collection}.embedding_bags.{feature}_table.weight"]
+    table = f".embedding_bags.{name.split('/')[1]}_table.weight"
+    (weights,) = [tensor for key, tensor in tensors.items() if key.endswith(table)]
+    return weights
 
 
 def known_ids(run_dir: Path, name: str) -> list[int]:
