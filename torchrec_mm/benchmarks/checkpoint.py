@@ -111,7 +111,7 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         quiet_libraries(),
         process_group() as worker,
         tempfile.TemporaryDirectory(dir=config.work_dir) as folder,
-        Checkpointer(Path(folder)) as checkpointer,
+        Checkpointer(Path(folder), keep=2) as checkpointer,
     ):
         settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1, table_scale=0.01)
         model = TableAndMatrix(config.rows, config.embedding_dim)
