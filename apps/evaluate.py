@@ -35,10 +35,12 @@ from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker, rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
-from torchrec_mm.train.checkpoint import load_checkpoint, model_tensors, read_checkpoint
+from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.inputs import check_source, encoded_requests
 from torchrec_mm.train.predictions import predict
-from torchrec_mm.train.run_folder import read_run
+from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
+from torchrec_mm.train.state import model_pieces
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class EvaluateConfig:
     vectors: Path | None = None
     """Folder of item vectors, where they have moved since training."""
 
+    checkpoint: str = "latest"
+    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
 
@@ -76,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(EvaluateConfig, argv)
     trained, model = read_run(config.run_dir, "ranker")
+    checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint).folder
     muse = model["method"] == "muse"
     with quiet_libraries(), process_group() as worker:
         with encoded_requests(
@@ -87,11 +93,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             max_behaviours=trained["searched_behaviours" if muse else "max_behaviours"],
             vocabularies=Vocabularies.load(config.run_dir / "vocabularies.safetensors"),
         ) as encoded:
-            evaluate(config, trained, model, EncodedRequests(encoded, "test"), worker)
+            data = EncodedRequests(encoded, "test")
+            evaluate(config, checkpoint, trained, model, data, worker)
 
 
 def evaluate(
     config: EvaluateConfig,
+    checkpoint: Path,
     trained: dict[str, Any],
     model: dict[str, Any],
     data: EncodedRequests,
@@ -101,10 +109,10 @@ def evaluate(
     vectors = open_vectors(config, trained, model)
     requests = RequestArrays.concatenate([data.read(group) for group in data.groups])
     if model["method"] == "bias":
-        tensors = read_checkpoint(config.run_dir / "checkpoint", "")
+        tensors = read_checkpoint(checkpoint, "")
         logits = BiasModel.from_tensors(tensors).logits(requests, data.items)
     else:
-        logits = score(config, trained, model, data, vectors, worker)
+        logits = score(config, checkpoint, trained, model, data, vectors, worker)
     if worker.is_first:
         frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
         metrics = measure(requests, data.items, frequency, logits) | {
@@ -112,7 +120,7 @@ def evaluate(
             "method": method_name(model["method"], vectors),
             "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
             "seed": trained["seed"],
-            "checkpoint": str(config.run_dir / "checkpoint"),
+            "checkpoint": str(checkpoint),
         }
         if config.predictions:
             write_predictions(config.predictions, requests, data.items, logits)
@@ -154,6 +162,7 @@ def open_vectors(
 
 def score(
     config: EvaluateConfig,
+    checkpoint: Path,
     trained: dict[str, Any],
     model: dict[str, Any],
     data: EncodedRequests,
@@ -163,9 +172,7 @@ def score(
     """(impressions,) float32 logits on the first rank."""
     spec = spec_from_json(model["spec"])
     distributed = distribute(Ranker(spec), worker, OptimizerSettings(0.0, 0.0), seed=0)
-    load_checkpoint(
-        config.run_dir / "checkpoint", model_tensors(distributed), ignore=("optimizer.", "epochs")
-    )
+    load_checkpoint(checkpoint, model_pieces(distributed), ignore=("optimizer.", "epoch."))
     loader = RequestLoader(
         data,
         collator_for_ranker(spec, data.items, vectors, trained["max_behaviours"]),
