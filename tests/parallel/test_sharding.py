@@ -52,7 +52,7 @@ def distributed_of(
     encoded, worker, method: str = "simtier+make", seed: int = 0, **options
 ) -> DistributedModel:
     torch.manual_seed(0)
-    model = Ranker(spec_of(method, encoded.vocabularies))
+    model = Ranker(spec_of(method, encoded))
     return distribute(model, worker, SETTINGS, seed, TableOptions(**options))
 
 
@@ -78,16 +78,27 @@ def tables(distributed: DistributedModel) -> dict[str, Tensor]:
     }
 
 
+def kernels(distributed: DistributedModel) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
+    """FBGEMM's modules, which TorchRec keeps in plain lists."""
+    return [
+        kernel
+        for module in distributed.model.modules()
+        for lookup in getattr(module, "_lookups", ())
+        for kernel in lookup.modules()
+        if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen)
+    ]
+
+
 def test_every_table_is_in_the_plan(encoded, worker):
     distributed = distributed_of(encoded, worker)
     planned = {name for module in distributed.plan.plan.values() for name in module}
-    spec = spec_of("id", encoded.vocabularies).tables
+    spec = spec_of("id", encoded).tables
     assert planned == {table_name(n) for n in [*spec.request, *spec.item, *spec.behaviour]}
 
 
 def test_a_row_of_a_table_costs_four_bytes_a_column_and_four_of_optimizer(encoded, worker):
     distributed = distributed_of(encoded, worker)
-    for name, rows in spec_of("id", encoded.vocabularies).tables.item.items():
+    for name, rows in spec_of("id", encoded).tables.item.items():
         bytes_of_table = sum(
             whole(tensor).numel() * whole(tensor).element_size()
             for key, tensor in training_tensors(distributed).items()
@@ -203,11 +214,14 @@ def test_tables_that_no_rank_can_hold_are_refused(encoded, worker, monkeypatch):
 def test_a_restored_run_tells_its_tables_how_many_steps_were_done(encoded, worker):
     distributed = distributed_of(encoded, worker, "id")
     distributed.set_step(70)
-    counts = {
-        int(kernel.iter)
-        for part in (distributed.model.module.request_tables, distributed.model.module.item_tables)
-        for lookup in part._lookups
-        for kernel in lookup.modules()
-        if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen)
+    assert {int(kernel.iter) for kernel in kernels(distributed)} == {70}
+
+
+def test_one_id_bags_go_the_short_way_where_tables_fit_it(encoded, worker):
+    half = {"user_id": TableSettings(dtype="fp16")}
+    distributed = distributed_of(encoded, worker, "id", tables=half)
+    ways = {
+        (kernel.weights_precision.value, type(kernel.forward).__name__ == "_ShortWay")
+        for kernel in kernels(distributed)
     }
-    assert counts == {70}
+    assert ways == {("fp32", True), ("fp16", False)}

@@ -48,13 +48,14 @@ class ShardedVectors:
         self._fill(vectors, first=self.rows_per_rank * worker.rank)
 
     def _fill(self, vectors: ItemVectors, first: int) -> None:
-        """Copy rows [first, first + rows_per_rank), in as many blocks as every other rank."""
-        last = min(first + self.rows_per_rank, len(vectors))
+        """Copy rows [first, first + rows_per_rank), as far as there are any, block by block."""
+        # The pool's own update() would sort the rows and send each from this rank to itself.
+        shard = self._pool.state_dict()["_pool"].local_shards()[0].tensor
+        mine = vectors.values[first : first + self.rows_per_rank]
         block = max(1, FILL_BYTES // (self.width * vectors.dtype.itemsize))
-        for start in range(first, first + self.rows_per_rank, block):
-            rows = torch.arange(start, max(start, min(start + block, last)))
-            values = torch.from_numpy(np.array(vectors.values[start : start + len(rows)]))
-            self._pool.update(rows.to(self._device), values.to(self._device))
+        for start in range(0, len(mine), block):
+            values = torch.from_numpy(np.array(mine[start : start + block]))
+            shard[start : start + len(values)] = values
 
     @property
     def bytes_per_rank(self) -> int:

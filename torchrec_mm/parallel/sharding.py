@@ -58,8 +58,11 @@ class TableOptions:
     plan: Path | None = None
 
 
-class DensePipeline(TrainPipelineBase):
-    """For a model without tables: the sparse pipeline would trace all of it in search of one."""
+class PlainPipeline(TrainPipelineBase):
+    """One step after the other: on the CPU, where there is no copy to hide behind the work.
+
+    Also for a model without tables: the sparse pipeline would trace all of it in search of one.
+    """
 
     def detach(self) -> None:
         """Nothing was rewritten, so there is nothing to undo."""
@@ -76,10 +79,10 @@ class DistributedModel:
     planned: tuple[PlannedTable, ...]
     worker: Worker
 
-    def pipeline(self) -> TrainPipelineSparseDist | DensePipeline:
+    def pipeline(self) -> TrainPipelineSparseDist | PlainPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
-        if not self.plan.plan:
-            return DensePipeline(self.model, self.optimizer, self.worker.device)
+        if self.worker.device.type == "cpu" or not self.plan.plan:
+            return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return TrainPipelineSparseDist(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
         )
