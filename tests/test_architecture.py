@@ -33,6 +33,18 @@ ARROWS = {
     "ranking": WALLS | {"nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
+    "benchmarks": WALLS
+    | {
+        "nn",
+        "losses",
+        "metrics",
+        "data",
+        "item_vectors",
+        "parallel",
+        "ranking",
+        "train",
+        "reporting",
+    },
     # the walls themselves
     "errors": set(),
     "ids": {"errors"},
@@ -44,8 +56,8 @@ ARROWS = {
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data", "ranking", "parallel", "train"},
-    "fbgemm_gpu": {"data", "ranking", "parallel", "train"},
+    "torchrec": {"data", "ranking", "parallel", "train", "benchmarks"},
+    "fbgemm_gpu": {"data", "ranking", "parallel", "train", "benchmarks"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining"},
     "torchvision": {"pretraining"},

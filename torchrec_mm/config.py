@@ -20,13 +20,17 @@ ConfigT = TypeVar("ConfigT")
 
 
 def parse(
-    config_class: type[ConfigT], argv: Sequence[str] | None = None, positional: str = ""
+    config_class: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    positional: str = "",
+    command: str = "",
 ) -> ConfigT:
     """Build ``config_class`` (a frozen dataclass) from flags and an optional ``--config`` YAML.
 
     Flags win over YAML. ``--help`` shows the class docstring and the docstring under each field;
     ``--print_config`` prints the resulting YAML. Both leave with status 0. ``--flag`` alone means
     true where the field is a bool; the field ``positional`` may come first, without its flag.
+    ``command`` is what follows ``python -m`` in the help, the module of the class if empty.
 
     Raises:
         InputError: an unknown flag or YAML key, a missing or garbled YAML file, a value of the
@@ -38,7 +42,7 @@ def parse(
     if positional and words and not words[0].startswith("-"):
         words.insert(0, f"--{positional}")
     words = _config_first(_with_true(words, config_class))
-    parser = _parser_for(config_class)
+    parser = _parser_for(config_class, command or _command_of(config_class))
     try:
         values = parser.instantiate_classes(parser.parse_args(words)).as_dict()
     except ArgumentError as error:
@@ -83,7 +87,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     return 0
 
 
-def _parser_for(config_class: type) -> Any:
+def _parser_for(config_class: type, command: str) -> Any:
     # Not on top: apps.doctor has to start where jsonargparse is not installed.
     from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -93,7 +97,7 @@ def _parser_for(config_class: type) -> Any:
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = PlainParser(
-        prog=f"python -m {_command_of(config_class)}",
+        prog=f"python -m {command}",
         description=config_class.__doc__,
         exit_on_error=False,
         allow_abbrev=False,

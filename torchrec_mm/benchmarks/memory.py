@@ -1,0 +1,159 @@
+"""What a table costs in training: bytes a row, and bytes a rank.
+
+Ours is one of the ranker's tables, sharded, with row-wise Adagrad; the baseline is
+nn.Embedding(sparse=True) with SparseAdam, which DDP repeats on every rank.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchrec_mm.benchmarks.harness import (
+    BenchmarkConfig,
+    alternate,
+    comparison,
+    in_fresh_process,
+    on_fresh_ranks,
+)
+from torchrec_mm.config import check_fields
+from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.ranker import build_tables
+from torchrec_mm.train.checkpoint import training_tensors
+
+Build = Callable[[Worker, int, int], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class MemoryConfig(BenchmarkConfig):
+    """Bytes that a table's row costs in training, weights and optimizer state.
+
+    Counted over the tensors that are there, and again as growth of resident memory; then how the
+    bytes of the whole table spread over ranks. The baseline is nn.Embedding(sparse=True) with
+    SparseAdam.
+    """
+
+    rows: int = 1_000_000
+    """Rows of the table."""
+
+    embedding_dim: int = 16
+    """Width of the table; a multiple of 4."""
+
+    world_size: int = 2
+    """Ranks that the table is divided over."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, lambda x: x >= 1, "at least 1", "rows", "world_size")
+        check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes of a table's tensors in training, and of resident memory."""
+
+    tensor_bytes: float
+    resident_bytes: float
+
+
+def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
+    """Bytes a row, then bytes a rank."""
+    sides = {"ours": sharded_table, "baseline": sparse_adam_table}
+    costs = alternate(
+        {side: lambda build=build: cost_per_row(build, config) for side, build in sides.items()},
+        config.runs,
+    )
+    tensors, resident = (
+        {side: [getattr(cost, kind) for cost in costs[side]] for side in sides}
+        for kind in ("tensor_bytes", "resident_bytes")
+    )
+    kept = comparison("memory", "bytes/row", **resident, more_is_better=False)
+    yield comparison(
+        "memory",
+        "bytes/row",
+        **tensors,
+        more_is_better=False,
+        ours_resident=kept["ours"],
+        baseline_resident=kept["baseline"],
+        promised=1.1 * 4 * (config.embedding_dim + 1),
+    )
+    yield memory_per_rank(config)
+
+
+def memory_per_rank(config: MemoryConfig) -> dict[str, Any]:
+    """The fullest rank's bytes, counted: nothing random, so once is enough."""
+
+    def fullest(build: Build, world_size: int) -> float:
+        size = (config.rows, config.embedding_dim)
+        costs = on_fresh_ranks(cost, build, *size, world_size=world_size, threads=1)
+        return max(cost.tensor_bytes for cost in costs)
+
+    one_rank = fullest(sharded_table, 1)
+    ours = fullest(sharded_table, config.world_size)
+    return comparison(
+        "memory/rank",
+        "bytes/rank",
+        [ours],
+        [fullest(sparse_adam_table, 1)],  # DDP keeps all of it on every rank
+        more_is_better=False,
+        world_size=config.world_size,
+        ours_one_rank=one_rank,
+        above_equal_shares=ours * config.world_size / one_rank - 1,
+        promised=0.1,
+    )
+
+
+def cost_per_row(build: Build, config: MemoryConfig) -> Cost:
+    """What twice the rows cost more, a row: fixed costs cancel, each size has a fresh process."""
+    once, twice = (
+        in_fresh_process(cost, build, rows, config.embedding_dim)
+        for rows in (config.rows, 2 * config.rows)
+    )
+    return Cost(
+        (twice.tensor_bytes - once.tensor_bytes) / config.rows,
+        (twice.resident_bytes - once.resident_bytes) / config.rows,
+    )
+
+
+def cost(build: Build, rows: int, dim: int) -> Cost:
+    """Build, touch every page, count; one rank's part."""
+    with quiet_libraries(), process_group() as worker:
+        tensors = build(worker, rows, dim)
+        for tensor in tensors:
+            tensor.add_(0)  # a page that was never written is not resident yet
+        return Cost(sum(tensor.nbytes for tensor in tensors), resident_bytes())
+
+
+def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
+    """One of the ranker's tables, sharded, with its optimizer state."""
+    model = nn.ModuleDict(
+        {"tables": build_tables({"item_id": rows}, dim), "dense": nn.Linear(1, 1)}
+    )
+    settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
+    tensors = training_tensors(distribute(model, worker, settings, seed=0))
+    return [
+        shard.tensor
+        for name, tensor in tensors.items()
+        if "item_id" in name
+        for shard in tensor.local_shards()
+    ]
+
+
+def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
+    """The same table as a plain embedding after one step of SparseAdam."""
+    table = nn.Embedding(rows, dim, sparse=True)
+    optimizer = torch.optim.SparseAdam(table.parameters())
+    table(torch.zeros(1, dtype=torch.int64)).sum().backward()
+    optimizer.step()
+    state = optimizer.state[table.weight]
+    return [table.weight.detach(), *(value for value in state.values() if torch.is_tensor(value))]
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as pages:
+        return int(pages.read().split()[1]) * 4096
