@@ -21,7 +21,7 @@ class BenchmarkName:
     Each benchmark has flags of its own: `python -m apps.benchmark NAME --help`.
     """
 
-    name: Literal["memory"]
+    name: Literal["gauc", "memory"]
     """What to measure."""
 
 

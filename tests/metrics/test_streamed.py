@@ -16,7 +16,7 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.impression_files import ImpressionFiles, read_sorted
 from torchrec_mm.metrics.log_loss import log_loss
 from torchrec_mm.metrics.order import ALL
-from torchrec_mm.metrics.streamed import measure
+from torchrec_mm.metrics.streamed import measure_scores, measure_users
 
 SLICES = ("rare", "new")
 LOGITS = st.sampled_from([-1e30, -2.5, -0.0, 0.0, 1e-45, 0.25, 3.0, 1e30])
@@ -59,7 +59,7 @@ def test_figures_are_their_definitions_whole_and_by_slice(tmp_path_factory, impr
         masks = {"rare": np.array([rare]), "new": np.array([new])}
         files.add(np.array([user]), np.array([label]), np.array([logit], np.float32), masks)
     files.flush()
-    found = measure(folder, SLICES)
+    scored, grouped = measure_scores(folder, SLICES), measure_users(folder, SLICES)
     chosen = {
         ALL: [row[:3] for row in impressions],
         "rare": [row[:3] for row in impressions if row[3]],
@@ -67,23 +67,24 @@ def test_figures_are_their_definitions_whole_and_by_slice(tmp_path_factory, impr
     }
     for name, rows in chosen.items():
         mean, users, gauc_users, count = gauc_by_definition(rows)
-        grouped = found[name].grouped
-        assert (grouped.users, grouped.gauc_users) == (users, gauc_users)
-        assert grouped.impressions == count
+        found = grouped[name]
+        assert (found.users, found.gauc_users, found.impressions) == (users, gauc_users, count)
+        assert scored[name].impressions == count
         whole = auc_by_definition([row[1] for row in rows], [row[2] for row in rows])
-        for figure, expected in ((found[name].auc, whole), (grouped.gauc, mean)):
+        for figure, expected in ((scored[name].auc, whole), (found.gauc, mean)):
             expected = math.nan if expected is None else expected
             assert figure == pytest.approx(expected, abs=1e-14, nan_ok=True)
 
 
 def test_figures_are_those_of_memory_bit_for_bit(tmp_path):
     impressions = users, labels, logits, masks = some(3000)
-    found = measure(write(tmp_path / "a", impressions, [100, 150, 2000]), SLICES)
+    folder = write(tmp_path / "a", impressions, [100, 150, 2000])
+    scored, grouped = measure_scores(folder, SLICES), measure_users(folder, SLICES)
     everywhere = np.ones(3000, bool)
     for name, mask in {ALL: everywhere, **masks}.items():
-        assert found[name].auc == auc(labels[mask], logits[mask])
-        assert found[name].grouped == gauc(users[mask], labels[mask], logits[mask])
-        assert found[name].log_loss == pytest.approx(log_loss(labels[mask], logits[mask]))
+        assert scored[name].auc == auc(labels[mask], logits[mask])
+        assert grouped[name] == gauc(users[mask], labels[mask], logits[mask])
+        assert scored[name].log_loss == pytest.approx(log_loss(labels[mask], logits[mask]))
 
 
 @pytest.mark.parametrize("window", [7, 1000, 10**6])
@@ -93,10 +94,11 @@ def test_writers_pieces_blocks_and_order_change_nothing(window, tmp_path, monkey
     order = np.random.default_rng(1).permutation(3000)
     *columns, masks = impressions
     shuffled = (*(column[order] for column in columns), {k: m[order] for k, m in masks.items()})
-    one = measure(write(tmp_path / "one", impressions, [], block=10**6), SLICES)
+    one = write(tmp_path / "one", impressions, [], block=10**6)
     cuts = sorted(np.random.default_rng(2).integers(0, 3000, 40).tolist())
-    many = measure(write(tmp_path / "many", shuffled, cuts, writers=3), SLICES)
-    assert many == one
+    many = write(tmp_path / "many", shuffled, cuts, writers=3)
+    assert measure_users(many, SLICES) == measure_users(one, SLICES)
+    assert measure_scores(many, SLICES) == measure_scores(one, SLICES)
 
 
 @pytest.mark.parametrize("window", [1, 5, 64, 10**6])
@@ -114,17 +116,25 @@ def test_a_slice_without_a_mask_gets_nobody(tmp_path):
     files = ImpressionFiles(tmp_path, 0, SLICES)
     files.add(np.array([1, 1]), np.array([0, 1]), np.zeros(2, np.float32), {"new": [True, True]})
     files.flush()
-    found = measure(tmp_path, SLICES)
-    assert found["rare"].grouped.impressions == 0
+    found = measure_scores(tmp_path, SLICES)
+    assert found["rare"].impressions == 0 == measure_users(tmp_path, SLICES)["rare"].impressions
     assert math.isnan(found["rare"].auc) and math.isnan(found["rare"].log_loss)
     assert found["new"].auc == 0.5
 
 
+def test_users_may_be_left_out_where_only_scores_matter(tmp_path):
+    files = ImpressionFiles(tmp_path, 0)
+    files.add(None, np.array([0, 1]), np.array([0.1, 0.2], np.float32))
+    files.flush()
+    assert measure_scores(tmp_path)[ALL].auc == 1.0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".sorted"}
+
+
 def test_without_impressions_figures_are_nan(tmp_path):
     ImpressionFiles(tmp_path, 0).flush()
-    whole = measure(tmp_path)[ALL]
-    assert math.isnan(whole.auc) and math.isnan(whole.log_loss) and math.isnan(whole.grouped.gauc)
-    assert whole.grouped.impressions == 0
+    whole, grouped = measure_scores(tmp_path)[ALL], measure_users(tmp_path)[ALL]
+    assert math.isnan(whole.auc) and math.isnan(whole.log_loss) and math.isnan(grouped.gauc)
+    assert whole.impressions == grouped.impressions == 0
 
 
 def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
@@ -137,7 +147,8 @@ def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
         for seed in range(repeats):
             files.add(*some(1 << 14, seed, distinct_scores=10**6))
         files.flush()
-        measure(tmp_path / name, SLICES)
+        measure_scores(tmp_path / name, SLICES)
+        measure_users(tmp_path / name, SLICES)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak

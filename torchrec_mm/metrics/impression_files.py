@@ -49,7 +49,7 @@ class ImpressionFiles:
 
     def add(
         self,
-        user_ids: np.ndarray,
+        user_ids: np.ndarray | None,
         labels: np.ndarray,
         scores: np.ndarray,
         masks: Mapping[str, np.ndarray] | None = None,
@@ -57,7 +57,8 @@ class ImpressionFiles:
         """Take some impressions, in any order and grouping.
 
         Args:
-            user_ids: (N,) int64. labels: (N,) 0 or 1. scores: (N,) float32.
+            user_ids: (N,) int64, or always None where GAUC is not asked for.
+            labels: (N,) 0 or 1. scores: (N,) float32.
             masks: (N,) bool by slice, True where the impression belongs to it; a slice that is
                 left out gets none of them.
 
@@ -67,8 +68,9 @@ class ImpressionFiles:
         labels, scores = check_impressions(labels, scores)
         if scores.dtype != np.float32:
             raise ValueError(f"scores must be float32, got {scores.dtype}")
-        users = check_users(user_ids, labels).astype(np.int64)
-        self._users.append(users.view(np.uint64))
+        if user_ids is not None:
+            users = check_users(user_ids, labels).astype(np.int64)
+            self._users.append(users.view(np.uint64))
         self._keys.append(self.bits.join(score_keys(labels, scores), masks or {}))
         self._held += len(labels)
         if self._held >= self.block_impressions:
@@ -78,18 +80,22 @@ class ImpressionFiles:
         """Write what is held; call it once after the last ``add``."""
         if not self._held:
             return
-        users, keys = np.concatenate(self._users), np.concatenate(self._keys)
-        self._users, self._keys, self._held = [], [], 0
         name = f"{self.writer:05}-{self.blocks:05}"
+        keys = np.concatenate(self._keys)
+        if self._users:
+            self._write_partitions(name, np.concatenate(self._users), keys)
+        keys.sort()
+        keys.tofile(self.folder / f"{name}.sorted")
+        self._users, self._keys, self._held = [], [], 0
         self.blocks += 1
+
+    def _write_partitions(self, name: str, users: np.ndarray, keys: np.ndarray) -> None:
         partition = ((users * _SPREAD) >> _PARTITION_SHIFT).astype(np.uint8)
         order = np.argsort(partition, kind="stable")
         users[order].tofile(self.folder / f"{name}.users")
         keys[order].tofile(self.folder / f"{name}.keys")
         counts = np.bincount(partition, minlength=PARTITIONS)
         np.append(0, np.cumsum(counts)).astype(np.int64).tofile(self.folder / f"{name}.offsets")
-        keys.sort()
-        keys.tofile(self.folder / f"{name}.sorted")
 
 
 def read_partitions(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -22,21 +22,48 @@ WINDOW = 1 << 21
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures of one set of impressions, as ``auc``, ``log_loss`` and ``gauc`` give them."""
+class ScoreFigures:
+    """Figures of a set of impressions, as ``auc`` and ``log_loss`` give them."""
 
     auc: float
     log_loss: float
-    grouped: Gauc
+    impressions: int
 
 
-def measure(folder: Path, slices: Sequence[str] = ()) -> dict[str, Measured]:
-    """AUC, log loss and GAUC of what ``ImpressionFiles`` wrote, all writers together.
+def measure_scores(folder: Path, slices: Sequence[str] = ()) -> dict[str, ScoreFigures]:
+    """AUC and log loss of what ``ImpressionFiles`` wrote, scores being logits.
 
-    Memory: the impressions of the largest 1/256 of the users, or a window of 2 M impressions.
+    Memory: a few windows of 2 M impressions.
 
     Args:
-        folder: where they wrote. slices: as given to them.
+        folder: where all writers wrote. slices: as given to them.
+
+    Returns:
+        By slice, and under ``ALL`` for the whole set.
+    """
+    bits = SliceBits(slices)
+    sums = {name: AucSum() for name in (ALL, *slices)}
+    losses: dict[str, list[float]] = {name: [] for name in sums}
+    for keys in read_sorted(folder, WINDOW):
+        for name, part in bits.split(keys):
+            sums[name].add(part)
+            losses[name].append(float(losses_of(*labels_and_scores(part)).sum()))
+    counts = {name: counted.clicks + counted.others for name, counted in sums.items()}
+    return {
+        name: ScoreFigures(
+            sums[name].auc, fsum(losses[name]) / count if count else float("nan"), count
+        )
+        for name, count in counts.items()
+    }
+
+
+def measure_users(folder: Path, slices: Sequence[str] = ()) -> dict[str, Gauc]:
+    """GAUC of what ``ImpressionFiles`` wrote, a partition of the users at a time.
+
+    Memory: a few times the impressions of the largest 1/256 of the users.
+
+    Args:
+        folder: where all writers wrote. slices: as given to them.
 
     Returns:
         By slice, and under ``ALL`` for the whole set.
@@ -44,24 +71,6 @@ def measure(folder: Path, slices: Sequence[str] = ()) -> dict[str, Measured]:
     Raises:
         ValueError: users are more than a key can tell apart: about 2**39, halved with each slice.
     """
-    grouped = {name: users.gauc() for name, users in _sum_users(folder, slices).items()}
-    aucs = {name: AucSum() for name in grouped}
-    losses: dict[str, list[float]] = {name: [] for name in grouped}
-    for keys in read_sorted(folder, WINDOW):
-        for name, part in SliceBits(slices).split(keys):
-            aucs[name].add(part)
-            losses[name].append(float(losses_of(*labels_and_scores(part)).sum()))
-    return {
-        name: Measured(
-            aucs[name].auc,
-            fsum(losses[name]) / count if (count := grouped[name].impressions) else float("nan"),
-            grouped[name],
-        )
-        for name in grouped
-    }
-
-
-def _sum_users(folder: Path, slices: Sequence[str]) -> dict[str, UserAucs]:
     bits = SliceBits(slices)
     sums = {name: UserAucs() for name in (ALL, *slices)}
     for user_ids, keys in read_partitions(folder):
@@ -72,4 +81,4 @@ def _sum_users(folder: Path, slices: Sequence[str]) -> dict[str, UserAucs]:
         keys.sort()
         for name, part in bits.split(keys):
             sums[name].add(part)
-    return sums
+    return {name: users.gauc() for name, users in sums.items()}
