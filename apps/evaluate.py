@@ -5,29 +5,26 @@ torchrun --nproc-per-node 2 -m apps.evaluate --run_dir runs/id --data market
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import torch.distributed as dist
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoding import EncodedRequests, encode_requests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import ItemCatalogue, read_items
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.data.parquet import write_table
 from torchrec_mm.data.requests import Requests, read_requests
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.metrics.auc import auc
-from torchrec_mm.metrics.gauc import gauc
-from torchrec_mm.metrics.log_loss import log_loss
-from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices, sliced
+from torchrec_mm.metrics.impression_files import ImpressionFiles
+from torchrec_mm.metrics.slices import SLICES, age_slices, frequency_slices, measure_slices
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
@@ -35,7 +32,8 @@ from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.network import spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.train.checkpoint import load_checkpoint, model_tensors, read_checkpoint
-from torchrec_mm.train.predictions import predict
+from torchrec_mm.train.prediction_files import RankPredictions, merge_predictions
+from torchrec_mm.train.predictions import Scored, predict, shared_folder
 from torchrec_mm.train.run_folder import read_run
 
 
@@ -77,22 +75,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         vectors = open_vectors(config, trained, model)
         vocabularies = Vocabularies.load(config.run_dir / "vocabularies.safetensors")
         data = encode_requests(requests, items, folder, vocabularies, vectors)
+        frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
         if model["method"] == "bias":
-            tensors = read_checkpoint(config.run_dir / "checkpoint", "")
-            logits = BiasModel.from_tensors(tensors).logits(requests)
+            scored = score_bias(config, requests, worker)
         else:
-            logits = score(config, model, data, worker)
+            scored = score(config, model, data, worker)
+        describe = Describe(requests, items, frequency)
+        figures = measure(config, scored, describe, worker)
         if worker.is_first:
-            frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
-            metrics = measure(requests, items, frequency, logits) | {
+            metrics = figures | {
                 "vector_coverage": data.vector_coverage if vectors else None,
                 "method": method_name(model["method"], vectors),
                 "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
                 "seed": trained["seed"],
                 "checkpoint": str(config.run_dir / "checkpoint"),
             }
-            if config.predictions:
-                write_predictions(config.predictions, requests, logits)
             write_json(config.run_dir / "metrics.json", metrics)
             print(
                 f"{metrics['method']}: AUC {in_words(metrics['auc'])}, "
@@ -124,8 +121,8 @@ def open_vectors(
 
 def score(
     config: EvaluateConfig, model: dict[str, Any], data: EncodedRequests, worker: Worker
-) -> np.ndarray | None:
-    """(impressions,) float32 logits on the first rank."""
+) -> Iterator[Scored]:
+    """This rank's requests, scored by a network."""
     distributed = distribute(
         Ranker(spec_from_json(model["spec"])), worker, OptimizerSettings(0.0, 0.0), seed=0
     )
@@ -135,31 +132,63 @@ def score(
     loader = RequestLoader(
         data, config.batch_requests, rank=worker.rank, world_size=worker.world_size
     )
-    predictions = predict(distributed, loader)
-    return None if predictions is None else predictions.logits
+    return predict(distributed, loader)
+
+
+def score_bias(config: EvaluateConfig, requests: Requests, worker: Worker) -> Iterator[Scored]:
+    """This rank's share of the requests, scored without a network."""
+    tensors = read_checkpoint(config.run_dir / "checkpoint", "")
+    logits = BiasModel.from_tensors(tensors).logits(requests)
+    mine = np.array_split(np.arange(len(requests)), worker.world_size)[worker.rank]
+    for rows in np.array_split(mine, -(-len(mine) // config.batch_requests)):
+        positions, lengths = requests.candidates.positions(rows)
+        yield Scored(rows, lengths, requests.labels[positions], logits[positions])
+
+
+@dataclass(frozen=True)
+class Describe:
+    """What measuring needs to know of impressions besides label and logit."""
+
+    requests: Requests
+    items: ItemCatalogue
+    frequency: ItemFrequency
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """User and item ids, and membership of slices, of each impression of requests ``rows``."""
+        positions, lengths = self.requests.candidates.positions(rows)
+        owners = np.repeat(rows, lengths)
+        item_ids = self.requests.candidates.values[positions]
+        masks = frequency_slices(self.frequency(item_ids))
+        if self.requests.timestamps is not None and self.items.created_at is not None:
+            created_at = self.items.created_at[self.items.index.rows(item_ids)]
+            known = created_at != ItemCatalogue.UNKNOWN_TIME
+            masks |= age_slices(self.requests.timestamps[owners], created_at, known)
+        return self.requests.user_ids[owners], item_ids, masks
 
 
 def measure(
-    requests: Requests, items: ItemCatalogue, frequency: ItemFrequency, logits: np.ndarray
+    config: EvaluateConfig, scored: Iterable[Scored], describe: Describe, worker: Worker
 ) -> dict[str, Any]:
-    """The figures of metrics.json that depend on labels and logits."""
-    owners = requests.candidates.owners()
-    users = requests.user_ids[owners]
-    grouped = gauc(users, requests.labels, logits)
-    masks = frequency_slices(frequency(requests.candidates.values))
-    if requests.timestamps is not None and items.created_at is not None:
-        created_at = items.created_at[items.index.rows(requests.candidates.values)]
-        known = created_at != ItemCatalogue.UNKNOWN_TIME
-        masks |= age_slices(requests.timestamps[owners], created_at, known)
-    return {
-        "auc": finite_or_none(auc(requests.labels, logits)),
-        "gauc": finite_or_none(grouped.gauc),
-        "log_loss": log_loss(requests.labels, logits),
-        "impressions": len(logits),
-        "users": grouped.users,
-        "gauc_users": grouped.gauc_users,
-        "slices": sliced(masks, users, requests.labels, logits),
-    }
+    """The figures of metrics.json that depend on labels and logits, on the first rank. Collective.
+
+    Every rank writes what it scored to files in the run folder, which the first rank measures and
+    merges, so no process holds all impressions. The run folder is on storage that all ranks share.
+    """
+    with shared_folder(config.run_dir, worker) as folder:
+        files = ImpressionFiles(folder, worker.rank, SLICES)
+        with RankPredictions(folder, worker.rank) as rows:
+            for part in scored:
+                user_ids, item_ids, masks = describe(part.requests)
+                files.add(user_ids, part.labels, part.logits, masks)
+                if config.predictions:
+                    rows.add(part, user_ids, item_ids)
+        files.flush()
+        dist.barrier()
+        if not worker.is_first:
+            return {}
+        if config.predictions:
+            merge_predictions(folder, config.predictions)
+        return measure_slices(folder)
 
 
 def in_words(value: float | None) -> str:
@@ -170,19 +199,6 @@ def in_words(value: float | None) -> str:
 def method_name(method: str, vectors: ItemVectors | None) -> str:
     """The method as tables call it: random vectors make it the control."""
     return f"{method}/random" if vectors and vectors.encoder == "random" else method
-
-
-def write_predictions(path: Path, requests: Requests, logits: np.ndarray) -> None:
-    """One row an impression, in the order of requests/test and its candidates."""
-    owners = requests.candidates.owners()
-    columns = {
-        "request": owners,
-        "user_id": requests.user_ids[owners],
-        "item_id": requests.candidates.values,
-        "label": requests.labels,
-        "logit": logits,
-    }
-    write_table(path, pa.table(columns))
 
 
 if __name__ == "__main__":

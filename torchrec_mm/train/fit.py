@@ -9,12 +9,12 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.train.checkpoint import save_checkpoint, training_tensors
-from torchrec_mm.train.predictions import PredictionCollector, predict
+from torchrec_mm.train.predictions import exact_auc
 from torchrec_mm.train.run_folder import RunFolder
 
 LOG_EVERY_STEPS = 20
@@ -52,9 +52,8 @@ def fit(
             "train_auc": finite_or_none(result.train_auc),
         }
         if test is not None:
-            predictions = predict(distributed, test)
-            if predictions is not None:
-                metrics["test_auc"] = finite_or_none(auc(predictions.labels, predictions.logits))
+            test_auc = exact_auc(distributed, test, run.path)
+            metrics["test_auc"] = None if test_auc is None else finite_or_none(test_auc)
         metrics["impressions_per_s"] = round(result.impressions_per_s, 1)
         run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
         tensors = training_tensors(distributed) | {"epochs": torch.tensor(epoch + 1)}
@@ -69,7 +68,7 @@ def train_epoch(
     torch.manual_seed(1_000_003 * epoch + 1_009 * train.shuffle_seed + train.rank)
     pipeline = distributed.pipeline()
     batches = with_equal_strides(train.epoch(epoch))
-    collector = PredictionCollector()
+    counted = BinnedAuc(distributed.worker.device)
     losses: list[torch.Tensor] = []
     start = time.perf_counter()
     gc.collect()
@@ -80,23 +79,19 @@ def train_epoch(
         disable=None if distributed.worker.is_first else True,
     )
     for step in bar:
-        loss, *scored = pipeline.progress(batches)
+        loss, logits, labels, mask, _ = pipeline.progress(batches)
         losses.append(loss)
-        collector.add(*scored)
+        counted.add(labels[mask], logits[mask])
         if (step + 1) % LOG_EVERY_STEPS == 0 or step + 1 == len(train):
             window = _mean_over_ranks(losses[-LOG_EVERY_STEPS:])
             bar.set_postfix(loss=f"{window:.4f}", refresh=False)
             run.log(step=epoch * len(train) + step + 1, loss=window)
     pipeline.detach()
     gc.unfreeze()
-    predictions = collector.gather()
     seconds = time.perf_counter() - start
-    loss = _mean_over_ranks(losses)
-    if predictions is None:
-        return EpochResult(loss, float("nan"), float("nan"))
-    return EpochResult(
-        loss, auc(predictions.labels, predictions.logits), len(predictions.labels) / seconds
-    )
+    dist.all_reduce(counted.counts)
+    impressions = int(counted.counts.sum())
+    return EpochResult(_mean_over_ranks(losses), counted.value(), impressions / seconds)
 
 
 def _mean_over_ranks(losses: list[torch.Tensor]) -> float:
