@@ -31,10 +31,12 @@ from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.network import spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.train.checkpoint import load_checkpoint, model_tensors, read_checkpoint
+from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.prediction_files import RankPredictions, merge_predictions
 from torchrec_mm.train.predictions import Scored, predict, shared_folder
-from torchrec_mm.train.run_folder import read_run
+from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
+from torchrec_mm.train.state import model_pieces
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class EvaluateConfig:
     vectors: Path | None = None
     """Folder of item vectors, where they have moved since training."""
 
+    checkpoint: str = "latest"
+    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
 
@@ -68,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(EvaluateConfig, argv)
     trained, model = read_run(config.run_dir, "ranker")
+    checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint)
     with quiet_libraries(), process_group() as worker:
         items = read_items(config.data)
         folder = config.data / "requests" / "test"
@@ -77,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = encode_requests(requests, items, folder, vocabularies, vectors)
         frequency = ItemFrequency.load(config.run_dir / "item_frequency.safetensors")
         if model["method"] == "bias":
-            scored = score_bias(config, requests, worker)
+            scored = score_bias(config, checkpoint.folder, requests, worker)
         else:
-            scored = score(config, model, data, worker)
+            scored = score(config, checkpoint.folder, model, data, worker)
         describe = Describe(requests, items, frequency)
         figures = measure(config, scored, describe, worker)
         if worker.is_first:
@@ -88,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "method": method_name(model["method"], vectors),
                 "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
                 "seed": trained["seed"],
-                "checkpoint": str(config.run_dir / "checkpoint"),
+                "checkpoint": str(checkpoint.folder),
             }
             write_json(config.run_dir / "metrics.json", metrics)
             print(
@@ -120,24 +126,28 @@ def open_vectors(
 
 
 def score(
-    config: EvaluateConfig, model: dict[str, Any], data: EncodedRequests, worker: Worker
+    config: EvaluateConfig,
+    checkpoint: Path,
+    model: dict[str, Any],
+    data: EncodedRequests,
+    worker: Worker,
 ) -> Iterator[Scored]:
     """This rank's requests, scored by a network."""
     distributed = distribute(
         Ranker(spec_from_json(model["spec"])), worker, OptimizerSettings(0.0, 0.0), seed=0
     )
-    load_checkpoint(
-        config.run_dir / "checkpoint", model_tensors(distributed), ignore=("optimizer.", "epochs")
-    )
+    load_checkpoint(checkpoint, model_pieces(distributed), ignore=("optimizer.", "epoch."))
     loader = RequestLoader(
         data, config.batch_requests, rank=worker.rank, world_size=worker.world_size
     )
     return predict(distributed, loader)
 
 
-def score_bias(config: EvaluateConfig, requests: Requests, worker: Worker) -> Iterator[Scored]:
+def score_bias(
+    config: EvaluateConfig, checkpoint: Path, requests: Requests, worker: Worker
+) -> Iterator[Scored]:
     """This rank's share of the requests, scored without a network."""
-    tensors = read_checkpoint(config.run_dir / "checkpoint", "")
+    tensors = read_checkpoint(checkpoint, "")
     logits = BiasModel.from_tensors(tensors).logits(requests)
     mine = np.array_split(np.arange(len(requests)), worker.world_size)[worker.rank]
     for rows in np.array_split(mine, -(-len(mine) // config.batch_requests)):

@@ -20,8 +20,7 @@ from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
-from torchrec_mm.train.checkpoint import restore
-from torchrec_mm.train.fit import fit
+from torchrec_mm.train.fit import FitSettings, fit
 from torchrec_mm.train.run_folder import RunFolder
 
 
@@ -68,13 +67,26 @@ class TrainMakeConfig:
     seed: int = 0
     """Of the initial weights and the order of requests."""
 
+    warmup_steps: int = 0
+    """Steps in which the learning rate grows from 0 to what it is."""
+
+    checkpoint_steps: int = 0
+    """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
+
+    keep_checkpoints: int = 1
+    """How many of the last checkpoints stay, besides the best by test AUC."""
+
     resume: bool = False
-    """Go on with the run in run_dir after its last finished epoch."""
+    """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
+
+    allow_keys: tuple[str, ...] = ()
+    """Beginnings of names of tensors that a checkpoint need not share with the model."""
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_requests", "width", "hidden", "max_behaviours")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
+        check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
@@ -107,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_folder.write_model(
             {"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)}
         )
-        done = restore(run_folder.checkpoint, distributed) if config.resume else 0
-        fit(distributed, train, run_folder, range(done, config.epochs), test)
+        fit(distributed, train, run_folder, FitSettings.of(config), test)
 
 
 if __name__ == "__main__":

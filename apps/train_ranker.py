@@ -29,9 +29,13 @@ from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.network import RankerSpec, TableSizes
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.train.checkpoint import read_checkpoint, restore, save_checkpoint
-from torchrec_mm.train.fit import fit
-from torchrec_mm.train.run_folder import RunFolder, read_run
+from torchrec_mm.train.checkpoint import read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.fit import FitSettings, fit
+from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, read_run
+from torchrec_mm.train.state import Position
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,20 @@ class TrainRankerConfig:
     seed: int = 0
     """Of the initial weights and the order of requests."""
 
+    warmup_steps: int = 0
+    """Steps in which the learning rates grow from 0 to what they are."""
+
+    checkpoint_steps: int = 0
+    """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
+
+    keep_checkpoints: int = 1
+    """How many of the last checkpoints stay, besides the best by test AUC."""
+
     resume: bool = False
-    """Go on with the run in run_dir after its last finished epoch."""
+    """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
+
+    allow_keys: tuple[str, ...] = ()
+    """Beginnings of names of tensors that a checkpoint need not share with the model."""
 
     def __post_init__(self) -> None:
         uses_vectors = self.method not in ("bias", "id")
@@ -105,9 +121,10 @@ class TrainRankerConfig:
             rule = "be given" if uses_make else "not be given"
             raise ValueError(f"make must {rule} with method {self.method}, got {self.make}")
         counts = ("epochs", "batch_requests", "min_count", "max_behaviours", "hidden")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
+        check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
 
@@ -129,7 +146,9 @@ def train_bias(config: TrainRankerConfig, train: Requests, worker: Worker) -> No
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model({"kind": "ranker", "method": "bias", "vectors": None, "spec": None})
     save_files(run_folder, train, Vocabularies({}, {}, {}))
-    save_checkpoint(run_folder.checkpoint, BiasModel.fit(train).tensors())
+    tensors = {name: Pieces.of(tensor) for name, tensor in BiasModel.fit(train).tensors().items()}
+    with Checkpointer(run_folder.checkpoints) as checkpointer:
+        checkpointer.save(tensors, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) -> None:
@@ -167,7 +186,7 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
     torch.manual_seed(config.seed)
     model = Ranker(spec)
     if config.make:
-        made = read_checkpoint(config.make / "checkpoint", "model.make.")
+        made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
         model.network.make.load_state_dict(made)
     settings = OptimizerSettings(
         config.learning_rate,
@@ -186,8 +205,7 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
         }
     )
     save_files(run_folder, train, vocabularies)
-    done = restore(run_folder.checkpoint, distributed) if config.resume else 0
-    fit(distributed, train_loader, run_folder, range(done, config.epochs), test_loader)
+    fit(distributed, train_loader, run_folder, FitSettings.of(config), test_loader)
 
 
 def read_make(config: TrainRankerConfig, vectors: ItemVectors) -> MakeSpec:

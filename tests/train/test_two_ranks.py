@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from tests.runs import (
+    Stopped,
     evaluate,
     lines_of,
     make_flags,
     predictions,
     ranker_flags,
+    stop_before,
     train_make,
     train_ranker,
 )
@@ -72,23 +74,12 @@ def half_flags(market: SmallMarket, run_dir: Path) -> list[str]:
     return [*ranker_flags(market, run_dir, "id"), *MORE]
 
 
-class Killed(BaseException):
-    """What the process does not survive."""
-
-
 def train_half(market: SmallMarket, run_dir: Path) -> None:
-    """A run of two epochs that is killed in its second."""
-    whole = fit.train_epoch
-
-    def dies_in_the_second(*args):
-        if args[-1] == 1:
-            raise Killed
-        return whole(*args)
-
+    """A run of two epochs that stops in the middle of its second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "train_epoch", dies_in_the_second)
-        with pytest.raises(Killed):
-            train_ranker(market, run_dir, "id", *MORE)
+        stop_before(patch, step=6)
+        with pytest.raises(Stopped):
+            train_ranker(market, run_dir, "id", *MORE, "--checkpoint_steps", "5")
 
 
 def losses(run_dir: Path) -> list[float]:

@@ -1,6 +1,7 @@
 """Encoded requests to batches: which requests a rank sees in a step, and what it needs of them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +10,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encoding import EncodedRequests
 from torchrec_mm.errors import InputError
+
+
+@dataclass
+class Plan:
+    ends: np.ndarray
 
 
 class RequestLoader:
@@ -57,13 +63,22 @@ class RequestLoader:
     def __len__(self) -> int:
         return self.num_steps
 
-    def epoch(self, epoch: int) -> Iterator[RequestBatch]:
+    def plan(self, epoch: int, done: int = 0) -> "Plan":
+        sizes = [len(part) for part in np.array_split(np.arange(len(self.data)), self.num_steps)]
+        ends = np.cumsum(sizes)
+        return Plan(ends[ends > done])
+
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[RequestBatch]:
         """All batches of this rank in one epoch; the order depends on seed and epoch alone."""
         if self.shuffle_seed is None:
             order = np.arange(len(self.data))
         else:
             order = np.random.default_rng([self.shuffle_seed, epoch]).permutation(len(self.data))
+        end = 0
         for rows in np.array_split(order, self.num_steps):
+            end += len(rows)
+            if end <= done:
+                continue
             impressions = self.data.candidates.positions(rows)[1].sum()
             mine = np.array_split(rows, self.world_size)[self.rank]
             yield make_batch(self.data, mine, self.world_size / impressions)

@@ -1,101 +1,173 @@
-"""The training loop: batches through TorchRec's pipeline, losses and train AUC on the way."""
+"""The training loop: batches through TorchRec's pipeline; losses, AUC, checkpoints on the way."""
 
 import gc
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
-from torchrec_mm.train.checkpoint import save_checkpoint, training_tensors
+from torchrec_mm.train.checkpoint import load_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.predictions import exact_auc
 from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.train.state import Position, Training
+from torchrec_mm.train.warm_up import WarmUp
 
 LOG_EVERY_STEPS = 20
 
 
 @dataclass(frozen=True)
-class EpochResult:
-    """Means over one epoch; ``train_auc`` is of each impression's logit before its own update."""
+class FitSettings:
+    """How long to train, and what to keep.
 
-    loss: float
-    train_auc: float
-    impressions_per_s: float
+    epochs: passes over the requests. seed: of dropout. warmup_steps: until the learning rates are
+    reached. checkpoint_steps: a checkpoint each time as many steps are done, 0 for the ends of
+    epochs alone. keep_checkpoints: how many stay, besides the best by test AUC. resume: go on
+    from the latest, if there is one. allow_keys: as ``load_checkpoint`` takes them.
+    """
+
+    epochs: int
+    seed: int
+    warmup_steps: int = 0
+    checkpoint_steps: int = 0
+    keep_checkpoints: int = 1
+    resume: bool = False
+    allow_keys: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, flags: Any) -> "FitSettings":
+        """The fields of a command's flags that have the same names."""
+        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 def fit(
     distributed: DistributedModel,
     train: RequestLoader,
     run: RunFolder,
-    epochs: range,
-    test: RequestLoader | None,
+    settings: FitSettings,
+    test: RequestLoader | None = None,
 ) -> None:
-    """Train for the epochs that are left, with a checkpoint and a line of metrics after each.
+    """Train for the epochs that are left; a checkpoint and a line of metrics after each.
 
     Args:
-        distributed: model and optimizers, restored already when resuming.
-        train: this rank's training batches. run: where to write. epochs: e.g. range(2, 5).
+        distributed: model and optimizers as they begin.
+        train: this rank's training batches. run: where to write.
         test: requests to score after each epoch for the metrics, or None.
+
+    Raises:
+        InputError: the latest checkpoint does not fit, or one could not be written.
     """
-    run.forget_epochs_after(epochs.start)
-    for epoch in epochs:
-        result = train_epoch(distributed, train, run, epoch)
-        metrics = {
-            "epoch": epoch + 1,
-            "loss": result.loss,
-            "train_auc": finite_or_none(result.train_auc),
+    training = Training(distributed)
+    with Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer:
+        if settings.resume:
+            restore(run, training, settings.allow_keys)
+        run.forget_after(training.position)
+        loop = Loop(training, run, settings, checkpointer)
+        for epoch in range(training.position.epoch, settings.epochs):
+            metrics = loop.train_epoch(train)
+            if test is not None:
+                auc = exact_auc(distributed, test, run.path)
+                metrics["test_auc"] = None if auc is None else finite_or_none(auc)
+            run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
+            training.position = Position(training.position.step, epoch + 1)
+            loop.save(metrics.get("test_auc"))
+
+
+def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> None:
+    """Go on where the latest checkpoint was taken, if there is one. Collective."""
+    if list_checkpoints(run.checkpoints):
+        latest = find_checkpoint(run.checkpoints)
+        load_checkpoint(latest.folder, training.pieces(), allow=allow)
+        training.position = latest.position
+
+
+@dataclass
+class Loop:
+    """One epoch after another; holds what a step needs."""
+
+    training: Training
+    run: RunFolder
+    settings: FitSettings
+    checkpointer: Checkpointer
+
+    def __post_init__(self) -> None:
+        optimizer = self.training.distributed.optimizer
+        self.warm_up = WarmUp(optimizer, self.settings.warmup_steps)
+
+    def train_epoch(self, train: RequestLoader) -> dict[str, Any]:
+        """Do what is left of an epoch; its line of metrics, on the first rank. Collective."""
+        training, position = self.training, self.training.position
+        ends = train.plan(position.epoch, position.requests_done).ends
+        batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
+        pipeline = training.distributed.pipeline()
+        resumed_with = training.totals.impressions()
+        start = time.perf_counter()
+        with frozen_garbage():
+            for end in self._progress(ends):
+                self._before_step()
+                loss, *scored = pipeline.progress(batches)
+                training.totals.add(loss, *scored[:3])
+                self._after_step(int(end), last=end == ends[-1])
+        pipeline.detach()
+        epoch = training.totals.close_epoch()
+        seconds = time.perf_counter() - start
+        return {
+            "epoch": position.epoch + 1,
+            "loss": epoch.loss,
+            "train_auc": finite_or_none(epoch.auc),
+            "impressions": epoch.impressions,
+            "impressions_per_s": round((epoch.impressions - resumed_with) / seconds, 1),
         }
-        if test is not None:
-            test_auc = exact_auc(distributed, test, run.path)
-            metrics["test_auc"] = None if test_auc is None else finite_or_none(test_auc)
-        metrics["impressions_per_s"] = round(result.impressions_per_s, 1)
-        run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
-        tensors = training_tensors(distributed) | {"epochs": torch.tensor(epoch + 1)}
-        save_checkpoint(run.checkpoint, tensors)
+
+    def save(self, metric: float | None = None) -> None:
+        """Start to write a checkpoint. Collective."""
+        self.training.totals.reduce()
+        self.checkpointer.save(
+            self.training.pieces(), self.training.position, metric, self.run.companions
+        )
+
+    def _progress(self, ends: np.ndarray) -> tqdm:
+        """The steps that are left, with a bar on the first rank where there is a terminal."""
+        position = self.training.position
+        hidden = None if self.training.distributed.worker.is_first else True
+        return tqdm(ends, desc=f"epoch {position.epoch + 1}", unit="step", disable=hidden)
+
+    def _before_step(self) -> None:
+        step, rank = self.training.position.step, self.training.distributed.worker.rank
+        self.warm_up.set_for(step)
+        # So that dropout is the same after a resume, and differs between ranks.
+        seeds = np.random.SeedSequence([self.settings.seed, step, rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+
+    def _after_step(self, requests_done: int, last: bool) -> None:
+        step = self.training.position.step + 1
+        self.training.position = Position(step, self.training.position.epoch, requests_done)
+        if step % LOG_EVERY_STEPS == 0 or last:
+            self.run.log(step=step, loss=self.training.totals.close_window())
+        every = self.settings.checkpoint_steps
+        if every and step % every == 0 and not last:
+            self.save()
 
 
-def train_epoch(
-    distributed: DistributedModel, train: RequestLoader, run: RunFolder, epoch: int
-) -> EpochResult:
-    """One pass over the training requests. Collective."""
-    # So that dropout is the same after a resume, and differs between ranks.
-    torch.manual_seed(1_000_003 * epoch + 1_009 * train.shuffle_seed + train.rank)
-    pipeline = distributed.pipeline()
-    batches = with_equal_strides(train.epoch(epoch))
-    counted = BinnedAuc(distributed.worker.device)
-    losses: list[torch.Tensor] = []
-    start = time.perf_counter()
+@contextmanager
+def frozen_garbage() -> Iterator[None]:
+    """For the block: the collector leaves what is there alone.
+
+    It would walk all tables' Python objects again and again.
+    """
     gc.collect()
-    gc.freeze()  # the collector would walk all tables' Python objects again and again
-    bar = tqdm(
-        range(len(train)),
-        desc=f"epoch {epoch + 1}",
-        disable=None if distributed.worker.is_first else True,
-    )
-    for step in bar:
-        loss, logits, labels, mask, _ = pipeline.progress(batches)
-        losses.append(loss)
-        counted.add(labels[mask], logits[mask])
-        if (step + 1) % LOG_EVERY_STEPS == 0 or step + 1 == len(train):
-            window = _mean_over_ranks(losses[-LOG_EVERY_STEPS:])
-            bar.set_postfix(loss=f"{window:.4f}", refresh=False)
-            run.log(step=epoch * len(train) + step + 1, loss=window)
-    pipeline.detach()
-    gc.unfreeze()
-    seconds = time.perf_counter() - start
-    dist.all_reduce(counted.counts)
-    impressions = int(counted.counts.sum())
-    return EpochResult(_mean_over_ranks(losses), counted.value(), impressions / seconds)
-
-
-def _mean_over_ranks(losses: list[torch.Tensor]) -> float:
-    """Mean of the global batches' losses: each rank holds its weighted share of every one."""
-    mean = torch.stack(losses).mean()
-    dist.all_reduce(mean)
-    return mean.item() / dist.get_world_size()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
