@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.encoding import encode_requests
-from torchrec_mm.data.items import read_items
+from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.data.requests import read_requests
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.inputs import collator_for_make
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
 from torchrec_mm.train.fit import FitSettings, fit
+from torchrec_mm.train.inputs import check_source, encoded_requests
 from torchrec_mm.train.run_folder import RunFolder
 
 
@@ -28,20 +29,26 @@ from torchrec_mm.train.run_folder import RunFolder
 class TrainMakeConfig:
     """Train MAKE, the click model that sees nothing but item vectors."""
 
-    data: Path
-    """Folder that holds items/ and requests/train."""
-
     vectors: Path
     """Folder of item vectors."""
 
     run_dir: Path
     """Folder to create."""
 
+    data: Path | None = None
+    """Folder that holds items/ and requests/train; they are encoded first."""
+
+    encoded: Path | None = None
+    """Encoded data set of apps.encode, instead of data."""
+
     epochs: int = 5
     """Passes over requests/train."""
 
     batch_requests: int = 128
-    """Requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks."""
+
+    batch_behaviours: int | None = None
+    """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
 
     learning_rate: float = 3e-3
     """Of Adam."""
@@ -68,7 +75,7 @@ class TrainMakeConfig:
     """Of the initial weights and the order of requests."""
 
     warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0 to what it is."""
+    """Steps in which the learning rates grow from 0 to what they are."""
 
     checkpoint_steps: int = 0
     """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
@@ -84,7 +91,9 @@ class TrainMakeConfig:
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_requests", "width", "hidden", "max_behaviours")
+        check_source(self.data, self.encoded)
         check_fields(self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints")
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
@@ -95,31 +104,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainMakeConfig, argv)
     with quiet_libraries(), process_group() as worker:
-        items = read_items(config.data)
-        vectors = ItemVectors.open(config.vectors)
+        with encoded_requests(
+            config.data,
+            config.encoded,
+            config.run_dir.with_name(f".{config.run_dir.name}.encoded"),
+            worker,
+            ("train", "test") if config.test_auc else ("train",),
+            max_behaviours=config.max_behaviours,
+            reuse=config.resume,
+        ) as encoded:
+            train(config, encoded, worker)
 
-        def loader(split: str, shuffle_seed: int | None) -> RequestLoader:
-            folder = config.data / "requests" / split
-            requests = read_requests(folder, config.max_behaviours)
-            return RequestLoader(
-                encode_requests(requests, items, folder, vectors=vectors),
-                config.batch_requests,
-                rank=worker.rank,
-                world_size=worker.world_size,
-                shuffle_seed=shuffle_seed,
-            )
 
-        train = loader("train", config.seed)
-        test = loader("test", None) if config.test_auc else None
-        torch.manual_seed(config.seed)
-        spec = MakeSpec(vectors.width, config.width, config.hidden, config.dropout)
-        settings = OptimizerSettings(config.learning_rate, config.weight_decay)
-        distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
-        run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-        run_folder.write_model(
-            {"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)}
+def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
+    """Open, replicate, fit."""
+    vectors = ItemVectors.open(config.vectors)
+
+    def loader(split: str, shuffle_seed: int | None) -> RequestLoader:
+        data = EncodedRequests(encoded, split)
+        return RequestLoader(
+            data,
+            collator_for_make(data.items, vectors, config.max_behaviours),
+            BatchLimits(config.batch_requests, config.batch_behaviours),
+            rank=worker.rank,
+            world_size=worker.world_size,
+            shuffle_seed=shuffle_seed,
+            pin_memory=worker.device.type == "cuda",
         )
-        fit(distributed, train, run_folder, FitSettings.of(config), test)
+
+    torch.manual_seed(config.seed)
+    spec = MakeSpec(vectors.width, config.width, config.hidden, config.dropout)
+    settings = OptimizerSettings(config.learning_rate, config.weight_decay)
+    distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
+    test = loader("test", None) if config.test_auc else None
+    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
+    run_folder.write_model({"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)})
+    fit(distributed, loader("train", config.seed), run_folder, FitSettings.of(config), test)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data ma
     --vectors vectors --make runs/make --run_dir runs/simtier_make
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,25 +15,26 @@ from typing import Literal
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.encoding import encode_requests
-from torchrec_mm.data.frequency import ItemFrequency
-from torchrec_mm.data.items import read_items
+from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.data.requests import Requests, read_requests
-from torchrec_mm.data.vocabulary import Vocabularies, build_vocabularies
+from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_file
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
+from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
-from torchrec_mm.ranking.network import RankerSpec, TableSizes
 from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 from torchrec_mm.train.checkpoint import read_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.fit import FitSettings, fit
+from torchrec_mm.train.inputs import check_source, encoded_requests
 from torchrec_mm.train.pieces import Pieces
 from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, read_run
 from torchrec_mm.train.state import Position
@@ -42,13 +44,18 @@ from torchrec_mm.train.state import Position
 class TrainRankerConfig:
     """Train the click model: ID embeddings, and item vectors in one of the paper's ways."""
 
-    data: Path
-    """Folder that holds items/ and requests/train."""
-
     run_dir: Path
     """Folder to create."""
 
-    method: Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"] = "id"
+    data: Path | None = None
+    """Folder that holds items/ and requests/train; they are encoded first."""
+
+    encoded: Path | None = None
+    """Encoded data set of apps.encode, instead of data; min_count then has no effect."""
+
+    method: Literal[
+        "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"
+    ] = "id"
     """How item vectors join: bias and id use none, bias is smoothed click rates and no network."""
 
     vectors: Path | None = None
@@ -61,7 +68,10 @@ class TrainRankerConfig:
     """Passes over requests/train; ID models overfit from the second."""
 
     batch_requests: int = 32
-    """Requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks."""
+
+    batch_behaviours: int | None = None
+    """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
 
     learning_rate: float = 1e-3
     """Of Adam, for the dense part."""
@@ -88,7 +98,13 @@ class TrainRankerConfig:
     """Items that training shows less often share one row: the regularisation that counts most."""
 
     max_behaviours: int = 50
-    """Newest behaviours used of each request."""
+    """Newest behaviours of each request that target attention sees."""
+
+    searched_behaviours: int = 1000
+    """Newest behaviours of each request that muse searches, where data is encoded first."""
+
+    kept: int = 50
+    """Behaviours that muse keeps of those it searches, for each candidate."""
 
     test_auc: bool = False
     """Score requests/test after each epoch, for metrics.jsonl."""
@@ -112,6 +128,7 @@ class TrainRankerConfig:
     """Beginnings of names of tensors that a checkpoint need not share with the model."""
 
     def __post_init__(self) -> None:
+        check_source(self.data, self.encoded)
         uses_vectors = self.method not in ("bias", "id")
         if uses_vectors != (self.vectors is not None):
             rule = "be given" if uses_vectors else "not be given"
@@ -121,7 +138,9 @@ class TrainRankerConfig:
             rule = "be given" if uses_make else "not be given"
             raise ValueError(f"make must {rule} with method {self.method}, got {self.make}")
         counts = ("epochs", "batch_requests", "min_count", "max_behaviours", "hidden")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints")
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "kept", "searched_behaviours")
+        check_fields(self, lambda x: x >= 1, "at least 1", "keep_checkpoints")
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
@@ -133,56 +152,76 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainRankerConfig, argv)
     with quiet_libraries(), process_group() as worker:
-        train = read_requests(config.data / "requests" / "train", config.max_behaviours)
-        if config.method == "bias":
-            train_bias(config, train, worker)
-        else:
-            train_network(config, train, worker)
+        aside = config.run_dir.with_name(f".{config.run_dir.name}.encoded")
+        with encoded_requests(
+            config.data,
+            config.encoded,
+            aside,
+            worker,
+            ("train", "test") if config.test_auc else ("train",),
+            max_behaviours=config.searched_behaviours
+            if config.method == "muse"
+            else config.max_behaviours,
+            min_count=config.min_count,
+            reuse=config.resume,
+        ) as encoded:
+            if config.method == "bias":
+                train_bias(config, encoded, worker)
+            else:
+                train_network(config, encoded, worker)
 
 
-def train_bias(config: TrainRankerConfig, train: Requests, worker: Worker) -> None:
+def train_bias(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
     """Count clicks; the checkpoint holds the offsets."""
-    encode_requests(train, read_items(config.data), config.data / "requests" / "train")
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "ranker", "method": "bias", "vectors": None, "spec": None})
-    save_files(run_folder, train, Vocabularies({}, {}, {}))
-    tensors = {name: Pieces.of(tensor) for name, tensor in BiasModel.fit(train).tensors().items()}
-    with Checkpointer(run_folder.checkpoints) as checkpointer:
-        checkpointer.save(tensors, Position(), companions=run_folder.companions)
+    train = EncodedRequests(encoded, "train")
+    run_folder.write_model(
+        {
+            "kind": "ranker",
+            "method": "bias",
+            "vectors": None,
+            "vocabulary": train.meta["vocabulary"],
+            "spec": None,
+        }
+    )
+    save_files(run_folder, encoded)
+    if not list_checkpoints(run_folder.checkpoints):
+        pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+        with Checkpointer(run_folder.checkpoints) as checkpointer:
+            checkpointer.save(pieces, Position(), companions=run_folder.companions)
 
 
-def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) -> None:
-    """Read, shard, fit."""
-    items = read_items(config.data)
+def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
+    """Open, shard, fit."""
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
-    vocabularies = build_vocabularies(train, items, config.min_count)
-    make_spec = read_make(config, vectors) if config.make else None
-
-    def loader(requests: Requests, split: str, shuffle_seed: int | None) -> RequestLoader:
-        folder = config.data / "requests" / split
-        return RequestLoader(
-            encode_requests(requests, items, folder, vocabularies, vectors),
-            config.batch_requests,
-            rank=worker.rank,
-            world_size=worker.world_size,
-            shuffle_seed=shuffle_seed,
-        )
-
-    train_loader = loader(train, "train", config.seed)
-    test_loader = None
-    if config.test_auc:
-        test = read_requests(config.data / "requests" / "test", config.max_behaviours)
-        test_loader = loader(test, "test", None)
+    train = EncodedRequests(encoded, "train")
     spec = RankerSpec(
         method=config.method,
-        tables=TableSizes.of(vocabularies),
+        tables=TableSizes.of(
+            Vocabularies.load(encoded / "vocabularies.safetensors"), config.method
+        ),
         embedding_dim=config.embedding_dim,
         hidden=config.hidden,
         num_tiers=config.num_tiers,
         vector_width=vectors.width if vectors else 0,
-        base_rate=float(train.labels.mean().clip(1e-6, 1 - 1e-6)),
-        make=make_spec,
+        base_rate=min(max(train.click_rate, 1e-6), 1 - 1e-6),
+        make=read_make(config, vectors) if config.make else None,
+        behaviour_tables=tuple(train.meta["behaviour_item_features"]),
+        kept=config.kept,
     )
+
+    def loader(data: EncodedRequests, shuffle_seed: int | None) -> RequestLoader:
+        return RequestLoader(
+            data,
+            collator_for_ranker(spec, data.items, vectors, config.max_behaviours),
+            BatchLimits(config.batch_requests, config.batch_behaviours),
+            rank=worker.rank,
+            world_size=worker.world_size,
+            shuffle_seed=shuffle_seed,
+            pin_memory=worker.device.type == "cuda",
+        )
+
+    test = loader(EncodedRequests(encoded, "test"), None) if config.test_auc else None
     torch.manual_seed(config.seed)
     model = Ranker(spec)
     if config.make:
@@ -201,11 +240,12 @@ def train_network(config: TrainRankerConfig, train: Requests, worker: Worker) ->
             "kind": "ranker",
             "method": config.method,
             "vectors": vectors.fingerprint if vectors else None,
+            "vocabulary": train.meta["vocabulary"],
             "spec": asdict(spec),
         }
     )
-    save_files(run_folder, train, vocabularies)
-    fit(distributed, train_loader, run_folder, FitSettings.of(config), test_loader)
+    save_files(run_folder, encoded)
+    fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
 
 
 def read_make(config: TrainRankerConfig, vectors: ItemVectors) -> MakeSpec:
@@ -228,11 +268,12 @@ def read_make(config: TrainRankerConfig, vectors: ItemVectors) -> MakeSpec:
     return spec
 
 
-def save_files(run_folder: RunFolder, train: Requests, vocabularies: Vocabularies) -> None:
+def save_files(run_folder: RunFolder, encoded: Path) -> None:
     """What evaluation needs besides the checkpoint."""
     if run_folder.worker.is_first:
-        vocabularies.save(run_folder.path / "vocabularies.safetensors")
-        ItemFrequency.of(train).save(run_folder.path / "item_frequency.safetensors")
+        for name in ("vocabularies.safetensors", "item_frequency.safetensors"):
+            with new_file(run_folder.path / name) as aside:
+                shutil.copyfile(encoded / name, aside)
 
 
 if __name__ == "__main__":

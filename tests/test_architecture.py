@@ -23,14 +23,15 @@ PURE = set()
 
 # Room -> what it may import of torchrec_mm besides itself.
 ARROWS = {
-    "nn": PURE,
+    "kernels": PURE,
+    "nn": {"kernels"},
     "losses": PURE,
     "metrics": PURE,
     "item_vectors": WALLS,
-    "data": WALLS | {"item_vectors"},
+    "data": WALLS | {"item_vectors", "kernels"},
     "parallel": WALLS | {"data"},  # the batch type only: some backends need equal ranks
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
-    "ranking": WALLS | {"nn", "losses", "metrics", "data", "item_vectors"},
+    "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
     "benchmarks": WALLS
@@ -70,7 +71,7 @@ DOORS = {
 }
 
 # Rooms of pure tensors: these packages and the standard library.
-TENSORS_ONLY = {"nn", "losses", "metrics"}
+TENSORS_ONLY = {"kernels", "nn", "losses", "metrics"}
 TENSORS = {"torch", "numpy"}
 
 # Modules that execute what they read.

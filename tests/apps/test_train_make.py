@@ -27,7 +27,7 @@ def refused(flags: list[str], capsys) -> str:
 def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
     run_dir = train_make(market, tmp_path / "run", "--test_auc", "true")
     files = {entry.name for entry in run_dir.iterdir()}
-    assert files == {"config.yaml", "model.json", "metrics.jsonl", "checkpoint"}
+    assert files == {"config.yaml", "model.json", "metrics.jsonl", "checkpoints"}
     model = json.loads((run_dir / "model.json").read_text())
     assert model == {
         "kind": "make",
@@ -62,7 +62,7 @@ def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
         ),
         (
             lambda m: rewrite(m.data / "requests" / "train", labels=None),
-            "train must have a column labels",
+            "must have a column labels",
         ),
         (
             lambda m: rewrite(m.data / "items", item_id=list(range(24))),

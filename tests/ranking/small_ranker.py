@@ -1,5 +1,6 @@
 """Rankers on one device over the small market, every weight drawn so that every part matters."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +10,14 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from tests.small_market import VECTOR_WIDTH, SmallMarket
 from torchrec_mm.data.batches import RequestBatch
-from torchrec_mm.data.encoding import EncodedRequests, encode_requests
-from torchrec_mm.data.items import read_items
-from torchrec_mm.data.loader import make_batch
-from torchrec_mm.data.requests import read_requests
-from torchrec_mm.data.vocabulary import Vocabularies, build_vocabularies
+from torchrec_mm.data.encode import encode_folder
+from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec
-from torchrec_mm.ranking.network import RankerSpec, TableSizes
 from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 
 MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 
@@ -26,37 +26,44 @@ MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 class Encoded:
     """Training requests of a market, encoded, and their vocabularies."""
 
-    requests: EncodedRequests
+    data: EncodedRequests
+    arrays: RequestArrays
+    vectors: ItemVectors
     vocabularies: Vocabularies
 
-    def batch(self, rows: list[int], with_vectors: bool = True) -> RequestBatch:
+    def batch(
+        self, rows: list[int], with_vectors: bool = True, method: str = "simtier"
+    ) -> RequestBatch:
         """Some requests; the loss is the mean over their impressions."""
-        rows = np.array(rows)
-        impressions = self.requests.candidates.lengths[rows].sum()
-        batch = make_batch(self.requests, rows, 1 / impressions)
-        if not with_vectors:
-            batch.vectors = batch.vector_mask = None
-        return batch
+        spec = spec_of(method, self.vocabularies)
+        vectors = self.vectors if with_vectors else None
+        collator = collator_for_ranker(spec, self.data.items, vectors, max_behaviours=50)
+        share = self.arrays.take(np.array(rows))
+        return collator(share, 1 / len(share.labels))
 
 
 def encode(market: SmallMarket) -> Encoded:
-    folder: Path = market.data / "requests" / "train"
-    requests, items = read_requests(folder, max_behaviours=50), read_items(market.data)
-    vocabularies = build_vocabularies(requests, items, min_count=2)
-    vectors = ItemVectors.open(market.vectors)
-    return Encoded(encode_requests(requests, items, folder, vocabularies, vectors), vocabularies)
+    with tempfile.TemporaryDirectory() as folder:
+        encoded = Path(folder, "encoded")
+        encode_folder(market.data, ("train",), encoded, max_behaviours=50, min_count=2)
+        data = EncodedRequests(encoded, "train")
+        arrays = RequestArrays.concatenate([data.read(group) for group in data.groups])
+        vocabularies = Vocabularies.load(encoded / "vocabularies.safetensors")
+        return Encoded(data, arrays, ItemVectors.open(market.vectors), vocabularies)
 
 
 def spec_of(method: str, vocabularies: Vocabularies) -> RankerSpec:
     return RankerSpec(
         method=method,
-        tables=TableSizes.of(vocabularies),
+        tables=TableSizes.of(vocabularies, method),
         embedding_dim=4,
         hidden=(7, 5),
         num_tiers=6,
         vector_width=0 if method == "id" else VECTOR_WIDTH,
         base_rate=0.4,
         make=MAKE if "make" in method else None,
+        behaviour_tables=("item_id", "shop_id"),
+        kept=3,
     )
 
 

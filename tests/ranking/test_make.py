@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.ranking.small_ranker import MAKE, Encoded
+from torchrec_mm.ranking.inputs import rows_of_vectors
 from torchrec_mm.ranking.make import Make, MakeRanker
 from torchrec_mm.ranking.vector_view import VectorView
 
@@ -21,15 +22,16 @@ def make() -> Make:
 
 
 def test_cosines_and_masks_are_those_of_each_occurrences_item(encoded, batch):
-    view, data = VectorView.of(batch), encoded.requests
+    view, data = VectorView.of(batch), encoded.arrays
+    vector_rows = rows_of_vectors(encoded.data.items, encoded.vectors)
     cosine = view.cosine()
 
     def stored(lists, row: int, mask) -> list:
         """Vectors of one request's items, None without one; the mask is checked on the way."""
-        rows = data.vector_rows[lists.values[slice(*lists.offsets[row : row + 2])]].tolist()
+        rows = vector_rows[lists.values[slice(*lists.offsets[row : row + 2])]].tolist()
         padding = mask.shape[1] - len(rows)
         assert mask[row].tolist() == [stored >= 0 for stored in rows] + [False] * padding
-        return [torch.tensor(data.vectors.values[s]) if s >= 0 else None for s in rows]
+        return [torch.tensor(encoded.vectors.values[s]) if s >= 0 else None for s in rows]
 
     for row in range(12):
         behaviours = stored(data.behaviours, row, view.behaviour_mask)

@@ -26,13 +26,13 @@ def add(file: RankPredictions, part: Scored) -> None:
     file.add(part, 100 + ids, 1000 + ids)
 
 
-def test_padding_is_dropped():
+def test_padding_is_dropped_and_a_request_of_nothing_but_padding():
     nan = float("nan")
     found = Scored.of_batch(
-        torch.tensor([[3.0, nan], [5.0, 6.0]]),
-        torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
-        torch.tensor([[True, False], [True, True]]),
-        torch.tensor([0, 2]),
+        torch.tensor([[3.0, nan], [nan, nan], [5.0, 6.0]]),
+        torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]),
+        torch.tensor([[True, False], [False, False], [True, True]]),
+        torch.tensor([0, 1, 2]),
     )
     assert found.requests.tolist() == [0, 2]
     assert found.lengths.tolist() == [1, 2]

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.runs import Stopped, lines_of, predictions, stop_before, train_make, train_ranker
 from tests.small_market import SmallMarket, write_small_market
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.train.totals import Totals
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EVERY_TWO = ("--checkpoint_steps", "2")
@@ -76,22 +77,23 @@ def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(
 
 
 def test_every_request_is_learned_from_once_an_epoch(market, tmp_path, monkeypatch):
-    whole, rows = RequestLoader.epoch, []
+    add, learned = Totals.add, []
 
-    def watched(self, *args):
-        for batch in whole(self, *args):
-            rows.append(batch.rows.tolist())
-            yield batch
+    def watched(self, loss, *scored):
+        learned.extend(scored[-1].tolist())
+        add(self, loss, *scored)
 
-    monkeypatch.setattr(RequestLoader, "epoch", watched)
+    monkeypatch.setattr(Totals, "add", watched)
     more = ("--epochs", "2", "--checkpoint_steps", "1")
     stopped_and_resumed(
-        lambda *flags: train_ranker(market, tmp_path / "run", "id", *more, *flags), step=5
+        lambda *flags: train_ranker(market, tmp_path / "run", "id", *more, *flags), step=6
     )
-    first, second = rows[:STEPS], rows[-STEPS:]
-    assert len(rows) > 2 * STEPS  # the pipeline reads ahead: what it had read is read again
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(60))
+    first, second = learned[:60], learned[60:]
+    assert sorted(first) == sorted(second) == list(range(60))
     assert first != second
+    (counted,) = {line["impressions"] for line in lines_of(tmp_path / "run", "epoch")}
+    shown = pq.read_table(market.data / "requests" / "train")["labels"].to_pylist()
+    assert counted == sum(map(len, shown))
 
 
 def test_resuming_a_finished_run_changes_nothing(market, tmp_path):
@@ -101,8 +103,9 @@ def test_resuming_a_finished_run_changes_nothing(market, tmp_path):
     assert (run_dir / "metrics.jsonl").read_text() == before
 
 
-def test_a_finished_run_may_be_given_more_epochs(market, tmp_path):
-    run_dir = train_ranker(market, tmp_path / "run", "id")
-    train_ranker(market, run_dir, "id", "--epochs", "2", "--resume", "true")
-    whole = train_ranker(market, tmp_path / "whole", "id", "--epochs", "2")
-    assert lines_of(run_dir, "step") == lines_of(whole, "step")
+def test_how_often_a_run_is_saved_changes_nothing(market, tmp_path):
+    often = train_ranker(market, tmp_path / "often", "simtier", "--checkpoint_steps", "1")
+    once = train_ranker(market, tmp_path / "once", "simtier")
+    assert lines_of(often, "step") == lines_of(once, "step")
+    alike = [predictions(market, r, tmp_path / f"{r.name}.parquet") for r in (often, once)]
+    assert alike[0] == alike[1]

@@ -1,53 +1,28 @@
 """What one ranking step sees: R requests, their items looked up once, labels.
 
-Shape letters: R requests, C candidates and L behaviours (the batch's longest lists), S item slots
-(the batch's distinct items), A behaviour attributes, D item-vector width.
+Shape letters: R requests, C candidates and L behaviours (the batch's longest lists), I impressions
+(all real candidates, request after request), S item slots (the batch's distinct items), K kept
+behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+PartsT = TypeVar("PartsT", bound="Parts")
 
-@dataclass
-class RequestBatch(Pipelineable):
-    """One batch on one rank, the type TorchRec's pipelines carry.
 
-    request_features: one id a request and table (stride R): user and context; None for models
-        without ID tables, as are the other KeyedJaggedTensors.
-    item_features: one id a slot and table (stride S): each distinct item of the batch once, with
-        its attributes; behaviour attributes fill their own first slots and leave the rest empty.
-    candidate_index, behaviour_index: (R, C) and (R, L) int64, slot of each item; 0 in padding.
-    behaviour_attribute_index: (A, R, L) int64, slot of each behaviour attribute; 0 in padding.
-    candidate_mask, behaviour_mask: (R, C) and (R, L) bool, True where real.
-    vectors: (S, D) int8 (value / 127) or float32, zeros without a vector; None without vectors.
-    vector_mask: (S,) bool, True where the slot's item has a vector; None without vectors.
-    labels: (R, C) float32 in {0, 1}, 0 in padding.
-    loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
-        the mean loss per impression of the global batch.
-    rows: (R,) int64, which requests of the data set these are.
-    """
+class Parts(Pipelineable):
+    """A dataclass of tensors, jagged tensors and further parts that move together."""
 
-    request_features: KeyedJaggedTensor | None
-    item_features: KeyedJaggedTensor | None
-    candidate_index: Tensor
-    candidate_mask: Tensor
-    behaviour_index: Tensor
-    behaviour_mask: Tensor
-    behaviour_attribute_index: Tensor
-    vectors: Tensor | None
-    vector_mask: Tensor | None
-    labels: Tensor
-    loss_weight: Tensor
-    rows: Tensor
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> "RequestBatch":
+    def to(self: PartsT, device: torch.device, non_blocking: bool = False) -> PartsT:
         return self._map(lambda part: part.to(device=device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "RequestBatch":
+    def pin_memory(self: PartsT) -> PartsT:
         return self._map(lambda part: part.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
@@ -56,8 +31,64 @@ class RequestBatch(Pipelineable):
             if part is not None:
                 part.record_stream(stream)
 
-    def _map(self, change) -> "RequestBatch":
+    def _map(self: PartsT, change) -> PartsT:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(
             self, **{name: None if part is None else change(part) for name, part in parts.items()}
         )
+
+
+@dataclass
+class SearchResults(Parts):
+    """What the general search found for each impression; see ``nn/general_search.py``.
+
+    request: (I,) int32, request of each impression within the batch. position: (I,) int64, where
+    the impression lies in the flattened (R, C) matrices.
+    kept_index: (I, K) int32 slot of each kept behaviour, alike or better first; padding holds any
+    slot. kept_length: (I,) int32, how many are real. kept_cosine: (I, K) float32.
+    tiers: (I, N) float32, behaviours per tier of cosine, over all behaviours of the request.
+    """
+
+    request: Tensor
+    position: Tensor
+    kept_index: Tensor
+    kept_length: Tensor
+    kept_cosine: Tensor
+    tiers: Tensor
+
+
+@dataclass
+class RequestBatch(Parts):
+    """One batch on one rank, the type TorchRec's pipelines carry.
+
+    request_features: one id a request and table (stride R): user and context; None for models
+        without ID tables, as are the other KeyedJaggedTensors.
+    item_features: for each table its distinct rows in the batch, each in a bag of its own;
+        behaviour attributes are tables of their own. The shorter features end in empty bags.
+    item_index: (F, S) int64, which bag of each item table is the slot's.
+    candidate_index, behaviour_index: (R, C) and (R, L) int64, slot of each item; 0 in padding.
+    behaviour_attribute_index: (A, R, L) int64, bag of each behaviour attribute; 0 in padding.
+    candidate_mask, behaviour_mask: (R, C) and (R, L) bool, True where real.
+    vectors: (S, D) int8 (value / 127) or float32, zeros without a vector; None without vectors.
+    vector_mask: (S,) bool, True where the slot's item has a vector; None without vectors.
+    search: what the general search found; None for methods that do not search.
+    labels: (R, C) float32 in {0, 1}, 0 in padding.
+    loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
+        the mean loss per impression of the global batch.
+    rows: (R,) int64, which requests of the data set these are.
+    """
+
+    request_features: KeyedJaggedTensor | None
+    item_features: KeyedJaggedTensor | None
+    item_index: Tensor
+    candidate_index: Tensor
+    candidate_mask: Tensor
+    behaviour_index: Tensor
+    behaviour_mask: Tensor
+    behaviour_attribute_index: Tensor
+    vectors: Tensor | None
+    vector_mask: Tensor | None
+    search: SearchResults | None
+    labels: Tensor
+    loss_weight: Tensor
+    rows: Tensor

@@ -34,12 +34,33 @@ class Jagged:
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = np.cumsum(lengths)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-        return np.repeat(starts, lengths) + within, lengths
+        within = np.arange(ends[-1] if len(ends) else 0)
+        within += np.repeat(starts - (ends - lengths), lengths)
+        return within, lengths
+
+    def take(self, rows: np.ndarray) -> "tuple[Jagged, np.ndarray]":
+        """The lists ``rows`` in that order, and the positions of their values."""
+        positions, lengths = self.positions(rows)
+        return Jagged(self.values[positions], offsets_of(lengths)), positions
+
+    def newest(self, most: int) -> "tuple[Jagged, np.ndarray]":
+        """The last ``most`` values of each list, and the positions of these values."""
+        kept = np.minimum(self.lengths, most)
+        offsets = offsets_of(kept)
+        positions = np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - offsets[1:], kept)
+        return Jagged(self.values[positions], offsets), positions
 
     def owners(self) -> np.ndarray:
         """(T,) int64: the list that each value belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)
+
+    @classmethod
+    def concatenate(cls, parts: "list[Jagged]") -> "Jagged":
+        """All lists of all parts, one after another."""
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            offsets_of(np.concatenate([part.lengths for part in parts])),
+        )
 
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
@@ -54,7 +75,13 @@ class Jagged:
         values = column.flatten()
         if values.null_count:
             raise InputError(f"{field} must not hold nulls, got {values.null_count}")
-        lengths = np.diff(column.offsets.to_numpy())
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return cls(values.to_numpy(zero_copy_only=False), offsets)
+        return cls(
+            values.to_numpy(zero_copy_only=False), offsets_of(np.diff(column.offsets.to_numpy()))
+        )
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """(R + 1,) int64: where lists of these lengths begin and end, one after another."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets

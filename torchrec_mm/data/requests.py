@@ -42,6 +42,28 @@ class Requests:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class RequestColumns:
+    """What the columns of requests are, told by name and type.
+
+    features: categorical user and context features. behaviour_attributes: lists as long as the
+    behaviours. Each in the order of the file.
+    """
+
+    features: tuple[str, ...]
+    behaviour_attributes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> "RequestColumns":
+        extra = [field for field in schema if field.name not in NAMED]
+        return cls(
+            tuple(f.name for f in extra if pa.types.is_integer(f.type)),
+            tuple(
+                f.name for f in extra if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
+            ),
+        )
+
+
 def read_requests(folder: Path, max_behaviours: int) -> Requests:
     """Read one folder of requests and check it against the contract.
 
@@ -50,33 +72,39 @@ def read_requests(folder: Path, max_behaviours: int) -> Requests:
         max_behaviours: the newest behaviours kept of each request.
 
     Raises:
-        InputError: missing folder or column, wrong type, null, labels not as long as the
-            candidates or outside {0, 1}, a request without candidates, a behaviour attribute
-            not as long as the behaviours.
+        InputError: missing folder or unreadable file, and all that ``parse_requests`` refuses.
     """
     table = read_table(folder)
-    extra = [field for field in table.schema if field.name not in NAMED]
-    features = [f.name for f in extra if pa.types.is_integer(f.type)]
-    attributes = [
-        f.name for f in extra if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
-    ]
+    return parse_requests(table, folder, RequestColumns.of(table.schema), max_behaviours)
+
+
+def parse_requests(
+    table: pa.Table, where: Path | str, columns: RequestColumns, max_behaviours: int
+) -> Requests:
+    """Check a table of requests and take its columns apart; ``where`` names it in complaints.
+
+    Raises:
+        InputError: missing column, wrong type, null, labels not as long as the candidates or
+            outside {0, 1}, a request without candidates, a behaviour attribute not as long as
+            the behaviours.
+    """
     table = check_columns(
         table,
-        folder,
+        where,
         required={"user_id": INT64}
         | LISTS
-        | dict.fromkeys(features, INT64)
-        | dict.fromkeys(attributes, INT64_LIST),
+        | dict.fromkeys(columns.features, INT64)
+        | dict.fromkeys(columns.behaviour_attributes, INT64_LIST),
         nullable={"timestamp": INT64},
     )
     lists = {
-        name: Jagged.from_arrow(table[name], f"{folder} column {name}")
-        for name in [*LISTS, *attributes]
+        name: Jagged.from_arrow(table[name], f"{where} column {name}")
+        for name in [*LISTS, *columns.behaviour_attributes]
     }
     behaviours, candidates, labels = (lists[name] for name in LISTS)
-    _check_labels(folder, candidates, labels)
-    for name in attributes:
-        _check_same_lengths(folder, name, lists[name], "behaviour_item_ids", behaviours)
+    _check_labels(where, candidates, labels)
+    for name in columns.behaviour_attributes:
+        _check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
     newest = _newest(behaviours, max_behaviours)
     return Requests(
         user_ids=table["user_id"].to_numpy(),
@@ -84,8 +112,10 @@ def read_requests(folder: Path, max_behaviours: int) -> Requests:
         behaviours=_take(behaviours, newest),
         candidates=candidates,
         labels=labels.values,
-        features={name: table[name].to_numpy() for name in features},
-        behaviour_attributes={name: _take(lists[name], newest).values for name in attributes},
+        features={name: table[name].to_numpy() for name in columns.features},
+        behaviour_attributes={
+            name: _take(lists[name], newest).values for name in columns.behaviour_attributes
+        },
     )
 
 
@@ -95,24 +125,24 @@ def _timestamps(table: pa.Table) -> np.ndarray | None:
     return table["timestamp"].to_numpy()
 
 
-def _check_labels(folder: Path, candidates: Jagged, labels: Jagged) -> None:
-    _check_same_lengths(folder, "labels", labels, "candidate_item_ids", candidates)
+def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None:
+    _check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
     if (candidates.lengths == 0).any():
         row = int(np.argmax(candidates.lengths == 0))
-        raise InputError(f"{folder} column candidate_item_ids must not be empty, row {row} is")
+        raise InputError(f"{where} column candidate_item_ids must not be empty, row {row} is")
     wrong = (labels.values != 0) & (labels.values != 1)
     if wrong.any():
         raise InputError(
-            f"{folder} column labels must be 0 or 1, got {labels.values[np.argmax(wrong)]}"
+            f"{where} column labels must be 0 or 1, got {labels.values[np.argmax(wrong)]}"
         )
 
 
-def _check_same_lengths(folder: Path, name: str, a: Jagged, other: str, b: Jagged) -> None:
+def _check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:
     wrong = a.lengths != b.lengths
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(
-            f"{folder} column {name} must be as long as {other}, "
+            f"{where} column {name} must be as long as {other}, "
             f"row {row} has {a.lengths[row]} and {b.lengths[row]}"
         )
 

@@ -1,6 +1,7 @@
 """Vocabularies: which ids have a table row of their own, and which share one."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
 UNSEEN, RARE = 0, 1
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Feature names in the order of tables and files: ids of users and items, then by name."""
+    return sorted(names, key=lambda name: (name not in ("user_id", "item_id"), name))
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,27 @@ class Vocabularies:
     item: Mapping[str, Vocabulary]
     behaviour: Mapping[str, Vocabulary]
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 in hex over all names and ids: equal exactly where every id has the same row."""
+        digest = hashlib.sha256()
+        for key, ids in sorted(self._flat().items()):
+            digest.update(f"{key} {len(ids)}\n".encode())
+            digest.update(np.ascontiguousarray(ids, dtype="<i8"))
+        return digest.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write all of them as one safetensors file."""
-        flat = {
+        with new_file(path) as aside:
+            save_file(self._flat(), aside)
+
+    def _flat(self) -> dict[str, np.ndarray]:
+        return {
             f"{part}/{group}/{name}": getattr(vocabulary, part)
             for group in ("request", "item", "behaviour")
             for name, vocabulary in getattr(self, group).items()
             for part in ("known_ids", "rare_ids")
         }
-        with new_file(path) as aside:
-            save_file(flat, aside)
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
@@ -80,7 +97,12 @@ class Vocabularies:
         for key in sorted(key for key in flat if key.startswith("known_ids/")):
             _, group, name = key.split("/", 2)
             groups[group][name] = Vocabulary(flat[key], flat[f"rare_ids/{group}/{name}"])
-        return cls(**groups)
+        return cls(
+            **{
+                group: {name: found[name] for name in in_order(found)}
+                for group, found in groups.items()
+            }
+        )
 
 
 def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) -> Vocabularies:

@@ -38,7 +38,10 @@ class MLP(nn.Module):
         self.logit = nn.Linear(widths[-1] + joined[-1], 1)
 
     def forward(
-        self, x: Tensor, companion: Sequence[Tensor] | None = None
+        self,
+        x: Tensor,
+        companion: Sequence[Tensor] | None = None,
+        addend: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Score a batch.
 
@@ -46,13 +49,18 @@ class MLP(nn.Module):
             x: (..., width) float.
             companion: hidden layers that join, each (..., companion_hidden[i]); None if the MLP
                 was built without.
+            addend: (..., hidden[0]) float added to the first layer before its activation: a part
+                of the input that many rows share, multiplied once elsewhere; None for nothing.
 
         Returns:
             (...) float logit, and this MLP's own hidden layers.
         """
         hidden = []
         for i, layer in enumerate(self.layers):
-            x = nn.functional.silu(layer(_joined(x, companion, i)))
+            x = layer(_joined(x, companion, i))
+            if i == 0 and addend is not None:
+                x = x + addend
+            x = nn.functional.silu(x)
             hidden.append(x)
         return self.logit(_joined(x, companion, len(self.layers))).squeeze(-1), hidden
 

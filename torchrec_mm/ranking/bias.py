@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.data.requests import Requests
+from torchrec_mm.data.encoded import EncodedItems, EncodedRequests, RequestArrays
 from torchrec_mm.ids import IdIndex
 
 PRIOR_IMPRESSIONS = 20.0
@@ -28,21 +28,24 @@ class BiasModel:
     item_offsets: np.ndarray
 
     @classmethod
-    def fit(cls, train: Requests) -> "BiasModel":
+    def fit(cls, train: EncodedRequests) -> "BiasModel":
         """Count clicks and impressions of each user and item once."""
-        rate = float(np.clip(train.labels.mean(), 1e-6, 1 - 1e-6))
-        users = train.user_ids[train.candidates.owners()]
+        rate = float(np.clip(train.click_rate, 1e-6, 1 - 1e-6))
+        users, items = [], []
+        for group in train.groups:
+            part = train.read(group)
+            users.append(_counts(part.user_ids[part.candidates.owners()], part.labels))
+            items.append(_counts(train.items.item_ids[part.candidates.values], part.labels))
         return cls(
-            _log_odds(rate),
-            *_smoothed_offsets(users, train.labels, rate),
-            *_smoothed_offsets(train.candidates.values, train.labels, rate),
+            _log_odds(rate), *_smoothed_offsets(users, rate), *_smoothed_offsets(items, rate)
         )
 
-    def logits(self, requests: Requests) -> np.ndarray:
+    def logits(self, requests: RequestArrays, items: EncodedItems) -> np.ndarray:
         """(impressions,) float32 click log-odds."""
         users = _offset_of(self.user_ids, self.user_offsets, requests.user_ids)
-        items = _offset_of(self.item_ids, self.item_offsets, requests.candidates.values)
-        return (self.base + users[requests.candidates.owners()] + items).astype(np.float32)
+        item_ids = items.item_ids[requests.candidates.values]
+        offsets = _offset_of(self.item_ids, self.item_offsets, item_ids)
+        return (self.base + users[requests.candidates.owners()] + offsets).astype(np.float32)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -54,12 +57,19 @@ class BiasModel:
         return cls(**{**arrays, "base": float(arrays["base"])})
 
 
+def _counts(ids: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct ids, their impressions and their clicks."""
+    known, inverse, impressions = np.unique(ids, return_inverse=True, return_counts=True)
+    return known, impressions, np.bincount(inverse, weights=labels)
+
+
 def _smoothed_offsets(
-    ids: np.ndarray, labels: np.ndarray, rate: float
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], rate: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    known, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    clicks = np.bincount(inverse, weights=labels)
-    smoothed = (clicks + PRIOR_IMPRESSIONS * rate) / (counts + PRIOR_IMPRESSIONS)
+    ids, impressions, clicks = (np.concatenate(column) for column in zip(*parts, strict=True))
+    known, inverse = np.unique(ids, return_inverse=True)
+    impressions, clicks = (np.bincount(inverse, weights=part) for part in (impressions, clicks))
+    smoothed = (clicks + PRIOR_IMPRESSIONS * rate) / (impressions + PRIOR_IMPRESSIONS)
     return known, _log_odds(smoothed) - _log_odds(rate)
 
 

@@ -4,73 +4,19 @@ Shape letters: R requests, C candidates, L behaviours, S item slots, E item widt
 tables together), D item-vector width, N tiers.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.batches import RequestBatch
-from torchrec_mm.data.vocabulary import Vocabularies
-from torchrec_mm.errors import InputError
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.simtier import SimTier
 from torchrec_mm.nn.target_attention import TargetAttention
-from torchrec_mm.ranking.make import Make, MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.make import Make
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
+from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.ranking.vector_view import VectorView
-
-METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make")
-
-
-@dataclass(frozen=True)
-class TableSizes:
-    """Rows of each table by feature name, grouped as in ``Vocabularies``."""
-
-    request: Mapping[str, int]
-    item: Mapping[str, int]
-    behaviour: Mapping[str, int]
-
-    @classmethod
-    def of(cls, vocabularies: Vocabularies) -> "TableSizes":
-        """The tables that ``vocabularies`` call for."""
-        groups = (vocabularies.request, vocabularies.item, vocabularies.behaviour)
-        return cls(*({name: v.num_rows for name, v in group.items()} for group in groups))
-
-
-@dataclass(frozen=True)
-class RankerSpec:
-    """All that fixes the ranker's shape.
-
-    method: one of METHODS. tables: rows of each table. embedding_dim: of each table.
-    hidden: widths of the MLP's hidden layers; as many as MAKE's where MAKE joins.
-    num_tiers: SimTier's N. vector_width: D, 0 for method id. base_rate: clicks per impression of
-    the training data, in (0, 1), where the logit starts. make: MAKE's shape for the methods that
-    hold it, None for the others.
-
-    Raises:
-        ValueError: method and make, or their hidden layers, do not go together.
-    """
-
-    method: str
-    tables: TableSizes
-    embedding_dim: int
-    hidden: tuple[int, ...]
-    num_tiers: int
-    vector_width: int
-    base_rate: float
-    make: MakeSpec | None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method}")
-        if (self.make is not None) != self.has("make"):
-            raise ValueError(f"make must be given exactly when method has it, got {self.method}")
-
-    def has(self, part: str) -> bool:
-        """Whether the method holds ``part``: "simtier+make" has both of its halves."""
-        return part in self.method.split("+")
 
 
 class RankingNetwork(nn.Module):
@@ -126,7 +72,13 @@ class RankingNetwork(nn.Module):
         tables = self.spec.tables
         request_RFE = torch.stack([request_embeddings[name] for name in tables.request], dim=1)
         request_RFE = request_RFE[: len(batch.rows)]  # the stride may be wider, never the batch
-        items_SE = torch.cat([item_embeddings[name] for name in tables.item], dim=-1)
+        items_SE = torch.cat(
+            [
+                F.embedding(index, item_embeddings[name])
+                for name, index in zip(tables.item, batch.item_index, strict=True)
+            ],
+            dim=-1,
+        )
         targets = items_SE[batch.candidate_index]
         behaviours = self._behaviours(batch, items_SE, item_embeddings)
         view = VectorView.of(batch) if self.spec.vector_width else None
@@ -185,20 +137,3 @@ class RankingNetwork(nn.Module):
         )
         extras.append(pooled[..., -1:])
         return pooled[..., :-1], extras
-
-
-def spec_from_json(value: dict) -> RankerSpec:
-    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of.
-
-    Raises:
-        InputError: it is another version's.
-    """
-    try:
-        parts = {
-            "tables": TableSizes(**value["tables"]),
-            "hidden": tuple(value["hidden"]),
-            "make": make_spec_from_json(value["make"]) if value["make"] else None,
-        }
-        return RankerSpec(**{**value, **parts})
-    except (KeyError, TypeError) as error:
-        raise InputError(f"model.json must describe a ranker of this version: {error}") from error

@@ -8,8 +8,10 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.batches import RequestBatch
-from torchrec_mm.ranking.network import RankerSpec, RankingNetwork
+from torchrec_mm.ranking.muse import MuseNetwork
+from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
+from torchrec_mm.ranking.spec import RankerSpec
 
 
 class Ranker(nn.Module):
@@ -25,7 +27,7 @@ class Ranker(nn.Module):
         self.item_tables = build_tables(
             {**spec.tables.item, **spec.tables.behaviour}, spec.embedding_dim
         )
-        self.network = RankingNetwork(spec)
+        self.network = MuseNetwork(spec) if spec.method == "muse" else RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs of one batch; TorchRec's pipeline traces the two look-ups from here."""

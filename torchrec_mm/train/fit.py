@@ -87,6 +87,7 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
     """Go on where the latest checkpoint was taken, if there is one. Collective."""
     if list_checkpoints(run.checkpoints):
         latest = find_checkpoint(run.checkpoints)
+        training.distributed.create_optimizer_state()
         load_checkpoint(latest.folder, training.pieces(), allow=allow)
         training.position = latest.position
 
@@ -107,7 +108,7 @@ class Loop:
     def train_epoch(self, train: RequestLoader) -> dict[str, Any]:
         """Do what is left of an epoch; its line of metrics, on the first rank. Collective."""
         training, position = self.training, self.training.position
-        ends = train.plan(position.epoch, position.requests_done).ends
+        ends = train.ends(position.epoch, position.requests_done)
         batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
         pipeline = training.distributed.pipeline()
         resumed_with = training.totals.impressions()
@@ -116,7 +117,7 @@ class Loop:
             for end in self._progress(ends):
                 self._before_step()
                 loss, *scored = pipeline.progress(batches)
-                training.totals.add(loss, *scored[:3])
+                training.totals.add(loss, *scored)
                 self._after_step(int(end), last=end == ends[-1])
         pipeline.detach()
         epoch = training.totals.close_epoch()

@@ -40,8 +40,7 @@ class RankPredictions:
         late = np.diff(scored.requests, prepend=self.last_request) <= 0
         if late.any():
             raise ValueError(f"requests must ascend, got {scored.requests[late][0]} too late")
-        if len(scored.requests):
-            self.last_request = int(scored.requests[-1])
+        self.last_request = int(scored.requests[-1])
         requests = np.repeat(scored.requests, scored.lengths)
         columns = (requests, user_ids, item_ids, scored.labels, scored.logits)
         self.held.append(pa.table(list(columns), schema=SCHEMA))

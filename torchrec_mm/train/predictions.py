@@ -25,7 +25,7 @@ from torchrec_mm.parallel.strides import with_equal_strides
 class Scored:
     """Some requests with their impressions, request by request, candidates in their order.
 
-    requests: (R,) int64 rows of the data set. lengths: (R,) int64 impressions of each.
+    requests: (R,) int64 rows of the data set, R >= 1. lengths: (R,) int64 impressions of each.
     labels: (impressions,) int8. logits: (impressions,) float32.
     """
 
@@ -38,11 +38,15 @@ class Scored:
     def of_batch(
         cls, logits: Tensor, labels: Tensor, candidate_mask: Tensor, rows: Tensor
     ) -> "Scored":
-        """Drop the padding of (R, C) outputs; ``candidate_mask`` is True where real."""
+        """Drop the padding of (R, C) outputs; ``candidate_mask`` is True where real.
+
+        A request without any real candidate only kept a rank busy, and is dropped too.
+        """
         logits, labels, mask = logits.cpu(), labels.cpu(), candidate_mask.cpu()
+        lengths = mask.sum(dim=1)
         return cls(
-            rows.cpu().numpy(),
-            mask.sum(dim=1).numpy(),
+            rows.cpu()[lengths > 0].numpy(),
+            lengths[lengths > 0].numpy(),
             labels[mask].numpy().astype(np.int8),
             logits[mask].float().numpy(),
         )
@@ -58,7 +62,9 @@ def predict(distributed: DistributedModel, loader: RequestLoader) -> Iterator[Sc
         for batch in with_equal_strides(loader.epoch(0)):
             with torch.no_grad():
                 _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
-            yield Scored.of_batch(*scored)
+            part = Scored.of_batch(*scored)
+            if len(part.requests):
+                yield part
     finally:
         distributed.model.train()
 

@@ -24,7 +24,7 @@ from torchrec_mm.train.state import Position
 CHECKPOINTS = "checkpoints"
 
 # Flags that a resumed run may be given anew.
-MAY_CHANGE = ("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints", "epochs")
+MAY_CHANGE = ("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints")
 
 
 class RunFolder:

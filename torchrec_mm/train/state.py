@@ -43,7 +43,6 @@ class Training:
 
     def pieces(self) -> dict[str, Pieces]:
         """This rank's part of everything; filling it restores the run."""
-        self.distributed.create_optimizer_state()
         sums = {f"epoch.{name}": Pieces.of(t) for name, t in self.totals.tensors().items()}
         if not self.totals.is_first:
             sums = {key: Pieces(p.size, p.dtype, ()) for key, p in sums.items()}

@@ -1,0 +1,206 @@
+"""The general search unit: the kernel and PyTorch against plain Python, and each other."""
+
+import math
+
+import pytest
+import torch
+
+from torchrec_mm.kernels.general_search import Found, general_search, search_in_pytorch
+from torchrec_mm.nn.simtier import SimTier
+
+IMPLEMENTATIONS = [general_search, search_in_pytorch]
+both = pytest.mark.parametrize("search", IMPLEMENTATIONS)
+
+
+def offsets(lengths) -> torch.Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def requests(lengths, num_vectors, holes=0.2, seed=0):
+    """Random rows for requests of (candidates, behaviours), some of them -1."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for total in (sum(c for c, _ in lengths), sum(b for _, b in lengths)):
+        row = torch.randint(num_vectors, (total,), generator=generator)
+        row[torch.rand(total, generator=generator) < holes] = -1
+        rows.append(row)
+    return (*rows, offsets([c for c, _ in lengths]), offsets([b for _, b in lengths]))
+
+
+def small_integers(rows, width, low, high, dtype=torch.int8):
+    generator = torch.Generator().manual_seed(width)
+    return torch.randint(low, high, (rows, width), generator=generator).to(dtype)
+
+
+def in_plain_python(vectors, candidate_rows, behaviour_rows, candidate_at, behaviour_at, keep, n):
+    """One (kept, cosines, tiers) an impression, in float64."""
+    vectors, answer = vectors.tolist(), []
+    for request in range(len(candidate_at) - 1):
+        behaviours = behaviour_rows[behaviour_at[request] : behaviour_at[request + 1]].tolist()
+        for row in candidate_rows[candidate_at[request] : candidate_at[request + 1]].tolist():
+            pairs = [
+                (cosine(vectors[row], vectors[behaviour]), place)
+                for place, behaviour in enumerate(behaviours)
+                if row >= 0 and behaviour >= 0
+            ]
+            tiers = [0] * n
+            for value, _ in pairs:
+                tiers[min(int((value + 1) / 2 * n), n - 1)] += 1
+            best = sorted(pairs, reverse=True)[:keep]
+            answer.append(([place for _, place in best], [value for value, _ in best], tiers))
+    return answer
+
+
+def cosine(a, b) -> float:
+    length = math.hypot(*a) * math.hypot(*b)
+    return sum(x * y for x, y in zip(a, b, strict=True)) / length if length else 0.0
+
+
+def same(left: Found, right: Found) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
+def test_the_search_is_what_plain_python_finds(search, dtype):
+    vectors = small_integers(40, 16, -127, 128, dtype)
+    given = (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40), 5, 7)
+    found, truth = search(*given), in_plain_python(*given)
+    assert found.number.tolist() == [len(kept) for kept, _, _ in truth]
+    assert found.tiers.tolist() == [tiers for _, _, tiers in truth]
+    for i, (kept, values, _) in enumerate(truth):
+        beyond = 5 - len(kept)
+        # The same item twice has one cosine in either precision: ties are ties.
+        assert found.kept[i].tolist() == kept + [0] * beyond
+        assert found.cosine[i].tolist() == pytest.approx(values + [0.0] * beyond, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 3, 64, 100, 128, 200, 1500])
+@pytest.mark.parametrize("keep", [1, 50, 400])
+@pytest.mark.parametrize(("low", "high"), [(-128, 128), (-1, 2)], ids=["any", "many ties"])
+def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
+    vectors = small_integers(300, width, low, high)
+    rows = requests([(5, 333), (1, 16), (0, 40), (9, 15), (11, 0), (4, 1), (6, 170)], 300)
+    for num_tiers in (2, 20, 22):
+        given = (vectors, *rows, keep, num_tiers)
+        assert same(general_search(*given), search_in_pytorch(*given))
+
+
+def test_float32_kernel_and_pytorch_agree_up_to_rounding():
+    vectors = torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
+    given = (vectors, *requests([(5, 333), (7, 80)], 300), 50, 20)
+    kernel, pytorch = general_search(*given), search_in_pytorch(*given)
+    assert torch.equal(kernel.number, pytorch.number)
+    torch.testing.assert_close(kernel.cosine, pytorch.cosine, rtol=0, atol=1e-6)
+    assert (kernel.tiers - pytorch.tiers).abs().sum() <= 2  # a cosine on the edge of a tier
+
+
+def test_many_threads_find_what_one_finds():
+    vectors = small_integers(300, 32, -128, 128)
+    given = (vectors, *requests([(3, 50)] * 40, 300), 10, 20)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = general_search(*given)
+        torch.set_num_threads(4)
+        assert same(general_search(*given), one)
+    finally:
+        torch.set_num_threads(before)
+
+
+@both
+def test_of_equal_cosines_the_newest_comes_first(search):
+    vectors = torch.tensor([[1, 0], [3, 0], [0, 2]], dtype=torch.int8)
+    history = torch.tensor([1, 0, 2, 1, -1, 0] * 100)
+    found = search(vectors, torch.tensor([0]), history, offsets([1]), offsets([600]), 5, 2)
+    assert found.kept.tolist() == [[599, 597, 595, 594, 593]]
+    assert found.cosine.tolist() == [[1.0] * 5]
+
+
+@both
+def test_when_all_cosines_are_equal_the_newest_stay(search):
+    vectors = torch.ones(1, 8, dtype=torch.int8)
+    zeros = torch.zeros(1000, dtype=torch.int64)
+    found = search(vectors, zeros[:1], zeros, offsets([1]), offsets([1000]), 50, 20)
+    assert found.kept.tolist() == [list(range(999, 949, -1))]
+    assert found.tiers.tolist() == [[0.0] * 19 + [1000.0]]
+
+
+@both
+def test_without_a_vector_nothing_is_kept_or_counted(search):
+    vectors = small_integers(4, 8, 1, 100)
+    nobody, somebody = torch.tensor([-1, 2]), torch.tensor([-1, -1, 3])
+    found = search(vectors, nobody, somebody, offsets([2]), offsets([3]), 2, 4)
+    assert found.number.tolist() == [0, 1]
+    assert found.kept.tolist() == [[0, 0], [2, 0]]
+    assert found.tiers.sum(1).tolist() == [0, 1]
+
+
+@both
+def test_a_zero_vector_is_at_cosine_0(search):
+    vectors = torch.tensor([[0, 0], [5, 1]], dtype=torch.int8)
+    rows = (torch.tensor([0, 1]), torch.tensor([1, 0]), offsets([2]), offsets([2]))
+    found = search(vectors, *rows, 2, 2)
+    assert found.cosine.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+    assert found.kept.tolist() == [[1, 0], [0, 1]]
+
+
+@both
+@pytest.mark.parametrize("lengths", [[], [(0, 0)], [(2, 0), (0, 3)]])
+def test_empty_requests_give_empty_answers(search, lengths):
+    found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), 3, 4)
+    impressions = sum(c for c, _ in lengths)
+    assert [len(part) for part in found] == [impressions] * 4
+    assert not any(part.any() for part in found)
+
+
+def test_tiers_are_those_of_simtier():
+    vectors = small_integers(100, 16, -3, 4)
+    given = (vectors, *requests([(4, 200)], 100, holes=0.0), 200, 20)
+    found = general_search(*given)
+    pair_mask = torch.ones(found.cosine.shape, dtype=torch.bool)
+    assert torch.equal(SimTier(20)(found.cosine, pair_mask), found.tiers)
+
+
+def test_a_history_answers_alike_in_any_batch():
+    vectors = small_integers(300, 32, -128, 128)
+    candidates, behaviours, _, _ = requests([(3, 120)], 300)
+    alone = general_search(vectors, candidates, behaviours, offsets([3]), offsets([120]), 9, 20)
+    twice = (candidates.repeat(2), behaviours.repeat(2), offsets([3, 3]), offsets([120, 120]))
+    together = general_search(vectors, *twice, 9, 20)
+    assert same(alone, Found(*(part[3:] for part in together)))
+
+
+def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
+    given = (small_integers(50, 8, -9, 9), *requests([(3, 20), (1, 9), (2, 33)], 50), 4, 20)
+    whole = search_in_pytorch(*given)
+    monkeypatch.setattr("torchrec_mm.kernels.general_search.CELLS", 1)
+    assert same(search_in_pytorch(*given), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": torch.zeros(4, 8, dtype=torch.float64)}, "vectors must be"),
+        ({"vectors": torch.zeros(8, 4, dtype=torch.int8).T}, "vectors must be"),
+        ({"candidate_rows": torch.tensor([4])}, r"candidate_rows must lie in \[-1, 4\)"),
+        ({"behaviour_rows": torch.tensor([0, -2])}, "behaviour_rows must lie"),
+        ({"behaviour_offsets": torch.tensor([0, 3])}, "behaviour_offsets must be int64"),
+        ({"behaviour_offsets": torch.tensor([0, 1, 2])}, "of the same requests"),
+        ({"keep": 0}, "keep must be"),
+        ({"num_tiers": 1}, "num_tiers"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused(change, message):
+    given = {
+        "vectors": torch.ones(4, 8, dtype=torch.int8),
+        "candidate_rows": torch.tensor([0]),
+        "behaviour_rows": torch.tensor([1, 2]),
+        "candidate_offsets": torch.tensor([0, 1]),
+        "behaviour_offsets": torch.tensor([0, 2]),
+        "keep": 2,
+        "num_tiers": 4,
+    }
+    general_search(**given)
+    with pytest.raises(ValueError, match=message):
+        general_search(**given | change)

@@ -1,0 +1,158 @@
+"""MUSE on one device: every part matters, padding does not, impressions stay apart."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
+from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.parallel.strides import widen
+from torchrec_mm.ranking.ranker import Ranker, table_name
+
+ROWS = list(range(12))
+
+
+@pytest.fixture
+def batch(encoded: Encoded) -> RequestBatch:
+    return encoded.batch(ROWS, method="muse")
+
+
+@pytest.fixture
+def model(encoded: Encoded) -> Ranker:
+    return ranker_of(spec_of("muse", encoded.vocabularies))
+
+
+@torch.no_grad()
+def logits_of(model: Ranker, batch: RequestBatch) -> torch.Tensor:
+    return model(batch)[1].logits[batch.candidate_mask]
+
+
+def test_the_batch_of_these_tests_has_all_there_is_to_get_wrong(batch):
+    found = batch.search
+    assert not batch.candidate_mask.all() and not batch.behaviour_mask.all()
+    assert 0 in found.kept_length and found.kept_index.shape[1] in found.kept_length
+    assert (found.tiers.sum(-1) > found.kept_length).any()  # more behaviours than are kept
+
+
+def test_every_trainable_weight_learns(model, batch):
+    model(batch)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_the_loss_is_the_mean_log_loss_of_the_real_candidates(model, batch):
+    loss, outputs = model(batch)
+    pairs = zip(
+        outputs.logits[batch.candidate_mask].tolist(),
+        batch.labels[batch.candidate_mask].tolist(),
+        strict=True,
+    )
+    losses = [math.log1p(math.exp(-logit if label else logit)) for logit, label in pairs]
+    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert outputs.rows.tolist() == ROWS
+
+
+def test_padding_is_invisible_whatever_it_holds(model, batch):
+    found = batch.search
+    padding = torch.arange(found.kept_index.shape[1]) >= found.kept_length[:, None]
+    changed = replace(
+        batch,
+        candidate_index=batch.candidate_index.masked_fill(~batch.candidate_mask, 3),
+        behaviour_index=batch.behaviour_index.masked_fill(~batch.behaviour_mask, 2),
+        search=replace(
+            found,
+            kept_index=found.kept_index.masked_fill(padding, 1),
+            kept_cosine=found.kept_cosine.masked_fill(padding, math.nan),
+        ),
+        request_features=widen(batch.request_features, 40),
+        item_features=widen(batch.item_features, 90),
+    )
+    torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
+    torch.testing.assert_close(model(changed)[0], model(batch)[0])
+
+
+def test_requests_of_a_batch_do_not_see_each_other(model, encoded, batch):
+    alone = [logits_of(model, encoded.batch([row], method="muse")) for row in ROWS]
+    torch.testing.assert_close(logits_of(model, batch), torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("table", ["user_id", "city", "page", "item_id", "shop_id", "category_id"])
+def test_every_table_matters(table, model, batch):
+    before = logits_of(model, batch)
+    tables = model.request_tables if table in ("user_id", "city", "page") else model.item_tables
+    with torch.no_grad():
+        tables.embedding_bags[table_name(table)].weight[1:] += 1
+    assert not torch.allclose(logits_of(model, batch), before)
+
+
+@pytest.mark.parametrize("part", ["kept_cosine", "tiers", "kept_length", "kept_index"])
+def test_all_that_the_search_found_matters(part, model, batch):
+    halved = getattr(batch.search, part) // 2
+    changed = replace(batch, search=replace(batch.search, **{part: halved}))
+    assert not torch.allclose(logits_of(model, changed), logits_of(model, batch))
+
+
+def test_the_logits_are_those_of_the_formula_written_out(model, encoded, batch):
+    """Request by request, impression by impression, in plain Python over rows of the tables."""
+    network, items = model.network, encoded.data.items
+    weights = {
+        config.feature_names[0]: tables.embedding_bags[config.name].weight.detach()
+        for tables in (model.request_tables, model.item_tables)
+        for config in tables.embedding_bag_configs()
+    }
+    vector_rows = encoded.vectors.rows(items.item_ids)
+
+    def embedding(item: int, names) -> torch.Tensor:
+        rows = dict(zip(items.features, items.rows[:, item], strict=True))
+        return torch.cat([weights[name][rows[name]] for name in names])
+
+    def unit(item: int) -> torch.Tensor:
+        return F.normalize(torch.tensor(encoded.vectors.values[vector_rows[item]]), dim=0)
+
+    expected = []
+    for row in ROWS:
+        one = encoded.arrays.take(np.array([row]))
+        past = one.behaviours.values.tolist()
+        known = [item for item in past if vector_rows[item] >= 0]
+        request = torch.cat([weights[name][rows[0]] for name, rows in one.request_rows.items()])
+        for target in one.candidates.values.tolist():
+            query = embedding(target, network.spec.behaviour_tables)
+            alike = (
+                [(float(unit(b) @ unit(target)), b) for b in known]
+                if (vector_rows[target] >= 0)
+                else []
+            )
+            tiers = torch.zeros(6)
+            for cosine, _ in alike:
+                tiers[min(int((cosine + 1) * 3), 5)] += 1
+            kept = sorted(alike, key=lambda pair: -pair[0])[:3]
+
+            def pooled(behaviours, projection, mix=None, query=query):
+                if not behaviours:
+                    return torch.zeros(8), torch.zeros(8)
+                rows = torch.stack(
+                    [embedding(b, network.spec.behaviour_tables) for _, b in behaviours]
+                )
+                score = rows @ projection(query) / math.sqrt(8)
+                if mix is not None:
+                    cosine = torch.tensor([c for c, _ in behaviours])
+                    score = mix[0] * score + mix[1] * cosine + mix[2] * score * cosine
+                return torch.softmax(score, 0) @ rows, rows.mean(0)
+
+            recent, mean_recent = pooled([(0.0, b) for b in past], network.recent_query)
+            best, mean_kept = pooled(kept, network.kept_query, network.mix)
+            item = embedding(target, items.features)
+            history = torch.tensor([math.log1p(len(past))])
+            shared = network.request_layer(torch.cat([request, mean_recent, history]))
+            x = torch.cat([item, recent, best, mean_kept, tiers.log1p() * network.tier_weight])
+            for i, layer in enumerate(network.mlp.layers):
+                x = F.silu(layer(x) + (shared if i == 0 else 0))
+            logit = network.mlp.logit(x)[0] + network.base_logit
+            expected.append((logit + item[::4].sum() + request[::4].sum()).item())
+    torch.testing.assert_close(
+        logits_of(model, batch), torch.tensor(expected), atol=1e-4, rtol=1e-4
+    )

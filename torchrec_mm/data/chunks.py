@@ -1,0 +1,61 @@
+"""Parquet files a bounded piece at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from torchrec_mm.errors import InputError
+
+CHUNK_VALUES = 2_000_000
+BUFFER_BYTES = 1 << 20
+
+
+def read_chunks(file: Path, columns: list[str] | None = None) -> Iterator[tuple[pa.Table, str]]:
+    """The file's rows in order, in tables of about ``CHUNK_VALUES`` values, list elements counted.
+
+    Column chunks are read through a buffer, so a row group may be larger than memory.
+
+    Yields:
+        A table with at least one row, and the words that name it in complaints.
+
+    Raises:
+        InputError: an unreadable file or row group, by name.
+    """
+    try:
+        parquet = pq.ParquetFile(
+            file, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    with parquet:
+        for group in range(parquet.num_row_groups):
+            where = f"{file} row group {group}"
+            done = 0
+            try:
+                for batch in parquet.iter_batches(_rows(parquet, group), [group], columns):
+                    if batch.num_rows:
+                        yield pa.Table.from_batches([batch]), f"{where} from row {done}"
+                        done += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{where} could not be read: {error}") from error
+
+
+def count_rows(file: Path) -> int:
+    """Rows that the file's footer promises.
+
+    Raises:
+        InputError: an unreadable file.
+    """
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+
+
+def _rows(parquet: pq.ParquetFile, group: int) -> int:
+    """How many rows of the row group make a chunk."""
+    metadata = parquet.metadata.row_group(group)
+    values = sum(metadata.column(i).num_values for i in range(metadata.num_columns))
+    return max(1, metadata.num_rows * CHUNK_VALUES // max(values, 1))

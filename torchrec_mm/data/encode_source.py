@@ -1,0 +1,78 @@
+"""Where requests to encode come from, in pieces that fit in memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torchrec_mm.data.chunks import count_rows, read_chunks
+from torchrec_mm.data.items import ItemCatalogue, read_items
+from torchrec_mm.data.parquet import open_dataset, parquet_files
+from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.errors import InputError
+
+
+class RequestSource(Protocol):
+    """Requests by split, which may be read several times, and the items they are about.
+
+    items: the catalogue; every candidate is in it. columns: features and behaviour attributes
+    besides ``user_id``; a behaviour attribute called like an attribute of the catalogue tells that
+    attribute of the past item. behaviour_item_features: the item features that behaviours have.
+    missing: the id that stands for "not known" in any feature, if there is one.
+    """
+
+    splits: Sequence[str]
+    items: ItemCatalogue
+    columns: RequestColumns
+    behaviour_item_features: tuple[str, ...]
+    missing: int | None
+
+    def num_rows(self, split: str) -> int:
+        """How many requests ``chunks`` goes through, for the progress bar."""
+
+    def chunks(self, split: str) -> Iterator[tuple[Requests, str]]:
+        """The split's requests in order, checked, each piece with the words that name it."""
+
+
+class RequestFolders:
+    """``items/`` and ``requests/<split>`` of one data folder."""
+
+    missing = None
+
+    def __init__(self, data: Path, splits: Sequence[str], max_behaviours: int) -> None:
+        """Read the catalogue, and of the requests the columns' names.
+
+        Raises:
+            InputError: a missing, empty or unreadable folder, columns that files or splits do not
+                share, a behaviour attribute called like a column of ``items/``.
+        """
+        self.splits = splits
+        self.max_behaviours = max_behaviours
+        self.folders = {split: data / "requests" / split for split in splits}
+        datasets = {folder: open_dataset(folder) for folder in self.folders.values()}
+        for folder, dataset in datasets.items():
+            if dataset.count_rows() == 0:
+                raise InputError(f"{folder} must hold at least one row, got 0")
+        self.columns = RequestColumns.of(next(iter(datasets.values())).schema)
+        self.items = read_items(data)
+        for name in {"item_id", *self.items.attributes} & {*self.columns.behaviour_attributes}:
+            raise InputError(
+                f"behaviour attribute {name} must not share its name with a column of items/"
+            )
+        self.behaviour_item_features = ("item_id", *self.items.attributes)
+
+    def num_rows(self, split: str) -> int:
+        return sum(map(count_rows, parquet_files(self.folders[split])))
+
+    def chunks(self, split: str) -> Iterator[tuple[Requests, str]]:
+        """The requests in order of file names; a candidate outside ``items/`` is refused."""
+        index = self.items.index
+        for file in parquet_files(self.folders[split]):
+            for table, where in read_chunks(file):
+                requests = parse_requests(table, where, self.columns, self.max_behaviours)
+                unknown = index.rows(requests.candidates.values) < 0
+                if unknown.any():
+                    raise InputError(
+                        f"{where} column candidate_item_ids must hold ids of items/ only, got "
+                        f"{requests.candidates.values[unknown][0]}"
+                    )
+                yield requests, where

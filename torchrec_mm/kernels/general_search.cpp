@@ -1,0 +1,123 @@
+// The general search unit over jagged requests. general_search.py states the contract; both round
+// the same operations in the same order, so on int8 vectors they agree to the last bit: compile
+// with -ffp-contract=off.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "best.h"
+#include "cosine.h"
+
+namespace {
+
+constexpr int64_t kAhead = 48;  // behaviours whose vectors are on their way from memory
+
+struct Requests {
+  const int32_t *candidate_rows, *behaviour_rows;         // -1: no vector
+  const int64_t *candidate_offsets, *behaviour_offsets;  // (requests + 1)
+};
+
+// Per impression.
+struct Found {
+  int32_t keep, num_tiers;
+  int32_t *kept, *number;
+  float *cosine, *tiers;
+
+  void clear(int64_t i) const {
+    std::fill_n(kept + i * keep, keep, 0);
+    std::fill_n(cosine + i * keep, keep, 0.0f);
+    std::fill_n(tiers + i * num_tiers, num_tiers, 0.0f);
+    number[i] = 0;
+  }
+};
+
+template <typename Element>
+struct Searcher {
+  const Catalogue<Element> catalogue;
+  Candidates<Element> candidates;
+  std::vector<int32_t> candidate_rows, rows, places;  // of those that have a vector
+  std::vector<int64_t> impressions;
+  std::vector<float> cosine;
+  Chooser chooser;
+
+  void search(const Requests& requests, int64_t r, const Found& found) {
+    gather(requests, r, found);
+    if (impressions.empty() || rows.empty()) return;
+    int64_t count = rows.size(), row_length = padded(count, kLanes);
+    cosine.resize(padded(impressions.size(), kGroup) * row_length);
+    for (int64_t b = 0; b < std::min(count, kAhead); ++b) catalogue.prefetch(rows[b]);
+    for (int64_t b = 0; b < count; b += kLanes) {
+      for (int64_t next = b + kAhead; next < std::min(count, b + kAhead + kLanes); ++next)
+        catalogue.prefetch(rows[next]);
+      cosines(catalogue, candidates, rows.data() + b, std::min(count - b, kLanes),
+              cosine.data() + b, row_length);
+    }
+    for (std::size_t c = 0; c < impressions.size(); ++c)
+      report(cosine.data() + c * row_length, impressions[c], found);
+  }
+
+ private:
+  void gather(const Requests& requests, int64_t r, const Found& found) {
+    impressions.clear();
+    candidate_rows.clear();
+    for (int64_t i = requests.candidate_offsets[r]; i < requests.candidate_offsets[r + 1]; ++i) {
+      found.clear(i);
+      if (requests.candidate_rows[i] < 0) continue;
+      impressions.push_back(i);
+      candidate_rows.push_back(requests.candidate_rows[i]);
+    }
+    candidates.assign(catalogue, candidate_rows);
+    int64_t begin = requests.behaviour_offsets[r], end = requests.behaviour_offsets[r + 1];
+    rows.resize(end - begin);
+    places.resize(end - begin);
+    int64_t count = 0;
+    for (int64_t b = begin; b < end; ++b) {
+      if (requests.behaviour_rows[b] < 0) continue;
+      rows[count] = requests.behaviour_rows[b];
+      places[count++] = b - begin;
+    }
+    rows.resize(count);
+  }
+
+  void report(const float* values, int64_t i, const Found& found) {
+    count_tiers(values, rows.size(), found.num_tiers, chooser);
+    std::copy_n(chooser.counts.data(), found.num_tiers, found.tiers + i * found.num_tiers);
+    int64_t best = choose(values, rows.size(), found.num_tiers, found.keep, chooser);
+    for (int64_t k = 0; k < best; ++k) {
+      auto at = static_cast<uint32_t>(chooser.keys[k]);
+      found.kept[i * found.keep + k] = places[at];
+      found.cosine[i * found.keep + k] = values[at];
+    }
+    found.number[i] = best;
+  }
+};
+
+template <typename Element>
+void search_all(const Catalogue<Element>& catalogue, const Requests& requests, int64_t count,
+                const Found& found, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    Searcher<Element> searcher{catalogue};
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t r = 0; r < count; ++r) searcher.search(requests, r, found);
+  }
+}
+
+}  // namespace
+
+#define GENERAL_SEARCH(Element)                                                                  \
+  extern "C" void general_search_##Element(                                                      \
+      const Element* vectors, int64_t width, const int32_t* candidate_rows,                      \
+      const int32_t* behaviour_rows, const int64_t* candidate_offsets,                           \
+      const int64_t* behaviour_offsets, int64_t requests, int32_t keep, int32_t num_tiers,       \
+      int32_t* kept, int32_t* number, float* cosine, float* tiers, int32_t threads) {            \
+    search_all<Element>({vectors, width},                                                        \
+                        {candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets},  \
+                        requests, {keep, num_tiers, kept, number, cosine, tiers}, threads);      \
+  }
+
+using int8 = int8_t;
+using float32 = float;
+GENERAL_SEARCH(int8)
+GENERAL_SEARCH(float32)

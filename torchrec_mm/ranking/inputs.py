@@ -1,0 +1,36 @@
+"""What each ranker wants in its batches."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from torchrec_mm.data.collate import Collator, SlotVectors
+from torchrec_mm.data.encoded import EncodedItems
+from torchrec_mm.data.search import GeneralSearch
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.ranking.spec import RankerSpec
+
+
+def collator_for_ranker(
+    spec: RankerSpec, items: EncodedItems, vectors: ItemVectors | None, max_behaviours: int
+) -> Collator:
+    """Tables for all; vectors of the slots, or for muse what the search finds with them."""
+    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours)
+    if vectors is None:
+        return collator
+    rows = rows_of_vectors(items, vectors)
+    if spec.method == "muse":
+        search = GeneralSearch(vectors, rows, spec.kept, spec.num_tiers)
+        return replace(collator, search=search)
+    return replace(collator, vectors=SlotVectors(vectors, rows))
+
+
+def collator_for_make(items: EncodedItems, vectors: ItemVectors, max_behaviours: int) -> Collator:
+    """Vectors and nothing else."""
+    slot_vectors = SlotVectors(vectors, rows_of_vectors(items, vectors))
+    return Collator(items, False, (), max_behaviours, vectors=slot_vectors)
+
+
+def rows_of_vectors(items: EncodedItems, vectors: ItemVectors) -> np.ndarray:
+    """(U,) int32: row of each item's vector, -1 where it has none."""
+    return vectors.rows(items.item_ids).astype(np.int32)

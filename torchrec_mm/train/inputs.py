@@ -1,0 +1,70 @@
+"""Where a command's requests come from: an encoded data set, or raw ones that are encoded first."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+
+from torchrec_mm.data.encode import encode_folder
+from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.process_group import Worker
+
+
+def check_source(data: Path | None, encoded: Path | None) -> None:
+    """For a config's ``__post_init__``: exactly one of the two must be given."""
+    if (data is None) == (encoded is None):
+        raise ValueError(f"either data or encoded must be given, got {data} and {encoded}")
+
+
+@contextmanager
+def encoded_requests(
+    data: Path | None,
+    encoded: Path | None,
+    aside: Path,
+    worker: Worker,
+    splits: tuple[str, ...],
+    *,
+    max_behaviours: int,
+    min_count: int = 1,
+    vocabularies: Vocabularies | None = None,
+    reuse: bool = False,
+) -> Iterator[Path]:
+    """An encoded data set for the block. Collective.
+
+    Args:
+        data: raw requests, encoded by the first rank; None where ``encoded`` is there already.
+        aside: where to encode to; gone when the block ends without an exception.
+        splits: what to encode.
+        max_behaviours, min_count, vocabularies: see ``encode_folder``.
+        reuse: take what an interrupted run of the same config left at ``aside``.
+
+    Raises:
+        InputError: what ``encode_folder`` refuses, on every rank.
+    """
+    if encoded is not None:
+        yield encoded
+        return
+    problem: list[str | None] = [None]
+    if worker.is_first and not (reuse and aside.exists()):
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            encode_folder(
+                data,
+                splits,
+                aside,
+                vocabularies=vocabularies,
+                min_count=min_count,
+                max_behaviours=max_behaviours,
+            )
+        except InputError as error:
+            problem = [str(error)]
+    dist.broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise InputError(problem[0])
+    yield aside
+    dist.barrier()
+    if worker.is_first:
+        shutil.rmtree(aside, ignore_errors=True)
