@@ -15,7 +15,8 @@ class ImportVectorsConfig:
     """Turn a folder of Parquet files into item vectors that rankers read."""
 
     vectors: Path
-    """Folder of Parquet files: item_id int64, vector list<float> or list<int8> of one length."""
+    """Folder of Parquet files, or one file: item_id int64, vector list<float> or list<int8> of one
+    length."""
 
     run_dir: Path
     """The item-vectors folder to create."""
@@ -29,6 +30,12 @@ class ImportVectorsConfig:
     modality: Literal["image", "text", "fused"] = "fused"
     """What the vectors were made from; reports show it."""
 
+    item_column: str = "item_id"
+    """Column of the ids; 205 in TAOBAO-MM's scl_embedding_int8_p90."""
+
+    vector_column: str = "vector"
+    """Column of the vectors; 205_c in TAOBAO-MM's scl_embedding_int8_p90."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ImportVectorsConfig, argv)
@@ -38,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dtype=None if config.dtype == "keep" else config.dtype,
         encoder=config.encoder,
         modality=config.modality,
+        columns=(config.item_column, config.vector_column),
     )
 
 

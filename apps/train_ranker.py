@@ -8,9 +8,9 @@ torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data ma
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,7 +24,8 @@ from torchrec_mm.files import new_file
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
+from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
@@ -84,6 +85,15 @@ class TrainRankerConfig:
 
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
+
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
+
+    plan: Path | None = None
+    """The plan.json of another run, whose sharding and kernels to keep."""
+
+    communication: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Of embeddings and their gradients between ranks; less than fp32 needs NCCL."""
 
     embedding_dim: int = 16
     """Width of every table, the bias column included; a multiple of 4."""
@@ -156,6 +166,7 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        read_tables(self.tables)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -205,20 +216,7 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     """Open, shard, fit."""
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     train = EncodedRequests(encoded, "train")
-    spec = RankerSpec(
-        method=config.method,
-        tables=TableSizes.of(
-            Vocabularies.load(encoded / "vocabularies.safetensors"), config.method
-        ),
-        embedding_dim=config.embedding_dim,
-        hidden=config.hidden,
-        num_tiers=config.num_tiers,
-        vector_width=vectors.width if vectors else 0,
-        base_rate=min(max(train.click_rate, 1e-6), 1 - 1e-6),
-        make=read_make(config, vectors) if config.make else None,
-        behaviour_tables=tuple(train.meta["behaviour_item_features"]),
-        kept=config.kept,
-    )
+    spec = ranker_spec(config, train, vectors)
 
     def loader(data: EncodedRequests, shuffle_seed: int | None) -> RequestLoader:
         return RequestLoader(
@@ -243,7 +241,8 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         config.table_learning_rate,
         config.table_scale,
     )
-    distributed = distribute(model, worker, settings, config.seed)
+    options = TableOptions(read_tables(config.tables), config.communication, config.plan)
+    distributed = distribute(model, worker, settings, config.seed, options)
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model(
         {
@@ -255,7 +254,27 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         }
     )
     save_files(run_folder, encoded)
+    distributed.save_plan(run_folder.path)
     fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
+
+
+def ranker_spec(
+    config: TrainRankerConfig, train: EncodedRequests, vectors: ItemVectors | None
+) -> RankerSpec:
+    """The shape that the config gives a ranker on this data."""
+    vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
+    return RankerSpec(
+        method=config.method,
+        tables=TableSizes.of(vocabularies, train.meta, config.method),
+        embedding_dim=config.embedding_dim,
+        hidden=config.hidden,
+        num_tiers=config.num_tiers,
+        vector_width=vectors.width if vectors else 0,
+        base_rate=min(max(train.click_rate, 1e-6), 1 - 1e-6),
+        make=read_make(config, vectors) if config.make else None,
+        behaviour_tables=tuple(train.meta["behaviour_item_features"]),
+        kept=config.kept,
+    )
 
 
 def read_make(config: TrainRankerConfig, vectors: ItemVectors) -> MakeSpec:

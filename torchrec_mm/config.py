@@ -187,6 +187,8 @@ def _describe(annotation: Any) -> str:
             return " or ".join(map(_describe, inner))
         case origin if origin in (list, tuple, Sequence):
             return f"a [list], each {_describe(inner[0])}"
+        case origin if origin is dict:
+            return f"a {{name: ...}} mapping, each {_describe(inner[1])}"
     names = {
         NoneType: "null",
         bool: "true or false",
@@ -194,6 +196,7 @@ def _describe(annotation: Any) -> str:
         float: "a number",
         str: "text",
         Path: "a path",
+        Any: "a value",
     }
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 

@@ -49,7 +49,7 @@ def bags_of(features, name) -> list[list[int]]:
 
 def table_rows(batch, name, slots) -> list[int]:
     """The table rows that slots lead to."""
-    bags = bags_of(batch.item_features, name)
+    bags = bags_of(batch.item_ids if name == "item_id" else batch.features, name)
     index = batch.item_index[ITEMS.features.index(name)]
     (rows,) = zip(*(bags[index[slot]] for slot in slots), strict=True) if len(slots) else ((),)
     return list(rows)
@@ -58,8 +58,8 @@ def table_rows(batch, name, slots) -> list[int]:
 @pytest.mark.parametrize("chosen", [[0, 1, 2], [2, 0], [1]])
 def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
     batch = collator(ARRAYS.take(np.array(chosen)), 1.0)
-    stars = bags_of(batch.item_features, "stars")
-    users = bags_of(batch.request_features, "user_id")
+    stars = bags_of(batch.features, "stars")
+    users = bags_of(batch.features, "user_id")
     for place, request in enumerate(chosen):
         one = ARRAYS.take(np.array([request]))
         mask = batch.candidate_mask[place]
@@ -80,7 +80,8 @@ def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
 def test_a_table_row_is_looked_up_once_a_batch_however_often_it_occurs(collator):
     batch = collator(ARRAYS, 1.0)
     for feature, distinct in (("item_id", 5), ("shop", 4), ("stars", 3)):
-        rows = [row for bag in bags_of(batch.item_features, feature) for row in bag]
+        lookups = batch.item_ids if feature == "item_id" else batch.features
+        rows = [row for bag in bags_of(lookups, feature) for row in bag]
         assert len(rows) == len(set(rows)) == distinct
 
 
@@ -88,7 +89,7 @@ def test_only_the_newest_behaviours_are_attended_to(collator):
     batch = replace(collator, max_behaviours=2)(ARRAYS, 1.0)
     assert batch.behaviour_mask.tolist() == [[True, True], [False, False], [True, False]]
     assert table_rows(batch, "item_id", batch.behaviour_index[0].tolist()) == [1, 3]
-    stars = bags_of(batch.item_features, "stars")
+    stars = bags_of(batch.features, "stars")
     assert [stars[i] for i in batch.behaviour_attribute_index[0, 0].tolist()] == [[1], [5]]
 
 
@@ -103,7 +104,7 @@ def test_vectors_come_by_slot_with_zeros_where_there_is_none(collator):
 
 def test_a_model_without_tables_gets_vectors_alone(collator):
     batch = replace(collator, has_tables=False, behaviour_features=())(ARRAYS, 1.0)
-    assert batch.request_features is None and batch.item_features is None
+    assert batch.item_ids is None and batch.features is None
     assert batch.item_index.shape == (0, 5) and batch.behaviour_attribute_index.shape == (0, 3, 3)
     assert batch.vectors.shape == (5, 3)
 

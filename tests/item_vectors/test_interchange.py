@@ -169,3 +169,19 @@ def test_a_damaged_page_is_the_users_mistake_not_a_crash(tmp_path):
     file.write_bytes(bytes_)
     with pytest.raises(InputError, match="could not be read"):
         imported(tmp_path)
+
+
+def test_columns_may_have_other_names_and_one_file_is_enough(tmp_path):
+    table = {"205": [2, 1], "205_c": pa.array([[3, 4], [-128, 5]], pa.list_(pa.int8()))}
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "scl_embedding_int8_p90.parquet"
+    pq.write_table(pa.table(table), file)
+    pq.write_table(pa.table({"205": [1]}), file.with_name("item_features.parquet"))
+    flags = ["--item_column", "205", "--vector_column", "205_c"]
+    out = ["--run_dir", str(tmp_path / "imported")]
+    import_vectors.main(["--vectors", str(file), *flags, *out])
+    vectors = ItemVectors.open(tmp_path / "imported")
+    assert vectors.item_ids.tolist() == [1, 2]
+    assert vectors.values.tolist() == [[-128, 5], [3, 4]]
+    with pytest.raises(InputError, match="item_features.parquet must have a column 205_c"):
+        imported(tmp_path, *flags)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrec_mm.data.loader import one_id_bags
+from torchrec_mm.data.collate import one_id_bags
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.strides import widen, with_equal_strides
 

@@ -35,7 +35,7 @@ class Encoded:
         self, rows: list[int], with_vectors: bool = True, method: str = "simtier"
     ) -> RequestBatch:
         """Some requests; the loss is the mean over their impressions."""
-        spec = spec_of(method, self.vocabularies)
+        spec = spec_of(method, self)
         vectors = self.vectors if with_vectors else None
         collator = collator_for_ranker(spec, self.data.items, vectors, max_behaviours=50)
         share = self.arrays.take(np.array(rows))
@@ -52,10 +52,10 @@ def encode(market: SmallMarket) -> Encoded:
         return Encoded(data, arrays, ItemVectors.open(market.vectors), vocabularies)
 
 
-def spec_of(method: str, vocabularies: Vocabularies) -> RankerSpec:
+def spec_of(method: str, encoded: Encoded) -> RankerSpec:
     return RankerSpec(
         method=method,
-        tables=TableSizes.of(vocabularies, method),
+        tables=TableSizes.of(encoded.vocabularies, encoded.data.meta, method),
         embedding_dim=4,
         hidden=(7, 5),
         num_tiers=6,
@@ -71,7 +71,7 @@ def ranker_of(spec: RankerSpec, seed: int = 0) -> Ranker:
     """The ranker with its tables on the CPU, all weights drawn from a normal distribution."""
     torch.manual_seed(seed)
     ranker = Ranker(spec)
-    for name in ("request_tables", "item_tables"):
+    for name in ("item_id_tables", "feature_tables"):
         configs = getattr(ranker, name).embedding_bag_configs()
         setattr(ranker, name, EmbeddingBagCollection(tables=configs))
     with torch.no_grad():

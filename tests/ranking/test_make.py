@@ -93,7 +93,7 @@ def test_every_weight_of_make_learns_from_clicks(batch):
 
 
 def test_make_needs_no_ids(batch):
-    without_ids = replace(batch, request_features=None, item_features=None)
+    without_ids = replace(batch, item_ids=None, features=None)
     torch.manual_seed(0)
     ranker = MakeRanker(MAKE)
     assert torch.equal(ranker(without_ids)[0], ranker(batch)[0])

@@ -23,7 +23,7 @@ def batch(encoded: Encoded) -> RequestBatch:
 
 @pytest.fixture
 def model(encoded: Encoded) -> Ranker:
-    return ranker_of(spec_of("muse", encoded.vocabularies))
+    return ranker_of(spec_of("muse", encoded))
 
 
 @torch.no_grad()
@@ -68,8 +68,8 @@ def test_padding_is_invisible_whatever_it_holds(model, batch):
             kept_index=found.kept_index.masked_fill(padding, 1),
             kept_cosine=found.kept_cosine.masked_fill(padding, math.nan),
         ),
-        request_features=widen(batch.request_features, 40),
-        item_features=widen(batch.item_features, 90),
+        item_ids=widen(batch.item_ids, 90),
+        features=widen(batch.features, 80),
     )
     torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
     torch.testing.assert_close(model(changed)[0], model(batch)[0])
@@ -83,7 +83,7 @@ def test_requests_of_a_batch_do_not_see_each_other(model, encoded, batch):
 @pytest.mark.parametrize("table", ["user_id", "city", "page", "item_id", "shop_id", "category_id"])
 def test_every_table_matters(table, model, batch):
     before = logits_of(model, batch)
-    tables = model.request_tables if table in ("user_id", "city", "page") else model.item_tables
+    tables = model.item_id_tables if table == "item_id" else model.feature_tables
     with torch.no_grad():
         tables.embedding_bags[table_name(table)].weight[1:] += 1
     assert not torch.allclose(logits_of(model, batch), before)
@@ -101,7 +101,7 @@ def test_the_logits_are_those_of_the_formula_written_out(model, encoded, batch):
     network, items = model.network, encoded.data.items
     weights = {
         config.feature_names[0]: tables.embedding_bags[config.name].weight.detach()
-        for tables in (model.request_tables, model.item_tables)
+        for tables in (model.item_id_tables, model.feature_tables)
         for config in tables.embedding_bag_configs()
     }
     vector_rows = encoded.vectors.rows(items.item_ids)

@@ -27,7 +27,7 @@ def batch(encoded: Encoded) -> RequestBatch:
 
 
 def ranker(method: str, encoded: Encoded) -> Ranker:
-    return ranker_of(spec_of(method, encoded.vocabularies))
+    return ranker_of(spec_of(method, encoded))
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def test_the_batch_of_these_tests_has_all_there_is_to_get_wrong(batch):
     assert (batch.behaviour_mask.sum(1) == 0).any()
     assert not batch.vector_mask.all()
     assert len(batch.behaviour_attribute_index) == 2
-    assert batch.item_features.stride() > batch.request_features.stride()
+    assert batch.features.stride() == len(ROWS) and batch.item_ids.stride() > len(ROWS)
 
 
 @EVERY_METHOD
@@ -104,8 +104,8 @@ def test_empty_bags_at_the_end_of_a_batch_are_invisible(method, encoded, batch):
     model = ranker(method, encoded)
     changed = replace(
         batch,
-        request_features=widen(batch.request_features, 40),
-        item_features=widen(batch.item_features, 90),
+        item_ids=widen(batch.item_ids, 90),
+        features=widen(batch.features, 80),
     )
     torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
 
@@ -153,7 +153,7 @@ def test_method_id_runs_without_vectors(encoded):
 def test_every_table_matters(method, table, encoded, batch):
     model = ranker(method, encoded)
     before = logits_of(model, batch)
-    tables = model.request_tables if table in ("user_id", "city", "page") else model.item_tables
+    tables = model.item_id_tables if table == "item_id" else model.feature_tables
     with torch.no_grad():
         tables.embedding_bags[table_name(table)].weight[1:] += 1
     assert not torch.allclose(logits_of(model, batch), before)
@@ -210,7 +210,7 @@ def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch
         model.network.base_logit.zero_()
     biases = {
         config.feature_names[0]: tables.embedding_bags[config.name].weight[:, 0].tolist()
-        for tables in (model.request_tables, model.item_tables)
+        for tables in (model.item_id_tables, model.feature_tables)
         for config in tables.embedding_bag_configs()
     }
     items, expected = encoded.data.items, []
@@ -224,11 +224,11 @@ def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch
 
 
 def test_an_untrained_ranker_starts_at_the_base_rate(encoded, batch):
-    model = ranker_of(spec_of("id", encoded.vocabularies))
-    fresh = Ranker(spec_of("id", encoded.vocabularies)).network
+    model = ranker_of(spec_of("id", encoded))
+    fresh = Ranker(spec_of("id", encoded)).network
     model.network.load_state_dict(fresh.state_dict())
     with torch.no_grad():
-        for tables in (model.request_tables, model.item_tables):
+        for tables in (model.item_id_tables, model.feature_tables):
             for bag in tables.embedding_bags.values():
                 bag.weight.zero_()
         model.network.mlp.logit.bias.zero_()
@@ -238,7 +238,7 @@ def test_an_untrained_ranker_starts_at_the_base_rate(encoded, batch):
 
 @EVERY_METHOD
 def test_a_spec_comes_back_from_json_as_it_was(method, encoded):
-    spec = spec_of(method, encoded.vocabularies)
+    spec = spec_of(method, encoded)
     assert spec_from_json(json.loads(json.dumps(asdict(spec)))) == spec
 
 
@@ -252,24 +252,24 @@ def test_a_spec_comes_back_from_json_as_it_was(method, encoded):
 )
 def test_a_spec_whose_parts_do_not_go_together_is_refused(method, changes, words, encoded):
     with pytest.raises(ValueError, match=words):
-        replace(spec_of(method, encoded.vocabularies), **changes)
+        replace(spec_of(method, encoded), **changes)
 
 
 def test_a_make_of_another_depth_is_refused(encoded):
-    spec: RankerSpec = replace(spec_of("make", encoded.vocabularies), hidden=(7,))
+    spec: RankerSpec = replace(spec_of("make", encoded), hidden=(7,))
     with pytest.raises(ValueError, match="companion_hidden must be as many as hidden, 1, got 2"):
         Ranker(spec)
 
 
 def test_a_joined_make_never_drops_out(encoded, batch):
-    spec = replace(spec_of("make", encoded.vocabularies), make=replace(MAKE, dropout=0.5))
+    spec = replace(spec_of("make", encoded), make=replace(MAKE, dropout=0.5))
     model = ranker_of(spec).train()
     assert torch.equal(logits_of(model, batch), logits_of(model, batch))
 
 
 @pytest.mark.parametrize("spoil", [{"tables": {}}, {"surprise": 1}])
 def test_a_description_of_another_version_is_refused_in_one_line(spoil, encoded):
-    described = json.loads(json.dumps(asdict(spec_of("id", encoded.vocabularies))))
-    assert spec_from_json(described) == spec_of("id", encoded.vocabularies)
+    described = json.loads(json.dumps(asdict(spec_of("id", encoded))))
+    assert spec_from_json(described) == spec_of("id", encoded)
     with pytest.raises(InputError, match="model.json must describe a ranker of this version"):
         spec_from_json(described | spoil)

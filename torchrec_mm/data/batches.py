@@ -13,6 +13,8 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+ITEM_ID = "item_id"
+
 PartsT = TypeVar("PartsT", bound="Parts")
 
 
@@ -61,11 +63,11 @@ class SearchResults(Parts):
 class RequestBatch(Parts):
     """One batch on one rank, the type TorchRec's pipelines carry.
 
-    request_features: one id a request and table (stride R): user and context; None for models
-        without ID tables, as are the other KeyedJaggedTensors.
-    item_features: for each table its distinct rows in the batch, each in a bag of its own;
-        behaviour attributes are tables of their own. The shorter features end in empty bags.
-    item_index: (F, S) int64, which bag of each item table is the slot's.
+    item_ids: the distinct rows of the table of item ids, each in a bag of its own; None for models
+        without ID tables, as is ``features``.
+    features: all other tables. User and context: one bag a request. Item attributes and behaviour
+        attributes: one bag for each distinct row in the batch. The shorter ones end in empty bags.
+    item_index: (F, S) int32, which bag of each item table is the slot's.
     candidate_index, behaviour_index: (R, C) and (R, L) int64, slot of each item; 0 in padding.
     behaviour_attribute_index: (A, R, L) int64, bag of each behaviour attribute; 0 in padding.
     candidate_mask, behaviour_mask: (R, C) and (R, L) bool, True where real.
@@ -78,8 +80,8 @@ class RequestBatch(Parts):
     rows: (R,) int64, which requests of the data set these are.
     """
 
-    request_features: KeyedJaggedTensor | None
-    item_features: KeyedJaggedTensor | None
+    item_ids: KeyedJaggedTensor | None
+    features: KeyedJaggedTensor | None
     item_index: Tensor
     candidate_index: Tensor
     candidate_mask: Tensor

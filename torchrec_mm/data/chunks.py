@@ -34,7 +34,7 @@ def read_chunks(file: Path, columns: list[str] | None = None) -> Iterator[tuple[
             where = f"{file} row group {group}"
             done = 0
             try:
-                for batch in parquet.iter_batches(_rows(parquet, group), [group], columns):
+                for batch in parquet.iter_batches(_rows(parquet, group, columns), [group], columns):
                     if batch.num_rows:
                         yield pa.Table.from_batches([batch]), f"{where} from row {done}"
                         done += batch.num_rows
@@ -54,8 +54,13 @@ def count_rows(file: Path) -> int:
         raise InputError(f"{file} must be a readable Parquet file: {error}") from error
 
 
-def _rows(parquet: pq.ParquetFile, group: int) -> int:
+def _rows(parquet: pq.ParquetFile, group: int, columns: list[str] | None) -> int:
     """How many rows of the row group make a chunk."""
     metadata = parquet.metadata.row_group(group)
-    values = sum(metadata.column(i).num_values for i in range(metadata.num_columns))
+    read = [metadata.column(i) for i in range(metadata.num_columns)]
+    values = sum(
+        column.num_values
+        for column in read
+        if columns is None or column.path_in_schema.split(".")[0] in columns
+    )
     return max(1, metadata.num_rows * CHUNK_VALUES // max(values, 1))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.data.batches import RequestBatch, SearchResults
+from torchrec_mm.data.batches import ITEM_ID, RequestBatch, SearchResults
 from torchrec_mm.data.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.search import GeneralSearch
@@ -62,9 +62,9 @@ class Collator:
         if self.vectors is not None:
             vectors, vector_mask = self.vectors(items)
         return RequestBatch(
-            request_features=one_id_bags(share.request_rows) if self.has_tables else None,
-            item_features=one_id_bags(tables.rows),
-            item_index=_int64(tables.item_index),
+            item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
+            features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
+            item_index=torch.from_numpy(tables.item_index),
             candidate_index=_int64(candidate_index),
             candidate_mask=torch.from_numpy(candidate_mask & (not masked)),
             behaviour_index=_int64(behaviour_index),
@@ -103,7 +103,7 @@ class SlotVectors:
 
 @dataclass(frozen=True)
 class _ItemTables:
-    """rows: distinct table rows by feature. The indices lead to them, as in ``RequestBatch``."""
+    """rows: table rows to look up by feature. The indices lead to them, as in ``RequestBatch``."""
 
     rows: dict[str, np.ndarray]
     item_index: np.ndarray
@@ -120,9 +120,9 @@ class _ItemTables:
     ) -> "_ItemTables":
         longest = max(int(recent.lengths.max(initial=0)), 1)
         if not collator.has_tables:
-            nothing = np.zeros((0, len(items))), np.zeros((0, len(share), longest))
+            nothing = np.zeros((0, len(items)), np.int32), np.zeros((0, len(share), longest))
             return cls({}, *nothing)
-        rows, item_index, attribute_index = {}, [], []
+        rows, item_index, attribute_index = dict(share.request_rows), [], []
         for name, table in zip(collator.items.features, collator.items.rows, strict=True):
             rows[name], index = _distinct(table[items])
             item_index.append(index)

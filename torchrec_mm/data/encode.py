@@ -80,7 +80,7 @@ def encode(
     if vocabularies is None and TRAIN not in source.splits:
         raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     census = take_census(source)
-    universe = Universe.of(census, source.items)
+    universe = Universe.of(census, source.items, source.missing)
     if vocabularies is None:
         vocabularies, frequency = learn(source, census, universe, min_count), census.frequency
     mapper = Mapper(source, universe, vocabularies)
@@ -104,6 +104,7 @@ def encode(
                 "max_behaviours": max_behaviours,
                 "unseen": {name: int(count) for name, count in mapper.unseen.items()},
                 "attribute_disagreements": {n: int(c) for n, c in mapper.disagreements.items()},
+                "notes": dict(source.notes),
                 "splits": sizes,
             },
         )

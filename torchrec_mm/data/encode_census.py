@@ -70,8 +70,10 @@ class _Counting:
         behaviours, candidates = requests.behaviours.values, requests.candidates.values
         self.items.add(behaviours, counted=is_train)
         self.items.add(candidates, counted=is_train)
-        for name, values in self.told.items():
-            values.add(behaviours, requests.behaviour_attributes[name])
+        for name, first in self.told.items():
+            told = requests.behaviour_attributes[name]
+            known = slice(None) if self.source.missing is None else told != self.source.missing
+            first.add(behaviours[known], told[known])
         if not is_train:
             return
         self.candidates.add(candidates)

@@ -1,6 +1,6 @@
 """Where requests to encode come from, in pieces that fit in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +14,11 @@ from torchrec_mm.errors import InputError
 class RequestSource(Protocol):
     """Requests by split, which may be read several times, and the items they are about.
 
-    items: the catalogue; every candidate is in it. columns: features and behaviour attributes
+    items: the catalogue. columns: features and behaviour attributes
     besides ``user_id``; a behaviour attribute called like an attribute of the catalogue tells that
     attribute of the past item. behaviour_item_features: the item features that behaviours have.
-    missing: the id that stands for "not known" in any feature, if there is one.
+    missing: the id that stands for "not known" in any feature, if there is one. notes: counts for
+    the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
@@ -25,6 +26,7 @@ class RequestSource(Protocol):
     columns: RequestColumns
     behaviour_item_features: tuple[str, ...]
     missing: int | None
+    notes: Mapping[str, int]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
@@ -37,6 +39,7 @@ class RequestFolders:
     """``items/`` and ``requests/<split>`` of one data folder."""
 
     missing = None
+    notes: Mapping[str, int] = {}
 
     def __init__(self, data: Path, splits: Sequence[str], max_behaviours: int) -> None:
         """Read the catalogue, and of the requests the columns' names.

@@ -25,14 +25,22 @@ class Universe:
     known: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, census: Census, items: ItemCatalogue) -> "Universe":
-        """The catalogue's word on an attribute goes before what behaviours told."""
+    def of(cls, census: Census, items: ItemCatalogue, missing: int | None) -> "Universe":
+        """The catalogue's word on an attribute goes before what behaviours told.
+
+        Args:
+            census: the ids in the requests.
+            items: the catalogue.
+            missing: the value that stands for "not known" in the catalogue.
+        """
         item_ids = _union(census.item_ids, items.item_ids)
         in_catalogue = items.index.rows(item_ids)
         attributes, known = {}, {}
         for name, values in items.attributes.items():
             attributes[name] = np.where(in_catalogue >= 0, values[in_catalogue], 0)
             known[name] = in_catalogue >= 0
+            if missing is not None:
+                known[name] &= attributes[name] != missing
         for name, (told_ids, values) in census.told.items():
             rows = np.searchsorted(item_ids, told_ids)
             rows, values = rows[~known[name][rows]], values[~known[name][rows]]

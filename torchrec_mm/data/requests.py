@@ -105,16 +105,16 @@ def parse_requests(
     _check_labels(where, candidates, labels)
     for name in columns.behaviour_attributes:
         _check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
-    newest = _newest(behaviours, max_behaviours)
+    newest = newest_positions(behaviours, max_behaviours)
     return Requests(
         user_ids=table["user_id"].to_numpy(),
         timestamps=_timestamps(table),
-        behaviours=_take(behaviours, newest),
+        behaviours=take(behaviours, newest),
         candidates=candidates,
         labels=labels.values,
         features={name: table[name].to_numpy() for name in columns.features},
         behaviour_attributes={
-            name: _take(lists[name], newest).values for name in columns.behaviour_attributes
+            name: take(lists[name], newest).values for name in columns.behaviour_attributes
         },
     )
 
@@ -147,7 +147,7 @@ def _check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: 
         )
 
 
-def _newest(lists: Jagged, most: int) -> Jagged:
+def newest_positions(lists: Jagged, most: int) -> Jagged:
     """Positions of the last ``most`` values of each list, itself jagged."""
     kept = np.minimum(lists.lengths, most)
     offsets = np.zeros(len(kept) + 1, dtype=np.int64)
@@ -156,5 +156,6 @@ def _newest(lists: Jagged, most: int) -> Jagged:
     return Jagged(np.arange(offsets[-1]) + np.repeat(shift, kept), offsets)
 
 
-def _take(lists: Jagged, positions: Jagged) -> Jagged:
+def take(lists: Jagged, positions: Jagged) -> Jagged:
+    """The values at ``positions``, cut as those are."""
     return Jagged(lists.values[positions.values], positions.offsets)

@@ -19,6 +19,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
 
 BATCH_ROWS = 8192
+COLUMNS = ("item_id", "vector")
 
 
 def import_parquet(
@@ -28,31 +29,33 @@ def import_parquet(
     dtype: str | None = None,
     encoder: str = "imported",
     modality: str = "fused",
+    columns: tuple[str, str] = COLUMNS,
 ) -> None:
     """Turn a ``vectors/`` folder into item vectors. Two passes: the ids, then the values.
 
     Args:
-        vectors: folder of Parquet files.
+        vectors: folder of Parquet files, or one file.
         folder: the new item-vectors folder.
         dtype: "int8" or "float32"; None keeps what the files hold.
         encoder: who made them; goes into ``meta.json``.
         modality: "image", "text" or "fused"; goes into ``meta.json``.
+        columns: names of the ids and of the vectors.
 
     Raises:
         InputError: missing or empty folder, wrong columns or types, vectors of two lengths, and
             everything ``write_blocks`` refuses.
     """
     files = _parquet_files(vectors)
-    stored = _one_element_type(files)
-    item_ids = np.concatenate([_read_item_ids(file) for file in files])
+    stored = _one_element_type(files, columns)
+    item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
     if len(item_ids) == 0:
         raise InputError(f"{vectors} must hold at least one vector, got 0")
-    width = _first_width(files)
+    width = _first_width(files, columns[1])
     with tqdm(total=len(item_ids), unit="item", desc="import", disable=None) as progress:
         write_blocks(
             folder,
             item_ids,
-            _read_blocks(files, width, progress),
+            _read_blocks(files, columns, width, progress),
             width=width,
             dtype=dtype or stored,
             encoder=encoder,
@@ -76,6 +79,8 @@ def export_parquet(vectors: ItemVectors, folder: Path) -> None:
 
 
 def _parquet_files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise InputError(f"{folder} must be a folder of Parquet files: no such folder")
     files = sorted(folder.glob("*.parquet"))
@@ -84,44 +89,44 @@ def _parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def _one_element_type(files: list[Path]) -> str:
+def _one_element_type(files: list[Path], columns: tuple[str, str]) -> str:
     """What all the files hold: "int8" or "float32"."""
-    found = {file: _element_type(file) for file in files}
+    found = {file: _element_type(file, *columns) for file in files}
     for file, element in found.items():
         if element != found[files[0]]:
             raise InputError(
-                f"{file} column vector must hold {found[files[0]]} as {files[0].name}, "
+                f"{file} column {columns[1]} must hold {found[files[0]]} as {files[0].name}, "
                 f"got {element}"
             )
     return found[files[0]]
 
 
-def _element_type(file: Path) -> str:
+def _element_type(file: Path, item: str, vector: str) -> str:
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file} must be a readable Parquet file: {error}") from error
-    for name in ("item_id", "vector"):
+    for name in (item, vector):
         if name not in schema.names:
             raise InputError(f"{file} must have a column {name}, got {', '.join(schema.names)}")
-    item_id = schema.field("item_id").type
+    item_id = schema.field(item).type
     if not pa.types.is_signed_integer(item_id):
-        raise InputError(f"{file} column item_id must be int64, got {item_id}")
-    column = schema.field("vector").type
+        raise InputError(f"{file} column {item} must be int64, got {item_id}")
+    column = schema.field(vector).type
     element = getattr(column, "value_type", None)
     if element == pa.int8():
         return "int8"
     if element is not None and pa.types.is_floating(element):
         return "float32"
-    raise InputError(f"{file} column vector must be list<float> or list<int8>, got {column}")
+    raise InputError(f"{file} column {vector} must be list<float> or list<int8>, got {column}")
 
 
-def _read_item_ids(file: Path) -> np.ndarray:
+def _read_item_ids(file: Path, name: str) -> np.ndarray:
     ids = [np.empty(0, dtype=np.int64)]
-    for batch in _read_batches(file, ["item_id"]):
-        column = batch["item_id"]
+    for batch in _read_batches(file, [name]):
+        column = batch[name]
         if column.null_count:
-            raise InputError(f"{file} column item_id must not be null, got {column.null_count}")
+            raise InputError(f"{file} column {name} must not be null, got {column.null_count}")
         ids.append(column.cast(pa.int64()).to_numpy())
     return np.concatenate(ids)
 
@@ -137,37 +142,39 @@ def _read_batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         raise InputError(f"{file} could not be read: {error}") from error
 
 
-def _first_width(files: list[Path]) -> int:
+def _first_width(files: list[Path], name: str) -> int:
     """Length of the first vector that is there; every other must have it."""
     for file in files:
-        for batch in _read_batches(file, ["vector"]):
-            lengths = pc.list_value_length(batch["vector"]).drop_null()
+        for batch in _read_batches(file, [name]):
+            lengths = pc.list_value_length(batch[name]).drop_null()
             if len(lengths):
                 return lengths[0].as_py()
     return 0
 
 
-def _read_blocks(files: list[Path], width: int, progress: tqdm) -> Iterator[np.ndarray]:
+def _read_blocks(
+    files: list[Path], columns: tuple[str, str], width: int, progress: tqdm
+) -> Iterator[np.ndarray]:
     """The files' vectors in order: (n, D) each, int8 or float."""
     for file in files:
-        for batch in _read_batches(file, ["item_id", "vector"]):
-            yield _as_matrix(batch, width, file)
+        for batch in _read_batches(file, list(columns)):
+            yield _as_matrix(batch.select(columns), width, f"{file} column {columns[1]}")
             progress.update(batch.num_rows)
 
 
-def _as_matrix(batch: pa.RecordBatch, width: int, file: Path) -> np.ndarray:
-    lengths = pc.fill_null(pc.list_value_length(batch["vector"]), -1).to_numpy()
+def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
+    """(n, width) of a batch of ids and vectors; ``where`` names the column of vectors."""
+    item_ids, vectors = batch.columns
+    lengths = pc.fill_null(pc.list_value_length(vectors), -1).to_numpy()
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
         length = lengths[wrong[0]]
         raise InputError(
-            f"{file} column vector must have one length, {width}, got "
-            f"{'null' if length < 0 else length} for item_id {batch['item_id'][wrong[0]]}"
+            f"{where} must have one length, {width}, got "
+            f"{'null' if length < 0 else length} for item_id {item_ids[wrong[0]]}"
         )
-    values = batch["vector"].flatten()
+    values = vectors.flatten()
     if values.null_count:
         row = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // width
-        raise InputError(
-            f"{file} column vector must hold no nulls, got one for item_id {batch['item_id'][row]}"
-        )
+        raise InputError(f"{where} must hold no nulls, got one for item_id {item_ids[row]}")
     return values.to_numpy(zero_copy_only=False).reshape(-1, width)

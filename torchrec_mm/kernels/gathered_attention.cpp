@@ -7,8 +7,10 @@
 // Shape letters: I impressions, M rows of index, K kept behaviours, S slots, E embedding width.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -19,7 +21,8 @@ struct Inputs {  // mirrored by gathered_attention.py
   const int32_t *index, *length;
   const float *cosine, *mix;   // null: plain dot products
   const int32_t *request;      // null: impression i uses row i
-  int64_t I, M, K, S, width, threads;
+  int64_t I, M, K, S, width, threads;  // width: a multiple of LANES
+  float scale;                         // 1 / sqrt(E)
 };
 
 // Impressions by row of index: those of row m are order[start[m]] up to order[start[m + 1]].
@@ -39,38 +42,93 @@ struct Groups {
   }
 };
 
-// A width known to the compiler becomes straight code; E = 0 stands for any other width.
-template <int E>
+// Sixteen columns at once; the compiler splits them where registers are narrower.
+constexpr int64_t LANES = 16;
+using Lanes = float __attribute__((vector_size(64)));
+using Half = float __attribute__((vector_size(32)));
+using Quarter = float __attribute__((vector_size(16)));
+
+inline Lanes load(const float* x) {
+  Lanes lanes;
+  std::memcpy(&lanes, x, sizeof lanes);
+  return lanes;
+}
+
+template <typename Part, typename Whole>
+Part folded(const Whole& whole) {
+  Part parts[2];
+  std::memcpy(parts, &whole, sizeof whole);
+  return parts[0] + parts[1];
+}
+
+inline float total(const Lanes& lanes) {
+  const Quarter four = folded<Quarter>(folded<Half>(lanes));
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+// e^x for x <= 0, to 2 units in the last place: 2^n times a polynomial (Cephes, expf).
+inline float exponential(float x) {
+  constexpr float ROUND = 12582912;  // 1.5 * 2^23: adding it leaves an integer in the last bits
+  x = std::max(x, -87.f);
+  const float shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
+    y = y * r + next;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return (y * r * r + r + 1) * power;
+}
+
+// A sum of rows, N lanes wide: in registers where the compiler knows N, else (N = 0) in memory.
+template <int N>
+struct Row : std::array<Lanes, N> {
+  explicit Row(int64_t) : std::array<Lanes, N>{} {}
+};
+template <>
+struct Row<0> : std::vector<Lanes> {
+  explicit Row(int64_t lanes) : std::vector<Lanes>(lanes) {}
+};
+
+template <int N>
 struct Kernel {
   const Inputs& in;
   const Groups groups{in};
-  const int64_t width = E ? E : in.width;
-  const float scale = 1 / std::sqrt(static_cast<float>(width));
+  const float scale = in.scale;
   const float a = in.mix ? in.mix[0] : 1, b = in.mix ? in.mix[1] : 0, c = in.mix ? in.mix[2] : 0;
 
-  void add(float* sum, float by, const float* x) const {
-#pragma omp simd
-    for (int64_t e = 0; e < width; ++e) sum[e] += by * x[e];
+  int64_t lanes() const { return N ? N : in.width / LANES; }
+  int64_t width() const { return lanes() * LANES; }
+
+  void add(Row<N>& sum, float by, const float* x) const {
+#pragma GCC unroll 8
+    for (int64_t l = 0; l < lanes(); ++l) sum[l] += by * load(x + l * LANES);
   }
 
-  // out[k] = by * <x, table[slots[k]]>
-  void dots(const int32_t* slots, int64_t n, float by, const float* x, float* out) const {
+  void store(const Row<N>& sum, float* out) const {
+#pragma GCC unroll 8
+    for (int64_t l = 0; l < lanes(); ++l) std::memcpy(out + l * LANES, &sum[l], sizeof sum[l]);
+  }
+
+  // out[k] = times * <x, table[slots[k]]>
+  void dots(const int32_t* slots, int64_t n, const float* x, float times, float* out) const {
     for (int64_t k = 0; k < n; ++k) {
-      const float* y = in.table + slots[k] * width;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t e = 0; e < width; ++e) sum += x[e] * y[e];
-      out[k] = by * sum;
+      const float* y = in.table + slots[k] * width();
+      Lanes sum{};
+#pragma GCC unroll 8
+      for (int64_t l = 0; l < lanes(); ++l) sum += load(x + l * LANES) * load(y + l * LANES);
+      out[k] = times * total(sum);
     }
   }
 
-  // out = sum over k of by[k] * table[slots[k]]
+  // Sum over k of by[k] * table[slots[k]]
   void weigh(const int32_t* slots, int64_t n, const float* by, float* out) const {
-    float fixed[E ? E : 1];
-    float* sum = E ? fixed : out;
-    std::fill_n(sum, width, 0.f);
-    for (int64_t k = 0; k < n; ++k) add(sum, by[k], in.table + slots[k] * width);
-    if (E) std::copy_n(sum, width, out);
+    Row<N> sum(lanes());
+    for (int64_t k = 0; k < n; ++k) add(sum, by[k], in.table + slots[k] * width());
+    store(sum, out);
   }
 
   void softmax(int64_t i, int64_t n, const float* dot, float* weight) const {
@@ -81,7 +139,7 @@ struct Kernel {
     float top = -INFINITY, total = 0;
 #pragma omp simd reduction(max : top)
     for (int64_t k = 0; k < n; ++k) top = std::max(top, weight[k]);
-    for (int64_t k = 0; k < n; ++k) weight[k] = std::exp(weight[k] - top);
+    for (int64_t k = 0; k < n; ++k) weight[k] = exponential(weight[k] - top);
 #pragma omp simd reduction(+ : total)
     for (int64_t k = 0; k < n; ++k) total += weight[k];
     for (int64_t k = 0; k < n; ++k) weight[k] /= total;
@@ -94,12 +152,12 @@ struct Kernel {
       const int64_t n = in.length[m];
       for (int64_t j = groups.start[m]; j < groups.start[m + 1]; ++j) {
         const int64_t i = groups.order[j], at = i * in.K;
-        dots(slots, n, scale, in.query + i * width, dot + at);
+        dots(slots, n, in.query + i * width(), scale, dot + at);
         softmax(i, n, dot + at, weight + at);
-        weigh(slots, n, weight + at, interest + i * width);
+        weigh(slots, n, weight + at, interest + i * width());
       }
       const std::vector<float> equal(n, 1.f / n);
-      weigh(slots, n, equal.data(), mean + m * width);
+      weigh(slots, n, equal.data(), mean + m * width());
     }
   }
 
@@ -112,9 +170,9 @@ struct Kernel {
       const int64_t n = in.length[m];
       for (int64_t j = groups.start[m]; j < groups.start[m + 1]; ++j) {
         const int64_t i = groups.order[j], at = i * in.K;
-        dots(slots, n, 1, gradient + i * width, by + at);
+        dots(slots, n, gradient + i * width(), 1, by + at);
         backward_scores(i, n, dot + at, weight + at, by + at, grad_mix);
-        weigh(slots, n, by + at, grad_query + i * width);
+        weigh(slots, n, by + at, grad_query + i * width());
       }
     }
   }
@@ -146,7 +204,7 @@ struct Kernel {
         for (int64_t k = 0; k < in.length[m]; ++k) {
           const int32_t slot = in.index[m * in.K + k];
           if (part_of(slot) == part)
-            add_row(m, k, weight, by, gradient, grad_mean, grad_table + slot * width);
+            add_row(m, k, weight, by, gradient, grad_mean, grad_table + slot * width());
         }
   }
 
@@ -157,27 +215,26 @@ struct Kernel {
 
   void add_row(int64_t m, int64_t k, const float* weight, const float* by, const float* gradient,
                const float* grad_mean, float* out) const {
-    float fixed[E ? E : 1];
-    float* sum = E ? fixed : out;
-    if (E) std::copy_n(out, width, sum);
-    add(sum, 1.f / in.length[m], grad_mean + m * width);
+    Row<N> sum(lanes());
+    add(sum, 1, out);
+    add(sum, 1.f / in.length[m], grad_mean + m * width());
     for (int64_t j = groups.start[m]; j < groups.start[m + 1]; ++j) {
       const int64_t i = groups.order[j];
-      add(sum, weight[i * in.K + k], gradient + i * width);
-      add(sum, by[i * in.K + k], in.query + i * width);
+      add(sum, weight[i * in.K + k], gradient + i * width());
+      add(sum, by[i * in.K + k], in.query + i * width());
     }
-    if (E) std::copy_n(sum, width, out);
+    store(sum, out);
   }
 };
 
 template <typename F>
 void with_width(const Inputs& in, const F& run) {
   switch (in.width) {
-    case 16: return run(Kernel<16>{in});
-    case 32: return run(Kernel<32>{in});
-    case 48: return run(Kernel<48>{in});
-    case 64: return run(Kernel<64>{in});
-    case 128: return run(Kernel<128>{in});
+    case 16: return run(Kernel<1>{in});
+    case 32: return run(Kernel<2>{in});
+    case 48: return run(Kernel<3>{in});
+    case 64: return run(Kernel<4>{in});
+    case 128: return run(Kernel<8>{in});
     default: return run(Kernel<0>{in});
   }
 }

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from torchrec_mm.kernels.build import compiled
 
+_LANES = 16
 _TENSORS = ("query", "table", "index", "length", "cosine", "mix", "request")
 
 
@@ -61,7 +62,11 @@ def gathered_attention(
         kernel = compiled("gathered_attention")
     if kernel is None:
         return definition(*inputs)
-    return _Compiled.apply(kernel, *(x if x is None else x.contiguous() for x in inputs))
+    width = query.shape[1]
+    rest = (x if x is None else x.contiguous() for x in inputs[2:])
+    scale = 1 / math.sqrt(width)
+    interest, mean = _Compiled.apply(kernel, scale, _padded(query), _padded(table), *rest)
+    return interest[:, :width], mean[:, :width]
 
 
 def definition(
@@ -92,28 +97,37 @@ def definition(
     return torch.einsum("ik,ike->ie", weight, rows), mean
 
 
+def _padded(rows: Tensor) -> Tensor:
+    """Columns of zeros up to a multiple of what the kernel takes at once."""
+    missing = -rows.shape[1] % _LANES
+    return F.pad(rows, (0, missing)) if missing else rows.contiguous()
+
+
 class _Inputs(ctypes.Structure):
     """The struct of the same name in gathered_attention.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in _TENSORS),
         *((name, ctypes.c_int64) for name in ("I", "M", "K", "S", "width", "threads")),
+        ("scale", ctypes.c_float),
     ]
 
 
 class _Compiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernel: ctypes.CDLL, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, kernel: ctypes.CDLL, scale: float, *inputs: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         query, _, index, *_ = inputs
         pair, row = (len(query), index.shape[1]), (len(index), query.shape[1])
         dot, weight, mean = query.new_empty(pair), query.new_empty(pair), query.new_empty(row)
         interest = torch.empty_like(query)
-        described = _described(inputs)
+        described = _described(scale, inputs)
         fault = kernel.fault(described)
         if fault:
             raise IndexError(f"{('request', 'length', 'index')[fault - 1]} is out of its range")
         kernel.forward(described, *_pointers(dot, weight, interest, mean))
-        ctx.kernel = kernel
+        ctx.kernel, ctx.scale = kernel, scale
         ctx.save_for_backward(*inputs, dot, weight)
         return interest, mean
 
@@ -125,15 +139,15 @@ class _Compiled(torch.autograd.Function):
         by, grad_query = torch.empty_like(dot), torch.empty_like(inputs[0])
         grad_mix, grad_table = dot.new_zeros(len(dot), 3), torch.zeros_like(inputs[1])
         out = (by, grad_query, grad_mix, grad_table)
-        ctx.kernel.backward(_described(inputs), *_pointers(*given, *out))
-        grad_mix = grad_mix.sum(0) if ctx.needs_input_grad[6] else None
-        return None, grad_query, grad_table, None, None, None, grad_mix, None
+        ctx.kernel.backward(_described(ctx.scale, inputs), *_pointers(*given, *out))
+        grad_mix = grad_mix.sum(0) if ctx.needs_input_grad[7] else None
+        return None, None, grad_query, grad_table, None, None, None, grad_mix, None
 
 
-def _described(inputs: Sequence[Tensor | None]) -> ctypes.c_void_p:
+def _described(scale: float, inputs: Sequence[Tensor | None]) -> ctypes.c_void_p:
     query, table, index, *_ = inputs
     sizes = (len(query), *index.shape, *table.shape, torch.get_num_threads())
-    return ctypes.byref(_Inputs(*_pointers(*inputs), *sizes))
+    return ctypes.byref(_Inputs(*_pointers(*inputs), *sizes, scale))
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

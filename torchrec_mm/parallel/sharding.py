@@ -1,32 +1,31 @@
 """From a model for one device to a model over all ranks: plan, shard, optimise, pipeline."""
 
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.optim import _apply_optimizer_in_backward
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import (
-    HardwareConfig,
-    KernelConfig,
-    TopologyFactory,
-    TrainerConfig,
-)
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
-from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.distributed.types import ShardingEnv, ShardingPlan
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
-from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.initialise import initialise_tables
+from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
+from torchrec_mm.parallel.planning import (
+    RowWiseEverywhereSharder,
+    make_plan,
+    prepare_tables,
+    table_configs,
+)
 from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
+from torchrec_mm.parallel.topology import machines_here
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,18 @@ class OptimizerSettings:
     table_scale: float = 0.0
 
 
-class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
-    """TorchRec's sharder, which offers row-wise plans on CUDA only, with them on the CPU too."""
+@dataclass(frozen=True)
+class TableOptions:
+    """What is asked of the tables; the planner decides the rest.
 
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        return [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+    tables: settings by the name of a table or of a feature. communication: of embeddings and
+    their gradients between ranks, one of COMMUNICATIONS; fp16 sends gradients as bf16, anything
+    but fp32 needs NCCL. plan: the plan.json of a run, whose sharding and kernels to keep.
+    """
 
-    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
-        # Without an optimizer of its own a replicated table would need another update rule.
-        return [EmbeddingComputeKernel.FUSED.value]
+    tables: Mapping[str, TableSettings] = field(default_factory=dict)
+    communication: str = "fp32"
+    plan: Path | None = None
 
 
 class DensePipeline(TrainPipelineBase):
@@ -70,6 +72,7 @@ class DistributedModel:
     optimizer: CombinedOptimizer
     dense_optimizer: KeyedOptimizerWrapper
     plan: ShardingPlan
+    planned: tuple[PlannedTable, ...]
     worker: Worker
 
     def pipeline(self) -> TrainPipelineSparseDist | DensePipeline:
@@ -84,33 +87,54 @@ class DistributedModel:
         """Make room for Adam's state, for a checkpoint to fill; call it before that is loaded."""
         self.dense_optimizer.init_state()
 
+    def set_step(self, step: int) -> None:
+        """Tell the tables' Adam how many steps were done; call it when a checkpoint is loaded.
+
+        Its bias correction counts them, and FBGEMM keeps that count out of its state.
+        """
+        self.optimizer.set_optimizer_step(step)
+
+    def save_plan(self, folder: Path) -> None:
+        """Write plan.json into a run folder."""
+        if self.worker.is_first:
+            save_plan(folder, list(self.planned), self.worker.world_size)
+
 
 def distribute(
-    model: nn.Module, worker: Worker, settings: OptimizerSettings, seed: int
+    model: nn.Module,
+    worker: Worker,
+    settings: OptimizerSettings,
+    seed: int,
+    tables: TableOptions = TableOptions(),
 ) -> DistributedModel:
-    """Shard the tables of ``model``, replicate the rest, attach the optimizers.
+    """Shard the tables of ``model``, replicate the rest, attach the optimizers. Collective.
 
     Args:
         model: its EmbeddingBagCollections on the meta device, the rest on the CPU with the same
             values on every rank.
         worker: this rank. settings: for the optimizers. seed: of the tables' initial weights.
+        tables: what the planner may not decide by itself.
+
+    Raises:
+        InputError: a table that the model does not have, a setting that the device does not have,
+            tables that fit no plan.
     """
-    for module in model.modules():
-        if isinstance(module, EmbeddingBagCollection):
-            _apply_optimizer_in_backward(
-                RowWiseAdagrad,
-                module.parameters(),
-                {"lr": settings.table_learning_rate},
-            )
-    sharder = RowWiseEverywhereSharder()
-    plan = _planner(worker).collective_plan(model, [sharder], dist.group.WORLD)
+    codecs = communication_codecs(tables.communication)
+    of_table = settings_of_tables(model, tables)
+    prepare_tables(model, of_table, settings.table_learning_rate)
+    plan = _collective_plan(model, of_table, worker)
+    planned = planned_tables(model, plan, of_table)
+    alone = worker.world_size == 1
     sharded = DistributedModelParallel(
         model,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
-        sharders=[sharder],
+        sharders=[RowWiseEverywhereSharder(qcomm_codecs_registry=codecs)],
+        init_data_parallel=not alone,  # a lone rank has nobody to average gradients with
     )
+    if alone:
+        sharded.module.to(worker.device)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {
@@ -119,31 +143,39 @@ def distribute(
             if parameter.requires_grad
         },
         lambda parameters: torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            parameters,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
         ),
     )
-    return DistributedModel(
-        sharded, CombinedOptimizer([sharded.fused_optimizer, dense]), dense, plan, worker
-    )
+    optimizer = CombinedOptimizer([sharded.fused_optimizer, dense])
+    return DistributedModel(sharded, optimizer, dense, plan, tuple(planned), worker)
 
 
-def _planner(worker: Worker) -> EmbeddingShardingPlanner:
-    """A planner that knows this machine's memory; 15 % of it is left to everything else."""
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    device = worker.device
-    host_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    topology = TopologyFactory.create_topology(
-        TrainerConfig(world_size=worker.world_size, local_world_size=local_world_size),
-        HardwareConfig(
-            hbm_cap_bytes=torch.cuda.get_device_properties(device).total_memory
-            if device.type == "cuda"
-            else None,
-            ddr_cap_bytes=host_bytes // local_world_size,
-        ),
-        KernelConfig(compute_device=device.type),
-    )
-    return EmbeddingShardingPlanner(
-        topology=topology,
-        storage_reservation=FixedPercentageStorageReservation(0.15),
-        debug=False,
-    )
+def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, TableSettings]:
+    """Settings of each table of ``model``, an earlier plan's sharding included.
+
+    Raises:
+        InputError: a table that the model does not have, or a plan that says otherwise.
+    """
+    features_of = {config.name: config.feature_names for config in table_configs(model)}
+    of_table = for_every_table(options.tables, features_of)
+    return constrained(of_table, read_plan(options.plan)) if options.plan else of_table
+
+
+def _collective_plan(
+    model: nn.Module, of_table: Mapping[str, TableSettings], worker: Worker
+) -> ShardingPlan:
+    """The first rank's plan, or the first rank's complaint, on every rank."""
+    outcome: list[ShardingPlan | str | None] = [None]
+    if worker.is_first:
+        try:
+            outcome[0] = make_plan(model, of_table, machines_here(worker))
+        except InputError as error:
+            outcome[0] = str(error)
+    if worker.world_size > 1:
+        dist.broadcast_object_list(outcome)
+    if isinstance(outcome[0], str):
+        raise InputError(outcome[0])
+    return outcome[0]

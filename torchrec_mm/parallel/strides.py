@@ -21,16 +21,14 @@ def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch
         yield from batches
         return
     for batch in batches:
-        if batch.request_features is None:
+        if batch.item_ids is None:
             yield batch
             continue
-        strides = torch.tensor([batch.request_features.stride(), batch.item_features.stride()])
+        strides = torch.tensor([batch.item_ids.stride(), batch.features.stride()])
         dist.all_reduce(strides, op=dist.ReduceOp.MAX)
-        request_stride, item_stride = strides.tolist()
+        ids, features = strides.tolist()
         yield replace(
-            batch,
-            request_features=widen(batch.request_features, request_stride),
-            item_features=widen(batch.item_features, item_stride),
+            batch, item_ids=widen(batch.item_ids, ids), features=widen(batch.features, features)
         )
 
 

@@ -5,13 +5,13 @@ B behaviour width (the tables that behaviours have), N tiers.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.kernels.gathered_attention import gathered_attention
 from torchrec_mm.nn.mlp import MLP
+from torchrec_mm.ranking.lookups import Lookups
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.spec import RankerSpec
 
@@ -44,18 +44,14 @@ class MuseNetwork(nn.Module):
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
 
     def forward(
-        self, batch: RequestBatch, request_embeddings: KeyedTensor, item_embeddings: KeyedTensor
+        self, batch: RequestBatch, item_ids: KeyedTensor, features: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
-        found, tables = batch.search, self.spec.tables
+        found, lookups = batch.search, Lookups.of(batch, self.spec, item_ids, features)
+        slots_SB = lookups.items(self.spec.behaviour_tables)
         targets = batch.candidate_index.flatten()[found.position]
-        per_table = {
-            name: F.embedding(index, item_embeddings[name])
-            for name, index in zip(tables.item, batch.item_index, strict=True)
-        }
-        slots_SB = torch.cat([per_table[name] for name in self.spec.behaviour_tables], dim=-1)
-        item_I = torch.cat([F.embedding(targets, rows) for rows in per_table.values()], dim=-1)
-        target_IB = F.embedding(targets, slots_SB)
+        item_I = lookups.items(tuple(self.spec.tables.item), targets)
+        target_IB = lookups.items(self.spec.behaviour_tables, targets)
         recent, mean_recent_RB = gathered_attention(
             self.recent_query(target_IB),
             slots_SB,
@@ -71,9 +67,7 @@ class MuseNetwork(nn.Module):
             cosine=found.kept_cosine,
             mix=self.mix,
         )
-        request_RF = torch.cat(
-            [request_embeddings[name][: len(batch.rows)] for name in tables.request], dim=-1
-        )
+        request_RF = lookups.requests()
         history_length = torch.log1p(batch.behaviour_mask.sum(-1, keepdim=True).float())
         per_request = self.request_layer(
             torch.cat([request_RF, mean_recent_RB, history_length], dim=-1)

@@ -5,7 +5,6 @@ tables together), D item-vector width, N tiers.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
@@ -13,6 +12,7 @@ from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.simtier import SimTier
 from torchrec_mm.nn.target_attention import TargetAttention
+from torchrec_mm.ranking.lookups import Lookups
 from torchrec_mm.ranking.make import Make
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.spec import RankerSpec
@@ -66,23 +66,16 @@ class RankingNetwork(nn.Module):
         return self
 
     def forward(
-        self, batch: RequestBatch, request_embeddings: KeyedTensor, item_embeddings: KeyedTensor
+        self, batch: RequestBatch, item_ids: KeyedTensor, features: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
-        tables = self.spec.tables
-        request_RFE = torch.stack([request_embeddings[name] for name in tables.request], dim=1)
-        request_RFE = request_RFE[: len(batch.rows)]  # the stride may be wider, never the batch
-        items_SE = torch.cat(
-            [
-                F.embedding(index, item_embeddings[name])
-                for name, index in zip(tables.item, batch.item_index, strict=True)
-            ],
-            dim=-1,
-        )
+        lookups = Lookups.of(batch, self.spec, item_ids, features)
+        request_RF = lookups.requests()
+        items_SE = lookups.items(tuple(self.spec.tables.item))
         targets = items_SE[batch.candidate_index]
-        behaviours = self._behaviours(batch, items_SE, item_embeddings)
+        behaviours = self._behaviours(batch, items_SE, lookups)
         view = VectorView.of(batch) if self.spec.vector_width else None
-        bias = self._first_order(request_RFE, targets)
+        bias = self._first_order(request_RF, targets)
         if self.spec.has("vector"):
             projected = self.vector_projection(view.slots * self.spec.vector_width**0.5)
             projected = projected * batch.vector_mask[:, None]
@@ -98,27 +91,25 @@ class RankingNetwork(nn.Module):
             extras.append(made.interest)
             companion = made.hidden
             bias = bias + made.logit
-        request = request_RFE.flatten(1)[:, None].expand(-1, targets.shape[1], -1)
+        request = request_RF[:, None].expand(-1, targets.shape[1], -1)
         logits, _ = self.mlp(
             torch.cat([request, targets, interest, targets * interest, *extras], dim=-1), companion
         )
         return click_loss(batch, logits + bias + self.base_logit)
 
-    def _behaviours(
-        self, batch: RequestBatch, items_SE: Tensor, item_embeddings: KeyedTensor
-    ) -> Tensor:
+    def _behaviours(self, batch: RequestBatch, items_SE: Tensor, lookups: Lookups) -> Tensor:
         """(R, L, E) embeddings of the behaviours, their own attributes mixed in."""
         parts = [items_SE[batch.behaviour_index]]
         for name, index_RL in zip(
             self.spec.tables.behaviour, batch.behaviour_attribute_index, strict=True
         ):
-            parts.append(item_embeddings[name][index_RL])
+            parts.append(lookups.attribute(name)[index_RL])
         return self.behaviour_projection(torch.cat(parts, dim=-1))
 
-    def _first_order(self, request_RFE: Tensor, targets_RCE: Tensor) -> Tensor:
+    def _first_order(self, request_RF: Tensor, targets_RCE: Tensor) -> Tensor:
         """(R, C) sum of the bias columns."""
-        item_bias = targets_RCE[..., :: self.spec.embedding_dim].sum(-1)
-        return request_RFE[..., 0].sum(-1, keepdim=True) + item_bias
+        every = self.spec.embedding_dim
+        return request_RF[:, ::every].sum(-1, keepdim=True) + targets_RCE[..., ::every].sum(-1)
 
     def _interest(
         self,

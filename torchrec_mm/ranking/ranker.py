@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.batches import ITEM_ID, RequestBatch
 from torchrec_mm.ranking.muse import MuseNetwork
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
@@ -17,23 +17,23 @@ from torchrec_mm.ranking.spec import RankerSpec
 class Ranker(nn.Module):
     """ID tables, then the network.
 
-    Two EmbeddingBagCollections because their batches have two strides: the tables of user and
-    context are read once a request, those of items and behaviour attributes once a distinct id.
+    Two EmbeddingBagCollections because their batches have two strides: of item ids a batch holds
+    thousands, of requests and of distinct attributes far fewer.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
-        self.request_tables = build_tables(spec.tables.request, spec.embedding_dim)
-        self.item_tables = build_tables(
-            {**spec.tables.item, **spec.tables.behaviour}, spec.embedding_dim
-        )
+        tables = {**spec.tables.request, **spec.tables.item, **spec.tables.behaviour}
+        item_ids = {ITEM_ID: tables.pop(ITEM_ID)}
+        self.item_id_tables = build_tables(item_ids, spec.embedding_dim)
+        self.feature_tables = build_tables(tables, spec.embedding_dim)
         self.network = MuseNetwork(spec) if spec.method == "muse" else RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs of one batch; TorchRec's pipeline traces the two look-ups from here."""
-        request_embeddings = self.request_tables(batch.request_features)
-        item_embeddings = self.item_tables(batch.item_features)
-        return self.network(batch, request_embeddings, item_embeddings)
+        item_ids = self.item_id_tables(batch.item_ids)
+        features = self.feature_tables(batch.features)
+        return self.network(batch, item_ids, features)
 
 
 def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCollection:

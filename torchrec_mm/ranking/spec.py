@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
@@ -19,11 +20,17 @@ class TableSizes:
     behaviour: Mapping[str, int]
 
     @classmethod
-    def of(cls, vocabularies: Vocabularies, method: str) -> "TableSizes":
-        """The tables that ``vocabularies`` call for; muse has none for behaviour attributes."""
-        behaviour = {} if method == "muse" else vocabularies.behaviour
-        groups = (vocabularies.request, vocabularies.item, behaviour)
-        return cls(*({name: v.num_rows for name, v in group.items()} for group in groups))
+    def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
+        """The tables of an encoded data set, in the order of its meta.json.
+
+        Muse has none for behaviour attributes.
+        """
+        behaviour = [] if method == "muse" else meta["behaviour_features"]
+        return cls(
+            {name: vocabularies.request[name].num_rows for name in meta["request_features"]},
+            {name: vocabularies.item[name].num_rows for name in meta["item_features"]},
+            {name: vocabularies.behaviour[name].num_rows for name in behaviour},
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""python -m apps.encode --data DIR --run_dir ENCODED
+
+Map every id of a data set to its table row, once.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.data.encode import encode, encode_folder
+from torchrec_mm.data.frequency import ItemFrequency
+from torchrec_mm.data.taobao_mm import TaobaoMM
+from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import refuse_existing
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """Write an encoded data set, which rankers read without looking at an id again.
+
+    Memory grows with the number of distinct ids, not with that of requests.
+    """
+
+    data: Path
+    """folder of items/ and requests/, or of the tables of TAOBAO-MM"""
+    run_dir: Path
+    """folder to create"""
+    source: Literal["requests", "taobao_mm"] = "requests"
+    """requests: items/ and requests/<split>; taobao_mm: {train,test}_samples*,
+    {train,test}_user_features* and item_features* as published, each a Parquet file or a folder"""
+    splits: tuple[str, ...] = ("train", "test")
+    """splits to encode"""
+    min_count: int = 1
+    """training occurrences from which an item has a table row of its own"""
+    max_behaviours: int = 1000
+    """behaviours of a request at most, the newest"""
+    vocabulary: Path | None = None
+    """encoded data set or ranker run whose vocabularies to use; not given: learned from train"""
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda number: number >= 1, "at least 1", "min_count", "max_behaviours")
+        if not self.splits or len({*self.splits}) < len(self.splits):
+            raise InputError(f"splits must name each split once, got {', '.join(self.splits)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read everything twice: count, then map."""
+    config = parse(EncodeConfig, argv)
+    refuse_existing(config.run_dir)
+    settings: dict[str, Any] = {
+        "max_behaviours": config.max_behaviours,
+        "min_count": config.min_count,
+    }
+    if config.vocabulary is not None:
+        settings["vocabularies"] = Vocabularies.load(config.vocabulary / "vocabularies.safetensors")
+        settings["frequency"] = ItemFrequency.load(config.vocabulary / "item_frequency.safetensors")
+    if config.source == "requests":
+        encode_folder(config.data, config.splits, config.run_dir, **settings)
+    else:
+        _encode_taobao_mm(config, settings)
+
+
+def _encode_taobao_mm(config: EncodeConfig, settings: dict[str, Any]) -> None:
+    beside = config.run_dir.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{config.run_dir.name}.") as scratch:
+        source = TaobaoMM(config.data, config.splits, config.max_behaviours, Path(scratch))
+        encode(source, config.run_dir, **settings)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,86 @@
+"""Rows of several tables side by side: what an item is, out of the look-ups of its tables.
+
+Shape letters: F tables, N rows wanted, n rows of a source, W columns of a source, E width of a
+table.
+"""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from torchrec_mm.kernels.build import compiled
+
+
+def gather_columns(
+    sources: Sequence[Tensor], columns: Sequence[tuple[int, int]], index: Tensor, width: int
+) -> Tensor:
+    """Concatenate one row of each table.
+
+    Args:
+        sources: (n, W) float each, look-ups of several tables beside each other.
+        columns: F pairs, which source a table's columns lie in and where they begin.
+        index: (F, N) int32, the row of each table; in range, which is not checked.
+        width: E.
+
+    Returns:
+        (N, F * E); gradients are summed in the order of the rows, alike for any number of threads.
+    """
+    on_cpu = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in sources)
+    kernel = compiled("gather_columns") if on_cpu and len(columns) else None
+    if kernel is None:
+        return definition(sources, columns, index, width)
+    sources = [source.contiguous() for source in sources]
+    return _Compiled.apply(kernel, tuple(columns), index.contiguous(), width, *sources)
+
+
+def definition(
+    sources: Sequence[Tensor], columns: Sequence[tuple[int, int]], index: Tensor, width: int
+) -> Tensor:
+    """Same as :func:`gather_columns`, in plain torch: any device and float dtype."""
+    parts = [
+        F.embedding(rows, sources[source][:, start : start + width])
+        for rows, (source, start) in zip(index, columns, strict=True)
+    ]
+    return torch.cat(parts, dim=1) if parts else sources[0].new_zeros(index.shape[1], 0)
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, kernel, columns, index: Tensor, width: int, *sources: Tensor) -> Tensor:
+        out = sources[0].new_empty(index.shape[1], len(columns) * width)
+        _call(kernel.gather, sources, columns, index, width, out)
+        ctx.kernel, ctx.columns, ctx.width = kernel, columns, width
+        ctx.shapes = [source.shape for source in sources]
+        ctx.save_for_backward(index)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (index,) = ctx.saved_tensors
+        sums = [gradient.new_zeros(shape) for shape in ctx.shapes]
+        args = (sums, ctx.columns, index, ctx.width, gradient.contiguous())
+        _call(ctx.kernel.scatter_add, *args)
+        return None, None, None, None, *sums
+
+
+def _call(function, sources, columns, index: Tensor, width: int, rows: Tensor) -> None:
+    count = len(columns)
+    pointers = (ctypes.c_void_p * count)(
+        *(sources[source].data_ptr() + 4 * start for source, start in columns)
+    )
+    strides = (ctypes.c_int64 * count)(*(sources[source].shape[1] for source, _ in columns))
+    function(
+        pointers,
+        strides,
+        ctypes.c_void_p(index.data_ptr()),
+        ctypes.c_int64(count),
+        ctypes.c_int64(index.shape[1]),
+        ctypes.c_int64(width),
+        ctypes.c_void_p(rows.data_ptr()),
+        ctypes.c_int32(torch.get_num_threads()),
+    )

@@ -1,0 +1,140 @@
+"""A sharding plan as plain data: printed, saved beside the checkpoint, given back to a later run.
+
+plan.json: {"format": 1, "world_size": W, "tables": [{"table", "rows", "width", "sharding",
+"kernel", "dtype", "optimizer", "shards": [{"rank", "rows", "columns", "row_offset",
+"column_offset", "bytes"}]}]}; ``bytes`` are of weights and optimizer state.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchrec.distributed.types import ShardingPlan
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import write_json
+from torchrec_mm.parallel.memory import BATCH_IDS, ShardMemory, shard_memory
+from torchrec_mm.parallel.planning import table_configs
+from torchrec_mm.parallel.tables import TableSettings
+
+FORMAT = 1
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A block of a table, and the rank that owns it."""
+
+    rank: int
+    rows: int
+    columns: int
+    row_offset: int
+    column_offset: int
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """A table and its shards. settings: what was asked. sharding, kernel: what was planned."""
+
+    name: str
+    rows: int
+    width: int
+    sharding: str
+    kernel: str
+    settings: TableSettings
+    shards: tuple[PlannedShard, ...]
+
+    def memory(self, shard: PlannedShard, world_size: int, batch_ids: int) -> ShardMemory:
+        """Bytes of one of its shards; ``batch_ids`` is of one rank."""
+        return shard_memory(
+            shard.rows,
+            shard.columns,
+            self.rows,
+            self.settings,
+            self.kernel,
+            batch_ids * world_size,
+        )
+
+
+def planned_tables(
+    model: nn.Module, plan: ShardingPlan, tables: Mapping[str, TableSettings]
+) -> list[PlannedTable]:
+    """The plan of each table, in the model's order.
+
+    Args:
+        model: before it is sharded. plan: made for it. tables: settings of each of its tables.
+    """
+    of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
+    return [
+        PlannedTable(
+            config.name,
+            config.num_embeddings,
+            config.embedding_dim,
+            of_table[config.name].sharding_type,
+            of_table[config.name].compute_kernel,
+            tables[config.name],
+            tuple(
+                PlannedShard(shard.placement.rank(), *shard.shard_sizes, *shard.shard_offsets)
+                for shard in of_table[config.name].sharding_spec.shards
+            ),
+        )
+        for config in table_configs(model)
+    ]
+
+
+def plan_to_json(planned: list[PlannedTable], world_size: int) -> dict[str, Any]:
+    """What plan.json holds."""
+    return {
+        "format": FORMAT,
+        "world_size": world_size,
+        "tables": [
+            {
+                "table": table.name,
+                "rows": table.rows,
+                "width": table.width,
+                "sharding": table.sharding,
+                "kernel": table.kernel,
+                "dtype": table.settings.dtype,
+                "optimizer": table.settings.optimizer,
+                "shards": [
+                    {**vars(shard), "bytes": memory.weights + memory.optimizer}
+                    for shard in table.shards
+                    for memory in [table.memory(shard, world_size, BATCH_IDS)]
+                ],
+            }
+            for table in planned
+        ],
+    }
+
+
+def save_plan(folder: Path, planned: list[PlannedTable], world_size: int) -> None:
+    """Write plan.json into a run folder, whole or not at all."""
+    write_json(folder / PLAN_FILE, plan_to_json(planned, world_size))
+
+
+def read_plan(path: Path) -> dict[str, TableSettings]:
+    """Sharding and kernel of each table of a plan.json, for any number of ranks.
+
+    Raises:
+        InputError: not such a file, or a plan that no config may ask for.
+    """
+    try:
+        raw = json.loads(path.read_text())
+        if raw["format"] != FORMAT:
+            raise InputError(f"{path} must have format {FORMAT}, got {raw['format']}")
+        kernels = {table["table"]: table for table in raw["tables"]}
+        return {
+            name: TableSettings(
+                sharding=table["sharding"], kernel=table["kernel"], optimizer=table["optimizer"]
+            )
+            for name, table in kernels.items()
+        }
+    except OSError as error:
+        raise InputError(f"plan must be a file, got {path}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} must be a plan.json, got {error!r}") from error

@@ -1,0 +1,171 @@
+"""From the tables' settings to TorchRec's sharding plan, for machines that need not be present."""
+
+from collections.abc import Mapping
+
+import torch
+import torchrec.optim
+from torch import nn
+from torch.distributed.optim import _apply_optimizer_in_backward
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
+from torchrec.distributed.types import CacheParams, ShardingPlan
+from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.memory import (
+    BATCH_IDS,
+    CACHE_LOAD_FACTOR,
+    ExactStorage,
+    replicated_bytes,
+    shard_memory,
+)
+from torchrec_mm.parallel.tables import KERNELS, SHARDINGS, TableSettings, check_device
+from torchrec_mm.parallel.topology import GIB, Machines
+
+OPTIMIZERS = {
+    "rowwise_adagrad": torchrec.optim.RowWiseAdagrad,
+    "adagrad": torchrec.optim.Adagrad,
+    "adam": torchrec.optim.Adam,
+    "sgd": torchrec.optim.SGD,
+}
+PLANNERS_CHOICE = ["table_wise", "row_wise"]
+
+
+class DoesNotFit(InputError):
+    """No plan keeps every rank within its memory."""
+
+
+class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
+    """TorchRec's sharder, which offers row-wise plans on CUDA only, with them on the CPU too.
+
+    What it offers is narrowed by each table's constraints.
+    """
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return list(SHARDINGS)
+
+    def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+        return list(KERNELS) if compute_device_type == "cuda" else ["fused"]
+
+
+def collections_of(model: nn.Module) -> list[EmbeddingBagCollection]:
+    """The model's embedding collections."""
+    return [module for module in model.modules() if isinstance(module, EmbeddingBagCollection)]
+
+
+def table_configs(model: nn.Module) -> list[EmbeddingBagConfig]:
+    """Of every table, in the model's order."""
+    return [c for module in collections_of(model) for c in module.embedding_bag_configs()]
+
+
+def dense_parameters(model: nn.Module) -> int:
+    """How many weights of a model lie in none of its tables."""
+    in_tables = sum(c.num_embeddings * c.embedding_dim for c in table_configs(model))
+    return sum(parameter.numel() for parameter in model.parameters()) - in_tables
+
+
+def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
+    """Weights, optimizer state and caches in the memory that ranks compute in, all ranks' together.
+
+    Args:
+        model: its tables on the meta device. tables: settings of each of them.
+    """
+    total = 0
+    for config in table_configs(model):
+        settings, rows = tables[config.name], config.num_embeddings
+        kernel = settings.kernel or "fused"
+        memory = shard_memory(rows, config.embedding_dim, rows, settings, kernel, global_ids=0)
+        total += memory.device_bytes
+    return total
+
+
+def prepare_tables(
+    model: nn.Module, tables: Mapping[str, TableSettings], learning_rate: float
+) -> None:
+    """Give each table on the meta device its dtype, and the optimizer that its backward runs.
+
+    Args:
+        model: before it is sharded. tables: settings of each of its tables.
+        learning_rate: of the tables that have none of their own.
+    """
+    for collection in collections_of(model):
+        for config in collection.embedding_bag_configs():
+            settings = tables[config.name]
+            bag = collection.embedding_bags[config.name]
+            if settings.dtype == "fp16":
+                config.data_type = DataType.FP16
+                bag.weight = nn.Parameter(torch.empty_like(bag.weight, dtype=torch.float16))
+            rate = learning_rate if settings.learning_rate is None else settings.learning_rate
+            _apply_optimizer_in_backward(OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate})
+
+
+def constraints_of(
+    tables: Mapping[str, TableSettings], widths: Mapping[str, int], machines: Machines
+) -> dict[str, ParameterConstraints]:
+    """What the planner may choose for each table."""
+    nodes = machines.world_size // machines.devices_per_node
+    constraints = {}
+    for name, settings in tables.items():
+        parts = nodes if settings.sharding == "grid_shard" else machines.world_size
+        cached = settings.kernel == "fused_uvm_caching"
+        factor = settings.cache_load_factor or CACHE_LOAD_FACTOR
+        constraints[name] = ParameterConstraints(
+            sharding_types=[settings.sharding] if settings.sharding else PLANNERS_CHOICE,
+            compute_kernels=[settings.kernel or "fused"],
+            min_partition=max(4, -(-widths[name] // parts)),
+            cache_params=CacheParams(load_factor=factor) if cached else None,
+        )
+    return constraints
+
+
+def make_plan(
+    model: nn.Module,
+    tables: Mapping[str, TableSettings],
+    machines: Machines,
+    batch_ids: int = BATCH_IDS,
+    more_dense: int = 0,
+) -> ShardingPlan:
+    """The fastest plan that fits, by TorchRec's model of speed and our count of bytes.
+
+    Args:
+        model: prepared by ``prepare_tables``. tables: settings of each of its tables.
+        machines: where it would run. batch_ids: distinct ids of a table in a rank's step.
+        more_dense: trained weights that ``model`` lacks.
+
+    Raises:
+        InputError: no plan fits the memory, or a setting that the device does not have.
+    """
+    check_device(tables, machines.device)
+    widths = {config.name: config.embedding_dim for config in table_configs(model)}
+    dense = dense_parameters(model) + more_dense
+    topology = machines.topology(sum(replicated_bytes(dense, list(widths.values()), batch_ids)))
+    constraints = constraints_of(tables, widths, machines)
+    planner = EmbeddingShardingPlanner(
+        topology=topology,
+        batch_size=batch_ids,
+        enumerator=EmbeddingEnumerator(
+            topology,
+            batch_ids,
+            constraints,
+            [
+                EmbeddingPerfEstimator(topology, constraints),
+                ExactStorage(machines, tables),
+            ],
+        ),
+        storage_reservation=FixedPercentageStorageReservation(0.0),
+        constraints=constraints,
+        debug=False,
+    )
+    try:
+        return planner.plan(model, [RowWiseEverywhereSharder()])
+    except PlannerError as error:
+        raise DoesNotFit(
+            f"tables must fit in {machines.rank_bytes / GIB:.1f} GiB on each of "
+            f"{machines.world_size} ranks, got {table_bytes(model, tables) / GIB:.1f} GiB with "
+            "their optimizers: python -m apps.plan says what would fit"
+        ) from error
