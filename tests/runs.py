@@ -12,6 +12,8 @@ import apps.train_ranker
 from tests.small_market import SmallMarket
 from torchrec_mm.train import fit
 
+ROOT = Path(__file__).parents[1]
+
 SMALL_MAKE = [
     *("--width", "6", "--hidden", "[8,4]", "--batch_requests", "16", "--epochs", "2"),
     *("--log_every_steps", "1", "--dropout", "0"),  # each rank drops out otherwise

@@ -136,8 +136,8 @@ class Checkpointer:
         if self.is_first:
             shutil.rmtree(aside, ignore_errors=True)
         return (
-            f"{self.folder} must be a place to write to, got at step {position.step}, "
-            f"{problem[0]}; the checkpoints before it are whole"
+            f"{self.folder} must have room for the checkpoint of step {position.step}, got on "
+            f"{problem[0]}; those before it are whole"
         )
 
 

@@ -92,13 +92,17 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"{folder} must be a checkpoint: no {INDEX} in it")
     tensors = json.loads((folder / INDEX).read_text())["tensors"]
     needed: dict[str, int] = {}
-    for entry in tensors.values():
+    for key, entry in tensors.items():
         held = 0
         for chunk in entry["chunks"]:
             end = chunk["start"] + chunk["bytes"]
             needed[chunk["file"]] = max(needed.get(chunk["file"], 0), end)
             held += math.prod(chunk["sizes"])
-        assert held == math.prod(entry["size"])
+        if held != math.prod(entry["size"]):
+            numbers = math.prod(entry["size"])
+            raise InputError(
+                f"{folder / INDEX} must hold all {numbers} numbers of {key}, got {held}"
+            )
     for name, length in sorted(needed.items()):
         path = folder / name
         if not path.is_file():
