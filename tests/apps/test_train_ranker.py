@@ -47,7 +47,7 @@ def test_every_method_trains_and_leaves_a_whole_run(method, market, make, tmp_pa
     expected = {"config.yaml", "model.json", "checkpoints"}
     expected |= {"vocabularies.safetensors", "item_frequency.safetensors"}
     if method != "bias":
-        expected |= {"metrics.jsonl", "tensorboard"}
+        expected |= {"metrics.jsonl", "plan.json", "tensorboard"}
     assert files == expected
     model = json.loads((run_dir / "model.json").read_text())
     assert (model["kind"], model["method"]) == ("ranker", method)

@@ -50,7 +50,7 @@ def write(folder, impressions, cuts, writers=1, block=64):
     return folder
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(IMPRESSIONS, st.integers(1, 5))
 def test_figures_are_their_definitions_whole_and_by_slice(tmp_path_factory, impressions, block):
     folder = tmp_path_factory.mktemp("impressions")
@@ -138,14 +138,14 @@ def test_without_impressions_figures_are_nan(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed, "WINDOW", 1 << 14)
+    monkeypatch.setattr(streamed, "WINDOW", 1 << 13)
 
     def peak_of(name: str, repeats: int) -> int:
         (tmp_path / name).mkdir()
-        files = ImpressionFiles(tmp_path / name, 0, SLICES, block_impressions=1 << 14)
+        files = ImpressionFiles(tmp_path / name, 0, SLICES, block_impressions=1 << 13)
         tracemalloc.start()
         for seed in range(repeats):
-            files.add(*some(1 << 14, seed, distinct_scores=10**6))
+            files.add(*some(1 << 13, seed, distinct_scores=10**6))
         files.flush()
         measure_scores(tmp_path / name, SLICES)
         measure_users(tmp_path / name, SLICES)

@@ -48,7 +48,8 @@ def test_good_steps_pass_and_padding_is_invisible(guard):
 @pytest.mark.parametrize("loss", [NAN, INF, -INF])
 def test_the_first_bad_step_is_named_with_its_requests_and_the_checkpoint(loss, guard):
     guard.add(good(6))
-    guard.add(step(7, loss, [[0.1, 0.2], [0.3, NAN], [INF, 1.0]], [2, 5, 9]))
+    mask = [[True, False], [True, True], [True, True]]
+    guard.add(step(7, loss, [[0.1, NAN], [0.3, NAN], [INF, 1.0]], [2, 5, 9], mask))
     guard.add(step(8, NAN, [[NAN, NAN]], [3]))
     with pytest.raises(TrainingDiverged) as raised:
         guard.check()
@@ -84,7 +85,8 @@ def test_what_is_kept_is_bounded_by_checking(guard, monkeypatch):
 
 def warnings_of(guard: Guard, caplog, *windows: list[float]) -> list[str]:
     for number, logits in enumerate(windows):
-        guard.add(step(number, 0.5, [logits], [0]))
+        mask = [[True] * len(logits) + [False]]
+        guard.add(step(number, 0.5, [[*logits, 7.0]], [0], mask))
         guard.check()
     return [record.getMessage() for record in caplog.records]
 

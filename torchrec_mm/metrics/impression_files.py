@@ -170,4 +170,6 @@ def _merge(runs: list[_Run], window: int) -> Iterator[np.ndarray]:
 
 
 def _read(path: Path, start: int, stop: int) -> np.ndarray:
+    if start == stop:
+        return np.zeros(0, np.uint64)
     return np.fromfile(path, np.uint64, count=int(stop - start), offset=8 * int(start))
