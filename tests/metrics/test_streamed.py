@@ -138,14 +138,14 @@ def test_without_impressions_figures_are_nan(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
-    monkeypatch.setattr(streamed, "WINDOW", 1 << 13)
+    monkeypatch.setattr(streamed, "WINDOW", 1 << 14)
 
     def peak_of(name: str, repeats: int) -> int:
         (tmp_path / name).mkdir()
-        files = ImpressionFiles(tmp_path / name, 0, SLICES, block_impressions=1 << 13)
+        files = ImpressionFiles(tmp_path / name, 0, SLICES, block_impressions=1 << 14)
         tracemalloc.start()
         for seed in range(repeats):
-            files.add(*some(1 << 13, seed, distinct_scores=10**6))
+            files.add(*some(1 << 14, seed, distinct_scores=10**6))
         files.flush()
         measure_scores(tmp_path / name, SLICES)
         measure_users(tmp_path / name, SLICES)
@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
         tracemalloc.stop()
         return peak
 
-    assert peak_of("large", 24) < 1.3 * peak_of("small", 3)
+    assert peak_of("large", 16) < 1.3 * peak_of("small", 3)
 
 
 def test_scores_wider_than_float32_are_refused(tmp_path):
