@@ -21,7 +21,7 @@ class BenchmarkName:
     Each benchmark has flags of its own: `python -m apps.benchmark NAME --help`.
     """
 
-    name: Literal["gauc", "memory"]
+    name: Literal["gauc", "loader", "memory", "ranker", "simtier"]
     """What to measure."""
 
 

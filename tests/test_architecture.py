@@ -29,13 +29,14 @@ ARROWS = {
     "metrics": PURE,
     "item_vectors": WALLS,
     "data": WALLS | {"item_vectors", "kernels"},
-    "parallel": WALLS | {"data"},  # the batch type only: some backends need equal ranks
+    "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
     "benchmarks": WALLS
     | {
+        "kernels",
         "nn",
         "losses",
         "metrics",
@@ -53,6 +54,7 @@ ARROWS = {
     "config": {"errors"},
     "environment": set(),
     "install": {"environment"},
+    "links": set(),
 }
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
@@ -68,6 +70,7 @@ DOORS = {
     "tensorboard": {"train"},
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
+    "pandas": {"benchmarks"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.

@@ -73,7 +73,7 @@ def main(listed: Path) -> None:
 
 def forced(sharding: str):
     """For the block: no other sharding type is on offer."""
-    from torchrec_mm.parallel.sharding import RowWiseEverywhereSharder
+    from torchrec_mm.parallel.planning import RowWiseEverywhereSharder
 
     offer = RowWiseEverywhereSharder.sharding_types
     return mock.patch.object(

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-EXTRAS = ("pretrained", "test")
+EXTRAS = ("pretrained", "benchmark", "test")
 
 
 def main() -> int:

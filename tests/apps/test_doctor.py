@@ -1,13 +1,14 @@
 """The doctor says what works here, or the one command that cures it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from apps.doctor import main
+from apps.doctor import kernels, main
 from torchrec_mm import environment
 from torchrec_mm.errors import InputError
 
@@ -28,9 +29,23 @@ def test_a_healthy_machine_is_described(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main([])
     out = capsys.readouterr().out
-    for words in ("torch   ", environment.TESTED["torch"], "fbgemm-gpu", "cores", "train on"):
+    blocks = ("releases:", "devices:", "links:", "limits:", "kernels:", "here:")
+    seen = ("torch   ", environment.TESTED["torch"], "fbgemm-gpu", "cores", "gloo", "open files")
+    for words in (*blocks, *seen, "ninja", "train on the CPU", "Adam on tables"):
         assert words in out
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("switch", "compiler", "runs"),
+    [("1", "/bin/c++", "compiled on first use: "), ("1", None, "PyTorch versions: ")]
+    + [("0", "/bin/c++", "PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: ")],
+)
+def test_the_kernels_that_run_are_named(monkeypatch, switch, compiler, runs):
+    monkeypatch.setenv("TORCHREC_MM_KERNELS", switch)
+    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: compiler)
+    assert kernels()["run"].startswith(runs)
+    assert kernels()["run"].endswith("general_search")
 
 
 @pytest.mark.parametrize(

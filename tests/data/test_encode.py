@@ -1,6 +1,7 @@
 """The encoded data set against a plain-Python oracle, whatever the size of files and chunks."""
 
 import json
+import tracemalloc
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -177,6 +178,33 @@ def test_the_row_group_is_read_in_pieces_that_fit_in_memory(tmp_path, monkeypatc
     assert pa.concat_tables(pieces)["a"].to_pylist() == list(range(50))
 
 
+def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
+    (part,) = parquet_files(encoded(market, tmp_path / "out") / "requests" / "train")
+    content = bytearray(part.read_bytes())
+    column = pq.read_metadata(part).row_group(0).column(0)
+    content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(InputError, match="part-00000.parquet row group 0 could not be read: .*CRC"):
+        list(chunks.read_chunks(part))
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 2_000)
+    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 5_000)
+    long = {"behaviour_item_ids": [[1, 2] * 100, []], "action": [[10, 20] * 100, []]}
+    peaks = []
+    for times in (50, 400):
+        data = small(tmp_path / str(times), **{n: v * times for n, v in (GOOD | long).items()})
+        before = pa.total_allocated_bytes()
+        tracemalloc.start()
+        encoded(data, tmp_path / f"out-{times}", ("train",), max_behaviours=1000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pa.total_allocated_bytes() == before
+    # The larger data alone are 1.3 MB.
+    assert peaks[1] < peaks[0] + 100_000
+
+
 def test_under_given_vocabularies_nothing_is_learned(market, tmp_path):
     trained = encoded(market, tmp_path / "trained")
     vocabularies = Vocabularies.load(trained / "vocabularies.safetensors")
@@ -212,6 +240,17 @@ def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path):
     assert "timestamp" not in rows_of(out / "requests" / "train")[0]
     assert [row["timestamp"] for row in rows_of(out / "requests" / "test")] == [8, 9]
     assert not (out / "items" / "created_at.npy").exists()
+
+
+def test_what_only_the_test_shows_has_no_row_of_its_own_and_is_counted(tmp_path):
+    shown = {"user_id": [5, 6], "city": [3, 77], "action": [[10, 88, 30], []]}
+    out = encoded(small(tmp_path, test=GOOD | shown), tmp_path / "out")
+    rows = rows_of(out / "requests" / "test")
+    assert [row["request/user_id"] for row in rows] == [3, 0]
+    assert [row["request/city"] for row in rows] == [2, 0]
+    assert rows[0]["behaviour/action"] == [2, 0, 4]
+    unseen = json.loads((out / "meta.json").read_text())["unseen"]
+    assert [unseen[name] for name in ("user_id", "city", "action")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,12 @@ ITEM_ROWS = [(1, 10, 5, 6), (-2, 20, 5, 0), (3, 0, 7, 8), (BIG, 10, 5, 6)]
 # Users 7 and -8 alternate; user 9 has no features.
 TRAIN = [(7, 1, 0), (-8, -2, 1), (7, 3, 1), (-8, BIG, 0), (9, 1, 1)]
 TEST = [(7, 1, 0), (7, 44, 1)]
-# User 5 has no samples. Item 30 is no candidate; 0 is no item; 3 has its category from here.
+# User 5 has no samples. Item 30 is no candidate; 0 is no item; 3 has its category from here. The
+# category of 31 is not known at first.
 TRAIN_USERS = [
     (5, [1], [10]),
     (-8, [30, 1, 0, 3, 31], [11, 12, 99, 13, 0]),
-    (7, [30, 30], [11, 14]),
+    (7, [30, 30, 31], [11, 14, 16]),
 ]
 TEST_USERS = [(7, [30, 50, -2], [11, 15, 20])]
 
@@ -87,7 +88,7 @@ def test_a_user_of_a_split_is_a_request(data, tmp_path):
     assert [row["user_id"] for row in rows] == [-8, 7, 9]
     assert [row["candidates"] for row in rows] == [[-2, BIG], [1, 3], [1]]
     assert [row["labels"] for row in rows] == [[1, 0], [0, 1], [1]]
-    assert [row["behaviours"] for row in rows] == [[30, 1, 3, 31], [30, 30], []]
+    assert [row["behaviours"] for row in rows] == [[30, 1, 3, 31], [30, 30, 31], []]
     (row,) = requests_of(out, "test")
     assert (row["user_id"], row["candidates"], row["labels"]) == (7, [1, 44], [0, 1])
     assert row["behaviours"] == [30, 50, -2]
@@ -95,7 +96,7 @@ def test_a_user_of_a_split_is_a_request(data, tmp_path):
     assert meta["splits"]["train"] == {
         "requests": 3,
         "impressions": 5,
-        "behaviours": 6,
+        "behaviours": 7,
         "clicks": 3,
     }
     assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 1}
@@ -125,10 +126,10 @@ def test_an_item_has_one_category_and_the_table_of_items_knows_it_best(data, tmp
         dict(zip(ids, np.load(out / "items" / "rows.npy")[number].tolist(), strict=True))
         for number in (3, 2)
     )
-    # Known from items: -2, 1, BIG; told by behaviours: 3, 30 and, in testing alone, 50.
+    # Known from items: -2, 1, BIG; told by behaviours: 3, 30, 31 and, in testing alone, 50.
     values = Vocabularies.load(out / "vocabularies.safetensors").item["category"].known_ids
-    assert values.tolist() == [10, 11, 13, 20]
-    assert category == {-2: 5, 1: 2, 3: 4, 30: 3, 31: 0, 44: 0, 50: 0, BIG: 2}
+    assert values.tolist() == [10, 11, 13, 16, 20]
+    assert category == {-2: 6, 1: 2, 3: 4, 30: 3, 31: 5, 44: 0, 50: 0, BIG: 2}
     assert attribute == {-2: 0, 1: 2, 3: 3, 30: 0, 31: 0, 44: 0, 50: 0, BIG: 2}
     # Item 1 was told to be of 12 and item 30 of 14 as well.
     assert meta["attribute_disagreements"] == {"category": 2}
@@ -136,7 +137,11 @@ def test_an_item_has_one_category_and_the_table_of_items_knows_it_best(data, tmp
 
 def test_only_known_items_count_as_the_newest_behaviours(data, tmp_path):
     out = encoded(data, tmp_path / "out", "--max_behaviours", "3")
-    assert [row["behaviours"] for row in requests_of(out, "train")] == [[1, 3, 31], [30, 30], []]
+    assert [row["behaviours"] for row in requests_of(out, "train")] == [
+        [1, 3, 31],
+        [30, 30, 31],
+        [],
+    ]
 
 
 def test_rare_items_share_a_row(data, tmp_path):

@@ -49,3 +49,11 @@ def test_ids_that_lie_apart_in_memory_are_read_in_order():
 def test_other_shapes_and_dtypes_are_refused(ids):
     with pytest.raises(ValueError, match="ids must be int32 or int64"):
         distinct(ids)
+
+
+def test_ids_of_one_hash_stay_apart():
+    inverse_multiplier = pow(0x9E3779B97F4A7C15, -1, 2**64)
+    products = [place * inverse_multiplier % 2**64 for place in range(500)]
+    values = [value - 2**64 if value >= 2**63 else value for value in products] * 2
+    unique, inverse = distinct(torch.tensor(values))
+    assert (unique.tolist(), inverse.tolist()) == in_plain_python(values)

@@ -1,15 +1,19 @@
 """The general search unit: the kernel and PyTorch against plain Python, and each other."""
 
 import math
+import platform
 
 import pytest
 import torch
 
+from torchrec_mm.kernels.build import compiled
 from torchrec_mm.kernels.general_search import Found, general_search, search_in_pytorch
 from torchrec_mm.nn.simtier import SimTier
 
 IMPLEMENTATIONS = [general_search, search_in_pytorch]
 both = pytest.mark.parametrize("search", IMPLEMENTATIONS)
+X86 = platform.machine() in ("x86_64", "AMD64")
+OTHER_PROCESSORS = [("-mno-avx512f",), ("-mno-avx512vnni",)] if X86 else [()]
 
 
 def offsets(lengths) -> torch.Tensor:
@@ -83,6 +87,19 @@ def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
     rows = requests([(5, 333), (1, 16), (0, 40), (9, 15), (11, 0), (4, 1), (6, 170)], 300)
     for num_tiers in (2, 20, 22):
         given = (vectors, *rows, keep, num_tiers)
+        assert same(general_search(*given), search_in_pytorch(*given))
+
+
+@pytest.mark.parametrize("flags", OTHER_PROCESSORS)
+@pytest.mark.parametrize(("low", "high"), [(-128, 128), (-1, 2)], ids=["any", "many ties"])
+def test_int8_kernels_of_other_processors_agree_too(monkeypatch, flags, low, high):
+    monkeypatch.setattr(
+        "torchrec_mm.kernels.general_search.compiled",
+        lambda name, *others: compiled(name, *others, *flags),
+    )
+    rows = requests([(5, 333), (1, 16), (0, 40), (11, 0), (6, 170)], 300)
+    for width in (3, 128):
+        given = (small_integers(300, width, low, high), *rows, 50, 20)
         assert same(general_search(*given), search_in_pytorch(*given))
 
 

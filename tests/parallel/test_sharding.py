@@ -2,15 +2,34 @@
 
 import pytest
 import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from tests.ranking.small_ranker import encode, spec_of
 from tests.small_market import write_small_market
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel import sharding
+from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
+from torchrec_mm.parallel.sharding import (
+    DistributedModel,
+    OptimizerSettings,
+    TableOptions,
+    distribute,
+)
+from torchrec_mm.parallel.tables import TableSettings
+from torchrec_mm.parallel.topology import Machines
 from torchrec_mm.ranking.ranker import Ranker, table_name
-from torchrec_mm.train.checkpoint import training_tensors
+from torchrec_mm.train.checkpoint import (
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
+    training_tensors,
+)
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
@@ -29,9 +48,21 @@ def worker():
         yield alone
 
 
-def distributed_of(encoded, worker, method: str = "simtier+make", seed=0) -> DistributedModel:
+def distributed_of(
+    encoded, worker, method: str = "simtier+make", seed: int = 0, **options
+) -> DistributedModel:
     torch.manual_seed(0)
-    return distribute(Ranker(spec_of(method, encoded.vocabularies)), worker, SETTINGS, seed)
+    model = Ranker(spec_of(method, encoded.vocabularies))
+    return distribute(model, worker, SETTINGS, seed, TableOptions(**options))
+
+
+def steps(distributed: DistributedModel, encoded, count: int = 2) -> None:
+    """The network's last layer is zero before the first step: two move everything."""
+    pipeline = distributed.pipeline()
+    batches = iter([encoded.batch([0, 1])] * count)
+    for _ in range(count):
+        pipeline.progress(batches)
+    pipeline.detach()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -93,11 +124,90 @@ def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, wor
 def test_training_moves_the_rows_that_were_read_and_no_other(encoded, worker):
     distributed = distributed_of(encoded, worker, "id")
     before = tables(distributed)
-    pipeline = distributed.pipeline()
-    batches = iter([encoded.batch([0, 1]), encoded.batch([0, 1])])
-    for _ in range(2):  # the network's last layer is zero before the first step
-        pipeline.progress(batches)
+    steps(distributed, encoded)
     moved = tables(distributed)["user_id_table"] != before["user_id_table"]
-    read = encoded.requests.request_rows["user_id"][[0, 1]]
+    read = encoded.arrays.request_rows["user_id"][[0, 1]]
     assert set(moved.any(1).nonzero().flatten().tolist()) == set(read.tolist())
-    pipeline.detach()
+
+
+def test_a_lone_rank_learns_bit_for_bit_what_it_would_inside_ddp(encoded, worker):
+    alone, wrapped = (distributed_of(encoded, worker, "id") for _ in range(2))
+    wrapped.model.init_data_parallel()
+    inside = [type(m) for m in wrapped.model.modules()]
+    assert DistributedDataParallel in inside
+    assert DistributedDataParallel not in [type(m) for m in alone.model.modules()]
+    for distributed in (alone, wrapped):
+        steps(distributed, encoded, 4)
+    ours, theirs = training_tensors(alone), training_tensors(wrapped)
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        assert torch.equal(whole(tensor), whole(theirs[key])), key
+
+
+def test_a_table_has_a_learning_rate_of_its_own(encoded, worker):
+    still = {"item_id": TableSettings(learning_rate=1e-30)}
+    distributed = distributed_of(encoded, worker, "id", tables=still)
+    before = tables(distributed)
+    steps(distributed, encoded)
+    after = tables(distributed)
+    assert torch.equal(after["item_id_table"], before["item_id_table"])
+    assert not torch.equal(after["user_id_table"], before["user_id_table"])
+
+
+def test_fp16_rows_start_and_stay_fp16_and_load_into_fp32_tables(encoded, worker, tmp_path):
+    half = {"item_id": TableSettings(dtype="fp16")}
+    trained = distributed_of(encoded, worker, "id", tables=half)
+    steps(trained, encoded)
+    weights = tables(trained)
+    assert weights["item_id_table"].dtype == torch.float16
+    assert weights["user_id_table"].dtype == torch.float32
+    save_checkpoint(tmp_path / "checkpoint", model_tensors(trained))
+    plain = distributed_of(encoded, worker, "id", seed=1)
+    load_checkpoint(tmp_path / "checkpoint", model_tensors(plain))
+    assert torch.equal(tables(plain)["item_id_table"], weights["item_id_table"].float())
+
+
+def test_a_saved_plan_is_followed_by_the_next_run(encoded, worker, tmp_path):
+    rows = {"item_id": TableSettings(sharding="row_wise")}
+    distributed_of(encoded, worker, "id", tables=rows).save_plan(tmp_path)
+    again = distributed_of(encoded, worker, "id", plan=tmp_path / "plan.json")
+    assert {t.name: t.sharding for t in again.planned}["item_id_table"] == "row_wise"
+    with pytest.raises(InputError, match="must be the plan's row_wise, got table_wise"):
+        whole_table = {"item_id": TableSettings(sharding="table_wise")}
+        distributed_of(encoded, worker, "id", tables=whole_table, plan=tmp_path / "plan.json")
+
+
+def test_a_table_that_the_ranker_lacks_is_refused(encoded, worker):
+    with pytest.raises(InputError, match="tables must name tables of the model .* got itemid"):
+        distributed_of(encoded, worker, "id", tables={"itemid": TableSettings()})
+
+
+def test_fewer_bytes_between_ranks_need_nccl(encoded, worker, monkeypatch):
+    with pytest.raises(InputError, match="communication must be fp32 on gloo, got fp16"):
+        distributed_of(encoded, worker, "id", communication="fp16")
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    for precision in ("fp16", "bf16"):
+        for codecs in communication_codecs(precision).values():
+            kinds = (codecs.forward.quantized_dtype, codecs.backward.quantized_dtype)
+            wanted = torch.float16 if precision == "fp16" else torch.bfloat16
+            assert kinds == (wanted, torch.bfloat16)
+
+
+def test_tables_that_no_rank_can_hold_are_refused(encoded, worker, monkeypatch):
+    tiny = Machines("cpu", 1, 1, 0, host_bytes=1000)
+    monkeypatch.setattr(sharding, "machines_here", lambda worker: tiny)
+    with pytest.raises(InputError, match="tables must fit in 0.0 GiB on each of 1 ranks"):
+        distributed_of(encoded, worker, "id")
+
+
+def test_a_restored_run_tells_its_tables_how_many_steps_were_done(encoded, worker):
+    distributed = distributed_of(encoded, worker, "id")
+    distributed.set_step(70)
+    counts = {
+        int(kernel.iter)
+        for part in (distributed.model.module.request_tables, distributed.model.module.item_tables)
+        for lookup in part._lookups
+        for kernel in lookup.modules()
+        if isinstance(kernel, SplitTableBatchedEmbeddingBagsCodegen)
+    }
+    assert counts == {70}

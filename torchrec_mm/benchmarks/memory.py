@@ -60,15 +60,23 @@ class Cost:
     resident_bytes: float
 
 
+@dataclass(frozen=True)
+class TableCost:
+    """A whole table, and what each further row adds."""
+
+    table: Cost
+    row: Cost
+
+
 def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
     """Bytes a row, then bytes a rank."""
     sides = {"ours": sharded_table, "baseline": sparse_adam_table}
     costs = alternate(
-        {side: lambda build=build: cost_per_row(build, config) for side, build in sides.items()},
+        {side: lambda build=build: table_cost(build, config) for side, build in sides.items()},
         config.runs,
     )
     tensors, resident = (
-        {side: [getattr(cost, kind) for cost in costs[side]] for side in sides}
+        {side: [getattr(cost.row, kind) for cost in costs[side]] for side in sides}
         for kind in ("tensor_bytes", "resident_bytes")
     )
     kept = comparison("memory", "bytes/row", **resident, more_is_better=False)
@@ -81,24 +89,24 @@ def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
         baseline_resident=kept["baseline"],
         promised=1.1 * 4 * (config.embedding_dim + 1),
     )
-    yield memory_per_rank(config)
+    ours, baseline = (costs[side][0].table.tensor_bytes for side in sides)
+    yield memory_per_rank(config, ours, baseline)
 
 
-def memory_per_rank(config: MemoryConfig) -> dict[str, Any]:
-    """The fullest rank's bytes, counted: nothing random, so once is enough."""
+def memory_per_rank(config: MemoryConfig, one_rank: float, baseline: float) -> dict[str, Any]:
+    """The fullest rank's bytes, counted: nothing random, so once is enough.
 
-    def fullest(build: Build, world_size: int) -> float:
-        size = (config.rows, config.embedding_dim)
-        costs = on_fresh_ranks(cost, build, *size, world_size=world_size, threads=1)
-        return max(cost.tensor_bytes for cost in costs)
-
-    one_rank = fullest(sharded_table, 1)
-    ours = fullest(sharded_table, config.world_size)
+    Args:
+        one_rank: bytes of our table on one rank. baseline: of the baseline's, on every rank.
+    """
+    size = (config.rows, config.embedding_dim)
+    costs = on_fresh_ranks(cost, sharded_table, *size, world_size=config.world_size, threads=1)
+    ours = max(cost.tensor_bytes for cost in costs)
     return comparison(
         "memory/rank",
         "bytes/rank",
         [ours],
-        [fullest(sparse_adam_table, 1)],  # DDP keeps all of it on every rank
+        [baseline],
         more_is_better=False,
         world_size=config.world_size,
         ours_one_rank=one_rank,
@@ -107,16 +115,17 @@ def memory_per_rank(config: MemoryConfig) -> dict[str, Any]:
     )
 
 
-def cost_per_row(build: Build, config: MemoryConfig) -> Cost:
-    """What twice the rows cost more, a row: fixed costs cancel, each size has a fresh process."""
+def table_cost(build: Build, config: MemoryConfig) -> TableCost:
+    """A row is what twice the rows cost more: fixed costs cancel, each size has a fresh process."""
     once, twice = (
         in_fresh_process(cost, build, rows, config.embedding_dim)
         for rows in (config.rows, 2 * config.rows)
     )
-    return Cost(
+    row = Cost(
         (twice.tensor_bytes - once.tensor_bytes) / config.rows,
         (twice.resident_bytes - once.resident_bytes) / config.rows,
     )
+    return TableCost(once, row)
 
 
 def cost(build: Build, rows: int, dim: int) -> Cost:

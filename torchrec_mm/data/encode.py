@@ -12,20 +12,21 @@ with that of requests.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from torchrec_mm.data.encode_census import TRAIN, Census, take_census
-from torchrec_mm.data.encode_learn import learn
-from torchrec_mm.data.encode_mapping import Mapper
-from torchrec_mm.data.encode_source import RequestFolders, RequestSource
+from torchrec_mm.data.encode_census import Census, take_census
+from torchrec_mm.data.encode_counts import ItemCounts, SplitCounts
+from torchrec_mm.data.encode_learn import frequency_of, learn_features, learn_items
+from torchrec_mm.data.encode_mapping import Mapper, check_features
+from torchrec_mm.data.encode_source import TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode_universe import Universe
 from torchrec_mm.data.encode_writer import SplitWriter
 from torchrec_mm.data.frequency import ItemFrequency
-from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, refuse_existing, write_json
 
@@ -77,42 +78,48 @@ def encode(
     frequency: ItemFrequency | None = None,
 ) -> None:
     """Encode any source; see ``encode_folder``."""
-    if vocabularies is None and TRAIN not in source.splits:
+    learning = vocabularies is None
+    if not learning:
+        check_features(source, vocabularies)
+    elif TRAIN not in source.splits:
         raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     census = take_census(source)
-    universe = Universe.of(census, source.items, source.missing)
-    if vocabularies is None:
-        vocabularies, frequency = learn(source, census, universe, min_count), census.frequency
+    universe = Universe(census, source)
+    if learning:
+        vocabularies = learn_features(source, census)
     mapper = Mapper(source, universe, vocabularies)
+    counts = SplitCounts(len(universe), source.splits)
     with new_folder(out) as folder:
         sizes = {
-            split: _write_split(source, census, mapper, split, folder) for split in source.splits
+            split: _write_split(source, split, census, mapper, counts[split], folder)
+            for split in source.splits
         }
-        universe.save(folder / "items", mapper.item_rows)
+        if learning:
+            item = learn_items(source, universe, counts[TRAIN], min_count)
+            vocabularies = replace(vocabularies, item=item)
+            frequency = frequency_of(universe, counts[TRAIN])
+        universe.save(folder / "items", vocabularies)
         vocabularies.save(folder / "vocabularies.safetensors")
         if frequency is not None:
             frequency.save(folder / "item_frequency.safetensors")
-        write_json(
-            folder / "meta.json",
-            {
-                "format": FORMAT,
-                "vocabulary": vocabularies.fingerprint,
-                "request_features": list(vocabularies.request),
-                "item_features": list(vocabularies.item),
-                "behaviour_item_features": mapper.behaviour_item_features,
-                "behaviour_features": list(vocabularies.behaviour),
-                "max_behaviours": max_behaviours,
-                "unseen": {name: int(count) for name, count in mapper.unseen.items()},
-                "attribute_disagreements": {n: int(c) for n, c in mapper.disagreements.items()},
-                "notes": dict(source.notes),
-                "splits": sizes,
-            },
-        )
+        unseen = _unseen_items(source, universe, vocabularies, counts) | mapper.unseen
+        meta = _describe(source, vocabularies, max_behaviours) | {
+            "unseen": {name: int(count) for name, count in unseen.items()},
+            "attribute_disagreements": universe.disagreements,
+            "notes": dict(source.notes),
+            "splits": sizes,
+        }
+        write_json(folder / "meta.json", meta)
 
 
 def _write_split(
-    source: RequestSource, census: Census, mapper: Mapper, split: str, folder: Path
-) -> dict[str, Any]:
+    source: RequestSource,
+    split: str,
+    census: Census,
+    mapper: Mapper,
+    counts: ItemCounts,
+    folder: Path,
+) -> dict[str, int]:
     """Write ``requests/<split>``; returns its sizes."""
     sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
     rows = source.num_rows(split)
@@ -120,13 +127,44 @@ def _write_split(
         SplitWriter(folder / "requests" / split) as writer,
         tqdm(total=rows, desc=f"encode {split}", unit="request", disable=None) as bar,
     ):
-        for requests, where in source.chunks(split):
-            table = mapper.table(requests, where, with_time=census.has_time[split])
-            lengths = np.stack([requests.candidates.lengths, requests.behaviours.lengths], axis=1)
-            writer.add(table, lengths.astype(np.int32))
+        for requests in source.chunks(split):
+            mapped = mapper.map(requests, with_time=census.has_time[split])
+            writer.add(mapped.table, mapped.lengths)
+            counts.add(mapped.candidates, mapped.behaviours)
             sizes["requests"] += len(requests)
             sizes["impressions"] += requests.num_impressions
-            sizes["behaviours"] += len(requests.behaviours.values)
+            sizes["behaviours"] += len(mapped.behaviours)
             sizes["clicks"] += int(requests.labels.sum())
             bar.update(len(requests))
     return dict(sizes)
+
+
+def _unseen_items(
+    source: RequestSource, universe: Universe, vocabularies: Vocabularies, counts: SplitCounts
+) -> dict[str, int]:
+    """By item feature, occurrences of items on row 0."""
+    return {
+        name: counts.total(
+            universe.table_rows(name, vocabularies) == UNSEEN,
+            with_behaviours=name in source.behaviour_item_features,
+        )
+        for name in vocabularies.item
+    }
+
+
+def _describe(
+    source: RequestSource, vocabularies: Vocabularies, max_behaviours: int
+) -> dict[str, Any]:
+    """The part of ``meta.json`` that is not counts."""
+    item_features = list(vocabularies.item)
+    return {
+        "format": FORMAT,
+        "vocabulary": vocabularies.fingerprint,
+        "request_features": list(vocabularies.request),
+        "item_features": item_features,
+        "behaviour_item_features": [
+            name for name in item_features if name in source.behaviour_item_features
+        ],
+        "behaviour_features": list(vocabularies.behaviour),
+        "max_behaviours": max_behaviours,
+    }

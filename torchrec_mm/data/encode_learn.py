@@ -1,32 +1,51 @@
 """What training shows, as vocabularies."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from torchrec_mm.data.encode_census import Census
+from torchrec_mm.data.encode_counts import ItemCounts
 from torchrec_mm.data.encode_source import RequestSource
 from torchrec_mm.data.encode_universe import Universe
+from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import Vocabularies, Vocabulary, in_order
 
 
-def learn(
-    source: RequestSource, census: Census, universe: Universe, min_count: int
-) -> Vocabularies:
-    """Vocabularies of the split "train".
+def learn_features(source: RequestSource, census: Census) -> Vocabularies:
+    """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
+    return Vocabularies(
+        request={n: _all(census.features[n], source) for n in in_order(source.request_features)},
+        item={},
+        behaviour={
+            n: _all(census.features[n], source) for n in in_order(source.behaviour_features)
+        },
+    )
+
+
+def learn_items(
+    source: RequestSource, universe: Universe, train: ItemCounts, min_count: int
+) -> Mapping[str, Vocabulary]:
+    """Vocabularies of the item features.
 
     An item has its own row when training has it at least ``min_count`` times as a candidate or
-    behaviour. Every other feature keeps each value that training shows but ``source.missing``.
+    behaviour; an attribute keeps each value that an item of training has.
     """
-    shown = census.shown > 0
-    ids, counts = census.item_ids[shown], census.shown[shown]
-    features = {name: _all(ids, source) for name, ids in census.features.items()}
-    item = {name: _all(universe.shown_values(name, census), source) for name in universe.attributes}
-    item["item_id"] = Vocabulary(ids[counts >= min_count], ids[counts < min_count])
-    behaviour = {name for name in source.columns.behaviour_attributes if name in features}
-    return Vocabularies(
-        request={name: features[name] for name in in_order(features.keys() - behaviour)},
-        item={name: item[name] for name in in_order(item)},
-        behaviour={name: features[name] for name in in_order(behaviour)},
-    )
+    shown = train.candidates + train.behaviours
+    is_rare = (shown > 0) & (shown < min_count)
+    learned = {
+        "item_id": Vocabulary(universe.item_ids[shown >= min_count], universe.item_ids[is_rare])
+    }
+    for name in source.items.attributes:
+        values, known = universe.attribute(name)
+        learned[name] = _all(np.unique(values[known & (shown > 0)]), source)
+    return {name: learned[name] for name in in_order(learned)}
+
+
+def frequency_of(universe: Universe, train: ItemCounts) -> ItemFrequency:
+    """Training impressions of each item that has some."""
+    shown = train.candidates > 0
+    return ItemFrequency(universe.item_ids[shown], train.candidates[shown])
 
 
 def _all(ids: np.ndarray, source: RequestSource) -> Vocabulary:

@@ -1,96 +1,106 @@
 """The second pass over requests: ids to rows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from torchrec_mm.data.behaviours import list_array
 from torchrec_mm.data.encode_source import RequestSource
 from torchrec_mm.data.encode_universe import Universe
-from torchrec_mm.data.encode_writer import request_table
+from torchrec_mm.data.hash_index import HashIndex
 from torchrec_mm.data.requests import Requests
-from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies, Vocabulary
+from torchrec_mm.data.vocabulary import RARE, UNSEEN, Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 
 
-class Mapper:
-    """Maps requests, and counts what has no row of its own.
+@dataclass(frozen=True)
+class Mapped:
+    """Requests as a table of an encoded data set, and their items as rows of the universe.
 
-    item_rows: (F, U) int32, table row of each item of the universe in each item feature.
-    behaviour_item_features: those that behaviours have. unseen: by feature, ids on row 0, counted
-    by occurrence in all requests mapped so far. disagreements: by attribute that behaviours
-    repeat, how often they told another value than the item's.
+    candidates, behaviours: int32 rows, end to end. lengths: (R, 2) int32, how many of each.
     """
+
+    table: pa.Table
+    candidates: np.ndarray
+    behaviours: np.ndarray
+    lengths: np.ndarray
+
+
+class Mapper:
+    """Maps requests. ``unseen`` counts ids on row 0 by feature of requests and behaviours."""
 
     def __init__(
         self, source: RequestSource, universe: Universe, vocabularies: Vocabularies
     ) -> None:
-        """Look up every item of the universe.
+        """Of the vocabularies, those of requests and behaviours are used here."""
+        self._universe = universe
+        self._missing = source.missing
+        self._told = source.told
+        self._request = {n: _TableRows(v) for n, v in vocabularies.request.items()}
+        self._behaviour = {n: _TableRows(v) for n, v in vocabularies.behaviour.items()}
+        self.unseen = Counter(dict.fromkeys((*self._request, *self._behaviour), 0))
 
-        Raises:
-            InputError: a feature of the vocabularies that the source lacks.
-        """
-        for name in vocabularies.item:
-            if name != "item_id":
-                _check_has(universe.attributes, name, "items/")
-        self.universe = universe
-        self.vocabularies = vocabularies
-        self.item_rows = universe.table_rows(vocabularies.item)
-        self.behaviour_item_features = [
-            name for name in vocabularies.item if name in source.behaviour_item_features
-        ]
-        self.missing = source.missing
-        self.unseen: Counter[str] = Counter()
-        self.disagreements: Counter[str] = Counter()
-
-    def table(self, requests: Requests, where: str, with_time: bool) -> pa.Table:
-        """Requests as a table of an encoded data set.
-
-        Raises:
-            InputError: a column of the vocabularies that the requests lack; ``where`` names them.
-        """
-        candidates, behaviours = self._items(requests)
+    def map(self, requests: Requests, with_time: bool) -> Mapped:
+        """Map a piece of the source; tells the universe what behaviours say of their items."""
+        num_candidates, num_behaviours = requests.candidates.lengths, requests.behaviours.lengths
+        candidates = self._universe.rows(requests.candidates.values)
+        behaviours = self._universe.rows(requests.behaviours.values)
+        self._tell(requests, behaviours)
         columns = {"user_id": requests.user_ids}
         if with_time:
             columns["timestamp"] = requests.timestamps
-        given = {"user_id": requests.user_ids, **requests.features}
-        for name, vocabulary in self.vocabularies.request.items():
-            columns[f"request/{name}"] = self._rows(name, vocabulary, given, where)
-        columns["candidates"] = (candidates, requests.candidates.lengths)
-        columns["labels"] = (requests.labels, requests.candidates.lengths)
-        columns["behaviours"] = (behaviours, requests.behaviours.lengths)
-        for name, vocabulary in self.vocabularies.behaviour.items():
-            rows = self._rows(name, vocabulary, requests.behaviour_attributes, where)
-            columns[f"behaviour/{name}"] = (rows, requests.behaviours.lengths)
-        return request_table(columns)
+        for name, table_rows in self._request.items():
+            columns[f"request/{name}"] = self._rows(name, table_rows, requests)
+        columns["candidates"] = list_array(candidates, num_candidates)
+        columns["labels"] = list_array(requests.labels, num_candidates)
+        columns["behaviours"] = list_array(behaviours, num_behaviours)
+        for name, table_rows in self._behaviour.items():
+            rows = self._rows(name, table_rows, requests)
+            columns[f"behaviour/{name}"] = list_array(rows, num_behaviours)
+        lengths = np.stack([num_candidates, num_behaviours], axis=1).astype(np.int32)
+        return Mapped(pa.table(columns), candidates, behaviours, lengths)
 
-    def _items(self, requests: Requests) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of candidates and behaviours in the universe."""
-        candidates = requests.candidates.values
-        rows = self.universe.rows(np.concatenate([candidates, requests.behaviours.values]))
-        candidate_rows, behaviour_rows = rows[: len(candidates)], rows[len(candidates) :]
-        for name, table_rows in zip(self.vocabularies.item, self.item_rows, strict=True):
-            asked = rows if name in self.behaviour_item_features else candidate_rows
-            self.unseen[name] += np.count_nonzero(table_rows[asked] == UNSEEN)
-        for name in requests.behaviour_attributes.keys() & self.universe.attributes.keys():
-            told, ours = requests.behaviour_attributes[name], self.universe.attributes[name]
-            differs = told != ours[behaviour_rows]
-            if self.missing is not None:
-                differs &= told != self.missing
-            self.disagreements[name] += np.count_nonzero(differs)
-        return candidate_rows, behaviour_rows
+    def _tell(self, requests: Requests, behaviours: np.ndarray) -> None:
+        for name in self._told:
+            values = requests.columns[name]
+            if self._missing is None:
+                self._universe.tell(name, behaviours, values)
+            else:
+                known = values != self._missing
+                self._universe.tell(name, behaviours[known], values[known])
 
-    def _rows(
-        self, name: str, vocabulary: Vocabulary, given: Mapping[str, np.ndarray], where: str
-    ) -> np.ndarray:
-        _check_has(given, name, where)
-        distinct, inverse = np.unique(given[name], return_inverse=True)
-        rows = vocabulary.rows(distinct).astype(np.int32)[inverse]
+    def _rows(self, name: str, table_rows: "_TableRows", requests: Requests) -> np.ndarray:
+        rows = table_rows(requests.columns[name])
         self.unseen[name] += np.count_nonzero(rows == UNSEEN)
         return rows
 
 
-def _check_has(given: Mapping[str, np.ndarray], name: str, where: str) -> None:
-    if name not in given:
-        raise InputError(f"{where} must have the column {name} that the ranker was trained with")
+class _TableRows:
+    """The rows of ``Vocabulary.rows``, for blocks of look-ups."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        known, rare = len(vocabulary.known_ids), len(vocabulary.rare_ids)
+        self._index = HashIndex(np.concatenate([vocabulary.known_ids, vocabulary.rare_ids]))
+        # One more at the end, where -1 points.
+        self._rows = np.full(known + rare + 1, RARE, dtype=np.int32)
+        self._rows[:known] = np.arange(2, known + 2)
+        self._rows[-1] = UNSEEN
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return self._rows[self._index.rows(ids)]
+
+
+def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
+    """Refuse a source that lacks a feature of the vocabularies."""
+    for has, wanted, where in (
+        (source.request_features, vocabularies.request, "requests/"),
+        (source.behaviour_features, vocabularies.behaviour, "requests/"),
+        (("item_id", *source.items.attributes), vocabularies.item, "items/"),
+    ):
+        for name in wanted:
+            if name not in has:
+                raise InputError(
+                    f"{where} must have the column {name} that the ranker was trained with"
+                )

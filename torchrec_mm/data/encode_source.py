@@ -10,34 +10,39 @@ from torchrec_mm.data.parquet import open_dataset, parquet_files
 from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
 from torchrec_mm.errors import InputError
 
+TRAIN = "train"
+
 
 class RequestSource(Protocol):
     """Requests by split, which may be read several times, and the items they are about.
 
-    items: the catalogue. columns: features and behaviour attributes
-    besides ``user_id``; a behaviour attribute called like an attribute of the catalogue tells that
-    attribute of the past item. behaviour_item_features: the item features that behaviours have.
-    missing: the id that stands for "not known" in any feature, if there is one. notes: counts for
-    the reader of ``meta.json``.
+    items: the catalogue. request_features: ``user_id`` and the features of users and contexts.
+    behaviour_features: the attributes of behaviours. told: attributes of the catalogue that
+    behaviours tell of their items. behaviour_item_features: the item features that behaviours
+    have. missing: the id that stands for "not known" in any feature, if there is one. notes:
+    counts for the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
     items: ItemCatalogue
-    columns: RequestColumns
-    behaviour_item_features: tuple[str, ...]
+    request_features: Sequence[str]
+    behaviour_features: Sequence[str]
+    told: Sequence[str]
+    behaviour_item_features: Sequence[str]
     missing: int | None
     notes: Mapping[str, int]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
 
-    def chunks(self, split: str) -> Iterator[tuple[Requests, str]]:
-        """The split's requests in order, checked, each piece with the words that name it."""
+    def chunks(self, split: str) -> Iterator[Requests]:
+        """The split's requests in order, checked, in pieces that fit in memory."""
 
 
 class RequestFolders:
     """``items/`` and ``requests/<split>`` of one data folder."""
 
+    told = ()
     missing = None
     notes: Mapping[str, int] = {}
 
@@ -45,8 +50,8 @@ class RequestFolders:
         """Read the catalogue, and of the requests the columns' names.
 
         Raises:
-            InputError: a missing, empty or unreadable folder, columns that files or splits do not
-                share, a behaviour attribute called like a column of ``items/``.
+            InputError: a missing, empty or unreadable folder, files of other columns, a
+                behaviour attribute called like a column of ``items/``.
         """
         self.splits = splits
         self.max_behaviours = max_behaviours
@@ -56,8 +61,10 @@ class RequestFolders:
             if dataset.count_rows() == 0:
                 raise InputError(f"{folder} must hold at least one row, got 0")
         self.columns = RequestColumns.of(next(iter(datasets.values())).schema)
+        self.request_features = ("user_id", *self.columns.features)
+        self.behaviour_features = self.columns.behaviour_attributes
         self.items = read_items(data)
-        for name in {"item_id", *self.items.attributes} & {*self.columns.behaviour_attributes}:
+        for name in {"item_id", *self.items.attributes} & {*self.behaviour_features}:
             raise InputError(
                 f"behaviour attribute {name} must not share its name with a column of items/"
             )
@@ -66,7 +73,7 @@ class RequestFolders:
     def num_rows(self, split: str) -> int:
         return sum(map(count_rows, parquet_files(self.folders[split])))
 
-    def chunks(self, split: str) -> Iterator[tuple[Requests, str]]:
+    def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = self.items.index
         for file in parquet_files(self.folders[split]):
@@ -78,4 +85,4 @@ class RequestFolders:
                         f"{where} column candidate_item_ids must hold ids of items/ only, got "
                         f"{requests.candidates.values[unknown][0]}"
                     )
-                yield requests, where
+                yield requests

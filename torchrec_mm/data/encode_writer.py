@@ -7,17 +7,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torchrec_mm.data.behaviours import list_array
-
 ROW_GROUP_BYTES = 8 << 20
 GROUPS_PER_FILE = 64
+PLAIN = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 
 
 class SplitWriter:
     """Cuts encoded requests into row groups of about ``ROW_GROUP_BYTES`` decoded, in order.
 
     A row group ends with the request that fills it; a file has ``GROUPS_PER_FILE`` of them. Plain
-    pages without compression: reading them is little more than a copy.
+    pages without compression: reading them is little more than a copy. Each has a checksum.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,21 +75,9 @@ class SplitWriter:
             self._writer = None
         if self._writer is None:
             path = self.folder / f"part-{self._groups // GROUPS_PER_FILE:05d}.parquet"
-            self._writer = pq.ParquetWriter(
-                path, group.schema, compression="none", use_dictionary=False, write_statistics=False
-            )
+            self._writer = pq.ParquetWriter(path, group.schema, **PLAIN)
         self._writer.write_table(group, row_group_size=group.num_rows)
         self._groups += 1
-
-
-def request_table(columns: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]) -> pa.Table:
-    """Columns by name: one value a request, or (values, lengths) of lists."""
-    return pa.table(
-        {
-            name: list_array(*column) if isinstance(column, tuple) else pa.array(column)
-            for name, column in columns.items()
-        }
-    )
 
 
 def _request_bytes(schema: pa.Schema, lengths: np.ndarray) -> np.ndarray:

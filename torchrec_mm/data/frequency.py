@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from torchrec_mm.data.requests import Requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
@@ -18,10 +17,6 @@ class ItemFrequency:
 
     item_ids: np.ndarray
     counts: np.ndarray
-
-    @classmethod
-    def of(cls, train: Requests) -> "ItemFrequency":
-        return cls(*np.unique(train.candidates.values, return_counts=True))
 
     def __call__(self, item_ids: np.ndarray) -> np.ndarray:
         """int64 counts of ids of any shape; 0 for an item that training never showed."""

@@ -38,6 +38,11 @@ class Requests:
         return len(self.user_ids)
 
     @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Categorical values by name: of users, contexts and behaviours."""
+        return {"user_id": self.user_ids, **self.features, **self.behaviour_attributes}
+
+    @property
     def num_impressions(self) -> int:
         return len(self.labels)
 

@@ -10,7 +10,7 @@ from torchrec_mm.data.chunks import read_chunks
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import check_columns
-from torchrec_mm.data.requests import RequestColumns, Requests, newest_positions, take
+from torchrec_mm.data.requests import Requests, newest_positions, take
 from torchrec_mm.data.taobao_mm_files import (
     CATEGORY,
     ITEM,
@@ -39,7 +39,9 @@ class TaobaoMM:
     ``notes`` counts all three, over all splits.
     """
 
-    columns = RequestColumns(PROFILE, (ITEM_ATTRIBUTES[CATEGORY],))
+    request_features = ("user_id", *PROFILE)
+    behaviour_features = ()
+    told = (ITEM_ATTRIBUTES[CATEGORY],)
     behaviour_item_features = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
     missing = MISSING
 
@@ -82,20 +84,21 @@ class TaobaoMM:
     def num_rows(self, split: str) -> int:
         return len(self.samples[split].users)
 
-    def chunks(self, split: str) -> Iterator[tuple[Requests, str]]:
+    def chunks(self, split: str) -> Iterator[Requests]:
         """The split's requests, checked."""
         samples = self.samples[split]
         for file in self.files[split]:
             for table, where in read_chunks(file, list(USER_COLUMNS)):
                 table = check_columns(table, where, USER_COLUMNS)
                 sampled = IdIndex(samples.users).rows(table[USER].to_numpy()) >= 0
-                if sampled.any():
+                if not sampled.all():
                     table = table.filter(pa.array(sampled))
-                    yield self._requests(table, samples, where), where
+                if table.num_rows:
+                    yield self._requests(table, samples, where)
         rest = np.setdiff1d(samples.users, self.featured[split], assume_unique=True)
         for begin in range(0, len(rest), EXTRA_USERS):
             users = rest[begin : begin + EXTRA_USERS]
-            yield self._requests(_without_features(users), samples, "samples"), "samples"
+            yield self._requests(_without_features(users), samples, "samples")
 
     def _requests(self, table: pa.Table, samples: UserSamples, where: str) -> Requests:
         users = table[USER].to_numpy()

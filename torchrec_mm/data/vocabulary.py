@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from torchrec_mm.data.items import ItemCatalogue
-from torchrec_mm.data.requests import Requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
@@ -46,12 +44,6 @@ class Vocabulary:
         known = IdIndex(self.known_ids).rows(ids)
         rare = IdIndex(self.rare_ids).rows(ids)
         return np.where(known >= 0, known + 2, np.where(rare >= 0, RARE, UNSEEN))
-
-    @classmethod
-    def of(cls, ids: np.ndarray, min_count: int = 1) -> "Vocabulary":
-        """Known are the ids that occur at least ``min_count`` times, rare the others."""
-        seen, counts = np.unique(ids, return_counts=True)
-        return cls(seen[counts >= min_count], seen[counts < min_count])
 
 
 @dataclass(frozen=True)
@@ -103,29 +95,3 @@ class Vocabularies:
                 for group, found in groups.items()
             }
         )
-
-
-def build_vocabularies(train: Requests, items: ItemCatalogue, min_count: int) -> Vocabularies:
-    """Vocabularies of the training requests.
-
-    An item has its own row when it occurs at least ``min_count`` times as a training candidate or
-    behaviour. Every other feature keeps each value that training shows.
-    """
-    for name in train.behaviour_attributes.keys() & {"item_id", *items.attributes}:
-        raise InputError(
-            f"behaviour attribute {name} must not share its name with a column of items/"
-        )
-    seen = np.concatenate([train.candidates.values, train.behaviours.values])
-    attribute_rows = items.index.rows(np.unique(seen))
-    attribute_rows = attribute_rows[attribute_rows >= 0]
-    return Vocabularies(
-        request={"user_id": Vocabulary.of(train.user_ids)}
-        | {name: Vocabulary.of(ids) for name, ids in train.features.items()},
-        item={"item_id": Vocabulary.of(seen, min_count)}
-        | {name: Vocabulary.of(ids[attribute_rows]) for name, ids in items.attributes.items()},
-        # In name order, as ``load`` gives them: batches hold these by position.
-        behaviour={
-            name: Vocabulary.of(train.behaviour_attributes[name])
-            for name in sorted(train.behaviour_attributes)
-        },
-    )

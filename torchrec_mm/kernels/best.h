@@ -16,7 +16,7 @@
 struct Chooser {
   std::vector<int32_t> tier, counts, picked;
   std::vector<float> values;
-  std::vector<uint64_t> keys;
+  std::vector<uint64_t> keys, sorted;
 };
 
 // counts[t] = cosines of tier t; cosine 1.0 joins the last tier. torchrec_mm/nn/simtier.py.
@@ -91,6 +91,26 @@ inline float threshold(const float* values, int64_t count, int64_t keep) {
   return low;
 }
 
+// Sorts the first `best` of `count` distinct keys to the front, largest first. Counting how many
+// are larger takes no branch: for some dozens it beats any sort.
+inline void sort_best(std::vector<uint64_t>& keys, std::vector<uint64_t>& sorted, int64_t count,
+                      int64_t best) {
+  typedef uint64_t Eight __attribute__((vector_size(64)));
+  if (count > 256) {
+    std::partial_sort(keys.begin(), keys.begin() + best, keys.begin() + count, std::greater<>());
+    return;
+  }
+  keys.resize(count + 8);
+  sorted.resize(count + 8);
+  for (int64_t begin = 0; begin < count; begin += 8) {
+    Eight eight, larger = {};
+    std::memcpy(&eight, keys.data() + begin, sizeof eight);
+    for (int64_t i = 0; i < count; ++i) larger -= static_cast<Eight>(keys[i] > eight);
+    for (int64_t i = 0; i < std::min<int64_t>(8, count - begin); ++i) sorted[larger[i]] = eight[i];
+  }
+  keys.swap(sorted);
+}
+
 // work.keys[0..return) = keys of the best `keep`, best first. Needs count_tiers before it.
 inline int64_t choose(const float* cosine, int64_t count, int32_t num_tiers, int64_t keep,
                       Chooser& work) {
@@ -111,7 +131,6 @@ inline int64_t choose(const float* cosine, int64_t count, int32_t num_tiers, int
     kept += values[i] >= low;
   }
   int64_t best = std::min(kept, keep);
-  if (kept > 2 * keep) std::nth_element(keys, keys + best, keys + kept, std::greater<>());
-  std::sort(keys, keys + (kept > 2 * keep ? best : kept), std::greater<>());
+  sort_best(work.keys, work.sorted, kept, best);
   return best;
 }

@@ -39,9 +39,14 @@ struct Catalogue {
   int64_t width;
 
   const Element* row(int64_t index) const { return vectors + index * width; }
-  void prefetch(int64_t index) const {
+  // Inlined, or GCC takes a call that computes nothing for superfluous.
+  __attribute__((always_inline)) void prefetch(int64_t index) const {
     auto* bytes = reinterpret_cast<const char*>(row(index));
-    for (std::size_t at = 0; at < width * sizeof(Element); at += 64) __builtin_prefetch(bytes + at);
+    auto* end = bytes + width * sizeof(Element);
+    constexpr int kSecondLevel = 2;  // the first is too small for what is ahead
+    for (; bytes < end; bytes += 64) __builtin_prefetch(bytes, 0, kSecondLevel);
+    if (reinterpret_cast<std::uintptr_t>(end) % 64)  // a row need not begin where a cache line does
+      __builtin_prefetch(end - 1, 0, kSecondLevel);
   }
 };
 

@@ -19,9 +19,9 @@ namespace {
 struct Inputs {  // mirrored by gathered_attention.py
   const float *query, *table;
   const int32_t *index, *length;
-  const float *cosine, *mix;   // null: plain dot products
-  const int32_t *request;      // null: impression i uses row i
-  int64_t I, M, K, S, width, threads;  // width: a multiple of LANES
+  const float *cosine, *mix;           // null: plain dot products
+  const int32_t* request;              // null: impression i uses row i
+  int64_t I, M, K, S, width, threads;  // width: E, zeros added up to a multiple of LANES
   float scale;                         // 1 / sqrt(E)
 };
 
@@ -97,19 +97,18 @@ template <int N>
 struct Kernel {
   const Inputs& in;
   const Groups groups{in};
-  const float scale = in.scale;
+  // Rows that a thread takes at once: neighbours often share behaviours.
+  const int64_t share = std::max<int64_t>(1, in.M / (8 * in.threads));
   const float a = in.mix ? in.mix[0] : 1, b = in.mix ? in.mix[1] : 0, c = in.mix ? in.mix[2] : 0;
 
   int64_t lanes() const { return N ? N : in.width / LANES; }
   int64_t width() const { return lanes() * LANES; }
 
   void add(Row<N>& sum, float by, const float* x) const {
-#pragma GCC unroll 8
     for (int64_t l = 0; l < lanes(); ++l) sum[l] += by * load(x + l * LANES);
   }
 
   void store(const Row<N>& sum, float* out) const {
-#pragma GCC unroll 8
     for (int64_t l = 0; l < lanes(); ++l) std::memcpy(out + l * LANES, &sum[l], sizeof sum[l]);
   }
 
@@ -118,7 +117,6 @@ struct Kernel {
     for (int64_t k = 0; k < n; ++k) {
       const float* y = in.table + slots[k] * width();
       Lanes sum{};
-#pragma GCC unroll 8
       for (int64_t l = 0; l < lanes(); ++l) sum += load(x + l * LANES) * load(y + l * LANES);
       out[k] = times * total(sum);
     }
@@ -132,10 +130,11 @@ struct Kernel {
   }
 
   void softmax(int64_t i, int64_t n, const float* dot, float* weight) const {
-    for (int64_t k = 0; k < n; ++k) weight[k] = dot[k];
-    if (in.cosine)
-      for (int64_t k = 0; k < n; ++k)
-        weight[k] = a * dot[k] + (b + c * dot[k]) * in.cosine[i * in.K + k];
+    std::copy_n(dot, n, weight);
+    if (in.cosine) {
+      const float* cosine = in.cosine + i * in.K;
+      for (int64_t k = 0; k < n; ++k) weight[k] = a * dot[k] + (b + c * dot[k]) * cosine[k];
+    }
     float top = -INFINITY, total = 0;
 #pragma omp simd reduction(max : top)
     for (int64_t k = 0; k < n; ++k) top = std::max(top, weight[k]);
@@ -146,13 +145,13 @@ struct Kernel {
   }
 
   void forward(float* dot, float* weight, float* interest, float* mean) const {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(in.threads)
+#pragma omp parallel for schedule(dynamic, share) num_threads(in.threads)
     for (int64_t m = 0; m < in.M; ++m) {
       const int32_t* slots = in.index + m * in.K;
       const int64_t n = in.length[m];
       for (int64_t j = groups.start[m]; j < groups.start[m + 1]; ++j) {
         const int64_t i = groups.order[j], at = i * in.K;
-        dots(slots, n, in.query + i * width(), scale, dot + at);
+        dots(slots, n, in.query + i * width(), in.scale, dot + at);
         softmax(i, n, dot + at, weight + at);
         weigh(slots, n, weight + at, interest + i * width());
       }
@@ -164,7 +163,7 @@ struct Kernel {
   // Leaves in `by` (I, K) what of query_i goes into the gradient of each gathered row.
   void backward_query(const float* dot, const float* weight, const float* gradient, float* by,
                       float* grad_query, float* grad_mix) const {
-#pragma omp parallel for schedule(dynamic, 8) num_threads(in.threads)
+#pragma omp parallel for schedule(dynamic, share) num_threads(in.threads)
     for (int64_t m = 0; m < in.M; ++m) {
       const int32_t* slots = in.index + m * in.K;
       const int64_t n = in.length[m];
@@ -193,19 +192,31 @@ struct Kernel {
       }
       grad_mix[3 * i] = of_a, grad_mix[3 * i + 1] = of_b, grad_mix[3 * i + 2] = of_c;
     }
-    for (int64_t k = 0; k < n; ++k) by[k] *= scale;
+    for (int64_t k = 0; k < n; ++k) by[k] *= in.scale;
   }
 
   void backward_table(const float* weight, const float* by, const float* gradient,
                       const float* grad_mean, float* grad_table) const {
 #pragma omp parallel for schedule(static, 1) num_threads(in.threads)
     for (int64_t part = 0; part < in.threads; ++part)
-      for (int64_t m = 0; m < in.M; ++m)
+      for (int64_t m = 0; m < in.M; ++m) {
+        if (m + 1 < in.M) ask(part, m + 1, grad_table);
         for (int64_t k = 0; k < in.length[m]; ++k) {
           const int32_t slot = in.index[m * in.K + k];
           if (part_of(slot) == part)
             add_row(m, k, weight, by, gradient, grad_mean, grad_table + slot * width());
         }
+      }
+  }
+
+  // Has the cache fetch what the next row of index adds to, while this one is worked on.
+  void ask(int64_t part, int64_t m, const float* grad_table) const {
+    for (int64_t k = 0; k < in.length[m]; ++k) {
+      const int32_t slot = in.index[m * in.K + k];
+      if (part_of(slot) != part) continue;
+      for (int64_t l = 0; l < lanes(); ++l)
+        __builtin_prefetch(grad_table + slot * width() + l * LANES, 1);
+    }
   }
 
   // A multiplicative hash: busy slots that lie together are shared out evenly.

@@ -11,9 +11,10 @@
 
 namespace {
 
-constexpr int64_t kAhead = 48;  // behaviours whose vectors are on their way from memory
+constexpr int64_t kAhead = 64;  // behaviours whose vectors are on their way from memory
 
 struct Requests {
+  int64_t count;
   const int32_t *candidate_rows, *behaviour_rows;         // -1: no vector
   const int64_t *candidate_offsets, *behaviour_offsets;  // (requests + 1)
 };
@@ -46,10 +47,8 @@ struct Searcher {
     if (impressions.empty() || rows.empty()) return;
     int64_t count = rows.size(), row_length = padded(count, kLanes);
     cosine.resize(padded(impressions.size(), kGroup) * row_length);
-    for (int64_t b = 0; b < std::min(count, kAhead); ++b) catalogue.prefetch(rows[b]);
     for (int64_t b = 0; b < count; b += kLanes) {
-      for (int64_t next = b + kAhead; next < std::min(count, b + kAhead + kLanes); ++next)
-        catalogue.prefetch(rows[next]);
+      prefetch(requests, requests.behaviour_offsets[r] + b + kAhead);
       cosines(catalogue, candidates, rows.data() + b, std::min(count - b, kLanes),
               cosine.data() + b, row_length);
     }
@@ -58,6 +57,13 @@ struct Searcher {
   }
 
  private:
+  // Requests lie one after another: what is ahead may be the next one's.
+  __attribute__((always_inline)) void prefetch(const Requests& requests, int64_t begin) {
+    int64_t end = std::min(begin + kLanes, requests.behaviour_offsets[requests.count]);
+    for (int64_t b = begin; b < end; ++b)
+      if (requests.behaviour_rows[b] >= 0) catalogue.prefetch(requests.behaviour_rows[b]);
+  }
+
   void gather(const Requests& requests, int64_t r, const Found& found) {
     impressions.clear();
     candidate_rows.clear();
@@ -94,13 +100,13 @@ struct Searcher {
 };
 
 template <typename Element>
-void search_all(const Catalogue<Element>& catalogue, const Requests& requests, int64_t count,
-                const Found& found, int threads) {
+void search_all(const Catalogue<Element>& catalogue, const Requests& requests, const Found& found,
+                int threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Searcher<Element> searcher{catalogue};
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t r = 0; r < count; ++r) searcher.search(requests, r, found);
+    for (int64_t r = 0; r < requests.count; ++r) searcher.search(requests, r, found);
   }
 }
 
@@ -113,8 +119,9 @@ void search_all(const Catalogue<Element>& catalogue, const Requests& requests, i
       const int64_t* behaviour_offsets, int64_t requests, int32_t keep, int32_t num_tiers,       \
       int32_t* kept, int32_t* number, float* cosine, float* tiers, int32_t threads) {            \
     search_all<Element>({vectors, width},                                                        \
-                        {candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets},  \
-                        requests, {keep, num_tiers, kept, number, cosine, tiers}, threads);      \
+                        {requests, candidate_rows, behaviour_rows, candidate_offsets,            \
+                         behaviour_offsets},                                                     \
+                        {keep, num_tiers, kept, number, cosine, tiers}, threads);      \
   }
 
 using int8 = int8_t;

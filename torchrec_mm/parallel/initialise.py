@@ -18,7 +18,7 @@ CHUNK_ROWS = 1 << 14  # keeps the temporaries of a few bytes a weight small
 def initialise_tables(module: nn.Module, scale: float, seed: int) -> None:
     """Fill this rank's shards of every sharded table, uniform in [-scale, scale)."""
     for name, weight in module.state_dict().items():
-        if isinstance(weight, ShardedTensor):
+        if isinstance(weight, ShardedTensor) and len(weight.size()) == 2:  # not who owns its rows
             for shard in weight.local_shards():
                 row, column = shard.metadata.shard_offsets
                 key = zlib.crc32(name.encode()) ^ (seed * 0x9E3779B1 & 0xFFFFFFFF)

@@ -1,4 +1,8 @@
-"""From the tables' settings to TorchRec's sharding plan, for machines that need not be present."""
+"""From the tables' settings to TorchRec's sharding plan, for machines that need not be present.
+
+A batch holds each distinct id once (data/collate.py): TorchRec's index deduplication would find
+nothing to do.
+"""
 
 from collections.abc import Mapping
 
@@ -12,7 +16,12 @@ from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
-from torchrec.distributed.types import CacheParams, ShardingPlan
+from torchrec.distributed.types import (
+    CacheParams,
+    ModuleSharder,
+    QuantizedCommCodecs,
+    ShardingPlan,
+)
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
@@ -26,6 +35,7 @@ from torchrec_mm.parallel.memory import (
 )
 from torchrec_mm.parallel.tables import KERNELS, SHARDINGS, TableSettings, check_device
 from torchrec_mm.parallel.topology import GIB, Machines
+from torchrec_mm.parallel.zero_collision import ZeroCollisionSharder, check_zero_collision
 
 OPTIMIZERS = {
     "rowwise_adagrad": torchrec.optim.RowWiseAdagrad,
@@ -51,6 +61,16 @@ class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
 
     def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
         return list(KERNELS) if compute_device_type == "cuda" else ["fused"]
+
+
+def sharders(
+    codecs: dict[str, QuantizedCommCodecs] | None = None,
+) -> list[ModuleSharder[nn.Module]]:
+    """Of every kind of module that holds tables. codecs: for what they send between ranks."""
+    return [
+        RowWiseEverywhereSharder(qcomm_codecs_registry=codecs),
+        ZeroCollisionSharder(qcomm_codecs_registry=codecs),
+    ]
 
 
 def collections_of(model: nn.Module) -> list[EmbeddingBagCollection]:
@@ -141,6 +161,7 @@ def make_plan(
         InputError: no plan fits the memory, or a setting that the device does not have.
     """
     check_device(tables, machines.device)
+    check_zero_collision(model, tables, machines.world_size)
     widths = {config.name: config.embedding_dim for config in table_configs(model)}
     dense = dense_parameters(model) + more_dense
     topology = machines.topology(sum(replicated_bytes(dense, list(widths.values()), batch_ids)))
@@ -162,7 +183,7 @@ def make_plan(
         debug=False,
     )
     try:
-        return planner.plan(model, [RowWiseEverywhereSharder()])
+        return planner.plan(model, sharders())
     except PlannerError as error:
         raise DoesNotFit(
             f"tables must fit in {machines.rank_bytes / GIB:.1f} GiB on each of "

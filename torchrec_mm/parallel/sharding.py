@@ -15,12 +15,13 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.communication import communication_codecs
+from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import (
-    RowWiseEverywhereSharder,
     make_plan,
     prepare_tables,
+    sharders,
     table_configs,
 )
 from torchrec_mm.parallel.process_group import Worker
@@ -130,11 +131,12 @@ def distribute(
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
-        sharders=[RowWiseEverywhereSharder(qcomm_codecs_registry=codecs)],
+        sharders=sharders(codecs),
         init_data_parallel=not alone,  # a lone rank has nobody to average gradients with
     )
     if alone:
         sharded.module.to(worker.device)
+    shorten_one_id_bags(sharded)
     initialise_tables(sharded, settings.table_scale, seed)
     dense = KeyedOptimizerWrapper(
         {

@@ -12,6 +12,7 @@ from torchrec_mm.ranking.muse import MuseNetwork
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
+from torchrec_mm.ranking.tables import table_name
 
 
 class Ranker(nn.Module):
@@ -53,8 +54,3 @@ def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCol
             for name, num_rows in rows.items()
         ],
     )
-
-
-def table_name(feature: str) -> str:
-    """A name that a module can have: a column may well be called ``type`` or ``shop.id``."""
-    return f"{feature.replace('.', '_')}_table"

@@ -1,0 +1,111 @@
+"""What fits, and the smallest change that makes it fit."""
+
+from functools import partial
+
+import pytest
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.capacity import Workload, cures, fewest_ranks, memory_of_ranks
+from torchrec_mm.parallel.planning import DoesNotFit, table_configs
+from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.tables import TableSettings, for_every_table
+from torchrec_mm.parallel.topology import GIB, RESERVE, Machines
+from torchrec_mm.ranking.ranker import build_tables
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with quiet_libraries():
+        yield
+
+
+def workload(rows: dict[str, int], width: int = 64, **settings) -> Workload:
+    """Tables with ``settings`` for item_id, and buffers too small to matter."""
+    build = partial(build_tables, rows, width)
+    features = {config.name: config.feature_names for config in table_configs(build())}
+    tables = for_every_table({"item_id": TableSettings(**settings)}, features)
+    return Workload(build, tables, batch_ids=64)
+
+
+def gpus(world_size: int, gib: float = 79.0) -> Machines:
+    per_node = min(8, world_size)
+    return Machines("cuda", world_size, per_node, int(gib * GIB), per_node * 128 * GIB)
+
+
+def test_as_many_ranks_as_the_bytes_call_for():
+    rows, row_bytes = 1_000_000_000, 64 * 4 + 4
+    free = 79 * GIB * (1 - RESERVE)
+    needed = -(-rows * row_bytes // int(free))
+    assert needed == 4
+    huge = workload({"item_id": rows})
+    for world_size in range(1, needed):
+        assert not huge.fits(gpus(world_size))
+        assert fewest_ranks(huge, gpus(world_size)) == needed
+    assert huge.fits(gpus(needed))
+
+
+def test_beyond_a_node_whole_nodes_are_added():
+    rows = int(20.5 * 79 * GIB * (1 - RESERVE) / 260)
+    assert fewest_ranks(workload({"item_id": rows}), gpus(8)) == 24
+
+
+def test_a_table_forced_onto_one_rank_is_split_first():
+    rows = {"item_id": 1_000_000_000, "user_id": 10}
+    forced = workload(rows, sharding="table_wise")
+    assert next(cures(forced, gpus(8))) == "tables.item_id.sharding row_wise"
+
+
+def test_a_table_twice_too_large_fits_as_fp16_or_cached():
+    helps = list(cures(workload({"item_id": 400_000_000}), gpus(1)))
+    assert helps == [
+        "tables.item_id.dtype fp16",
+        "tables.item_id.kernel fused_uvm_caching",
+        "2 ranks",
+    ]
+
+
+def test_no_cure_is_claimed_that_does_not_fit():
+    assert list(cures(workload({"item_id": 10**12}), gpus(8))) == []
+
+
+def test_on_the_cpu_more_ranks_means_more_machines():
+    two = Machines("cpu", 2, 2, 0, 24 * GIB)
+    rows = int(24 * GIB * (1 - RESERVE) * 1.5 / 260)
+    assert fewest_ranks(workload({"item_id": rows}), two) == 4
+    assert "fused_uvm_caching" not in " ".join(cures(workload({"item_id": rows}), two))
+
+
+def test_the_dense_part_and_the_reserve_are_taken_off_every_rank():
+    table = {"item_id": int(79 * GIB * (1 - RESERVE) / 260) - 1000}
+    assert workload(table).fits(gpus(1))
+    heavy = Workload(workload(table).build, workload(table).tables, 64, more_dense=10_000_000)
+    with pytest.raises(DoesNotFit, match="tables must fit in 79.0 GiB on each of 1 ranks"):
+        heavy.plan(gpus(1))
+
+
+def test_ranks_add_up_to_the_whole_table():
+    work, machines = workload({"item_id": 1_000_003, "user_id": 999}), gpus(16)
+    ranks = memory_of_ranks(work, machines, work.plan(machines))
+    for part, a_row in (("weights", 64 * 4), ("optimizer", 4)):
+        size = sum(getattr(m, part) for rank in ranks for m in rank.tables.values())
+        assert size == (1_000_003 + 999) * a_row
+    assert [rank.rank for rank in ranks] == list(range(16))
+    assert all(rank.used <= rank.capacity for rank in ranks)
+
+
+def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
+    machines = Machines("cpu", 2, 2, 0, 24 * GIB)
+    (storage, _) = (device.storage for device in machines.topology(0).devices)
+    assert (storage.hbm, storage.ddr) == (0, 12 * GIB - int(12 * GIB * RESERVE))
+
+
+@pytest.mark.parametrize(
+    ("world_size", "per_node", "told"),
+    [
+        (0, 8, "world_size must be at least 1, got 0"),
+        (12, 8, r"world_size must be a multiple of devices_per_node \(8\), got 12"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused(world_size, per_node, told):
+    with pytest.raises(InputError, match=told):
+        Machines("cuda", world_size, per_node, GIB, GIB)

@@ -1,0 +1,149 @@
+"""Bags of one id the short way: FBGEMM's results, tables and optimizer state, bag for bag."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import (
+    ComputeDevice,
+    EmbeddingLocation,
+    PoolingMode,
+)
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
+
+from torchrec_mm.data.collate import one_id_bags
+from torchrec_mm.kernels import one_id_bags as module
+from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
+from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.ranker import build_tables
+
+ROWS = (30, 7, 50)
+BAGS = 40
+
+
+def tables(optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD, width=8, **changes):
+    made = SplitTableBatchedEmbeddingBagsCodegen(
+        [(rows, width, EmbeddingLocation.HOST, ComputeDevice.CPU) for rows in ROWS],
+        optimizer=optimizer,
+        learning_rate=0.1,
+        eps=1e-3,
+        **changes,
+    )
+    generator = torch.Generator().manual_seed(0)
+    for weight in made.split_embedding_weights():
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+    return made
+
+
+def batch(seed: int, most: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bags of 0 to ``most`` ids; ids repeat from bag to bag."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, most + 1, (len(ROWS) * BAGS,), generator=generator)
+    indices = [
+        torch.randint(0, rows, (int(part.sum()),), generator=generator)
+        for rows, part in zip(ROWS, lengths.chunk(len(ROWS)), strict=True)
+    ]
+    return torch.cat(indices), torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+
+
+def trained(tables, most: int = 1) -> list[torch.Tensor]:
+    """Outputs of three steps, then weights and optimizer state."""
+    seen = []
+    for seed in range(3):
+        out = tables(*batch(seed, most))
+        out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)))
+        seen.append(out.detach())
+    states = [state for states in tables.split_optimizer_states() for state in states]
+    return seen + tables.split_embedding_weights() + states
+
+
+def is_short(tables) -> bool:
+    shorten_one_id_bags(torch.nn.ModuleList([tables]))
+    return "forward" in vars(tables)
+
+
+@pytest.fixture(params=["kernel", "plain torch"])
+def way(request, monkeypatch):
+    if request.param == "plain torch":
+        monkeypatch.setattr(module, "compiled", lambda name: None)
+    else:
+        assert module.compiled("one_id_bags") is not None
+
+
+def test_the_short_way_learns_what_fbgemm_learns(way):
+    short = tables()
+    assert is_short(short)
+    for ours, theirs in zip(trained(short), trained(tables()), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_new_learning_rate_is_followed(way):
+    short, long = tables(), tables()
+    assert is_short(short)
+    for each in (short, long):
+        each.set_learning_rate(0.7)
+    for ours, theirs in zip(trained(short), trained(long), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_longer_bag_goes_fbgemms_way():
+    short = tables()
+    assert is_short(short)
+    for ours, theirs in zip(trained(short, most=3), trained(tables(), most=3), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        short = tables()
+        assert is_short(short)
+        found.append(trained(short))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_an_index_beyond_its_table_is_refused():
+    short = tables()
+    assert is_short(short)
+    indices, offsets = batch(0)
+    indices[3] = 30
+    with pytest.raises(IndexError, match="indices must be rows of their tables"):
+        short(indices, offsets)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optimizer": EmbOptimType.EXACT_SGD},
+        {"optimizer": EmbOptimType.EXACT_ADAGRAD},
+        {"weight_decay": 0.1},
+        {"pooling_mode": PoolingMode.MEAN},
+    ],
+)
+def test_tables_with_other_rules_keep_to_fbgemms_way(other):
+    assert not is_short(tables(**other))
+
+
+def test_the_tables_of_a_sharded_model_take_the_short_way():
+    model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
+    settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1)
+    with (
+        quiet_libraries(),
+        process_group() as worker,
+        mock.patch(
+            "torchrec_mm.parallel.cpu_tables.one_id_bags", side_effect=module.one_id_bags
+        ) as short,
+    ):
+        model["dense"] = torch.nn.Linear(1, 1)
+        sharded = distribute(model, worker, settings, seed=0).model.module["tables"]
+        bags = {"a": np.array([3, 4]), "b": np.array([0])}
+        sharded(one_id_bags(bags)).values()
+        assert short.call_count == 1

@@ -1,0 +1,140 @@
+"""Vectors spread over ranks are the vectors of the folder, wherever they are asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.parallel.launch import on_two_ranks
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.writer import write_item_vectors
+from torchrec_mm.parallel import sharded_vectors
+from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.sharded_vectors import ShardedVectors, with_vectors
+
+WIDTH = 5
+ITEMS = 11  # odd: the last rank's slice is shorter
+
+
+def folder_of(parent: Path, dtype: str, items: int = ITEMS) -> Path:
+    """Vectors that differ in every value."""
+    folder = parent / f"{dtype}-{items}"
+    values = np.random.default_rng(0).normal(size=(items, WIDTH)).astype(np.float32)
+    write_item_vectors(folder, np.arange(items) * 3, values, dtype=dtype, encoder="e", modality="m")
+    return folder
+
+
+def same(sharded: ShardedVectors, vectors: ItemVectors, rows: list[int]) -> bool:
+    """Whether both give the same values, mask and dtype."""
+    values, mask = sharded.gather(torch.tensor(rows, dtype=torch.int64))
+    expected, expected_mask = vectors.gather(np.array(rows, dtype=np.int64))
+    return (
+        values.dtype == torch.from_numpy(expected).dtype
+        and torch.equal(values.cpu(), torch.from_numpy(expected))
+        and torch.equal(mask.cpu(), torch.from_numpy(expected_mask))
+    )
+
+
+ASKED = (  # by rank
+    ([0, 1, 2], [10, 9, 8]),
+    ([7, -1, 0, 7, 5], [6]),
+    ([], [3, -1, 10]),
+    ([-1], []),
+    ([], []),
+    ([-1, -1], [4, 4, 4]),
+    (list(range(ITEMS)), list(range(ITEMS))),
+)
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with process_group() as alone:
+        yield alone
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_a_lone_rank_gathers_what_the_folder_holds(dtype, worker, tmp_path):
+    vectors = ItemVectors.open(folder_of(tmp_path, dtype))
+    sharded = ShardedVectors(vectors, worker)
+    for rows, _ in ASKED:
+        assert same(sharded, vectors, rows)
+
+
+def test_a_shard_longer_than_a_block_is_filled_without_a_seam(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharded_vectors, "FILL_BYTES", 2 * WIDTH)
+    vectors = ItemVectors.open(folder_of(tmp_path, "int8"))
+    assert same(ShardedVectors(vectors, worker), vectors, list(range(ITEMS)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The part of a batch that vectors concern."""
+
+    step: int
+    vector_rows: Tensor | None
+    vectors: Tensor | None = None
+    vector_mask: Tensor | None = None
+
+
+def test_batches_get_their_vectors_one_at_a_time(worker, tmp_path):
+    vectors = ItemVectors.open(folder_of(tmp_path, "int8"))
+    rows = [torch.tensor([3, -1]), torch.tensor([], dtype=torch.int64)]
+    made = []
+
+    def batches():
+        for step in range(2):
+            made.append(step)
+            yield Batch(step, rows[step])
+
+    filled = with_vectors(batches(), ShardedVectors(vectors, worker).gather)
+    first = next(filled)
+    assert (made, first.step, first.vector_rows) == ([0], 0, None)
+    assert first.vectors.tolist() == [vectors.values[3].tolist(), [0] * WIDTH]
+    assert first.vector_mask.tolist() == [True, False]
+    second = next(filled)
+    assert second.vectors.shape == (0, WIDTH) and second.vector_mask.shape == (0,)
+
+
+def on_each_rank(worker: Worker, folder: Path) -> None:
+    """What the ranks of the test below do."""
+    for dtype in ("int8", "float32"):
+        for items in (ITEMS, 1):  # of one item the second rank holds nothing
+            vectors = ItemVectors.open(folder / f"{dtype}-{items}")
+            asked_for = NotedReads(vectors.values)
+            vectors.values = asked_for
+            sharded = ShardedVectors(vectors, worker)
+            half = -(-items // 2)
+            mine = range(half * worker.rank, min(half * (worker.rank + 1), items))
+            assert asked_for.rows == set(mine), asked_for.rows
+            held = sharded._pool.state_dict()["_pool"].local_shards()
+            assert sum(shard.tensor.nbytes for shard in held) == sharded.bytes_per_rank
+            assert sharded.bytes_per_rank == half * WIDTH * vectors.dtype.itemsize
+            for by_rank in ASKED:
+                assert same(sharded, vectors, [min(row, items - 1) for row in by_rank[worker.rank]])
+
+
+class NotedReads:
+    """An array that remembers which of its rows were sliced."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.rows: set[int] = set()
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.rows |= set(range(*rows.indices(len(self.array))))
+        return self.array[rows]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.array)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
+def test_two_ranks_hold_half_each_and_gather_what_the_folder_holds(tmp_path):
+    for dtype in ("int8", "float32"):
+        for items in (ITEMS, 1):
+            folder_of(tmp_path, dtype, items)
+    on_two_ranks(__name__, tmp_path)

@@ -1,0 +1,53 @@
+"""What ranks could talk through, with cures where something is scarce."""
+
+import shutil
+import socket
+
+import torch
+
+from torchrec_mm import links
+
+
+def test_gpu_pairs_that_cannot_copy_directly_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: (a, b) != (0, 2))
+    assert links.gpu_links() == {"GPU to GPU": "through host memory: 0-2"}
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: True)
+    assert links.gpu_links() == {"GPU to GPU": "all pairs copy directly"}
+
+
+def test_a_lone_gpu_has_no_links(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert links.gpu_links() == {}
+
+
+def test_gloo_is_here_and_interfaces_are_named():
+    rows = links.group_links()
+    assert rows["gloo"] == "yes"
+    assert "lo" in rows["network interfaces"].split(", ")
+
+
+def test_a_host_name_that_others_cannot_reach_is_told(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "n0")
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "127.0.1.1")
+    assert links.own_host_name() == "n0, 127.0.1.1, which only this machine reaches"
+
+    def unknown(name):
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "gethostbyname", unknown)
+    assert links.own_host_name() == "no: n0 has no address; put it in /etc/hosts"
+
+
+def test_scarce_shared_memory_and_files_come_with_a_cure(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(64 << 20, 0, 0))
+    monkeypatch.setattr(links.resource, "getrlimit", lambda what: (1024, 1024))
+    rows = links.limits()
+    assert rows["/dev/shm"] == "0.1 GiB; scarce: docker run --shm-size=8g"
+    assert rows["open files"] == "1024; scarce: ulimit -n 4096"
+
+
+def test_without_a_compiler_the_slow_way_is_told(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
+    for said in links.compiler().values():
+        assert said.startswith("no: the PyTorch versions run, more slowly; ")

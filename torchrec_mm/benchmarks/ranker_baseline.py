@@ -1,0 +1,85 @@
+"""The ranker's baseline: straightforward PyTorch, the shape of today's public reference code.
+
+What arXiv:2512.07216's authors publish does this job in this way: one row an impression with the
+user's whole history in it, read through pandas; dense padded batches; nn.Embedding(sparse=True)
+and SparseAdam under DistributedDataParallel and gloo; no masks. Nothing here is slow on purpose:
+no cosine is computed twice, only one row group is held, and the metrics are left to evaluation.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from torchrec_mm.benchmarks.ranker_baseline_network import BaselineNetwork
+from torchrec_mm.benchmarks.ranker_baseline_rows import rows_loader
+from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask, steady_rate
+from torchrec_mm.data.taobao_mm_files import USER
+from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.parallel.process_group import Worker, process_group
+
+
+class Baseline:
+    """Model and optimizers of one rank."""
+
+    def __init__(self, task: RankerTask) -> None:
+        torch.manual_seed(task.seed)
+        self.network = BaselineNetwork(task.folder / "joined", task.embedding_dim)
+        self.model = DistributedDataParallel(self.network)
+        tables = list(self.network.tables.parameters())
+        in_tables = {id(parameter) for parameter in tables}
+        dense = [p for p in self.network.parameters() if id(p) not in in_tables]
+        self.optimizers = (
+            torch.optim.SparseAdam(tables, lr=2e-3),
+            torch.optim.AdamW(dense, lr=2e-4),
+        )
+
+    def step(self, batch: dict[str, Tensor]) -> int:
+        """Learn from one batch; its number of impressions."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(self.model(batch), batch["label"]).backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return len(batch["label"])
+
+
+def speed(task: RankerTask) -> float:
+    """Impressions a second of all ranks together, file to update; one rank's part."""
+    with process_group() as worker:
+        baseline = Baseline(task)
+        batches = endless(task, worker)
+        return steady_rate(lambda: baseline.step(next(batches)), task.seconds)
+
+
+def quality(task: RankerTask) -> Quality:
+    """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
+    with process_group():
+        baseline = Baseline(task)
+        joined = task.folder / "joined"
+        impressions = 0
+        for _ in range(task.epochs):
+            for batch in rows_loader(joined / "train.parquet", task.batch_impressions, 0):
+                impressions += baseline.step(batch)
+        baseline.network.eval()
+        users, labels, logits = [], [], []
+        with torch.no_grad():
+            for batch in rows_loader(joined / "test.parquet", task.batch_impressions, 0):
+                users.append(batch[USER].numpy())
+                labels.append(batch["label"].numpy())
+                logits.append(baseline.network(batch).numpy())
+        columns = [np.concatenate(column) for column in (users, labels, logits)]
+        return Quality(auc(*columns[1:]), gauc(*columns).gauc, impressions)
+
+
+def endless(task: RankerTask, worker: Worker) -> Iterator[dict[str, Tensor]]:
+    """This rank's training batches, the file again and again."""
+    path: Path = task.folder / "joined" / "train.parquet"
+    share = task.batch_impressions // worker.world_size
+    while True:
+        yield from rows_loader(path, share, task.baseline_workers, worker.rank, worker.world_size)

@@ -1,0 +1,63 @@
+"""What both sides of the ranker benchmark are given, and how their speed is read."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class RankerTask:
+    """One measurement, sent to a fresh process.
+
+    folder: what ``ranker_data`` made. batch_impressions: about as many in a global batch.
+    seconds: of the measurement, after warming up. epochs: of training before evaluation.
+    embedding_dim: of every table. seed: of weights and order. baseline_workers: processes that
+    read ahead for the baseline. table_rows: of our table of items, 0 for as many as it has ids.
+    """
+
+    folder: Path
+    batch_impressions: int
+    seconds: float
+    epochs: int
+    embedding_dim: int
+    seed: int
+    baseline_workers: int
+    table_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Exact metrics on the test set after training on so many impressions."""
+
+    auc: float
+    gauc: float
+    impressions: int
+
+
+def steady_rate(step: Callable[[], int], seconds: float) -> float:
+    """Impressions a second of all ranks together, for at least ``seconds`` after warming up.
+
+    Collective: all ranks stop after the same step.
+
+    Args:
+        step: does one step of this rank and returns its number of impressions.
+    """
+    for _ in range(WARM_UP_STEPS):
+        step()
+    dist.barrier()
+    start = time.perf_counter()
+    impressions, late = 0, torch.zeros(1)
+    while not late:
+        impressions += step()
+        late[0] = time.perf_counter() - start >= seconds
+        dist.all_reduce(late)
+    elapsed = time.perf_counter() - start
+    total = torch.tensor(float(impressions), dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.item() / elapsed

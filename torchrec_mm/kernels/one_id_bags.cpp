@@ -1,0 +1,112 @@
+// Bags of at most one id: look-up, and row-wise Adagrad in the backward pass. See one_id_bags.py.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+constexpr int64_t kAhead = 12;  // bags between asking for a row and using it
+
+struct Bags {
+    const int64_t* indices;
+    const int64_t* offsets;
+    int64_t tables, bags, width;
+
+    bool full(int64_t table, int64_t bag) const {
+        return offsets[table * bags + bag] < offsets[table * bags + bag + 1];
+    }
+    int64_t row(int64_t table, int64_t bag) const { return indices[offsets[table * bags + bag]]; }
+};
+
+// For each bag of one table the first bag that holds the same id, -1 for an empty one.
+bool find_first(const Bags& in, int64_t table, std::vector<int32_t>& first) {
+    int bits = 4;
+    while ((int64_t{1} << bits) < 2 * in.bags) ++bits;
+    std::vector<int32_t> slots(std::size_t{1} << bits, -1);
+    bool repeats = false;
+    for (int64_t bag = 0; bag < in.bags; ++bag) {
+        first[bag] = -1;
+        if (!in.full(table, bag)) continue;
+        const int64_t row = in.row(table, bag);
+        std::size_t slot = static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15ull >> (64 - bits);
+        while (slots[slot] >= 0 && in.row(table, slots[slot]) != row)
+            slot = (slot + 1) & (slots.size() - 1);
+        if (slots[slot] < 0) slots[slot] = static_cast<int32_t>(bag);
+        else repeats = true;
+        first[bag] = slots[slot];
+    }
+    return repeats;
+}
+
+}  // namespace
+
+// False, and nothing done, if an index is no row of its table.
+extern "C" bool look_up(const float* const* weights, const int64_t* rows, Bags in, float* out,
+                        int32_t threads) {
+    bool good = true;
+    for (int64_t table = 0; table < in.tables; ++table)
+        for (int64_t i = in.offsets[table * in.bags]; i < in.offsets[(table + 1) * in.bags]; ++i)
+            good &= static_cast<uint64_t>(in.indices[i]) < static_cast<uint64_t>(rows[table]);
+    if (!good) return false;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t bag = 0; bag < in.bags; ++bag)
+        for (int64_t table = 0; table < in.tables; ++table) {
+            float* to = out + (bag * in.tables + table) * in.width;
+            if (bag + kAhead < in.bags && in.full(table, bag + kAhead))
+                __builtin_prefetch(weights[table] + in.row(table, bag + kAhead) * in.width);
+            if (in.full(table, bag))
+                std::memcpy(to, weights[table] + in.row(table, bag) * in.width,
+                            in.width * sizeof(float));
+            else
+                std::memset(to, 0, in.width * sizeof(float));
+        }
+    return true;
+}
+
+// The gradients of a row's bags are summed in their order first, so that a row is updated once.
+extern "C" void update(float* const* weights, float* const* momentum, Bags in,
+                       const float* gradient, float learning_rate, float eps, int32_t threads) {
+    std::vector<int32_t> first(in.bags), place(in.bags);
+    std::vector<float> sums;
+    for (int64_t table = 0; table < in.tables; ++table) {
+        auto given = [&](int64_t bag) { return gradient + (bag * in.tables + table) * in.width; };
+        sums.clear();
+        const bool repeats = find_first(in, table, first);
+        if (repeats) {
+            std::fill(place.begin(), place.end(), -1);
+            for (int64_t bag = 0; bag < in.bags; ++bag) {
+                const int32_t owner = first[bag];
+                if (owner < 0 || owner == bag) continue;
+                if (place[owner] < 0) {
+                    place[owner] = static_cast<int32_t>(sums.size() / in.width);
+                    sums.insert(sums.end(), given(owner), given(owner) + in.width);
+                }
+                float* sum = sums.data() + place[owner] * in.width;
+                for (int64_t i = 0; i < in.width; ++i) sum[i] += given(bag)[i];
+            }
+        }
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t bag = 0; bag < in.bags; ++bag) {
+            if (bag + kAhead < in.bags && first[bag + kAhead] >= 0) {
+                const int64_t ahead = in.row(table, bag + kAhead);
+                __builtin_prefetch(weights[table] + ahead * in.width, 1);
+                __builtin_prefetch(momentum[table] + ahead, 1);
+            }
+            if (first[bag] != bag) continue;
+            const float* g = repeats && place[bag] >= 0 ? sums.data() + place[bag] * in.width
+                                                        : given(bag);
+            float squares = 0;
+#pragma omp simd reduction(+ : squares)
+            for (int64_t i = 0; i < in.width; ++i) squares += g[i] * g[i];
+            const int64_t row = in.row(table, bag);
+            const float total = momentum[table][row] += squares / in.width;
+            const float step = learning_rate / (std::sqrt(total) + eps);
+            float* w = weights[table] + row * in.width;
+#pragma omp simd
+            for (int64_t i = 0; i < in.width; ++i) w[i] -= step * g[i];
+        }
+    }
+}

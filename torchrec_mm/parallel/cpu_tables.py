@@ -1,0 +1,67 @@
+"""FBGEMM's tables on the CPU, with a shorter way for bags of one id."""
+
+from collections.abc import Iterator
+
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import PoolingMode
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+    SplitTableBatchedEmbeddingBagsCodegen,
+)
+from torch import Tensor, nn
+
+from torchrec_mm.kernels.one_id_bags import Tables, one_id_bags
+
+
+def shorten_one_id_bags(model: nn.Module) -> None:
+    """Let fitting tables of ``model`` take batches of one-id bags the short way.
+
+    Weights and optimizer state stay FBGEMM's own tensors, so checkpoints and learning rates are as
+    before; a batch with a longer bag goes FBGEMM's way. Fitting are float32 tables on the CPU, of
+    one width, with row-wise Adagrad and one feature each.
+    """
+    for module in _modules(model):
+        if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen) and _fits(module):
+            module.forward = _ShortWay(module)
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """All modules, those too that a sharded module of TorchRec holds in a plain list."""
+    for module in model.modules():
+        yield module
+        for lookup in getattr(module, "_lookups", []):
+            yield from lookup.modules()
+
+
+def _fits(module: SplitTableBatchedEmbeddingBagsCodegen) -> bool:
+    return (
+        module.use_cpu
+        and module.optimizer == EmbOptimType.EXACT_ROWWISE_ADAGRAD
+        and module.optimizer_args.weight_decay == 0
+        and not module.optimizer_args.gradient_clipping
+        and module.weights_precision == SparseType.FP32
+        and module.output_dtype == SparseType.FP32.as_int()
+        and module.pooling_mode == PoolingMode.SUM
+        and module.feature_table_map == list(range(len(module.embedding_specs)))
+        and len({spec[1] for spec in module.embedding_specs}) == 1
+    )
+
+
+class _ShortWay:
+    """Takes the place of ``forward``."""
+
+    def __init__(self, module: SplitTableBatchedEmbeddingBagsCodegen) -> None:
+        self.long_way = module.forward
+        self.tables = Tables(
+            module.split_embedding_weights(),
+            [state[0] for state in module.split_optimizer_states()],
+            module.learning_rate_tensor,
+            module.optimizer_args.eps,
+        )
+
+    def __call__(self, indices: Tensor, offsets: Tensor, *args, **kwargs) -> Tensor:
+        if args or any(value is not None for value in kwargs.values()):
+            return self.long_way(indices, offsets, *args, **kwargs)
+        if not torch.all(offsets.diff() <= 1):
+            return self.long_way(indices, offsets)
+        return one_id_bags(self.tables, indices.long(), offsets.long())
