@@ -89,10 +89,22 @@ class TrainMakeConfig:
     allow_keys: tuple[str, ...] = ()
     """Beginnings of names of tensors that a checkpoint need not share with the model."""
 
+    log_every_steps: int = 20
+    """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
+
+    hang_timeout_s: float = 600.0
+    """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
+
+    profile_steps: int = 0
+    """Steps to trace, into trace.json in run_dir; 0 for none."""
+
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_requests", "width", "hidden", "max_behaviours")
         check_source(self.data, self.encoded)
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints")
+        check_fields(
+            self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints", "log_every_steps"
+        )
+        check_fields(self, lambda x: x >= 0, "at least 0", "hang_timeout_s", "profile_steps")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")

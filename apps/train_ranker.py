@@ -137,6 +137,15 @@ class TrainRankerConfig:
     allow_keys: tuple[str, ...] = ()
     """Beginnings of names of tensors that a checkpoint need not share with the model."""
 
+    log_every_steps: int = 20
+    """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
+
+    hang_timeout_s: float = 600.0
+    """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
+
+    profile_steps: int = 0
+    """Steps to trace, into trace.json in run_dir; 0 for none."""
+
     def __post_init__(self) -> None:
         check_source(self.data, self.encoded)
         uses_vectors = self.method not in ("bias", "id")
@@ -149,7 +158,8 @@ class TrainRankerConfig:
             raise ValueError(f"make must {rule} with method {self.method}, got {self.make}")
         counts = ("epochs", "batch_requests", "min_count", "max_behaviours", "hidden")
         check_fields(self, lambda x: x >= 1, "at least 1", *counts, "kept", "searched_behaviours")
-        check_fields(self, lambda x: x >= 1, "at least 1", "keep_checkpoints")
+        check_fields(self, lambda x: x >= 1, "at least 1", "keep_checkpoints", "log_every_steps")
+        check_fields(self, lambda x: x >= 0, "at least 0", "hang_timeout_s", "profile_steps")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")

@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[1]
 
 SMALL_MAKE = [
     *("--width", "6", "--hidden", "[8,4]", "--batch_requests", "16", "--epochs", "2"),
-    *("--dropout", "0"),  # each rank drops out otherwise
+    *("--log_every_steps", "1", "--dropout", "0"),  # each rank drops out otherwise
 ]
 SMALL_RANKER = [
     *("--embedding_dim", "4", "--hidden", "[8,4]", "--batch_requests", "16", "--min_count", "2"),
     *("--num_tiers", "5", "--table_learning_rate", "0.1", "--learning_rate", "0.01"),
+    *("--log_every_steps", "1"),
 ]
 
 

@@ -18,11 +18,6 @@ def market(tmp_path_factory) -> SmallMarket:
     return write_small_market(tmp_path_factory.mktemp("market"))
 
 
-@pytest.fixture(autouse=True)
-def each_step_is_logged(monkeypatch):
-    monkeypatch.setattr("torchrec_mm.train.fit.LOG_EVERY_STEPS", 1)
-
-
 def epochs_of(run_dir: Path) -> list[dict]:
     """Epoch lines but for their speed."""
     lines = lines_of(run_dir, "epoch")
@@ -64,13 +59,11 @@ def test_a_resumed_make_drops_out_what_it_would_have(market, tmp_path):
     assert epochs_of(half) == epochs_of(whole)
 
 
-def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(
-    market, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("torchrec_mm.train.fit.LOG_EVERY_STEPS", 3)
-    whole = train_ranker(market, tmp_path / "whole", "id", *EVERY_TWO)
+def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tmp_path):
+    more = (*EVERY_TWO, "--log_every_steps", "3")
+    whole = train_ranker(market, tmp_path / "whole", "id", *more)
     half = stopped_and_resumed(
-        lambda *flags: train_ranker(market, tmp_path / "half", "id", *EVERY_TWO, *flags), step=2
+        lambda *flags: train_ranker(market, tmp_path / "half", "id", *more, *flags), step=2
     )
     assert [line["step"] for line in lines_of(half, "step")] == [3, 4]
     assert lines_of(half, "step") == lines_of(whole, "step")

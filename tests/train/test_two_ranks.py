@@ -20,7 +20,6 @@ from tests.runs import (
 )
 from tests.small_market import SmallMarket, write_small_market
 from tests.two_ranks import Command, run_on_two_ranks
-from torchrec_mm.train import fit
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 
@@ -42,12 +41,10 @@ def runs(market, tmp_path_factory) -> Path:
     """Runs of one rank, ``one/<name>``, and of two, ``two/<name>``, and what they predict."""
     folder = tmp_path_factory.mktemp("runs")
     one, two, make = folder / "one", folder / "two", folder / "one" / "train_make"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "LOG_EVERY_STEPS", 1)
-        train_make(market, make)
-        for method in METHODS:
-            train_ranker(market, one / method, method, *MORE, make=make)
-        train_half(market, folder / "half")
+    train_make(market, make)
+    for method in METHODS:
+        train_ranker(market, one / method, method, *MORE, make=make)
+    train_half(market, folder / "half")
     commands = [Command("train_make", make_flags(market, two / "train_make"))]
     for sharding in SHARDINGS:
         for method in METHODS:

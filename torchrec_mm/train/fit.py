@@ -5,26 +5,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.train.checkpoint import load_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.predictions import predict
+from torchrec_mm.train.guards import Guard, Step
+from torchrec_mm.train.observer import Observer, table_bytes
+from torchrec_mm.train.predictions import exact_auc
 from torchrec_mm.train.run_folder import RunFolder
 from torchrec_mm.train.state import Position, Training
 from torchrec_mm.train.warm_up import WarmUp
-
-LOG_EVERY_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class FitSettings:
     reached. checkpoint_steps: a checkpoint each time as many steps are done, 0 for the ends of
     epochs alone. keep_checkpoints: how many stay, besides the best by test AUC. resume: go on
     from the latest, if there is one. allow_keys: as ``load_checkpoint`` takes them.
+    log_every_steps: steps in a window of figures. hang_timeout_s, profile_steps: as ``Observer``
+    takes them.
     """
 
     epochs: int
@@ -44,6 +45,9 @@ class FitSettings:
     keep_checkpoints: int = 1
     resume: bool = False
     allow_keys: tuple[str, ...] = ()
+    log_every_steps: int = 20
+    hang_timeout_s: float = 600.0
+    profile_steps: int = 0
 
     @classmethod
     def of(cls, flags: Any) -> "FitSettings":
@@ -67,20 +71,30 @@ def fit(
 
     Raises:
         InputError: the latest checkpoint does not fit, or one could not be written.
+        TrainingDiverged: the loss became NaN or infinite.
     """
     training = Training(distributed)
     with Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer:
         if settings.resume:
             restore(run, training, settings.allow_keys)
         run.forget_after(training.position)
-        loop = Loop(training, run, settings, checkpointer)
-        for epoch in range(training.position.epoch, settings.epochs):
-            metrics = loop.train_epoch(train)
-            if test is not None:
-                metrics["test_auc"] = test_auc(distributed, test)
-            run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
-            training.position = Position(training.position.step, epoch + 1)
-            loop.save(metrics.get("test_auc"))
+        with Observer(
+            run,
+            training.position,
+            hang_timeout_s=settings.hang_timeout_s,
+            profile_steps=settings.profile_steps,
+        ) as observer:
+            observer.write(training.position.step, {"table_bytes": table_bytes(distributed)})
+            guard = Guard(train.data, lambda: last_checkpoint(checkpointer))
+            loop = Loop(training, run, settings, checkpointer, observer, guard)
+            for epoch in range(training.position.epoch, settings.epochs):
+                metrics = loop.train_epoch(train)
+                if test is not None:
+                    auc = exact_auc(distributed, test, run.path)
+                    metrics["test_auc"] = None if auc is None else finite_or_none(auc)
+                run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
+                training.position = Position(training.position.step, epoch + 1)
+                loop.save(metrics.get("test_auc"))
 
 
 def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> None:
@@ -93,10 +107,11 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
         training.distributed.set_step(latest.position.step)
 
 
-def test_auc(distributed: DistributedModel, test: RequestLoader) -> float | None:
-    """AUC on the first rank; None on the others, and where it is undefined. Collective."""
-    predictions = predict(distributed, test)
-    return predictions and finite_or_none(auc(predictions.labels, predictions.logits))
+def last_checkpoint(checkpointer: Checkpointer) -> Path | None:
+    """The latest on disk, once nothing is being written. Collective."""
+    checkpointer.wait()
+    found = list_checkpoints(checkpointer.folder)
+    return found[-1].folder if found else None
 
 
 @dataclass
@@ -107,6 +122,8 @@ class Loop:
     run: RunFolder
     settings: FitSettings
     checkpointer: Checkpointer
+    observer: Observer
+    guard: Guard
 
     def __post_init__(self) -> None:
         optimizer = self.training.distributed.optimizer
@@ -117,14 +134,19 @@ class Loop:
         training, position = self.training, self.training.position
         ends = train.ends(position.epoch, position.requests_done)
         batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
+        batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         resumed_with = training.totals.impressions()
         start = time.perf_counter()
-        with frozen_garbage():
-            for end in self._progress(ends):
+        with (
+            frozen_garbage(),
+            self.observer.steps(ends, position.epoch, training.totals.auc) as steps,
+        ):
+            for end in steps:
                 self._before_step()
-                loss, *scored = pipeline.progress(batches)
-                training.totals.add(loss, *scored)
+                loss, logits, labels, mask, rows = pipeline.progress(batches)
+                training.totals.add(loss, logits, labels, mask, rows)
+                self.guard.add(Step(training.position, loss, logits, mask, rows))
                 self._after_step(int(end), last=end == ends[-1])
         pipeline.detach()
         epoch = training.totals.close_epoch()
@@ -138,17 +160,12 @@ class Loop:
         }
 
     def save(self, metric: float | None = None) -> None:
-        """Start to write a checkpoint. Collective."""
+        """Start to write a checkpoint, unless training has gone wrong. Collective."""
+        self.guard.check()
         self.training.totals.reduce()
         self.checkpointer.save(
             self.training.pieces(), self.training.position, metric, self.run.companions
         )
-
-    def _progress(self, ends: np.ndarray) -> tqdm:
-        """The steps that are left, with a bar on the first rank where there is a terminal."""
-        position = self.training.position
-        hidden = None if self.training.distributed.worker.is_first else True
-        return tqdm(ends, desc=f"epoch {position.epoch + 1}", unit="step", disable=hidden)
 
     def _before_step(self) -> None:
         step, rank = self.training.position.step, self.training.distributed.worker.rank
@@ -160,8 +177,10 @@ class Loop:
     def _after_step(self, requests_done: int, last: bool) -> None:
         step = self.training.position.step + 1
         self.training.position = Position(step, self.training.position.epoch, requests_done)
-        if step % LOG_EVERY_STEPS == 0 or last:
-            self.run.log(step=step, loss=self.training.totals.close_window())
+        if step % self.settings.log_every_steps == 0 or last:
+            self.guard.check()
+            totals = self.training.totals
+            self.observer.end_window(step, totals.close_window(), totals.auc)
         every = self.settings.checkpoint_steps
         if every and step % every == 0 and not last:
             self.save()

@@ -5,6 +5,8 @@ model.json      the model's shape and the data it fits, for whoever loads a chec
 plan.json       how each table is sharded
 metrics.jsonl   one JSON object a line, steps and epochs
 checkpoints/    step-<steps>/, each a torch.distributed.checkpoint
+tensorboard/    figures of each window of steps
+trace.json      the profiler's, where it was asked for
 metrics.json    written by apps.evaluate
 """
 
@@ -24,7 +26,10 @@ from torchrec_mm.train.state import Position
 CHECKPOINTS = "checkpoints"
 
 # Flags that a resumed run may be given anew.
-MAY_CHANGE = ("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints")
+MAY_CHANGE = (
+    *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
+    *("log_every_steps", "hang_timeout_s", "profile_steps"),
+)
 
 
 class RunFolder:
