@@ -22,8 +22,7 @@ from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.inputs import collator_for_make
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
-from torchrec_mm.train.checkpoint import restore
-from torchrec_mm.train.fit import fit
+from torchrec_mm.train.fit import FitSettings, fit
 from torchrec_mm.train.inputs import check_source, encoded_requests
 from torchrec_mm.train.run_folder import RunFolder
 
@@ -80,15 +79,40 @@ class TrainMakeConfig:
     seed: int = 0
     """Of the initial weights and the order of requests."""
 
+    warmup_steps: int = 0
+    """Steps in which the learning rates grow from 0 to what they are."""
+
+    checkpoint_steps: int = 0
+    """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
+
+    keep_checkpoints: int = 1
+    """How many of the last checkpoints stay, besides the best by test AUC."""
+
     resume: bool = False
-    """Go on with the run in run_dir after its last finished epoch."""
+    """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
+
+    allow_keys: tuple[str, ...] = ()
+    """Beginnings of names of tensors that a checkpoint need not share with the model."""
+
+    log_every_steps: int = 20
+    """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
+
+    hang_timeout_s: float = 600.0
+    """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
+
+    profile_steps: int = 0
+    """Steps to trace, into trace.json in run_dir; 0 for none."""
 
     def __post_init__(self) -> None:
         counts = ("epochs", "batch_requests", "width", "hidden", "max_behaviours")
         check_source(self.data, self.encoded)
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(
+            self, lambda x: x >= 1, "at least 1", *counts, "keep_checkpoints", "log_every_steps"
+        )
+        check_fields(self, lambda x: x >= 0, "at least 0", "hang_timeout_s", "profile_steps")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
+        check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
@@ -134,8 +158,7 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     test = loader("test", None) if config.test_auc else None
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model({"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)})
-    done = restore(run_folder.checkpoint, distributed) if config.resume else 0
-    fit(distributed, loader("train", config.seed), run_folder, range(done, config.epochs), test)
+    fit(distributed, loader("train", config.seed), run_folder, FitSettings.of(config), test)
 
 
 if __name__ == "__main__":

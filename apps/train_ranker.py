@@ -33,10 +33,14 @@ from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes, check_raw_ids
 from torchrec_mm.ranking.zero_collision import ZeroCollision
-from torchrec_mm.train.checkpoint import read_checkpoint, restore, save_checkpoint
-from torchrec_mm.train.fit import fit
+from torchrec_mm.train.checkpoint import read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.fit import FitSettings, fit
 from torchrec_mm.train.inputs import check_source, encoded_requests
-from torchrec_mm.train.run_folder import RunFolder, read_run
+from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, read_run
+from torchrec_mm.train.state import Position
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,29 @@ class TrainRankerConfig:
     seed: int = 0
     """Of the initial weights and the order of requests."""
 
+    warmup_steps: int = 0
+    """Steps in which the learning rates grow from 0 to what they are."""
+
+    checkpoint_steps: int = 0
+    """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
+
+    keep_checkpoints: int = 1
+    """How many of the last checkpoints stay, besides the best by test AUC."""
+
     resume: bool = False
-    """Go on with the run in run_dir after its last finished epoch."""
+    """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
+
+    allow_keys: tuple[str, ...] = ()
+    """Beginnings of names of tensors that a checkpoint need not share with the model."""
+
+    log_every_steps: int = 20
+    """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
+
+    hang_timeout_s: float = 600.0
+    """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
+
+    profile_steps: int = 0
+    """Steps to trace, into trace.json in run_dir; 0 for none."""
 
     def __post_init__(self) -> None:
         check_source(self.data, self.encoded)
@@ -145,9 +170,12 @@ class TrainRankerConfig:
             raise ValueError(f"make must {rule} with method {self.method}, got {self.make}")
         counts = ("epochs", "batch_requests", "min_count", "max_behaviours", "hidden")
         check_fields(self, lambda x: x >= 1, "at least 1", *counts, "kept", "searched_behaviours")
+        check_fields(self, lambda x: x >= 1, "at least 1", "keep_checkpoints", "log_every_steps")
+        check_fields(self, lambda x: x >= 0, "at least 0", "hang_timeout_s", "profile_steps")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
+        check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         read_tables(self.tables)
@@ -185,10 +213,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train_bias(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
     """Count clicks; the checkpoint holds the offsets."""
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "ranker", "method": "bias", "vectors": None, "spec": None})
+    train = EncodedRequests(encoded, "train")
+    run_folder.write_model(
+        {
+            "kind": "ranker",
+            "method": "bias",
+            "vectors": None,
+            "vocabulary": train.meta["vocabulary"],
+            "spec": None,
+        }
+    )
     save_files(run_folder, encoded)
-    bias = BiasModel.fit(EncodedRequests(encoded, "train"))
-    save_checkpoint(run_folder.checkpoint, bias.tensors())
+    if not list_checkpoints(run_folder.checkpoints):
+        pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+        with Checkpointer(run_folder.checkpoints) as checkpointer:
+            checkpointer.save(pieces, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
@@ -214,7 +253,7 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     torch.manual_seed(config.seed)
     model = Ranker(spec)
     if config.make:
-        made = read_checkpoint(config.make / "checkpoint", "model.make.")
+        made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
         model.network.make.load_state_dict(made)
     settings = OptimizerSettings(
         config.learning_rate,
@@ -230,13 +269,13 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
             "kind": "ranker",
             "method": config.method,
             "vectors": vectors.fingerprint if vectors else None,
+            "vocabulary": train.meta["vocabulary"],
             "spec": asdict(spec),
         }
     )
     save_files(run_folder, encoded)
     distributed.save_plan(run_folder.path)
-    done = restore(run_folder.checkpoint, distributed) if config.resume else 0
-    fit(distributed, loader(train, config.seed), run_folder, range(done, config.epochs), test)
+    fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
 
 
 def ranker_spec(

@@ -4,19 +4,24 @@ import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 import apps.evaluate
 import apps.train_make
 import apps.train_ranker
 from tests.small_market import SmallMarket
+from torchrec_mm.train import fit
+
+ROOT = Path(__file__).parents[1]
 
 SMALL_MAKE = [
     *("--width", "6", "--hidden", "[8,4]", "--batch_requests", "16", "--epochs", "2"),
-    *("--dropout", "0"),  # each rank drops out otherwise
+    *("--log_every_steps", "1", "--dropout", "0"),  # each rank drops out otherwise
 ]
 SMALL_RANKER = [
     *("--embedding_dim", "4", "--hidden", "[8,4]", "--batch_requests", "16", "--min_count", "2"),
     *("--num_tiers", "5", "--table_learning_rate", "0.1", "--learning_rate", "0.01"),
+    *("--log_every_steps", "1"),
 ]
 
 
@@ -42,6 +47,22 @@ def train_ranker(
 ) -> Path:
     apps.train_ranker.main([*ranker_flags(market, run_dir, method, make), *more])
     return run_dir
+
+
+class Stopped(BaseException):
+    """What the process does not survive."""
+
+
+def stop_before(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Training ends where ``step`` would begin, counted from 0."""
+    before_step = fit.Loop._before_step
+
+    def maybe_stop(loop):
+        if loop.training.position.step == step:
+            raise Stopped
+        before_step(loop)
+
+    patch.setattr(fit.Loop, "_before_step", maybe_stop)
 
 
 def evaluate(market: SmallMarket, run_dir: Path, *more: str) -> dict:

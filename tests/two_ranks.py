@@ -65,7 +65,6 @@ def main(listed: Path) -> None:
             app = importlib.import_module(f"apps.{command.app}")
             with (
                 mock.patch.object(app, "process_group", joined_already),
-                mock.patch("torchrec_mm.train.fit.LOG_EVERY_STEPS", 1),
                 forced(command.sharding),
                 plan_written(app, command.plan if worker.is_first else ""),
             ):

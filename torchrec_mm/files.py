@@ -25,9 +25,9 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o644)
-        _flush(aside)
+        flush(aside)
         aside.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -46,9 +46,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o755)
         for entry in aside.rglob("*"):
-            _flush(entry)
+            flush(entry)
         aside.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -59,13 +59,14 @@ def refuse_existing(path: Path) -> None:
         raise InputError(f"{path} exists already: name a new folder or remove it first")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all. NaN is refused."""
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write ``value`` as JSON, whole or not at all. NaN is refused."""
     with new_file(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        aside.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

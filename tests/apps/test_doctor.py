@@ -45,7 +45,7 @@ def test_the_kernels_that_run_are_named(monkeypatch, switch, compiler, runs):
     monkeypatch.setenv("TORCHREC_MM_KERNELS", switch)
     monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: compiler)
     assert kernels()["run"].startswith(runs)
-    assert kernels()["run"].endswith("general_search")
+    assert "general_search" in kernels()["run"]
 
 
 @pytest.mark.parametrize(

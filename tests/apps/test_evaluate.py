@@ -21,6 +21,7 @@ from tests.small_market import (
     write_vectors,
 )
 from torchrec_mm.config import run
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
 
 METHODS = ("bias", "id", "make", "simtier+make")
 
@@ -109,7 +110,7 @@ def test_every_figure_is_what_the_predictions_say(method, market, runs, tmp_path
     assert metrics["users"] == len(users)
     assert metrics["gauc_users"] == sum(len(labels) == 2 for labels in users.values())
     assert (metrics["method"], metrics["seed"]) == (method, 3)
-    assert Path(metrics["checkpoint"]) == runs[method] / "checkpoint"
+    assert Path(metrics["checkpoint"]) == find_checkpoint(runs[method] / "checkpoints").folder
 
 
 def test_slices_are_by_frequency_in_training_and_by_age(market, runs, tmp_path):
@@ -201,7 +202,7 @@ def test_vectors_may_have_moved_but_not_changed(market, runs, tmp_path, capsys):
     [
         (lambda run: shutil.rmtree(run), "run must be the folder of a ranker run"),
         (lambda run: (run / "config.yaml").unlink(), "run must be the folder of a ranker run"),
-        (lambda run: shutil.rmtree(run / "checkpoint"), "run must hold a checkpoint"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "run must hold a checkpoint"),
         (
             lambda run: (run / "vocabularies.safetensors").unlink(),
             "must be the vocabularies of a ranker run: no such file",
@@ -212,7 +213,7 @@ def test_vectors_may_have_moved_but_not_changed(market, runs, tmp_path, capsys):
         ),
         (
             lambda run: edit_spec(run, embedding_dim=8),
-            "checkpoint must fit the model: model.",
+            "must fit the model: model.",
         ),
     ],
 )

@@ -18,10 +18,9 @@ from tests.small_market import (
     write_vectors,
 )
 from torchrec_mm.config import run
-from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.train.checkpoint import checkpoint_shapes, read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,15 @@ def refused(flags: list[str], capsys) -> str:
 def test_every_method_trains_and_leaves_a_whole_run(method, market, make, tmp_path):
     run_dir = train_ranker(market, tmp_path / "run", method, make=make)
     files = {entry.name for entry in run_dir.iterdir()}
-    expected = {"config.yaml", "model.json", "checkpoint"}
+    expected = {"config.yaml", "model.json", "checkpoints"}
     expected |= {"vocabularies.safetensors", "item_frequency.safetensors"}
-    expected |= {"plan.json"} if method != "bias" else set()
-    assert files - {"metrics.jsonl"} == expected
-    assert ("metrics.jsonl" in files) == (method != "bias")
+    if method != "bias":
+        expected |= {"metrics.jsonl", "plan.json", "tensorboard"}
+    assert files == expected
     model = json.loads((run_dir / "model.json").read_text())
     assert (model["kind"], model["method"]) == ("ranker", method)
     assert (model["vectors"] is None) == (method in ("bias", "id"))
-    keys = checkpoint_shapes(run_dir / "checkpoint")
+    keys = checkpoint_shapes(find_checkpoint(run_dir / "checkpoints").folder)
     assert ("make" in method) == any(".make." in key for key in keys)
 
 
@@ -64,7 +63,8 @@ def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
 
 
 def test_each_epoch_is_a_line_of_metrics(market, tmp_path):
-    run_dir = train_ranker(market, tmp_path / "run", "id", "--epochs", "3", "--test_auc", "true")
+    more = ("--epochs", "3", "--test_auc", "true", "--log_every_steps", "20")
+    run_dir = train_ranker(market, tmp_path / "run", "id", *more)
     lines = lines_of(run_dir, "epoch")
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert all(0 <= line["train_auc"] <= 1 and 0 <= line["test_auc"] <= 1 for line in lines)
@@ -203,9 +203,8 @@ def test_a_wrong_flag_is_named_and_leaves_no_run(flags, words, market, tmp_path,
 
 def test_make_comes_from_its_run_and_stays_as_it_was(market, make, tmp_path):
     run_dir = train_ranker(market, tmp_path / "run", "make", make=make)
-    with quiet_libraries(), process_group():
-        given = read_checkpoint(make / "checkpoint", "model.make.")
-        kept = read_checkpoint(run_dir / "checkpoint", "model.network.make.")
+    given = read_checkpoint(find_checkpoint(make / "checkpoints").folder, "model.make.")
+    kept = read_checkpoint(find_checkpoint(run_dir / "checkpoints").folder, "model.network.make.")
     assert given.keys() == kept.keys()
     assert all(torch.equal(given[name], kept[name]) for name in given)
 

@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import apps.export_tables
 import apps.plan
 import apps.train_ranker
-from tests.runs import evaluate, lines_of, predictions, ranker_flags, train_ranker
+from tests.runs import (
+    Stopped,
+    evaluate,
+    lines_of,
+    predictions,
+    ranker_flags,
+    stop_before,
+    train_ranker,
+)
 from tests.small_market import (
     ITEM_IDS,
     UNKNOWN_BEHAVIOURS,
@@ -21,6 +30,8 @@ from tests.small_market import (
 from torchrec_mm.config import run
 from torchrec_mm.ranking.row_owners import EMPTY
 from torchrec_mm.train.checkpoint import read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.run_folder import CHECKPOINTS
 
 # Fewer rows than items, and one fallback row for all users without a row of their own.
 TABLES = {
@@ -28,6 +39,7 @@ TABLES = {
     "item_id": {"rows": 16, "interval_steps": 2, "partitions": 2, "eviction": "lru"},
 }
 RAW = ("--zero_collision", json.dumps(TABLES))
+MORE = (*RAW, "--epochs", "2", "--test_auc", "true", "--checkpoint_steps", "5")
 METHODS = ("id", "muse")
 
 
@@ -38,12 +50,14 @@ def market(tmp_path_factory) -> SmallMarket:
 
 @pytest.fixture(scope="module")
 def runs(market, tmp_path_factory) -> Path:
-    """Runs of two epochs, ``whole``, and of one, ``half``, of each method."""
+    """Runs of each method, ``whole``, and stopped in their second epoch, ``half``."""
     folder = tmp_path_factory.mktemp("runs")
     for method in METHODS:
-        for name, epochs in (("whole", "2"), ("half", "1")):
-            more = (*RAW, "--epochs", epochs, "--test_auc", "true")
-            train_ranker(market, folder / f"{method}-{name}", method, *more)
+        train_ranker(market, folder / f"{method}-whole", method, *MORE)
+        with pytest.MonkeyPatch.context() as patch:
+            stop_before(patch, step=6)
+            with pytest.raises(Stopped):
+                train_ranker(market, folder / f"{method}-half", method, *MORE)
     return folder
 
 
@@ -51,7 +65,7 @@ def owners(run_dir: Path, feature: str) -> list[int]:
     """Raw ids that own a row of the run's checkpoint."""
     tables = "model.zero_collision_tables._managed_collision_collection"
     prefix = f"{tables}._managed_collision_modules.{feature}_table."
-    ids = read_checkpoint(run_dir / "checkpoint", prefix)["ids"]
+    ids = read_checkpoint(find_checkpoint(run_dir / CHECKPOINTS).folder, prefix)["ids"]
     return ids[ids != EMPTY].tolist()
 
 
@@ -68,8 +82,7 @@ def test_raw_ids_of_the_data_own_the_rows_of_the_checkpoint(method, runs):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_goes_on_as_if_it_had_not_stopped(method, market, runs, tmp_path):
     whole, half = runs / f"{method}-whole", shutil.copytree(runs / f"{method}-half", tmp_path / "h")
-    more = ("--epochs", "2", "--test_auc", "true", "--resume", "true")
-    train_ranker(market, half, method, *RAW, *more)
+    train_ranker(market, half, method, *MORE, "--resume", "true")
     for feature in TABLES:
         assert owners(half, feature) == owners(whole, feature)
     here, there = (predictions(market, run, tmp_path / "p.parquet") for run in (half, whole))
@@ -100,6 +113,14 @@ def test_a_row_with_an_owner_is_planned_with_32_bytes_more(runs, capsys):
     (rank,) = json.loads(capsys.readouterr().out)["ranks"]
     assert rank["tables"]["item_id_table"]["weights"] == 16 * 4 * 4
     assert rank["tables"]["item_id_table"]["optimizer"] == 16 * (4 + 32)
+
+
+def test_a_table_of_raw_ids_is_not_exported_as_if_it_had_a_vocabulary(runs, tmp_path, capsys):
+    flags = ["--run_dir", str(runs / "id-whole"), "--output", str(tmp_path / "tables")]
+    assert run(apps.export_tables.main, flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: tables must be of vocabularies to be exported, ")
+    assert not (tmp_path / "tables").exists()
 
 
 @pytest.mark.parametrize(

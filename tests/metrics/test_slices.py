@@ -6,7 +6,15 @@ import numpy as np
 
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
-from torchrec_mm.metrics.slices import DAY_S, age_slices, frequency_slices, sliced
+from torchrec_mm.metrics.impression_files import ImpressionFiles
+from torchrec_mm.metrics.slices import (
+    AGE_SLICES,
+    DAY_S,
+    SLICES,
+    age_slices,
+    frequency_slices,
+    measure_slices,
+)
 
 
 def members(masks):
@@ -38,21 +46,48 @@ def test_without_times_there_are_no_age_slices():
     assert age_slices(np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, bool)) == {}
 
 
-def test_a_slice_is_scored_on_its_own_impressions_only():
+def write(folder, users, labels, logits, **masks):
+    files = ImpressionFiles(folder, 0, SLICES)
+    files.add(users, labels, logits, masks)
+    files.flush()
+    return measure_slices(folder)
+
+
+def test_a_slice_is_scored_on_its_own_impressions_only(tmp_path):
     generator = np.random.default_rng(0)
     users, labels = generator.integers(0, 9, 300), generator.integers(0, 2, 300)
-    scores, mask = generator.normal(size=300), generator.random(300) < 0.4
-    expected = {
-        "auc": auc(labels[mask], scores[mask]),
-        "gauc": gauc(users[mask], labels[mask], scores[mask]).gauc,
+    logits = generator.normal(size=300).astype(np.float32)
+    mask = generator.random(300) < 0.4
+    found = write(tmp_path, users, labels, logits, **{"item_frequency/0": mask})
+    assert found["slices"]["item_frequency/0"] == {
+        "auc": auc(labels[mask], logits[mask]),
+        "gauc": gauc(users[mask], labels[mask], logits[mask]).gauc,
         "impressions": int(mask.sum()),
     }
-    assert sliced({"some": mask}, users, labels, scores) == {"some": expected}
+    assert (found["auc"], found["impressions"]) == (auc(labels, logits), 300)
 
 
-def test_what_is_undefined_in_a_slice_is_null_in_json():
-    masks = {"one label": np.array([True, True, False]), "empty": np.zeros(3, bool)}
-    found = sliced(masks, np.array([1, 1, 1]), np.array([1, 1, 0]), np.array([0.1, 0.2, 0.3]))
-    assert found["one label"] == {"auc": None, "gauc": None, "impressions": 2}
-    assert found["empty"] == {"auc": None, "gauc": None, "impressions": 0}
+def test_each_impression_has_a_place_among_the_names_of_slices():
+    times = np.arange(2), np.arange(2), np.ones(2, bool)
+    assert set(frequency_slices(np.arange(3)) | age_slices(*times)) == set(SLICES)
+
+
+def test_slices_of_age_are_there_when_an_impression_has_both_times(tmp_path):
+    one = np.array([1]), np.array([0]), np.zeros(1, np.float32)
+    for name, masks, expected in (
+        ("no", {}, set()),
+        ("yes", {AGE_SLICES[0]: [1]}, set(AGE_SLICES)),
+    ):
+        (tmp_path / name).mkdir()
+        found = write(tmp_path / name, *one, **masks)["slices"]
+        assert set(found) & set(AGE_SLICES) == expected
+
+
+def test_what_is_undefined_in_a_slice_is_null_in_json(tmp_path):
+    one_label = {"item_frequency/0": np.array([True, True, False])}
+    logits = np.array([0.1, 0.2, 0.3], np.float32)
+    found = write(tmp_path, np.array([1, 1, 1]), np.array([1, 1, 0]), logits, **one_label)
+    slices = found["slices"]
+    assert slices["item_frequency/0"] == {"auc": None, "gauc": None, "impressions": 2}
+    assert slices["item_frequency/1-5"] == {"auc": None, "gauc": None, "impressions": 0}
     json.dumps(found, allow_nan=False)

@@ -24,12 +24,10 @@ from torchrec_mm.parallel.sharding import (
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.topology import Machines
 from torchrec_mm.ranking.ranker import Ranker, table_name
-from torchrec_mm.train.checkpoint import (
-    load_checkpoint,
-    model_tensors,
-    save_checkpoint,
-    training_tensors,
-)
+from torchrec_mm.train.checkpoint import load_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.state import Position, model_pieces, training_pieces
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
@@ -100,9 +98,10 @@ def test_a_row_of_a_table_costs_four_bytes_a_column_and_four_of_optimizer(encode
     distributed = distributed_of(encoded, worker)
     for name, rows in spec_of("id", encoded).tables.item.items():
         bytes_of_table = sum(
-            whole(tensor).numel() * whole(tensor).element_size()
-            for key, tensor in training_tensors(distributed).items()
+            tensor.nbytes
+            for key, pieces in training_pieces(distributed).items()
             if f".{table_name(name)}." in key
+            for _, tensor in pieces.parts
         )
         assert bytes_of_table == rows * 4 * (EMBEDDING_DIM + 1)
 
@@ -149,10 +148,11 @@ def test_a_lone_rank_learns_bit_for_bit_what_it_would_inside_ddp(encoded, worker
     assert DistributedDataParallel not in [type(m) for m in alone.model.modules()]
     for distributed in (alone, wrapped):
         steps(distributed, encoded, 4)
-    ours, theirs = training_tensors(alone), training_tensors(wrapped)
+    ours, theirs = training_pieces(alone), training_pieces(wrapped)
     assert ours.keys() == theirs.keys()
-    for key, tensor in ours.items():
-        assert torch.equal(whole(tensor), whole(theirs[key])), key
+    for key, pieces in ours.items():
+        ((_, mine),), ((_, other),) = pieces.parts, theirs[key].parts
+        assert torch.equal(mine, other), key
 
 
 def test_a_table_has_a_learning_rate_of_its_own(encoded, worker):
@@ -172,9 +172,10 @@ def test_fp16_rows_start_and_stay_fp16_and_load_into_fp32_tables(encoded, worker
     weights = tables(trained)
     assert weights["item_id_table"].dtype == torch.float16
     assert weights["user_id_table"].dtype == torch.float32
-    save_checkpoint(tmp_path / "checkpoint", model_tensors(trained))
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(model_pieces(trained), Position())
     plain = distributed_of(encoded, worker, "id", seed=1)
-    load_checkpoint(tmp_path / "checkpoint", model_tensors(plain))
+    load_checkpoint(find_checkpoint(tmp_path).folder, model_pieces(plain))
     assert torch.equal(tables(plain)["item_id_table"], weights["item_id_table"].float())
 
 

@@ -31,7 +31,7 @@ def raw_id_twin(plain: Ranker, spec: RankerSpec, encoded: Encoded) -> Ranker:
         table, collection = f"{feature}_table", twin.zero_collision_tables
         owners = collection._managed_collision_collection._managed_collision_modules[table]
         owners.ids[: len(ids)] = ids
-        rows = torch.from_numpy(vocabulary(ids.numpy())).long()
+        rows = torch.from_numpy(vocabulary.rows(ids.numpy())).long()
         with torch.no_grad():
             weights = collection._embedding_module.embedding_bags[table].weight
             source = collections[feature].embedding_bags[table].weight

@@ -1,168 +1,173 @@
-"""Checkpoints: whole or not at all, every misfit named, nothing lost to a kill."""
+"""Checkpoints: whole or not at all, read by anyone in any shards, every misfit named."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
 
+from tests.runs import ROOT
 from torchrec_mm.errors import InputError
+from torchrec_mm.train import pieces as pieces_module
 from torchrec_mm.train.checkpoint import (
     checkpoint_shapes,
     load_checkpoint,
     read_checkpoint,
-    restore,
-    save_checkpoint,
+    read_row_blocks,
 )
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.state import Position
+
+TABLE = torch.arange(70.0).view(10, 7)
 
 
-class Killed(BaseException):
-    """What the process does not survive."""
+def saved(folder: Path, **tensors: Tensor) -> Path:
+    """A checkpoint of step 3 with the given tensors, or with ``a``, ones."""
+    given = tensors or {"a": torch.ones(2, 3)}
+    with Checkpointer(folder) as checkpointer:
+        checkpointer.save({f"model.{k}": Pieces.of(t) for k, t in given.items()}, Position(3))
+    return find_checkpoint(folder).folder
 
 
-def saved(folder: Path, value: float = 1.0) -> Path:
-    save_checkpoint(folder, {"model.a": torch.full((2, 3), value), "epochs": torch.tensor(4)})
-    return folder
+def part(rows: slice, columns: slice) -> tuple[Pieces, Tensor]:
+    """A piece of something like TABLE, and its values, still zero."""
+    values = torch.zeros_like(TABLE[rows, columns])
+    return Pieces(TABLE.size(), TABLE.dtype, (((rows.start, columns.start), values),)), values
 
 
-def value_in(folder: Path) -> float:
-    return read_checkpoint(folder, "model.")["a"][0, 0].item()
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Three rows of TABLE in each chunk."""
+    monkeypatch.setattr(pieces_module, "CHUNK_BYTES", 3 * 7 * 4)
 
 
-def killed_at_rename(monkeypatch, number: int) -> None:
-    """The process dies just before its ``number``-th rename of a folder, counted from 0."""
-    rename, folders = Path.rename, []
-
-    def dying(self, target):
-        if self.is_dir():
-            folders.append(self)
-        if len(folders) > number:
-            raise Killed
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", dying)
-
-
-class NothingToFill:
-    """Stands where restore wants a model: its checkpoint holds a count of epochs alone."""
-
-    class _Empty:
-        def state_dict(self) -> dict:
-            return {"state": {}}
-
-    optimizer = _Empty()
-
-    class model:  # noqa: N801
-        @staticmethod
-        def state_dict() -> dict:
-            return {}
-
-    def create_optimizer_state(self) -> None:
-        pass
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bfloat16])
+def test_tensors_come_back_as_they_were(dtype, worker, tmp_path):
+    given = {"a": TABLE.to(dtype), "b": torch.tensor(4, dtype=dtype), "none": TABLE[:0]}
+    folder = saved(tmp_path, **given)
+    back = {name: torch.zeros_like(tensor) for name, tensor in given.items()}
+    load_checkpoint(folder, {f"model.{name}": Pieces.of(t) for name, t in back.items()})
+    assert all(torch.equal(back[name], given[name]) for name in given)
+    assert checkpoint_shapes(folder) == {
+        "model.a": (10, 7),
+        "model.b": (),
+        "model.none": (0, 7),
+    }
 
 
-def test_tensors_come_back_as_they_were(worker, tmp_path):
-    saved(tmp_path / "checkpoint", 2.5)
-    tensors = {"model.a": torch.zeros(2, 3), "epochs": torch.tensor(0)}
-    load_checkpoint(tmp_path / "checkpoint", tensors)
-    assert tensors["model.a"].tolist() == [[2.5] * 3] * 2
-    assert tensors["epochs"].item() == 4
-    assert checkpoint_shapes(tmp_path / "checkpoint") == {"model.a": (2, 3), "epochs": ()}
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(slice(0, 10), slice(0, 7)), (slice(2, 9), slice(0, 7)), (slice(1, 5), slice(3, 7))],
+)
+def test_any_rectangle_is_read_from_any_chunks(rows, columns, worker, small_chunks, tmp_path):
+    folder = saved(tmp_path, a=TABLE)
+    pieces, values = part(rows, columns)
+    load_checkpoint(folder, {"model.a": pieces})
+    assert torch.equal(values, TABLE[rows, columns])
 
 
-def test_a_new_checkpoint_takes_the_place_of_the_old_one_and_leaves_nothing_else(worker, tmp_path):
-    saved(tmp_path / "checkpoint", 1)
-    saved(tmp_path / "checkpoint", 2)
-    assert value_in(tmp_path / "checkpoint") == 2
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
+def test_rows_are_read_in_blocks_of_bounded_size(worker, small_chunks, tmp_path):
+    blocks = list(read_row_blocks(saved(tmp_path, a=TABLE), "model.a"))
+    assert [(start, len(rows)) for start, rows in blocks] == [(0, 3), (3, 3), (6, 3), (9, 1)]
+    assert torch.equal(torch.cat([rows for _, rows in blocks]), TABLE)
 
 
-def test_keys_are_read_by_prefix_and_lose_it(worker, tmp_path):
-    tensors = read_checkpoint(saved(tmp_path / "checkpoint"), "model.")
-    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [[1.0] * 3] * 2}
+def test_any_tool_for_such_checkpoints_reads_ours(worker, small_chunks, tmp_path):
+    tensors = {"model.a": torch.zeros(10, 7)}
+    dcp.load(tensors, checkpoint_id=str(saved(tmp_path, a=TABLE)))
+    assert torch.equal(tensors["model.a"], TABLE)
+
+
+def test_ours_is_read_without_the_pickle(worker, tmp_path):
+    folder = saved(tmp_path)
+    (folder / ".metadata").unlink()
+    assert read_checkpoint(folder, "model.")["a"].tolist() == [[1.0] * 3] * 2
+
+
+def test_a_plain_process_reads_without_a_process_group(worker, tmp_path):
+    program = (
+        "import sys, pathlib; from torchrec_mm.train.checkpoint import read_checkpoint;"
+        "print(read_checkpoint(pathlib.Path(sys.argv[1]), 'model.')['a'].tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(saved(tmp_path))],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]\n", done.stderr
+    assert "unavailable or uninitialized" not in done.stderr
 
 
 def test_every_key_and_shape_that_does_not_fit_is_named(worker, tmp_path):
-    tensors = {"model.a": torch.zeros(5, 3), "model.b": torch.zeros(1), "model.c": torch.zeros(1)}
+    folder = saved(tmp_path, a=torch.ones(2, 3), d=torch.ones(1))
+    wanted = {"a": torch.zeros(5, 3), "b": torch.zeros(1), "c": torch.zeros(1)}
     with pytest.raises(InputError) as error:
-        load_checkpoint(saved(tmp_path / "checkpoint"), tensors)
-    words = str(error.value)
-    assert words.startswith(f"{tmp_path / 'checkpoint'} must fit the model: ")
-    for part in (
-        "model.b is missing",
-        "model.c is missing",
-        "model.a is (2, 3), not (5, 3)",
-        "epochs is unknown",
-    ):
-        assert part in words
-    assert not tensors["model.a"].any()
+        load_checkpoint(folder, {f"model.{k}": Pieces.of(t) for k, t in wanted.items()})
+    assert str(error.value) == (
+        f"{folder} must fit the model: model.a is (2, 3), not (5, 3); model.b is missing; "
+        "model.c is missing; model.d is unknown"
+    )
+    assert not wanted["a"].any()
 
 
 def test_keys_may_be_ignored_in_the_checkpoint_but_not_in_the_model(worker, tmp_path):
-    folder = saved(tmp_path / "checkpoint")
-    load_checkpoint(folder, {"model.a": torch.zeros(2, 3)}, ignore=("epochs",))
-    with pytest.raises(InputError, match="epochs_left is missing"):
-        load_checkpoint(
-            folder,
-            {"model.a": torch.zeros(2, 3), "epochs_left": torch.tensor(0)},
-            ignore=("epochs",),
-        )
+    folder = saved(tmp_path, a=torch.ones(1), old=torch.ones(1))
+    a, new = torch.zeros(1), torch.zeros(1)
+    load_checkpoint(folder, {"model.a": Pieces.of(a)}, ignore=("model.o",))
+    assert a.item() == 1
+    with pytest.raises(InputError, match="model.new is missing"):
+        load_checkpoint(folder, {"model.new": Pieces.of(new)}, ignore=("model.",))
+
+
+def test_keys_that_are_allowed_by_name_keep_the_values_they_have(worker, tmp_path):
+    folder = saved(tmp_path, a=torch.ones(1), old=torch.ones(1), other=torch.ones(3))
+    mine = {"a": torch.zeros(1), "new": torch.full((1,), 7.0), "other": torch.zeros(4)}
+    wanted = {f"model.{name}": Pieces.of(tensor) for name, tensor in mine.items()}
+    load_checkpoint(folder, wanted, allow=("model.new", "model.o"))
+    assert [tensor.tolist() for tensor in mine.values()] == [[1], [7], [0] * 4]
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])
 def test_a_folder_that_is_no_checkpoint_is_named(make, worker, tmp_path):
-    make(tmp_path / "checkpoint")
-    with pytest.raises(InputError, match="checkpoint must be a checkpoint: no .metadata in it"):
-        load_checkpoint(tmp_path / "checkpoint", {})
+    make(tmp_path / "run")
+    with pytest.raises(InputError, match="run must be a checkpoint: no index.json in it"):
+        load_checkpoint(tmp_path / "run", {})
 
 
-def test_a_kill_before_the_renames_leaves_the_old_checkpoint(worker, tmp_path, monkeypatch):
-    saved(tmp_path / "checkpoint", 1)
-    killed_at_rename(monkeypatch, 0)
-    with pytest.raises(Killed):
-        saved(tmp_path / "checkpoint", 2)
-    assert value_in(tmp_path / "checkpoint") == 1
+def test_a_missing_shard_file_is_named(worker, tmp_path):
+    folder = saved(tmp_path)
+    (folder / "__0_0.distcp").unlink()
+    with pytest.raises(InputError, match="__0_0.distcp must be there: the checkpoint is incompl"):
+        read_checkpoint(folder, "model.")
 
 
-def test_a_kill_in_mid_write_leaves_the_old_checkpoint(worker, tmp_path, monkeypatch):
-    saved(tmp_path / "checkpoint", 1)
-
-    def dying(tensors, checkpoint_id):
-        Path(checkpoint_id).mkdir()
-        (Path(checkpoint_id) / "__0_0.distcp").write_bytes(b"half")
-        raise Killed
-
-    monkeypatch.setattr(torch.distributed.checkpoint, "save", dying)
-    with pytest.raises(Killed):
-        saved(tmp_path / "checkpoint", 2)
-    assert value_in(tmp_path / "checkpoint") == 1
+def test_a_shard_file_that_was_cut_short_is_named(worker, tmp_path):
+    folder = saved(tmp_path)
+    os.truncate(folder / "__0_0.distcp", 100)
+    with pytest.raises(InputError, match="__0_0.distcp must hold [0-9]+ bytes, got 100"):
+        read_checkpoint(folder, "model.")
 
 
-def test_a_kill_between_the_renames_is_undone_when_the_run_is_resumed(
-    worker, tmp_path, monkeypatch
-):
-    folder = tmp_path / "checkpoint"
-    save_checkpoint(folder, {"epochs": torch.tensor(3)})
-    with monkeypatch.context() as patch:
-        killed_at_rename(patch, 1)
-        with pytest.raises(Killed):
-            save_checkpoint(folder, {"epochs": torch.tensor(4)})
-    assert not folder.exists()
-    assert restore(folder, NothingToFill()) == 3
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
+def test_an_index_that_lacks_a_chunk_is_not_believed(worker, small_chunks, tmp_path):
+    folder = saved(tmp_path, a=TABLE)
+    index = json.loads((folder / "index.json").read_text())
+    index["tensors"]["model.a"]["chunks"].pop()
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="index.json must hold all 70 numbers of model.a, got 63"):
+        read_checkpoint(folder, "model.")
 
 
-def test_a_kill_while_the_old_one_is_removed_does_not_stop_the_next_save(
-    worker, tmp_path, monkeypatch
-):
-    saved(tmp_path / "checkpoint", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda *args, **flags: None)
-        saved(tmp_path / "checkpoint", 2)
-    assert len(list(tmp_path.iterdir())) == 2
-    saved(tmp_path / "checkpoint", 3)
-    assert value_in(tmp_path / "checkpoint") == 3
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
-
-
-def test_a_run_without_a_checkpoint_has_finished_no_epoch(worker, tmp_path):
-    assert restore(tmp_path / "checkpoint", NothingToFill()) == 0
+def test_a_checkpoint_may_be_copied_elsewhere(worker, tmp_path):
+    copy = shutil.copytree(saved(tmp_path / "run"), tmp_path / "copy")
+    shutil.rmtree(tmp_path / "run")
+    assert read_checkpoint(copy, "model.")["a"].sum() == 6

@@ -8,6 +8,7 @@ import pytest
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.run_folder import RunFolder, read_run
+from torchrec_mm.train.state import Position
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,16 @@ class Config:
     data: Path = Path("market")
     hidden: tuple[int, ...] = (4, 3)
     seed: int = 0
+    checkpoint_steps: int = 0
+    keep_checkpoints: int = 1
     resume: bool = False
 
 
 def test_a_run_starts_with_its_config(worker, tmp_path):
     run = RunFolder.create(tmp_path / "run", Config(), worker, resume=False)
     assert (tmp_path / "run" / "config.yaml").read_text().splitlines()[0] == "data: market"
-    assert run.checkpoint == tmp_path / "run" / "checkpoint"
+    assert run.checkpoints == tmp_path / "run" / "checkpoints"
+    assert [path.name for path in run.companions] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -79,18 +83,32 @@ def test_a_run_is_read_by_the_kind_it_calls_itself(worker, tmp_path):
     run.write_model({"kind": "make", "vectors": "abc"})
     with pytest.raises(InputError, match="must be a ranker run, got a make run"):
         read_run(tmp_path, "ranker")
-    with pytest.raises(InputError, match="must hold a checkpoint: training has not finished an"):
-        read_run(tmp_path, "make")
-    run.checkpoint.mkdir()
     config, model = read_run(tmp_path, "make")
     assert config["hidden"] == [4, 3]
     assert model == {"kind": "make", "vectors": "abc"}
 
 
-@pytest.mark.parametrize(("epoch", "kept"), [(0, 0), (1, 2), (2, 4)])
-def test_what_an_interrupted_epoch_logged_is_forgotten(worker, tmp_path, epoch, kept):
-    lines = ['{"step": 1}\n', '{"epoch": 1}\n', '{"step": 2}\n', '{"epoch": 2}\n', '{"ste']
+@pytest.mark.parametrize(
+    ("step", "epoch", "kept"),
+    [(0, 0, ()), (1, 0, (0,)), (2, 0, (0, 1)), (2, 1, (0, 1, 2)), (3, 1, (0, 1, 2, 3))],
+)
+def test_lines_that_a_resumed_run_writes_again_are_forgotten(worker, tmp_path, step, epoch, kept):
+    lines = ['{"step": 1}\n', '{"step": 2}\n', '{"epoch": 1}\n', '{"step": 3}\n', '{"ste']
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    run = RunFolder(tmp_path, worker)
-    run.forget_epochs_after(epoch)
-    assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:kept])
+    RunFolder(tmp_path, worker).forget_after(Position(step, epoch))
+    left = (tmp_path / "metrics.jsonl").read_text()
+    assert left == "".join(lines[number] for number in kept)
+
+
+def test_resuming_on_other_data_is_refused(worker, tmp_path):
+    run = RunFolder.create(tmp_path, Config(), worker, resume=False)
+    run.write_model({"kind": "ranker", "vocabulary": "abc", "hidden": (4, 3)})
+    run.write_model({"kind": "ranker", "vocabulary": "abc", "hidden": (4, 3)})
+    with pytest.raises(InputError, match="vocabulary must stay 'abc' to resume .*, got 'def'"):
+        run.write_model({"kind": "ranker", "vocabulary": "def", "hidden": (4, 3)})
+
+
+@pytest.mark.parametrize("change", [{"checkpoint_steps": 5}, {"keep_checkpoints": 3}])
+def test_how_a_run_is_saved_may_change_when_it_resumes(change, worker, tmp_path):
+    RunFolder.create(tmp_path, Config(), worker, resume=False)
+    RunFolder.create(tmp_path, replace(Config(resume=True), **change), worker, resume=True)

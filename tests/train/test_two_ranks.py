@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from tests.runs import (
+    Stopped,
     evaluate,
     lines_of,
     make_flags,
     predictions,
     ranker_flags,
+    stop_before,
     train_make,
     train_ranker,
 )
 from tests.small_market import SmallMarket, write_small_market
 from tests.two_ranks import Command, run_on_two_ranks
-from torchrec_mm.train import fit
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 
@@ -42,12 +43,10 @@ def runs(market, tmp_path_factory) -> Path:
     """Runs of one rank, ``one/<name>``, and of two, ``two/<name>``, and what they predict."""
     folder = tmp_path_factory.mktemp("runs")
     one, two, make = folder / "one", folder / "two", folder / "one" / "train_make"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "LOG_EVERY_STEPS", 1)
-        train_make(market, make)
-        for method in METHODS:
-            train_ranker(market, one / method, method, *MORE, make=make)
-        train_half(market, folder / "half")
+    train_make(market, make)
+    for method in METHODS:
+        train_ranker(market, one / method, method, *MORE, make=make)
+    train_half(market, folder / "half")
     commands = [Command("train_make", make_flags(market, two / "train_make"))]
     for sharding in SHARDINGS:
         for method in METHODS:
@@ -88,23 +87,12 @@ def half_flags(market: SmallMarket, run_dir: Path) -> list[str]:
     return [*ranker_flags(market, run_dir, "id"), *MORE]
 
 
-class Killed(BaseException):
-    """What the process does not survive."""
-
-
 def train_half(market: SmallMarket, run_dir: Path) -> None:
-    """A run of two epochs that is killed in its second."""
-    whole = fit.train_epoch
-
-    def dies_in_the_second(*args):
-        if args[-1] == 1:
-            raise Killed
-        return whole(*args)
-
+    """A run of two epochs that stops in the middle of its second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "train_epoch", dies_in_the_second)
-        with pytest.raises(Killed):
-            train_ranker(market, run_dir, "id", *MORE)
+        stop_before(patch, step=6)
+        with pytest.raises(Stopped):
+            train_ranker(market, run_dir, "id", *MORE, "--checkpoint_steps", "5")
 
 
 def losses(run_dir: Path) -> list[float]:

@@ -28,7 +28,6 @@ from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 from torchrec_mm.train.predictions import predict
 
 RECENT = 50
-TABLE = "item_id"
 
 
 class Ours:
@@ -39,9 +38,10 @@ class Ours:
         self.task, self.worker = task, worker
         self.data = EncodedRequests(encoded, "train")
         self.vectors = ItemVectors.open(task.folder / "vectors")
-        tables = TableSizes.of(Vocabularies.load(encoded / "vocabularies.safetensors"), "muse")
+        vocabularies = Vocabularies.load(encoded / "vocabularies.safetensors")
+        tables = TableSizes.of(vocabularies, self.data.meta, "muse")
         if task.table_rows:
-            tables = replace(tables, item={**tables.item, TABLE: task.table_rows})
+            tables = replace(tables, item={**tables.item, "item_id": task.table_rows})
         self.spec = RankerSpec(
             method="muse",
             tables=tables,
@@ -118,13 +118,11 @@ def quality(task: RankerTask) -> Quality:
 
 def spread(batch: RequestBatch, table_rows: int) -> RequestBatch:
     """As many look-ups of the items' table, of rows drawn from all of a larger one."""
-    features = batch.item_features
-    values = features.values().clone()
-    start, end = (features.offset_per_key()[features.keys().index(TABLE) + i] for i in (0, 1))
-    values[start:end] = torch.randint(table_rows, (end - start,), dtype=values.dtype)
+    item_ids = batch.item_ids
+    rows = torch.randint(table_rows, item_ids.values().shape, dtype=item_ids.values().dtype)
     return replace(
         batch,
-        item_features=KeyedJaggedTensor(
-            features.keys(), values, lengths=features.lengths(), stride=features.stride()
+        item_ids=KeyedJaggedTensor(
+            item_ids.keys(), rows, lengths=item_ids.lengths(), stride=item_ids.stride()
         ),
     )

@@ -5,6 +5,8 @@ Shape letters: N impressions, T runs of tied impressions.
 
 import numpy as np
 
+from torchrec_mm.metrics.order import score_keys, starts
+
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of all impressions, O(N log N).
@@ -22,15 +24,57 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     Raises:
         ValueError: lengths differ, a label is not 0 or 1, or a score is NaN.
     """
-    labels, scores = check_impressions(labels, scores)
-    order = np.argsort(scores, kind="stable")
-    labels, scores = labels[order], scores[order]
-    clicks_T, others_T = tie_counts(labels, np.flatnonzero(starts(scores)))
-    pairs = int(clicks_T.sum()) * int(others_T.sum())
-    if pairs == 0:
-        return float("nan")
-    below_T = np.cumsum(others_T) - others_T
-    return int((clicks_T * (2 * below_T + others_T)).sum()) / (2 * pairs)
+    keys = score_keys(*check_impressions(labels, scores))
+    keys.sort()
+    counted = AucSum()
+    counted.add(keys)
+    return counted.auc
+
+
+class AucSum:
+    """AUC of impressions that come in ascending order, some at a time.
+
+    Counted in integers: how they are cut into pieces changes nothing, inside a tie neither.
+    """
+
+    def __init__(self) -> None:
+        self.clicks = 0
+        self.others = 0
+        self.twice_won = 0
+        self._last_tie = (-1, 0, 0)  # its score, clicks and non-clicks so far
+
+    def add(self, keys: np.ndarray) -> None:
+        """Take the next impressions.
+
+        Args:
+            keys: (N,) uint64 of ``score_keys``, ascending, none below those before.
+        """
+        if len(keys) == 0:
+            return
+        ties = keys >> np.uint64(1)
+        clicks_T, others_T = tie_counts(keys, np.flatnonzero(starts(ties)))
+        clicks, others = int(clicks_T.sum()), int(others_T.sum())
+        below_T = np.cumsum(others_T) - others_T
+        self.twice_won += int((clicks_T * (2 * below_T + others_T)).sum())
+        self.twice_won += 2 * self.others * clicks
+        before = self._last_tie[1:] if self._last_tie[0] == int(ties[0]) else (0, 0)
+        # A tie that goes on: pairs across the cut were not counted, or as won; they are halves.
+        self.twice_won += before[0] * int(others_T[0]) - before[1] * int(clicks_T[0])
+        if len(clicks_T) > 1:
+            before = (0, 0)
+        self._last_tie = (
+            int(ties[-1]),
+            before[0] + int(clicks_T[-1]),
+            before[1] + int(others_T[-1]),
+        )
+        self.clicks += clicks
+        self.others += others
+
+    @property
+    def auc(self) -> float:
+        """Of all that came; nan when one of the two labels did not."""
+        pairs = self.clicks * self.others
+        return self.twice_won / (2 * pairs) if pairs else float("nan")
 
 
 def check_impressions(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,16 +91,8 @@ def check_impressions(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
     return labels.astype(np.int64), scores
 
 
-def starts(values: np.ndarray) -> np.ndarray:
-    """(N,) bool, True where a sorted array begins a new value."""
-    new = np.ones(len(values), dtype=bool)
-    new[1:] = values[1:] != values[:-1]
-    return new
-
-
-def tie_counts(labels: np.ndarray, tie_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Clicks and non-clicks, each (T,) int64, of every run of tied impressions."""
-    if len(labels) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+def tie_counts(keys: np.ndarray, tie_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks and non-clicks, each (T,) int64, of every run of tied impressions; N > 0."""
+    labels = (keys & np.uint64(1)).astype(np.int64)
     clicks_T = np.add.reduceat(labels, tie_starts)
-    return clicks_T, np.diff(tie_starts, append=len(labels)) - clicks_T
+    return clicks_T, np.diff(tie_starts, append=len(keys)) - clicks_T

@@ -24,9 +24,13 @@ def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
     labels, logits = check_impressions(labels, logits)
     if len(labels) == 0:
         return float("nan")
+    return float(losses_of(labels, logits).mean())
+
+
+def losses_of(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """(N,) float64 loss of each impression, (N,) labels 0 or 1 and float logits."""
     logits = logits.astype(np.float64)
-    losses = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
-    return float(losses.mean())
+    return np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
 
 
 def normalized_entropy(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -3,16 +3,23 @@
 Shape letters: N impressions.
 """
 
-from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from torchrec_mm.metrics.auc import auc
-from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.metrics.gauc import Gauc
+from torchrec_mm.metrics.order import ALL
+from torchrec_mm.metrics.streamed import ScoreFigures, measure_scores, measure_users
 
 DAY_S = 24 * 3600
 FREQUENCY_SLICES = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), "21-100": (21, 100)}
 FREQUENT = 100
+AGE_SLICES = ("item_age/<24h", "item_age/>=24h")
+SLICES = (
+    *(f"item_frequency/{name}" for name in (*FREQUENCY_SLICES, f">{FREQUENT}")),
+    *AGE_SLICES,
+)
 
 
 def frequency_slices(frequency: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,32 +60,38 @@ def age_slices(
         return {}
     young = np.zeros(len(known), dtype=bool)
     young[known] = np.asarray(timestamps)[known] - np.asarray(created_at)[known] < DAY_S
-    return {"item_age/<24h": young, "item_age/>=24h": known & ~young}
+    return dict(zip(AGE_SLICES, (young, known & ~young), strict=True))
 
 
-def sliced(
-    masks: Mapping[str, np.ndarray], user_ids: np.ndarray, labels: np.ndarray, scores: np.ndarray
-) -> dict[str, dict[str, float | int | None]]:
-    """AUC, GAUC and impressions of each slice, as metrics.json holds them under ``slices``.
+def measure_slices(folder: Path) -> dict[str, Any]:
+    """What metrics.json says about impressions in files, whole and under ``slices``.
 
     Args:
-        masks: (N,) bool by slice name, True where the impression belongs to it.
-        user_ids: (N,) int64.
-        labels: (N,) 0 or 1.
-        scores: (N,) float.
+        folder: where ``ImpressionFiles`` wrote, with the names of ``SLICES``.
 
     Returns:
-        {name: {"auc", "gauc", "impressions"}}. What is undefined (one label only, no user with
-        both) is None, null in JSON: JSON has no NaN.
+        "auc", "gauc", "log_loss", "impressions", "users", "gauc_users", and "slices": {name:
+        {"auc", "gauc", "impressions"}}, those of age left out where no impression has both times.
+        An AUC or GAUC that is undefined (one label only, no user with both) is None, null in
+        JSON: JSON has no NaN.
     """
-    user_ids, labels, scores = np.asarray(user_ids), np.asarray(labels), np.asarray(scores)
+    scores, users = measure_scores(folder, SLICES), measure_users(folder, SLICES)
+    aged = any(scores[name].impressions for name in AGE_SLICES)
+    named = SLICES if aged else tuple(name for name in SLICES if name not in AGE_SLICES)
     return {
-        name: {
-            "auc": finite_or_none(auc(labels[mask], scores[mask])),
-            "gauc": finite_or_none(gauc(user_ids[mask], labels[mask], scores[mask]).gauc),
-            "impressions": int(np.count_nonzero(mask)),
-        }
-        for name, mask in masks.items()
+        **_figures(scores[ALL], users[ALL]),
+        "log_loss": scores[ALL].log_loss,
+        "users": users[ALL].users,
+        "gauc_users": users[ALL].gauc_users,
+        "slices": {name: _figures(scores[name], users[name]) for name in named},
+    }
+
+
+def _figures(scores: ScoreFigures, users: Gauc) -> dict[str, float | int | None]:
+    return {
+        "auc": finite_or_none(scores.auc),
+        "gauc": finite_or_none(users.gauc),
+        "impressions": scores.impressions,
     }
 
 

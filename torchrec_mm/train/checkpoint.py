@@ -1,143 +1,104 @@
-"""Checkpoints through torch.distributed.checkpoint: tensors only, whole or not at all.
+"""Reading checkpoints: into the shards of any world size, or whole and without any group."""
 
-Keys are ``model.<name>`` and ``optimizer.<parameter>.<state>``; sharded tensors are saved by their
-owners and land in whatever shards the reader has, so a checkpoint loads under another world size
-and another sharding plan.
-"""
-
-import shutil
-import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.sharding import DistributedModel
-
-
-def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write ``tensors`` over all ranks, aside, and put the result in place of ``folder``.
-
-    A reader sees the old checkpoint or the new one, never half of one; a kill between the two
-    renames leaves the old one aside, where ``restore`` finds it. Collective.
-    """
-    name = [f".{folder.name}.{uuid.uuid4().hex}"]
-    dist.broadcast_object_list(name)
-    aside = folder.parent / name[0]
-    dcp.save(dict(tensors), checkpoint_id=str(aside))
-    if dist.get_rank() == 0:
-        old = _old(folder)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)  # half removed when a save was killed
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    dist.barrier()
+from torchrec_mm.train.pieces import PieceLoadPlanner, Pieces
+from torchrec_mm.train.storage import IndexedReader, read_index
 
 
 def load_checkpoint(
-    folder: Path, tensors: Mapping[str, Tensor], *, ignore: tuple[str, ...] = ()
+    folder: Path,
+    pieces: Mapping[str, Pieces],
+    *,
+    ignore: tuple[str, ...] = (),
+    allow: tuple[str, ...] = (),
 ) -> None:
-    """Fill ``tensors`` in place. Collective.
+    """Fill ``pieces`` in place, whatever the world size and the sharding were. Collective.
 
     Args:
-        folder: a checkpoint. tensors: what to fill, by key.
+        folder: a checkpoint. pieces: what to fill, by key.
         ignore: keys that start with one of these may be in the checkpoint alone.
+        allow: keys that start with one of these may be in either alone, or differ in shape; they
+            keep the values they have.
 
     Raises:
-        InputError: a key or a shape that the two do not share; all of them are named.
+        InputError: a key or a shape that the two do not share, all of them named; or a file of
+            the checkpoint is missing or cut short.
     """
     saved = checkpoint_shapes(folder)
-    wrong = (
-        [f"{key} is missing" for key in sorted(tensors.keys() - saved.keys())]
-        + [
-            f"{key} is {tuple(saved[key])}, not {tuple(tensors[key].size())}"
-            for key in sorted(tensors.keys() & saved.keys())
-            if tuple(saved[key]) != tuple(tensors[key].size())
-        ]
-        + [
-            f"{key} is unknown"
-            for key in sorted(saved.keys() - tensors.keys())
-            if not key.startswith(ignore)
-        ]
-    )
-    if wrong:
-        raise InputError(f"{folder} must fit the model: {'; '.join(wrong)}")
-    dcp.load(dict(tensors), checkpoint_id=str(folder))
+    wanted = _of_all_ranks({key: tuple(piece.size) for key, piece in pieces.items()})
+    misfits = _misfits(saved, wanted)
+    refused = [
+        f"{key} {words}"
+        for key, words in sorted(misfits.items())
+        if not key.startswith(allow) and not (key not in wanted and key.startswith(ignore))
+    ]
+    if refused:
+        raise InputError(f"{folder} must fit the model: {'; '.join(refused)}")
+    fitting = {key: piece for key, piece in pieces.items() if key not in misfits}
+    _fill(IndexedReader(folder), fitting)
 
 
 def read_checkpoint(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """Read the keys that start with ``prefix`` whole, prefix cut off. Collective."""
+    """Read the keys that start with ``prefix`` whole, prefix cut off. Needs no process group."""
     tensors = {
-        key: torch.empty(shape, dtype=dtype)
-        for key, (shape, dtype) in _metadata(folder).items()
+        key: torch.empty(entry["size"], dtype=getattr(torch, entry["dtype"]))
+        for key, entry in read_index(folder).items()
         if key.startswith(prefix)
     }
-    dcp.load(tensors, checkpoint_id=str(folder))
+    _fill(IndexedReader(folder), {key: Pieces.of(tensor) for key, tensor in tensors.items()})
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
-def checkpoint_shapes(folder: Path) -> dict[str, torch.Size]:
-    """The shape of every tensor in a checkpoint, by key."""
-    return {key: shape for key, (shape, _) in _metadata(folder).items()}
+def read_row_blocks(folder: Path, key: str) -> Iterator[tuple[int, Tensor]]:
+    """The rows of one matrix in order, in blocks of what was written together, each with its start.
 
-
-def model_tensors(distributed: DistributedModel) -> dict[str, Tensor]:
-    """The model's tensors by checkpoint key; filling them fills the model."""
-    return {f"model.{name}": tensor for name, tensor in distributed.model.state_dict().items()}
-
-
-def training_tensors(distributed: DistributedModel) -> dict[str, Tensor]:
-    """The model's and the optimizers' tensors by checkpoint key."""
-    state = distributed.optimizer.state_dict()["state"]
-    return model_tensors(distributed) | {
-        f"optimizer.{parameter}.{name}": tensor
-        for parameter, entries in state.items()
-        for name, tensor in entries.items()
-    }
-
-
-def _metadata(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    if not (folder / ".metadata").is_file():
-        raise InputError(f"{folder} must be a checkpoint: no .metadata in it")
-    entries: dict[str, Any] = dcp.FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-    return {
-        key: (entry.size, entry.properties.dtype)
-        for key, entry in entries.items()
-        if isinstance(entry, TensorStorageMetadata)
-    }
-
-
-def restore(folder: Path, distributed: DistributedModel) -> int:
-    """Fill model and optimizers from the last checkpoint of a run, if it has one. Collective.
-
-    Returns:
-        How many epochs it had finished; 0 without a checkpoint.
+    Holds one block of about ``pieces.CHUNK_BYTES`` at a time. Needs no process group.
     """
-    if dist.get_rank() == 0:
-        _undo_killed_save(folder)
-    dist.barrier()
-    if not folder.is_dir():
-        return 0
-    epochs = torch.zeros((), dtype=torch.int64)
-    distributed.create_optimizer_state()
-    load_checkpoint(folder, training_tensors(distributed) | {"epochs": epochs})
-    return int(epochs)
+    reader = IndexedReader(folder)
+    entry = reader.read_metadata().state_dict_metadata[key]
+    starts = sorted({chunk.offsets[0] for chunk in entry.chunks}) + [entry.size[0]]
+    for start, stop in pairwise(starts):
+        rows = torch.empty((stop - start, *entry.size[1:]), dtype=entry.properties.dtype)
+        offsets = (start, *(0 for _ in entry.size[1:]))
+        _fill(reader, {key: Pieces(entry.size, rows.dtype, ((offsets, rows),))})
+        yield start, rows
 
 
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+def checkpoint_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a checkpoint, by key."""
+    return {key: tuple(entry["size"]) for key, entry in read_index(folder).items()}
 
 
-def _undo_killed_save(folder: Path) -> None:
-    """Put the old checkpoint back if it was moved away; remove what was written aside."""
-    if not folder.exists() and _old(folder).exists():
-        _old(folder).rename(folder)
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def _misfits(
+    saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    """What does not fit, in words, by key."""
+    words = {key: "is missing" for key in wanted.keys() - saved.keys()}
+    words |= {key: "is unknown" for key in saved.keys() - wanted.keys()}
+    for key in saved.keys() & wanted.keys():
+        if saved[key] != wanted[key]:
+            words[key] = f"is {saved[key]}, not {wanted[key]}"
+    return words
+
+
+def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by key over all ranks: a table's optimizer state is known to its owners alone."""
+    everyone: list[dict] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, shapes)
+    return {key: shape for shapes in everyone for key, shape in shapes.items()}
+
+
+def _fill(reader: IndexedReader, pieces: Mapping[str, Pieces]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that no other rank takes part
+        dcp.load({}, storage_reader=reader, planner=PieceLoadPlanner(pieces), no_dist=True)

@@ -1,6 +1,11 @@
-"""Logits of a whole data set, collected over batches and ranks."""
+"""Logits of a data set, a batch at a time on the rank that computed them."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,57 +13,91 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.metrics.impression_files import ImpressionFiles
+from torchrec_mm.metrics.order import ALL
+from torchrec_mm.metrics.streamed import measure_scores
+from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """One entry an impression, requests in their order on disk, candidates in theirs.
+class Scored:
+    """Some requests with their impressions, request by request, candidates in their order.
 
-    rows: (n,) int64 request of each impression. labels: (n,) int8. logits: (n,) float32.
+    requests: (R,) int64 rows of the data set, R >= 1. lengths: (R,) int64 impressions of each.
+    labels: (impressions,) int8. logits: (impressions,) float32.
     """
 
-    rows: np.ndarray
+    requests: np.ndarray
+    lengths: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
 
+    @classmethod
+    def of_batch(
+        cls, logits: Tensor, labels: Tensor, candidate_mask: Tensor, rows: Tensor
+    ) -> "Scored":
+        """Drop the padding of (R, C) outputs; ``candidate_mask`` is True where real.
 
-class PredictionCollector:
-    """Keeps the outputs of each step until the data set is through."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def add(self, logits: Tensor, labels: Tensor, candidate_mask: Tensor, rows: Tensor) -> None:
-        """Take one batch: (R, C), (R, C), (R, C) bool and (R,); padding is dropped."""
-        per_impression = rows[:, None].expand_as(candidate_mask)[candidate_mask]
-        self.parts.append(
-            (per_impression.cpu(), labels[candidate_mask].cpu(), logits[candidate_mask].cpu())
+        A request without any real candidate only kept a rank busy, and is dropped too.
+        """
+        logits, labels, mask = logits.cpu(), labels.cpu(), candidate_mask.cpu()
+        lengths = mask.sum(dim=1)
+        return cls(
+            rows.cpu()[lengths > 0].numpy(),
+            lengths[lengths > 0].numpy(),
+            labels[mask].numpy().astype(np.int8),
+            logits[mask].float().numpy(),
         )
 
-    def gather(self) -> Predictions | None:
-        """All ranks' impressions on the first rank, None on the others. Collective."""
-        rows, labels, logits = (
-            torch.cat(column).numpy() for column in zip(*self.parts, strict=True)
-        )
-        mine = (rows, labels.astype(np.int8), logits)
-        everyone = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-        dist.gather_object(mine, everyone)
-        if everyone is None:
-            return None
-        rows, labels, logits = (np.concatenate(column) for column in zip(*everyone, strict=True))
-        order = np.argsort(rows, kind="stable")
-        return Predictions(rows[order], labels[order], logits[order])
 
+def predict(distributed: DistributedModel, loader: RequestLoader) -> Iterator[Scored]:
+    """Score this rank's requests without learning from them, in the order of the loader.
 
-def predict(distributed: DistributedModel, loader: RequestLoader) -> Predictions | None:
-    """Score a data set without learning from it: predictions on the first rank. Collective."""
-    collector = PredictionCollector()
+    Collective: every rank takes all it is given, the same number of batches.
+    """
     distributed.model.eval()
-    with torch.no_grad():
+    try:
         for batch in with_equal_strides(loader.epoch(0)):
-            _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
-            collector.add(*scored)
-    distributed.model.train()
-    return collector.gather()
+            with torch.no_grad():
+                _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
+            part = Scored.of_batch(*scored)
+            if len(part.requests):
+                yield part
+    finally:
+        distributed.model.train()
+
+
+def exact_auc(distributed: DistributedModel, loader: RequestLoader, run: Path) -> float | None:
+    """AUC of a data set on the first rank, None on the others. Collective.
+
+    Args:
+        distributed: the model. loader: the requests to score.
+        run: a folder that all ranks see, for files that are gone afterwards.
+    """
+    worker = distributed.worker
+    with shared_folder(run, worker) as folder:
+        files = ImpressionFiles(folder, worker.rank)
+        for scored in predict(distributed, loader):
+            files.add(None, scored.labels, scored.logits)
+        files.flush()
+        dist.barrier()
+        return measure_scores(folder)[ALL].auc if worker.is_first else None
+
+
+@contextmanager
+def shared_folder(parent: Path, worker: Worker) -> Iterator[Path]:
+    """A new folder that all ranks write to, gone after the block. Collective.
+
+    ``parent`` must be on storage that all ranks share, as run folders are. The first rank removes
+    the folder when its block ends: the others must have passed a barrier in theirs by then.
+    """
+    name = [tempfile.mkdtemp(dir=parent, prefix=".predictions.") if worker.is_first else None]
+    dist.broadcast_object_list(name)
+    folder = Path(name[0])
+    try:
+        yield folder
+    finally:
+        if worker.is_first:
+            shutil.rmtree(folder, ignore_errors=True)

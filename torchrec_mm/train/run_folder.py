@@ -1,9 +1,12 @@
 """The folder that a training command creates: what was asked for, what happened, what came out.
 
 config.yaml     the resolved config, readable by --config
-model.json      the model's shape and the data it fits, for whoever loads the checkpoint
+model.json      the model's shape and the data it fits, for whoever loads a checkpoint
+plan.json       how each table is sharded
 metrics.jsonl   one JSON object a line, steps and epochs
-checkpoint/     the latest torch.distributed.checkpoint
+checkpoints/    step-<steps>/, each a torch.distributed.checkpoint
+tensorboard/    figures of each window of steps
+trace.json      the profiler's, where it was asked for
 metrics.json    written by apps.evaluate
 """
 
@@ -18,6 +21,15 @@ from torchrec_mm.config import to_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
 from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.train.state import Position
+
+CHECKPOINTS = "checkpoints"
+
+# Flags that a resumed run may be given anew.
+MAY_CHANGE = (
+    *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
+    *("log_every_steps", "hang_timeout_s", "profile_steps", "vector_storage"),
+)
 
 
 class RunFolder:
@@ -28,8 +40,14 @@ class RunFolder:
         self.worker = worker
 
     @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint"
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def companions(self) -> list[Path]:
+        """The small files without which a checkpoint does not say what it is."""
+        paths = [self.path / name for name in ("config.yaml", "model.json", "plan.json")]
+        return [path for path in paths if path.is_file()]
 
     @classmethod
     def create(cls, path: Path, config: Any, worker: Worker, resume: bool) -> "RunFolder":
@@ -44,7 +62,7 @@ class RunFolder:
         text = to_yaml(config)
         written = path / "config.yaml"
         if resume and written.is_file():
-            _check_same_config(path, yaml.safe_load(written.read_text()), yaml.safe_load(text))
+            _check_same(path, yaml.safe_load(written.read_text()), yaml.safe_load(text))
         else:
             refuse_existing(path)
         dist.barrier()
@@ -61,34 +79,41 @@ class RunFolder:
             with (self.path / "metrics.jsonl").open("a") as lines:
                 lines.write(json.dumps(values) + "\n")
 
-    def forget_epochs_after(self, epoch: int) -> None:
-        """Drop the lines of metrics.jsonl that an interrupted epoch left; it is run again.
+    def forget_after(self, position: Position) -> None:
+        """Drop the lines of metrics.jsonl that a resumed run writes again.
 
         Args:
-            epoch: the last epoch that the checkpoint holds, counted from 1; 0 drops every line.
+            position: of the checkpoint; the beginning drops every line.
         """
         log = self.path / "metrics.jsonl"
         if not self.worker.is_first or not log.is_file():
             return
         lines = log.read_text().splitlines(keepends=True)
-        ends = [i for i, line in enumerate(lines) if _epoch_of(line) == epoch]
         with new_file(log) as aside:
-            aside.write_text("".join(lines[: ends[-1] + 1 if ends else 0]))
+            aside.write_text("".join(line for line in lines if _is_before(line, position)))
 
     def write_model(self, model: dict[str, Any]) -> None:
-        """Write model.json."""
-        if self.worker.is_first:
-            write_json(self.path / "model.json", model)
+        """Write model.json, or find the same in it.
+
+        Raises:
+            InputError: the run that is resumed is of another model, or of other data.
+        """
+        path = self.path / "model.json"
+        if path.is_file():
+            _check_same(self.path, json.loads(path.read_text()), json.loads(json.dumps(model)))
+        dist.barrier()
+        if self.worker.is_first and not path.is_file():
+            write_json(path, model)
 
 
 def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config and the model description of a finished run.
+    """The config and the model description of a run.
 
     Args:
         path: the run folder. kind: what model.json must call itself, "make" or "ranker".
 
     Raises:
-        InputError: not such a run, or one without a checkpoint.
+        InputError: not such a run.
     """
     if not (path / "config.yaml").is_file() or not (path / "model.json").is_file():
         raise InputError(
@@ -97,22 +122,21 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     model = json.loads((path / "model.json").read_text())
     if model.get("kind") != kind:
         raise InputError(f"{path} must be a {kind} run, got a {model.get('kind')} run")
-    if not (path / "checkpoint").is_dir():
-        raise InputError(f"{path} must hold a checkpoint: training has not finished an epoch")
     return yaml.safe_load((path / "config.yaml").read_text()), model
 
 
-def _check_same_config(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
-        if name not in ("resume", "run_dir") and before.get(name) != value:
+        if name not in MAY_CHANGE and before.get(name) != value:
             raise InputError(
                 f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
             )
 
 
-def _epoch_of(line: str) -> int | None:
-    """The epoch that a line ends; None for a step, and for a line that was cut short."""
+def _is_before(line: str, position: Position) -> bool:
+    """Whether a line is of a step or an epoch that the checkpoint holds; False if cut short."""
     try:
-        return json.loads(line).get("epoch")
+        values = json.loads(line)
     except json.JSONDecodeError:
-        return None
+        return False
+    return values.get("step", 0) <= position.step and values.get("epoch", 0) <= position.epoch

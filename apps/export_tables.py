@@ -1,0 +1,90 @@
+"""Write the tables of a ranker's checkpoint to plain files, each of any size, in bounded memory.
+
+python -m apps.export_tables --run_dir runs/id --output tables --format parquet
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from safetensors import safe_open
+from tqdm import tqdm
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_folder
+from torchrec_mm.ranking.tables import table_name
+from torchrec_mm.train.checkpoint import checkpoint_shapes
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.export import SavedTable, write_parquet, write_safetensors
+from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
+
+WRITERS = {"parquet": write_parquet, "safetensors": write_safetensors}
+
+
+@dataclass(frozen=True)
+class ExportTablesConfig:
+    """Write every table as OUTPUT/request/FEATURE.FORMAT, OUTPUT/item/... or OUTPUT/behaviour/...
+
+    parquet: a row a table row, with the id it is of. safetensors: weights, and the ids of its rows
+    from 2 on; row 0 is of unseen ids, row 1 of rare ones.
+    """
+
+    run_dir: Path
+    """Folder of a ranker run."""
+
+    output: Path
+    """Folder to create."""
+
+    format: Literal["parquet", "safetensors"] = "parquet"
+    """What to write."""
+
+    checkpoint: str = "latest"
+    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    config = parse(ExportTablesConfig, argv)
+    read_run(config.run_dir, "ranker")
+    checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint).folder
+    tables = dict(tables_of(checkpoint, config.run_dir / "vocabularies.safetensors"))
+    if not tables:
+        raise InputError(f"{config.run_dir} must have tables, got a run of a method without them")
+    with new_folder(config.output) as folder:
+        for name, table in tqdm(tables.items(), desc="tables", disable=None):
+            WRITERS[config.format](table, folder / f"{name}.{config.format}")
+
+
+def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
+    """The checkpoint's tables by ``<group>/<feature>``.
+
+    Raises:
+        InputError: a table has no vocabulary, or one of another size, or takes raw ids.
+    """
+    if not vocabularies.is_file():
+        raise InputError(f"{vocabularies} must be the vocabularies of a ranker run: no such file")
+    with safe_open(vocabularies, framework="numpy") as file:
+        known = [name for name in file.keys() if name.startswith("known_ids/")]  # noqa: SIM118
+    vocabulary_of = {table_name(name.split("/", 2)[2]): name for name in known}
+    for key in checkpoint_shapes(checkpoint):
+        if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
+            if key.startswith("model.zero_collision_tables."):
+                raise InputError(
+                    f"tables must be of vocabularies to be exported, {checkpoint} holds raw ids "
+                    f"in {table[1]}"
+                )
+            if table[1] not in vocabulary_of:
+                raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
+            known_ids = vocabulary_of[table[1]]
+            _, group, feature = known_ids.split("/", 2)
+            name = f"{group}/{quote(feature, safe='')}"
+            yield name, SavedTable(checkpoint, key, vocabularies, known_ids)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

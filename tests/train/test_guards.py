@@ -1,0 +1,103 @@
+"""The guards: the first bad step is named with its requests, constant logits are said once."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from torchrec_mm.data.encoded import RowGroup
+from torchrec_mm.train import guards
+from torchrec_mm.train.guards import Guard, Step, TrainingDiverged
+from torchrec_mm.train.state import Position
+
+NAN, INF = float("nan"), float("inf")
+FILES = [
+    RowGroup(Path("train/a.parquet"), 0, 0, 4),
+    RowGroup(Path("train/a.parquet"), 1, 4, 4),
+    RowGroup(Path("train/b.parquet"), 0, 8, 92),
+]
+DATA = SimpleNamespace(groups=FILES, group_starts=np.array([0, 4, 8]))
+
+
+def step(number: int, loss: float, logits, rows, mask=None) -> Step:
+    logits = torch.tensor(logits)
+    mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else torch.tensor(mask)
+    position = Position(number, 1, 16 * number)
+    return Step(position, torch.tensor(loss), logits, mask, torch.tensor(rows))
+
+
+def good(number: int, rows=(0, 9)) -> Step:
+    return step(number, 0.5, [[0.1, 0.2], [0.3, NAN]], rows, [[True, True], [True, False]])
+
+
+@pytest.fixture
+def guard(worker) -> Guard:
+    return Guard(DATA, lambda: Path("runs/id/checkpoints/step-00000006"))
+
+
+def test_good_steps_pass_and_padding_is_invisible(guard):
+    for number in range(5):
+        guard.add(good(number))
+    guard.check()
+    assert guard.steps == []
+
+
+@pytest.mark.parametrize("loss", [NAN, INF, -INF])
+def test_the_first_bad_step_is_named_with_its_requests_and_the_checkpoint(loss, guard):
+    guard.add(good(6))
+    mask = [[True, False], [True, True], [True, True]]
+    guard.add(step(7, loss, [[0.1, NAN], [0.3, NAN], [INF, 1.0]], [2, 5, 9], mask))
+    guard.add(step(8, NAN, [[NAN, NAN]], [3]))
+    with pytest.raises(TrainingDiverged) as raised:
+        guard.check()
+    assert str(raised.value) == (
+        f"loss became {loss} in step 8 (epoch 2, after 112 of its requests), at requests 5, 9 "
+        "(a.parquet row group 1, b.parquet row group 0); "
+        "last good checkpoint: runs/id/checkpoints/step-00000006"
+    )
+
+
+def test_all_requests_of_the_step_are_to_blame_when_their_logits_are_numbers(guard):
+    bad = replace(good(0, rows=range(20, 28)), loss=torch.tensor(NAN))
+    guard.add(replace(bad, logits=torch.zeros(8, 2), candidate_mask=torch.ones(8, 2).bool()))
+    words = r"at requests 20, 21, 22, 23, 24 and 3 more \(b.parquet row group 0\)"
+    with pytest.raises(TrainingDiverged, match=words):
+        guard.check()
+
+
+def test_no_checkpoint_is_said_to_be_none(worker):
+    guard = Guard(DATA, lambda: None)
+    guard.add(replace(good(0), loss=torch.tensor(NAN)))
+    with pytest.raises(TrainingDiverged, match="last good checkpoint: none$"):
+        guard.check()
+
+
+def test_what_is_kept_is_bounded_by_checking(guard, monkeypatch):
+    monkeypatch.setattr(guards, "MOST_STEPS", 3)
+    guard.add(good(0))
+    guard.add(step(1, NAN, [[NAN]], [1]))
+    with pytest.raises(TrainingDiverged, match="in step 2 "):
+        guard.add(good(2))
+
+
+def warnings_of(guard: Guard, caplog, *windows: list[float]) -> list[str]:
+    for number, logits in enumerate(windows):
+        mask = [[True] * len(logits) + [False]]
+        guard.add(step(number, 0.5, [[*logits, 7.0]], [0], mask))
+        guard.check()
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_constant_logits_are_said_once(guard, caplog, monkeypatch):
+    monkeypatch.setattr(guards, "ENOUGH_IMPRESSIONS", 4)
+    assert warnings_of(guard, caplog, [0.25] * 3, [0.25] * 3, [0.25] * 6) == [
+        "predictions are constant: the last 6 impressions all got the logit 0.25"
+    ]
+
+
+def test_logits_that_differ_or_are_few_are_no_cause_for_a_warning(guard, caplog, monkeypatch):
+    monkeypatch.setattr(guards, "ENOUGH_IMPRESSIONS", 4)
+    assert not warnings_of(guard, caplog, [0.25] * 3, [0.25, 0.5], [0.5] * 3)

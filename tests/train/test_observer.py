@@ -1,0 +1,122 @@
+"""What a run shows of itself while it trains."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.metrics.test_auc_gauc import auc_by_definition
+from tests.runs import Stopped, lines_of, stop_before, train_ranker
+from tests.small_market import SmallMarket, write_small_market
+from torchrec_mm.metrics.binned_auc import BinnedAuc
+from torchrec_mm.train import fit
+from torchrec_mm.train.guards import TrainingDiverged
+from torchrec_mm.train.observer import window_figures
+
+STEPS = 4  # of an epoch
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> SmallMarket:
+    return write_small_market(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="module")
+def traced(market, tmp_path_factory) -> Path:
+    """Three epochs in windows of three steps, two steps traced."""
+    run_dir = tmp_path_factory.mktemp("runs") / "simtier"
+    more = ("--epochs", "3", "--log_every_steps", "3", "--profile_steps", "2")
+    return train_ranker(market, run_dir, "simtier", *more)
+
+
+def scalars(run_dir: Path) -> dict[str, dict[int, float]]:
+    """Value by step, of each scalar in TensorBoard."""
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    return {
+        name: {event.step: event.value for event in events.Scalars(name)}
+        for name in events.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_holds_every_window(traced):
+    found = scalars(traced)
+    assert set(found) == {
+        *("loss", "auc", "normalized_entropy", "impressions_per_s"),
+        *("vector_coverage", "table_bytes"),
+    }
+    windows = [3, 4, 6, 8, 9, 12]
+    for name in set(found) - {"table_bytes"}:
+        assert list(found[name]) == windows
+    logged = {line["step"]: line["loss"] for line in lines_of(traced, "step")}
+    assert found["loss"] == pytest.approx(logged)
+    assert all(0 <= value <= 1 for value in found["auc"].values())
+    assert all(0 < value <= 1 for value in found["vector_coverage"].values())
+    assert all(value > 0 for value in found["impressions_per_s"].values())
+
+
+def test_table_bytes_are_rows_of_weights_and_a_number_of_state(traced):
+    tables = json.loads((traced / "model.json").read_text())["spec"]["tables"]
+    rows = sum(size for kind in tables.values() if kind for size in kind.values())
+    assert scalars(traced)["table_bytes"] == {0: rows * 4 * (4 + 1)}
+
+
+def test_the_trace_is_in_the_run_folder(traced):
+    events = json.loads((traced / "trace.json").read_text())["traceEvents"]
+    steps = {event["name"] for event in events if event.get("name", "").startswith("ProfilerStep")}
+    assert len(steps) == 2
+
+
+def test_a_window_is_measured_on_its_own_impressions():
+    labels, logits = torch.tensor([1, 0, 0, 1, 0]), torch.tensor([2.0, 1.0, 2.0, -1.0, -3.0])
+    counted = BinnedAuc()
+    counted.add(labels, logits)
+    found = window_figures(counted.counts, loss=0.3)
+    assert found["auc"] == pytest.approx(auc_by_definition(labels.tolist(), logits.tolist()))
+    entropy = -(0.4 * math.log(0.4) + 0.6 * math.log(0.6))
+    assert found["normalized_entropy"] == pytest.approx(0.3 / entropy)
+
+
+def test_a_window_of_one_label_has_no_auc():
+    counted = BinnedAuc()
+    counted.add(torch.zeros(3), torch.zeros(3))
+    found = window_figures(counted.counts, loss=0.3)
+    assert math.isnan(found["auc"]) and math.isnan(found["normalized_entropy"])
+
+
+def test_a_resumed_run_takes_back_the_scalars_that_it_writes_again(market, tmp_path):
+    more = ("--epochs", "2", "--checkpoint_steps", "2")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        stop_before(patch, 3)
+        train_ranker(market, tmp_path / "run", "id", *more)
+    train_ranker(market, tmp_path / "run", "id", *more, "--resume", "true")
+    losses = scalars(tmp_path / "run")["loss"]
+    assert list(losses) == list(range(1, 2 * STEPS + 1))
+    logged = {line["step"]: line["loss"] for line in lines_of(tmp_path / "run", "step")}
+    assert losses == pytest.approx(logged)
+
+
+def test_a_run_that_diverges_stops_and_names_step_requests_file_and_checkpoint(
+    market, tmp_path, monkeypatch
+):
+    before_step = fit.Loop._before_step
+
+    def spoil(loop):
+        before_step(loop)
+        if loop.training.position.step == 2:
+            for parameter in loop.training.distributed.model.parameters():
+                parameter.data.fill_(float("nan"))
+
+    monkeypatch.setattr(fit.Loop, "_before_step", spoil)
+    run_dir = tmp_path / "run"
+    more = ("--checkpoint_steps", "1", "--log_every_steps", "20")
+    with pytest.raises(TrainingDiverged) as raised:
+        train_ranker(market, run_dir, "id", *more)
+    words = str(raised.value)
+    assert words.startswith("loss became nan in step 3 (epoch 1, after ")
+    assert "more (part-" in words and "row group 0" in words
+    assert words.endswith(f"last good checkpoint: {run_dir / 'checkpoints' / 'step-00000002'}")
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000002"]

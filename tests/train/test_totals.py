@@ -1,0 +1,47 @@
+"""Sums of an epoch: means of what was added, also across a checkpoint."""
+
+import pytest
+import torch
+
+from torchrec_mm.train.totals import Totals
+
+MASK = torch.tensor([[True, True], [True, False]])
+
+
+def add(totals: Totals, loss: float) -> None:
+    """Three impressions, one of them clicked and ranked second."""
+    logits, labels = torch.tensor([[2.0, 1.0], [0.0, 9.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    totals.add(torch.tensor(loss), logits, labels, MASK, torch.arange(2))
+
+
+def test_a_window_is_the_mean_since_the_last_one(worker):
+    totals = Totals(worker.device)
+    for loss in (1.0, 3.0):
+        add(totals, loss)
+    assert totals.close_window() == 2
+    add(totals, 7.0)
+    assert totals.close_window() == 7
+
+
+def test_an_epoch_is_the_mean_of_its_steps_and_starts_over(worker):
+    totals = Totals(worker.device)
+    for loss in (1.0, 2.0, 6.0):
+        add(totals, loss)
+        totals.close_window()
+    epoch = totals.close_epoch()
+    assert (epoch.loss, epoch.auc, epoch.impressions) == (3, 0.5, 9)
+    assert not any(sums.any() for sums in totals.tensors().values())
+
+
+def test_what_a_checkpoint_held_is_counted_on(worker):
+    before, after = Totals(worker.device), Totals(worker.device)
+    add(before, 1.0)
+    before.close_window()
+    add(before, 2.0)
+    before.reduce()
+    for name, sums in after.tensors().items():
+        sums.copy_(before.tensors()[name])
+    add(after, 6.0)
+    assert after.close_window() == 4
+    epoch = after.close_epoch()
+    assert (epoch.loss, epoch.impressions) == (pytest.approx(3), 9)
