@@ -65,6 +65,16 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
         return [EmbeddingComputeKernel.FUSED.value]
 
 
+def tables_of_raw_ids(model: nn.Module) -> set[str]:
+    """Names of the tables that take raw ids."""
+    return {
+        table
+        for module in model.modules()
+        if isinstance(module, ManagedCollisionCollection)
+        for table in module.table_to_number_buckets()
+    }
+
+
 def check_zero_collision(
     model: nn.Module, tables: Mapping[str, TableSettings], world_size: int
 ) -> None:
