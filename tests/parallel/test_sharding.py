@@ -7,11 +7,12 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 )
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from tests.ranking.small_ranker import encode, spec_of
 from tests.small_market import write_small_market
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel import sharding
+from torchrec_mm.parallel import planning, sharding
 from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -226,3 +227,22 @@ def test_one_id_bags_go_the_short_way_where_tables_fit_it(encoded, worker):
         for kernel in kernels(distributed)
     }
     assert ways == {("fp32", True), ("fp16", False)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "fills"),
+    [(4, 3, False), (4, 2, True), (4, 4, True), (9, 4, False), (1, 1, True)],
+)
+def test_a_table_is_cut_by_rows_only_where_every_rank_gets_one(rows, ranks, fills):
+    config = EmbeddingBagConfig(num_embeddings=rows, embedding_dim=4, name="t", feature_names=["t"])
+    assert planning.fills_every_rank(config, ranks) == fills
+    held = [min(rows, (r + 1) * -(-rows // ranks)) - r * -(-rows // ranks) for r in range(ranks)]
+    assert all(count > 0 for count in held) == fills
+    choice = planning.choice_for(config, ranks, takes_raw_ids=False)
+    assert ("row_wise" in choice) == (fills and ranks > 1)
+    settings = {"t": TableSettings(sharding="row_wise")}
+    if fills:
+        planning.check_rows([config], settings, ranks)
+    else:
+        with pytest.raises(InputError, match="tables.t.sharding must be table_wise with"):
+            planning.check_rows([config], settings, ranks)

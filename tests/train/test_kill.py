@@ -42,7 +42,6 @@ class Launch:
     def __init__(self, market: SmallMarket, run_dir: Path, world_size: int) -> None:
         self.run_dir = run_dir
         flags = [*ranker_flags(market, run_dir, "simtier"), "--epochs", str(EPOCHS)]
-        flags += ["--tables", '{"page": {"sharding": "table_wise"}}']  # 4 rows, too few for 3
         flags += ["--test_auc", "true", "--checkpoint_steps", "2", "--resume", "true"]
         ranks = ["--standalone", f"--nproc_per_node={world_size}", "-m", "tests.train.test_kill"]
         self.errors = run_dir.with_suffix(".err").open("w")

@@ -19,7 +19,7 @@ from torchrec_mm.files import write_json
 from torchrec_mm.parallel.memory import BATCH_IDS, ShardMemory, shard_memory
 from torchrec_mm.parallel.planning import table_configs
 from torchrec_mm.parallel.tables import TableSettings
-from torchrec_mm.parallel.zero_collision import partitions_of_raw_id_tables
+from torchrec_mm.parallel.zero_collision import tables_of_raw_ids
 
 FORMAT = 1
 PLAN_FILE = "plan.json"
@@ -73,7 +73,7 @@ def planned_tables(
     Args:
         model: before it is sharded. plan: made for it. tables: settings of each of its tables.
     """
-    raw_id_tables = partitions_of_raw_id_tables(model)
+    raw_id_tables = tables_of_raw_ids(model)
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
     return [
         PlannedTable(

@@ -4,7 +4,7 @@ A batch holds each distinct id once (data/collate.py): TorchRec's index deduplic
 nothing to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torchrec.optim
@@ -38,7 +38,7 @@ from torchrec_mm.parallel.topology import GIB, Machines
 from torchrec_mm.parallel.zero_collision import (
     ZeroCollisionSharder,
     check_zero_collision,
-    partitions_of_raw_id_tables,
+    tables_of_raw_ids,
 )
 
 OPTIMIZERS = {
@@ -99,7 +99,7 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
     Args:
         model: its tables on the meta device. tables: settings of each of them.
     """
-    total, raw_id_tables = 0, partitions_of_raw_id_tables(model)
+    total, raw_id_tables = 0, tables_of_raw_ids(model)
     for config in table_configs(model):
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
@@ -130,20 +130,54 @@ def prepare_tables(
             _apply_optimizer_in_backward(OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate})
 
 
+def choice_for(config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool) -> list[str]:
+    """Sharding types that the planner may choose from for a table without a setting."""
+    if takes_raw_ids:
+        return ["row_wise"]
+    if world_size == 1:  # nothing to cut: row-wise tables would sort ids by rank in vain
+        return ["table_wise"]
+    return PLANNERS_CHOICE if fills_every_rank(config, world_size) else ["table_wise"]
+
+
+def fills_every_rank(config: EmbeddingBagConfig, world_size: int) -> bool:
+    """Whether a row-wise table has a row for each rank; FBGEMM fails on a rank without one."""
+    return -(-config.num_embeddings // world_size) * (world_size - 1) < config.num_embeddings
+
+
+def check_rows(
+    configs: Sequence[EmbeddingBagConfig], tables: Mapping[str, TableSettings], world_size: int
+) -> None:
+    """Refuse to cut a table by rows that has too few of them.
+
+    Raises:
+        InputError: naming the table and the number of ranks.
+    """
+    for config in configs:
+        if tables[config.name].sharding == "row_wise" and not fills_every_rank(config, world_size):
+            raise InputError(
+                f"tables.{config.name}.sharding must be table_wise with {config.num_embeddings} "
+                f"rows on {world_size} ranks, got row_wise: some rank would have no row"
+            )
+
+
 def constraints_of(
-    tables: Mapping[str, TableSettings], widths: Mapping[str, int], machines: Machines
+    model: nn.Module, tables: Mapping[str, TableSettings], machines: Machines
 ) -> dict[str, ParameterConstraints]:
-    """What the planner may choose for each table."""
+    """What the planner may choose for each table of ``model``."""
     nodes = machines.world_size // machines.devices_per_node
+    raw = tables_of_raw_ids(model)
     constraints = {}
-    for name, settings in tables.items():
+    for config in table_configs(model):
+        name, settings = config.name, tables[config.name]
         parts = nodes if settings.sharding == "grid_shard" else machines.world_size
         cached = settings.kernel == "fused_uvm_caching"
         factor = settings.cache_load_factor or CACHE_LOAD_FACTOR
         constraints[name] = ParameterConstraints(
-            sharding_types=[settings.sharding] if settings.sharding else PLANNERS_CHOICE,
+            sharding_types=[settings.sharding]
+            if settings.sharding
+            else choice_for(config, machines.world_size, name in raw),
             compute_kernels=[settings.kernel or "fused"],
-            min_partition=max(4, -(-widths[name] // parts)),
+            min_partition=max(4, -(-config.embedding_dim // parts)),
             cache_params=CacheParams(load_factor=factor) if cached else None,
         )
     return constraints
@@ -168,10 +202,11 @@ def make_plan(
     """
     check_device(tables, machines.device)
     check_zero_collision(model, tables, machines.world_size)
+    check_rows(table_configs(model), tables, machines.world_size)
     widths = {config.name: config.embedding_dim for config in table_configs(model)}
     dense = dense_parameters(model) + more_dense
     topology = machines.topology(sum(replicated_bytes(dense, list(widths.values()), batch_ids)))
-    constraints = constraints_of(tables, widths, machines)
+    constraints = constraints_of(model, tables, machines)
     planner = EmbeddingShardingPlanner(
         topology=topology,
         batch_size=batch_ids,
@@ -181,7 +216,7 @@ def make_plan(
             constraints,
             [
                 EmbeddingPerfEstimator(topology, constraints),
-                ExactStorage(machines, tables, partitions_of_raw_id_tables(model)),
+                ExactStorage(machines, tables, tables_of_raw_ids(model)),
             ],
         ),
         storage_reservation=FixedPercentageStorageReservation(0.0),

@@ -65,13 +65,13 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
         return [EmbeddingComputeKernel.FUSED.value]
 
 
-def partitions_of_raw_id_tables(model: nn.Module) -> dict[str, int]:
-    """The partitions of each table of raw ids of a model that is not sharded yet, by table."""
+def tables_of_raw_ids(model: nn.Module) -> set[str]:
+    """Names of the tables that take raw ids."""
     return {
-        table: partitions
+        table
         for module in model.modules()
         if isinstance(module, ManagedCollisionCollection)
-        for table, partitions in module.table_to_number_buckets().items()
+        for table in module.table_to_number_buckets()
     }
 
 
@@ -87,18 +87,21 @@ def check_zero_collision(
         InputError: naming the table, the field and the value.
     """
     only = {"sharding": ShardingType.ROW_WISE.value, "kernel": EmbeddingComputeKernel.FUSED.value}
-    for table, partitions in partitions_of_raw_id_tables(model).items():
-        if partitions % world_size:
-            raise InputError(
-                f"zero_collision.{table}.partitions must be a multiple of the number of "
-                f"ranks, {world_size}, got {partitions}"
-            )
-        for name, allowed in only.items():
-            value = getattr(tables[table], name)
-            if value not in (None, allowed):
-                raise InputError(
-                    f"tables.{table}.{name} must be {allowed} with zero_collision, got {value}"
-                )
+    for module in model.modules():
+        if isinstance(module, ManagedCollisionCollection):
+            for table, partitions in module.table_to_number_buckets().items():
+                if partitions % world_size:
+                    raise InputError(
+                        f"zero_collision.{table}.partitions must be a multiple of the number of "
+                        f"ranks, {world_size}, got {partitions}"
+                    )
+                for name, allowed in only.items():
+                    value = getattr(tables[table], name)
+                    if value not in (None, allowed):
+                        raise InputError(
+                            f"tables.{table}.{name} must be {allowed} with zero_collision, "
+                            f"got {value}"
+                        )
 
 
 def settle_zero_collision(model: nn.Module) -> None:
