@@ -71,6 +71,7 @@ class RequestLoader:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
                 batch = self.collator(share, loss_weight, masked=is_empty)
                 yield batch.pin_memory() if self.pin_memory else batch
+            del arrays, share, batch  # before the next window is read: one is enough to hold
 
     def _share(self, rows: np.ndarray) -> tuple[np.ndarray, bool, float]:
         """This rank's requests, whether they are only there to be masked, and their weight."""
