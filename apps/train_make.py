@@ -16,7 +16,7 @@ from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
@@ -120,7 +120,7 @@ class TrainMakeConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainMakeConfig, argv)
-    with quiet_libraries(), process_group() as worker:
+    with quiet_libraries(), process_group() as worker, core_for_reading():
         with encoded_requests(
             config.data,
             config.encoded,

@@ -22,7 +22,7 @@ from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
@@ -190,7 +190,7 @@ class TrainRankerConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainRankerConfig, argv)
-    with quiet_libraries(), process_group() as worker:
+    with quiet_libraries(), process_group() as worker, core_for_reading():
         aside = config.run_dir.with_name(f".{config.run_dir.name}.encoded")
         with encoded_requests(
             config.data,

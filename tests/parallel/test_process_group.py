@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import core_for_reading, process_group
 
 ROOT = Path(__file__).parents[2]
 
 SAY_RANK = """
 import sys, torch, torch.distributed as dist
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import core_for_reading, process_group
 with process_group() as worker:
     total = torch.tensor(worker.rank + 1, device=worker.device)
     dist.all_reduce(total)
@@ -55,3 +55,13 @@ def test_two_ranks_under_torchrun_see_each_other(tmp_path):
     )
     assert (tmp_path / "0").read_text() == "2 ranks sum 3, first=True"
     assert (tmp_path / "1").read_text() == "2 ranks sum 3, first=False"
+
+
+@pytest.mark.parametrize(("threads", "left"), [(1, 1), (2, 1), (3, 2)])
+def test_reading_ahead_gets_a_core_if_there_are_several(threads, left):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    with core_for_reading():
+        assert torch.get_num_threads() == left
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)

@@ -31,6 +31,8 @@ STORAGES = ("mapped", "sharded")
 LOSS_TOLERANCE = 1e-5
 LOGIT_TOLERANCE = 1e-4
 MORE = ("--epochs", "2", "--test_auc", "true")
+TABLE = "{rows: 16, interval_steps: 2, partitions: 2}"
+RAW_IDS = (*MORE, "--zero_collision", f"{{user_id: {TABLE}, item_id: {TABLE}}}")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def runs(market, tmp_path_factory) -> Path:
     for method in METHODS:
         train_ranker(market, one / method, method, *MORE, make=make)
     train_half(market, folder / "half")
+    train_ranker(market, one / "raw-ids", "id", *RAW_IDS)
     commands = [Command("train_make", make_flags(market, two / "train_make"))]
     for sharding in SHARDINGS:
         for method in METHODS:
@@ -60,6 +63,8 @@ def runs(market, tmp_path_factory) -> Path:
                 )
     flags = [*half_flags(market, folder / "half"), "--resume", "true"]
     commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
+    flags = [*ranker_flags(market, two / "raw-ids", "id"), *RAW_IDS]
+    commands.append(Command("train_ranker", flags))
     commands += storage_commands(market, two)
     run_on_two_ranks(folder, commands)
     return folder
@@ -162,6 +167,14 @@ def test_vectors_in_the_memory_of_two_ranks_are_those_of_the_file_bit_for_bit(me
     assert logits_in(sharded / "two-ranks-sharded.parquet") == logits_in(
         mapped / "two-ranks-mapped.parquet"
     )
+
+
+def test_tables_of_raw_ids_learn_alike_on_one_rank_and_on_two(market, runs, tmp_path):
+    alone, together = runs / "one" / "raw-ids", runs / "two" / "raw-ids"
+    assert len(losses(alone)) == 8
+    assert losses(together) == pytest.approx(losses(alone), rel=LOSS_TOLERANCE)
+    scores = [predictions(market, run, tmp_path / "p.parquet") for run in (together, alone)]
+    assert scores[0]["logit"] == pytest.approx(scores[1]["logit"], abs=LOGIT_TOLERANCE)
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(market, runs):

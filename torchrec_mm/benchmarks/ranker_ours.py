@@ -18,7 +18,7 @@ from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.parallel.strides import with_equal_strides
@@ -81,7 +81,7 @@ class Ours:
 
 def speed(task: RankerTask) -> float:
     """Impressions a second of all ranks together, file to update; one rank's part."""
-    with quiet_libraries(), process_group() as worker:
+    with quiet_libraries(), process_group() as worker, core_for_reading():
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
@@ -96,7 +96,7 @@ def speed(task: RankerTask) -> float:
 
 def quality(task: RankerTask) -> Quality:
     """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
-    with quiet_libraries(), process_group() as worker:
+    with quiet_libraries(), process_group() as worker, core_for_reading():
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(range(task.epochs))
         impressions = 0
@@ -108,12 +108,12 @@ def quality(task: RankerTask) -> Quality:
             impressions += int(candidate_mask.sum())
         pipeline.detach()
         test = EncodedRequests(task.folder / "encoded", "test")
-        predictions = predict(ours.distributed, ours.loader(test))
+        scored = list(predict(ours.distributed, ours.loader(test)))
         users = np.concatenate([test.read(group).user_ids for group in test.groups])
-        labels, logits = predictions.labels, predictions.logits
-        return Quality(
-            auc(labels, logits), gauc(users[predictions.rows], labels, logits).gauc, impressions
-        )
+        users = np.concatenate([np.repeat(users[part.requests], part.lengths) for part in scored])
+        labels = np.concatenate([part.labels for part in scored])
+        logits = np.concatenate([part.logits for part in scored])
+        return Quality(auc(labels, logits), gauc(users, labels, logits).gauc, impressions)
 
 
 def spread(batch: RequestBatch, table_rows: int) -> RequestBatch:

@@ -75,6 +75,7 @@ class RequestLoader:
         for share, loss_weight, is_empty in shares:
             batch = self.collator(share, loss_weight, masked=is_empty)
             yield batch.pin_memory() if self.pin_memory else batch
+            del share, batch
 
     def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
         """Requests of each step, their weight, and whether they are there to be masked."""
@@ -84,6 +85,7 @@ class RequestLoader:
             for rows, is_empty, loss_weight in shares:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
                 yield share, loss_weight, is_empty
+            del arrays, share  # before the next window is read: one is enough to hold
 
     def _share(self, rows: np.ndarray) -> tuple[np.ndarray, bool, float]:
         """This rank's requests, whether they are only there to be masked, and their weight."""

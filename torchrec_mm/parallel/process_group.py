@@ -65,6 +65,21 @@ def _device() -> torch.device:
     return device
 
 
+@contextmanager
+def core_for_reading() -> Iterator[None]:
+    """For the block: one thread less for PyTorch, if it has several.
+
+    The thread that reads batches ahead needs a core of its own. Where it has to take one from
+    PyTorch's threads, these wait for each other in every operation.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """Rows of all ranks in rank order: (B, ...) -> (world_size * B, ...), without gradient.
 
