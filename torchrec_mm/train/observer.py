@@ -18,7 +18,7 @@ from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.train.profiler import StepProfiler
 from torchrec_mm.train.run_folder import RunFolder
-from torchrec_mm.train.state import Position, model_pieces, optimizer_pieces
+from torchrec_mm.train.state import Position, training_pieces
 from torchrec_mm.train.watchdog import Watchdog
 
 
@@ -147,7 +147,7 @@ def window_figures(counts: Tensor, loss: float) -> dict[str, float]:
 
 def table_bytes(distributed: DistributedModel) -> int:
     """Bytes of the fullest rank's share of the tables, optimizer state included. Collective."""
-    pieces = model_pieces(distributed) | optimizer_pieces(distributed)
+    pieces = training_pieces(distributed)
     mine = sum(
         tensor.nbytes
         for name, piece in pieces.items()
