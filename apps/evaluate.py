@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker, rows_of_vectors
@@ -56,6 +57,9 @@ class EvaluateConfig:
 
     vectors: Path | None = None
     """Folder of item vectors, where they have moved since training."""
+
+    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
 
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
@@ -135,6 +139,11 @@ def open_vectors(
                 f"vectors must not be given for a run of method {model['method']}, "
                 f"got {config.vectors}"
             )
+        if config.vector_storage != "mapped":
+            raise InputError(
+                f"vector_storage must be mapped for a run of method {model['method']}, "
+                f"got {config.vector_storage}"
+            )
         return None
     folder = config.vectors or Path(trained["vectors"])
     vectors = ItemVectors.open(folder)
@@ -159,12 +168,14 @@ def score(
     spec = spec_from_json(model["spec"])
     distributed = distribute(Ranker(spec), worker, OptimizerSettings(0.0, 0.0), seed=0)
     load_checkpoint(checkpoint, model_pieces(distributed), ignore=("optimizer.", "epoch."))
+    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     loader = RequestLoader(
         data,
-        collator_for_ranker(spec, data.items, vectors, trained["max_behaviours"]),
+        collator_for_ranker(spec, data.items, source, trained["max_behaviours"]),
         BatchLimits(config.batch_requests),
         rank=worker.rank,
         world_size=worker.world_size,
+        collate_ahead=not (source and source.collective),
     )
     return predict(distributed, loader)
 

@@ -64,7 +64,7 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
     """The checkpoint's tables by ``<group>/<feature>``.
 
     Raises:
-        InputError: a table has no vocabulary, or one of another size.
+        InputError: a table has no vocabulary, or one of another size, or takes raw ids.
     """
     if not vocabularies.is_file():
         raise InputError(f"{vocabularies} must be the vocabularies of a ranker run: no such file")
@@ -73,6 +73,11 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
     vocabulary_of = {table_name(name.split("/", 2)[2]): name for name in known}
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
+            if key.startswith("model.zero_collision_tables."):
+                raise InputError(
+                    f"tables must be of vocabularies to be exported, {checkpoint} holds raw ids "
+                    f"in {table[1]}"
+                )
             if table[1] not in vocabulary_of:
                 raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
             known_ids = vocabulary_of[table[1]]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -17,6 +18,7 @@ from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.inputs import collator_for_make
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
@@ -40,6 +42,9 @@ class TrainMakeConfig:
 
     encoded: Path | None = None
     """Encoded data set of apps.encode, instead of data."""
+
+    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
 
     epochs: int = 5
     """Passes over requests/train."""
@@ -131,17 +136,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     """Open, replicate, fit."""
     vectors = ItemVectors.open(config.vectors)
+    source = vector_source(vectors, config.vector_storage, worker)
 
     def loader(split: str, shuffle_seed: int | None) -> RequestLoader:
         data = EncodedRequests(encoded, split)
         return RequestLoader(
             data,
-            collator_for_make(data.items, vectors, config.max_behaviours),
+            collator_for_make(data.items, source, config.max_behaviours),
             BatchLimits(config.batch_requests, config.batch_behaviours),
             rank=worker.rank,
             world_size=worker.world_size,
             shuffle_seed=shuffle_seed,
             pin_memory=worker.device.type == "cuda",
+            collate_ahead=not source.collective,
         )
 
     torch.manual_seed(config.seed)

@@ -24,13 +24,15 @@ from torchrec_mm.files import new_file
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import RankerSpec, TableSizes
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes, check_raw_ids
+from torchrec_mm.ranking.zero_collision import ZeroCollision
 from torchrec_mm.train.checkpoint import read_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
@@ -62,6 +64,9 @@ class TrainRankerConfig:
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
 
+    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
+
     make: Path | None = None
     """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
 
@@ -88,6 +93,10 @@ class TrainRankerConfig:
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
+
+    zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
+    """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
+    that matter most own a row each, newcomers take over from the weakest, and the rest share."""
 
     plan: Path | None = None
     """The plan.json of another run, whose sharding and kernels to keep."""
@@ -152,6 +161,9 @@ class TrainRankerConfig:
         if uses_vectors != (self.vectors is not None):
             rule = "be given" if uses_vectors else "not be given"
             raise ValueError(f"vectors must {rule} with method {self.method}, got {self.vectors}")
+        if not uses_vectors:
+            rule = f"mapped with method {self.method}, which uses no vectors"
+            check_fields(self, lambda x: x == "mapped", rule, "vector_storage")
         uses_make = "make" in self.method
         if uses_make != (self.make is not None):
             rule = "be given" if uses_make else "not be given"
@@ -167,6 +179,12 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         read_tables(self.tables)
+        check_raw_ids(self.zero_collision)
+        if self.method == "bias" and self.zero_collision:
+            raise ValueError(
+                "zero_collision must be empty with method bias, which has no tables, "
+                f"got {', '.join(self.zero_collision)}"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -216,17 +234,19 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     """Open, shard, fit."""
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     train = EncodedRequests(encoded, "train")
+    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = ranker_spec(config, train, vectors)
 
     def loader(data: EncodedRequests, shuffle_seed: int | None) -> RequestLoader:
         return RequestLoader(
             data,
-            collator_for_ranker(spec, data.items, vectors, config.max_behaviours),
+            collator_for_ranker(spec, data.items, source, config.max_behaviours),
             BatchLimits(config.batch_requests, config.batch_behaviours),
             rank=worker.rank,
             world_size=worker.world_size,
             shuffle_seed=shuffle_seed,
             pin_memory=worker.device.type == "cuda",
+            collate_ahead=not (source and source.collective),
         )
 
     test = loader(EncodedRequests(encoded, "test"), None) if config.test_auc else None
@@ -274,6 +294,7 @@ def ranker_spec(
         make=read_make(config, vectors) if config.make else None,
         behaviour_tables=tuple(train.meta["behaviour_item_features"]),
         kept=config.kept,
+        zero_collision=config.zero_collision,
     )
 
 

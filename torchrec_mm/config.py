@@ -143,6 +143,10 @@ _REWORDED = (
     (r"unrecognized arguments: (.*)", r"unknown flag: \1"),
     (r"argument (--\S+): expected one argument", r"\1 must have a value, got none"),
     (r"Option '(.*)' is not accepted", r"--config holds an unknown key: \1"),
+    (
+        r"Parser key \"(\S+)\": Problem with given class_path .*: Option '(.*)' is not accepted",
+        r"--\1 holds an unknown key: \2",
+    ),
     (r"Group '(.*)' does not accept option '(.*)'", r"--config holds an unknown key: \1.\2"),
     (r'Parser key "config":\s*(.*)', r"--config must be a YAML file: \1"),
     (r"Problems parsing config: (.*)", r"--config must be a YAML file: \1"),

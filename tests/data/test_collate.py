@@ -9,6 +9,7 @@ import torch
 from tests.data.arrays import arrays_of, items_of
 from torchrec_mm.data.collate import Collator, SlotVectors, one_id_bags, pad
 from torchrec_mm.data.search import GeneralSearch
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 
@@ -25,18 +26,18 @@ ALL = np.arange(3)
 
 
 @pytest.fixture(scope="module")
-def vectors(tmp_path_factory) -> ItemVectors:
+def vectors(tmp_path_factory) -> MappedVectors:
     """Unit vectors of 10, 20 and 30."""
     folder = tmp_path_factory.mktemp("vectors") / "vectors"
     ids = np.array([10, 20, 30])
     write_item_vectors(folder, ids, np.eye(3), dtype="int8", encoder="scl", modality="image")
-    return ItemVectors.open(folder)
+    return MappedVectors(ItemVectors.open(folder))
 
 
 @pytest.fixture(scope="module")
 def collator(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors, rows))
+    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors.gather, rows))
 
 
 def bags_of(features, name) -> list[list[int]]:
@@ -75,6 +76,22 @@ def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
         assert [stars[s] for s in star] == [[r] for r in one.behaviour_rows["stars"].tolist()]
         assert users[place] == one.request_rows["user_id"].tolist()
     assert batch.rows.tolist() == chosen
+
+
+@pytest.mark.parametrize("features", [("user_id",), ("item_id",), ("item_id", "user_id")])
+def test_raw_ids_come_as_they_are_and_in_place_of_table_rows(features, collator):
+    batch = replace(collator, raw_ids=features)(ARRAYS, 1.0)
+    assert batch.raw_ids.keys() == list(features)
+    if "user_id" in features:
+        assert bags_of(batch.raw_ids, "user_id")[:3] == [[user] for user in ARRAYS.user_ids]
+        assert "user_id" not in batch.features.keys()
+    if "item_id" in features:
+        slots = batch.candidate_index[batch.candidate_mask]
+        bags = bags_of(batch.raw_ids, "item_id")
+        found = [bags[bag] for bag in batch.item_index[0][slots].tolist()]
+        assert found == [[item] for item in ITEMS.item_ids[ARRAYS.candidates.values]]
+        assert batch.item_ids is None and len(bags) == 5
+    assert collator(ARRAYS, 1.0).raw_ids is None
 
 
 def test_a_table_row_is_looked_up_once_a_batch_however_often_it_occurs(collator):
@@ -122,7 +139,13 @@ def test_a_masked_batch_has_no_candidate(collator):
 @pytest.fixture(scope="module")
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, (), 1, search=GeneralSearch(vectors, rows, kept=2, num_tiers=4))
+    return Collator(
+        ITEMS,
+        True,
+        (),
+        1,
+        search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4),
+    )
 
 
 def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):

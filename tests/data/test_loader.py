@@ -103,6 +103,33 @@ def test_a_rank_reads_only_the_row_groups_that_its_requests_lie_in():
     assert sum(reads) <= WINDOW_GROUPS + 1
 
 
+def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():
+    collated_in = []
+
+    class Noting(Collator):
+        def __call__(self, *args, **kwargs):
+            collated_in.append(threading.current_thread())
+            return super().__call__(*args, **kwargs)
+
+    data = plain(9)
+    collator = Noting(ITEMS, True, (), 50)
+    in_step = RequestLoader(data, collator, BatchLimits(4), collate_ahead=False).epoch(0)
+    rows = [next(in_step).rows.tolist()]
+    assert collated_in == [threading.main_thread()]
+    rows += [batch.rows.tolist() for batch in in_step]
+    assert rows == [batch.rows.tolist() for batch in loader_of(data, 4).epoch(0)]
+    assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
+def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():
+    in_step = RequestLoader(
+        plain(9), Collator(ITEMS, True, (), 50), BatchLimits(1), collate_ahead=False
+    ).epoch(0)
+    next(in_step)
+    in_step.close()
+    assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
 def test_what_fails_while_reading_ahead_is_raised_to_the_reader_in_its_turn():
     def items():
         yield 1

@@ -47,6 +47,12 @@ def test_each_rank_holds_its_dense_part_and_its_own_batch():
     assert batch == 10 * (8 * 2 + 8 * 4 * 2) + 10 * (8 * 2 + 4 * 4 * 2)
 
 
+def test_a_row_of_raw_ids_takes_32_bytes_more():
+    plain = shard_memory(100, 8, 400, TableSettings(), "fused", 0)
+    owned = shard_memory(100, 8, 400, TableSettings(), "fused", 0, takes_raw_ids=True)
+    assert owned.device_bytes - plain.device_bytes == 100 * 32
+
+
 def test_shards_of_a_rank_add_up():
     assert count(ids=80) + count(ids=80) == ShardMemory(
         *(2 * part for part in (100 * 32, 400, 0, count(ids=80).buffers)), on_host=False

@@ -1,19 +1,18 @@
 """Vectors spread over ranks are the vectors of the folder, wherever they are asked for."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.parallel.launch import on_two_ranks
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.parallel import sharded_vectors
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.parallel.sharded_vectors import ShardedVectors, with_vectors
+from torchrec_mm.parallel.sharded_vectors import ShardedVectors
 
 WIDTH = 5
 ITEMS = 11  # odd: the last rank's slice is shorter
@@ -29,12 +28,12 @@ def folder_of(parent: Path, dtype: str, items: int = ITEMS) -> Path:
 
 def same(sharded: ShardedVectors, vectors: ItemVectors, rows: list[int]) -> bool:
     """Whether both give the same values, mask and dtype."""
-    values, mask = sharded.gather(torch.tensor(rows, dtype=torch.int64))
+    values, mask = sharded.gather(np.array(rows, dtype=np.int64))
     expected, expected_mask = vectors.gather(np.array(rows, dtype=np.int64))
     return (
         values.dtype == torch.from_numpy(expected).dtype
-        and torch.equal(values.cpu(), torch.from_numpy(expected))
-        and torch.equal(mask.cpu(), torch.from_numpy(expected_mask))
+        and torch.equal(values, torch.from_numpy(expected))
+        and torch.equal(mask, torch.from_numpy(expected_mask))
     )
 
 
@@ -70,33 +69,26 @@ def test_a_shard_longer_than_a_block_is_filled_without_a_seam(worker, tmp_path, 
     assert same(ShardedVectors(vectors, worker), vectors, list(range(ITEMS)))
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The part of a batch that vectors concern."""
-
-    step: int
-    vector_rows: Tensor | None
-    vectors: Tensor | None = None
-    vector_mask: Tensor | None = None
+def found_by(fetch, candidates: list[int], behaviours: list[int]) -> list[list[float] | None]:
+    """The vector that a search sees for each row, None where it sees none."""
+    matrix, *numbered = fetch(np.array(candidates, np.int32), np.array(behaviours, np.int32))
+    assert [len(rows) for rows in numbered] == [len(candidates), len(behaviours)]
+    assert all(rows.dtype == np.int32 for rows in numbered)
+    return [None if row < 0 else matrix[row].tolist() for row in np.concatenate(numbered)]
 
 
-def test_batches_get_their_vectors_one_at_a_time(worker, tmp_path):
+@pytest.mark.parametrize(
+    ("candidates", "behaviours"), [([3, -1, 3], [10, 3, -1, 0]), ([-1], []), ([2], [2, 2])]
+)
+def test_a_search_finds_the_vectors_of_its_rows_and_fetches_each_once(
+    candidates, behaviours, worker, tmp_path
+):
     vectors = ItemVectors.open(folder_of(tmp_path, "int8"))
-    rows = [torch.tensor([3, -1]), torch.tensor([], dtype=torch.int64)]
-    made = []
-
-    def batches():
-        for step in range(2):
-            made.append(step)
-            yield Batch(step, rows[step])
-
-    filled = with_vectors(batches(), ShardedVectors(vectors, worker).gather)
-    first = next(filled)
-    assert (made, first.step, first.vector_rows) == ([0], 0, None)
-    assert first.vectors.tolist() == [vectors.values[3].tolist(), [0] * WIDTH]
-    assert first.vector_mask.tolist() == [True, False]
-    second = next(filled)
-    assert second.vectors.shape == (0, WIDTH) and second.vector_mask.shape == (0,)
+    sharded = ShardedVectors(vectors, worker)
+    mapped = found_by(MappedVectors(vectors).fetch, candidates, behaviours)
+    assert found_by(sharded.fetch, candidates, behaviours) == mapped
+    rows = np.array(candidates, np.int32), np.array(behaviours, np.int32)
+    assert len(sharded.fetch(*rows).matrix) == len({*candidates, *behaviours})
 
 
 def on_each_rank(worker: Worker, folder: Path) -> None:

@@ -18,12 +18,10 @@ from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, d
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.zero_collision import check_zero_collision, settle_zero_collision
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
-from torchrec_mm.train.checkpoint import (
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-    training_tensors,
-)
+from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.train.checkpoint_folders import find_checkpoint
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.state import Position, training_pieces
 
 WIDTH = 4
 TABLES = {
@@ -102,13 +100,22 @@ def train(distributed: DistributedModel, steps: range, checkpoint: Path) -> None
         pipeline.progress(batches)
     pipeline.detach()
     settle_zero_collision(distributed.model)
-    save_checkpoint(checkpoint, training_tensors(distributed))
+    save(distributed, checkpoint)
+
+
+def save(distributed: DistributedModel, checkpoint: Path) -> None:
+    with Checkpointer(checkpoint) as checkpointer:
+        checkpointer.save(training_pieces(distributed), Position())
+
+
+def read(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+    return read_checkpoint(find_checkpoint(checkpoint).folder, prefix)
 
 
 def resume(worker: Worker, checkpoint: Path) -> DistributedModel:
     distributed = distributed_on(worker)
     distributed.create_optimizer_state()
-    load_checkpoint(checkpoint, training_tensors(distributed))
+    load_checkpoint(find_checkpoint(checkpoint).folder, training_pieces(distributed))
     return distributed
 
 
@@ -156,7 +163,7 @@ def runs(worker, tmp_path_factory) -> Path:
 
 def assert_same(left: Path, right: Path, tolerance: float) -> None:
     """Owners alike to the last bit, weights and optimizer state within the tolerance."""
-    left, right = read_checkpoint(left, ""), read_checkpoint(right, "")
+    left, right = read(left, ""), read(right, "")
     assert left.keys() == right.keys()
     for key, tensor in left.items():
         if tensor.is_floating_point():
@@ -167,7 +174,7 @@ def assert_same(left: Path, right: Path, tolerance: float) -> None:
 
 def owners(checkpoint: Path, table: str) -> Tensor:
     prefix = f"model.tables._managed_collision_collection._managed_collision_modules.{table}."
-    return read_checkpoint(checkpoint, prefix)["ids"]
+    return read(checkpoint, prefix)["ids"]
 
 
 def test_ids_get_rows_and_lose_them_in_this_run(runs):
@@ -201,7 +208,7 @@ def test_a_checkpoint_of_two_ranks_scores_alike_on_one(worker, runs):
 
 def test_a_checkpoint_of_two_ranks_scores_alike_in_a_model_that_was_never_distributed(runs):
     scorer = Scorer("cpu").eval()
-    scorer.load_state_dict(read_checkpoint(runs / "2", "model."))
+    scorer.load_state_dict(read(runs / "2", "model."))
     here = torch.stack([scorer(batch_of(step))[1] for step in range(STEPS)])
     there = [torch.load(runs / f"scores-{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.allclose(here, torch.cat(there, dim=1), atol=TOLERANCE)
@@ -210,7 +217,7 @@ def test_a_checkpoint_of_two_ranks_scores_alike_in_a_model_that_was_never_distri
 def test_evaluation_changes_nothing(worker, runs, tmp_path):
     distributed = resume(worker, runs / "1")
     scores(distributed)
-    save_checkpoint(tmp_path / "after", training_tensors(distributed))
+    save(distributed, tmp_path / "after")
     assert_same(tmp_path / "after", runs / "1", 0)
 
 
@@ -218,9 +225,9 @@ def test_evaluation_changes_nothing(worker, runs, tmp_path):
 def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table, worker, runs):
     distributed = resume(worker, runs / "1")
     state = {
-        key: tensor.local_shards()[0].tensor
-        for key, tensor in training_tensors(distributed).items()
-        if f".{table}." in key and hasattr(tensor, "local_shards")
+        key: piece.parts[0][1]
+        for key, piece in training_pieces(distributed).items()
+        if f".{table}." in key and ".weight" in key or key.endswith(f"{table}.ids")
     }
     (ids,) = (tensor for key, tensor in state.items() if key.endswith(".ids"))
     learned = [tensor for tensor in state.values() if tensor.is_floating_point()]

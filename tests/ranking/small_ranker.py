@@ -1,7 +1,8 @@
 """Rankers on one device over the small market, every weight drawn so that every part matters."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from tests.small_market import VECTOR_WIDTH, SmallMarket
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes
+from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
 
 MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 
@@ -32,11 +35,15 @@ class Encoded:
     vocabularies: Vocabularies
 
     def batch(
-        self, rows: list[int], with_vectors: bool = True, method: str = "simtier"
+        self,
+        rows: list[int],
+        with_vectors: bool = True,
+        method: str = "simtier",
+        zero_collision: Mapping[str, ZeroCollision] = {},
     ) -> RequestBatch:
         """Some requests; the loss is the mean over their impressions."""
-        spec = spec_of(method, self)
-        vectors = self.vectors if with_vectors else None
+        spec = replace(spec_of(method, self), zero_collision=zero_collision)
+        vectors = MappedVectors(self.vectors) if with_vectors else None
         collator = collator_for_ranker(spec, self.data.items, vectors, max_behaviours=50)
         share = self.arrays.take(np.array(rows))
         return collator(share, 1 / len(share.labels))
@@ -72,8 +79,13 @@ def ranker_of(spec: RankerSpec, seed: int = 0) -> Ranker:
     torch.manual_seed(seed)
     ranker = Ranker(spec)
     for name in ("item_id_tables", "feature_tables"):
-        configs = getattr(ranker, name).embedding_bag_configs()
-        setattr(ranker, name, EmbeddingBagCollection(tables=configs))
+        if getattr(ranker, name) is not None:
+            configs = getattr(ranker, name).embedding_bag_configs()
+            setattr(ranker, name, EmbeddingBagCollection(tables=configs))
+    if spec.zero_collision:
+        ranker.zero_collision_tables = build_zero_collision_tables(
+            spec.zero_collision, spec.embedding_dim, "cpu"
+        )
     with torch.no_grad():
         for parameter in ranker.parameters():
             parameter.normal_(std=0.5)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo r
 
 METHODS = ("id", "simtier+make")
 SHARDINGS = ("table_wise", "row_wise")
+VECTOR_METHODS = ("simtier", "muse")
+STORAGES = ("mapped", "sharded")
 # Sums of floats in another order. Measured after 8 steps: losses 2e-7, logits 2e-7.
 LOSS_TOLERANCE = 1e-5
 LOGIT_TOLERANCE = 1e-4
@@ -58,8 +60,22 @@ def runs(market, tmp_path_factory) -> Path:
                 )
     flags = [*half_flags(market, folder / "half"), "--resume", "true"]
     commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
+    commands += storage_commands(market, two)
     run_on_two_ranks(folder, commands)
     return folder
+
+
+def storage_commands(market: SmallMarket, folder: Path) -> list[Command]:
+    """Runs of each way to hold the item vectors, and what they predict."""
+    commands = []
+    for method in VECTOR_METHODS:
+        for storage in STORAGES:
+            run_dir, flags = folder / f"{method}-{storage}", ["--vector_storage", storage]
+            commands += [
+                Command("train_ranker", [*ranker_flags(market, run_dir, method), *MORE, *flags]),
+                Command("evaluate", [*evaluate_flags(market, run_dir, storage), *flags]),
+            ]
+    return commands
 
 
 def evaluate_flags(market: SmallMarket, run_dir: Path, sharding: str) -> list[str]:
@@ -137,6 +153,15 @@ def test_a_checkpoint_of_two_ranks_predicts_the_same_on_one(
     assert measured_there["gauc"] == pytest.approx(measured_here["gauc"], abs=1e-6)
     alone = predictions(market, runs / "one" / method, tmp_path / "alone.parquet")["logit"]
     assert here == pytest.approx(alone, abs=LOGIT_TOLERANCE)
+
+
+@pytest.mark.parametrize("method", VECTOR_METHODS)
+def test_vectors_in_the_memory_of_two_ranks_are_those_of_the_file_bit_for_bit(method, runs):
+    mapped, sharded = (runs / "two" / f"{method}-{storage}" for storage in STORAGES)
+    assert len(losses(mapped)) == 8 and losses(sharded) == losses(mapped)
+    assert logits_in(sharded / "two-ranks-sharded.parquet") == logits_in(
+        mapped / "two-ranks-mapped.parquet"
+    )
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(market, runs):

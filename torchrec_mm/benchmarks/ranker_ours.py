@@ -13,6 +13,7 @@ from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.metrics.auc import auc
@@ -62,7 +63,7 @@ class Ours:
         requests = max(1, round(self.task.batch_impressions * len(data) / data.num_impressions))
         return RequestLoader(
             data,
-            collator_for_ranker(self.spec, data.items, self.vectors, RECENT),
+            collator_for_ranker(self.spec, data.items, MappedVectors(self.vectors), RECENT),
             BatchLimits(requests),
             rank=self.worker.rank,
             world_size=self.worker.world_size,

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-ITEM_ID = "item_id"
+ITEM_ID, USER_ID = "item_id", "user_id"
+RAW_IDS = (USER_ID, ITEM_ID)  # the features whose ids an encoded data set keeps
 
 PartsT = TypeVar("PartsT", bound="Parts")
 
@@ -64,9 +65,12 @@ class RequestBatch(Parts):
     """One batch on one rank, the type TorchRec's pipelines carry.
 
     item_ids: the distinct rows of the table of item ids, each in a bag of its own; None for models
-        without ID tables, as is ``features``.
-    features: all other tables. User and context: one bag a request. Item attributes and behaviour
-        attributes: one bag for each distinct row in the batch. The shorter ones end in empty bags.
+        without one.
+    features: all other tables of rows, None for models without any. User and context: one bag a
+        request. Item attributes and behaviour attributes: one bag for each distinct row in the
+        batch. The shorter ones end in empty bags.
+    raw_ids: ids as they are, for tables without a vocabulary: users, one bag a request, and items,
+        one bag a slot; None for models without such tables.
     item_index: (F, S) int32, which bag of each item table is the slot's.
     candidate_index, behaviour_index: (R, C) and (R, L) int64, slot of each item; 0 in padding.
     behaviour_attribute_index: (A, R, L) int64, bag of each behaviour attribute; 0 in padding.
@@ -82,6 +86,7 @@ class RequestBatch(Parts):
 
     item_ids: KeyedJaggedTensor | None
     features: KeyedJaggedTensor | None
+    raw_ids: KeyedJaggedTensor | None
     item_index: Tensor
     candidate_index: Tensor
     candidate_mask: Tensor

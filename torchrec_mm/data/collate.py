@@ -3,18 +3,17 @@
 Shape letters: R requests, I impressions, S item slots, K kept behaviours, L recent behaviours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.data.batches import ITEM_ID, RequestBatch, SearchResults
+from torchrec_mm.data.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
 from torchrec_mm.data.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.search import GeneralSearch
-from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 
 
@@ -25,6 +24,7 @@ class Collator:
     items: what item numbers mean. has_tables: whether the model has ID tables.
     behaviour_features: the behaviour attributes that it has tables for.
     max_behaviours: the newest behaviours of a request that target attention sees.
+    raw_ids: those of RAW_IDS whose tables take ids as they are.
     vectors: item vectors to put into the batch, or None. search: the general search, or None.
     """
 
@@ -32,6 +32,7 @@ class Collator:
     has_tables: bool
     behaviour_features: tuple[str, ...]
     max_behaviours: int
+    raw_ids: tuple[str, ...] = ()
     vectors: "SlotVectors | None" = None
     search: GeneralSearch | None = None
 
@@ -64,6 +65,7 @@ class Collator:
         return RequestBatch(
             item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
+            raw_ids=one_id_bags(tables.raw_ids),
             item_index=torch.from_numpy(tables.item_index),
             candidate_index=_int64(candidate_index),
             candidate_mask=torch.from_numpy(candidate_mask & (not masked)),
@@ -91,21 +93,27 @@ class Collator:
 
 @dataclass(frozen=True)
 class SlotVectors:
-    """The vectors of a batch's items. rows: (U,) int, row of each item, -1 without a vector."""
+    """The vectors of a batch's items.
 
-    vectors: ItemVectors
+    gather: a ``VectorSource``'s. rows: (U,) int, row of each item, -1 without a vector.
+    """
+
+    gather: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]]
     rows: np.ndarray
 
     def __call__(self, items: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        values, mask = self.vectors.gather(self.rows[items])
-        return torch.from_numpy(values), torch.from_numpy(mask)
+        return self.gather(self.rows[items])
 
 
 @dataclass(frozen=True)
 class _ItemTables:
-    """rows: table rows to look up by feature. The indices lead to them, as in ``RequestBatch``."""
+    """What to look up by feature: rows of tables, and raw ids.
+
+    The indices lead to them, as in ``RequestBatch``.
+    """
 
     rows: dict[str, np.ndarray]
+    raw_ids: dict[str, np.ndarray]
     item_index: np.ndarray
     attribute_index: np.ndarray
 
@@ -121,16 +129,22 @@ class _ItemTables:
         longest = max(int(recent.lengths.max(initial=0)), 1)
         if not collator.has_tables:
             nothing = np.zeros((0, len(items)), np.int32), np.zeros((0, len(share), longest))
-            return cls({}, *nothing)
-        rows, item_index, attribute_index = dict(share.request_rows), [], []
+            return cls({}, {}, *nothing)
+        raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
+        raw_ids = {name: raw[name]() for name in collator.raw_ids}
+        rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
+        item_index, attribute_index = [], []
         for name, table in zip(collator.items.features, collator.items.rows, strict=True):
+            if name in raw_ids:
+                item_index.append(np.arange(len(items), dtype=np.int32))
+                continue
             rows[name], index = _distinct(table[items])
             item_index.append(index)
         for name in collator.behaviour_features:
             rows[name], index = _distinct(share.behaviour_rows[name][recent_positions])
             attribute_index.append(pad(index, recent.lengths)[0])
         shape = (len(attribute_index), len(share), longest)
-        return cls(rows, np.stack(item_index), np.array(attribute_index).reshape(shape))
+        return cls(rows, raw_ids, np.stack(item_index), np.array(attribute_index).reshape(shape))
 
 
 def pad(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

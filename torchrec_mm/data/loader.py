@@ -35,6 +35,7 @@ class RequestLoader:
         world_size: int = 1,
         shuffle_seed: int | None = None,
         pin_memory: bool = False,
+        collate_ahead: bool = True,
     ) -> None:
         """Prepare to iterate.
 
@@ -42,6 +43,8 @@ class RequestLoader:
             data: what to iterate over. collator: makes requests a batch. limits: of a global batch.
             rank, world_size: whose share this is. shuffle_seed: None keeps the order on disk.
             pin_memory: put batches where CUDA can copy them from while it computes.
+            collate_ahead: make batches ahead too. False only reads ahead, and calls the collator
+                where the batches are asked for, as a collator that is collective needs.
         """
         self.data = data
         self.collator = collator
@@ -49,6 +52,7 @@ class RequestLoader:
         self.world_size = world_size
         self.shuffle_seed = shuffle_seed
         self.pin_memory = pin_memory
+        self.collate_ahead = collate_ahead
         sizes = np.array([group.num_requests for group in data.groups], dtype=np.int64)
         self.order = EpochOrder(sizes, data.lengths, limits, shuffle_seed)
 
@@ -61,17 +65,26 @@ class RequestLoader:
 
         The order depends on seed and epoch alone.
         """
-        return read_ahead(lambda: self._batches(epoch, done), READ_AHEAD)
+        if self.collate_ahead:
+            return read_ahead(lambda: self._collated(self._shares(epoch, done)), READ_AHEAD)
+        return self._collated(read_ahead(lambda: self._shares(epoch, done), READ_AHEAD))
 
-    def _batches(self, epoch: int, done: int) -> Iterator[RequestBatch]:
+    def _collated(
+        self, shares: Iterator[tuple[RequestArrays, float, bool]]
+    ) -> Iterator[RequestBatch]:
+        for share, loss_weight, is_empty in shares:
+            batch = self.collator(share, loss_weight, masked=is_empty)
+            yield batch.pin_memory() if self.pin_memory else batch
+
+    def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
+        """Requests of each step, their weight, and whether they are there to be masked."""
         for window in self.order.windows(epoch, done):
             shares = [self._share(rows) for rows in window.batches()]
             arrays = self._read([rows for rows, _, _ in shares])
             for rows, is_empty, loss_weight in shares:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
-                batch = self.collator(share, loss_weight, masked=is_empty)
-                yield batch.pin_memory() if self.pin_memory else batch
-            del arrays, share, batch  # before the next window is read: one is enough to hold
+                yield share, loss_weight, is_empty
+            del arrays, share  # before the next window is read: one is enough to hold
 
     def _share(self, rows: np.ndarray) -> tuple[np.ndarray, bool, float]:
         """This rank's requests, whether they are only there to be masked, and their weight."""

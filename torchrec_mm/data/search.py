@@ -1,5 +1,6 @@
 """The general search of a batch's requests, in the data path: frozen vectors, all behaviours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.data.vector_source import Fetched
 from torchrec_mm.kernels.general_search import general_search
 
 
@@ -33,19 +34,26 @@ class GeneralSearch:
     """
 
     def __init__(
-        self, vectors: ItemVectors, vector_rows: np.ndarray, kept: int, num_tiers: int
+        self,
+        fetch: Callable[[np.ndarray, np.ndarray], Fetched],
+        vector_rows: np.ndarray,
+        kept: int,
+        num_tiers: int,
     ) -> None:
-        """``vector_rows``: (U,) int, row of each item's vector, -1 without."""
-        self.matrix = torch.from_numpy(np.asarray(vectors.values))
+        """``fetch``: a ``VectorSource``'s. ``vector_rows``: (U,) int, of each item, -1 without."""
+        self.fetch = fetch
         self.vector_rows = vector_rows.astype(np.int32, copy=False)
         self.kept, self.num_tiers = kept, num_tiers
 
     def __call__(self, candidates: Jagged, behaviours: Jagged) -> Found:
         """Search each request's behaviours for each of its candidates."""
+        matrix, candidate_rows, behaviour_rows = self.fetch(
+            self.vector_rows[candidates.values], self.vector_rows[behaviours.values]
+        )
         kept, number, cosine, tiers = general_search(
-            self.matrix,
-            torch.from_numpy(self.vector_rows[candidates.values]),
-            torch.from_numpy(self.vector_rows[behaviours.values]),
+            matrix,
+            torch.from_numpy(candidate_rows),
+            torch.from_numpy(behaviour_rows),
             torch.from_numpy(candidates.offsets),
             torch.from_numpy(behaviours.offsets),
             self.kept,

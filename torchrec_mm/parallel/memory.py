@@ -5,7 +5,7 @@ need, too little for row-wise Adagrad on split columns, and a share of the state
 FBGEMM keeps on the host when rows are cached. The planner gets these counts instead.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torchrec.distributed.planner.types import ParameterConstraints, ShardingOption, Storage
@@ -18,6 +18,7 @@ WEIGHT_BYTES = {"fp32": 4, "fp16": 2}
 CACHE_LOAD_FACTOR = 0.2
 ID_BYTES = 8
 BATCHES_IN_FLIGHT = 2
+OWNER_BYTES = 32  # of a row of raw ids: owner, count, last step, and where to find the owner
 DENSE_BYTES = 16  # a weight, its gradient and two moments of Adam, all fp32
 BATCH_IDS = 65536
 
@@ -26,7 +27,8 @@ BATCH_IDS = 65536
 class ShardMemory:
     """Bytes of one shard.
 
-    weights, optimizer: where the table lies, in the host's memory if ``on_host``. cache: rows
+    weights, optimizer: where the table lies, in the host's memory if ``on_host``; ``optimizer``
+    holds who owns the rows too, where the table takes raw ids. cache: rows
     and bookkeeping of fused_uvm_caching, on the device. buffers: ids, embeddings and their
     gradients of a step, on the device.
     """
@@ -65,6 +67,7 @@ def shard_memory(
     settings: TableSettings,
     kernel: str,
     global_ids: int,
+    takes_raw_ids: bool = False,
 ) -> ShardMemory:
     """Count one shard.
 
@@ -72,6 +75,7 @@ def shard_memory(
         rows, columns: of the shard. table_rows: of its whole table. settings: of the table.
         kernel: what the plan gives it. global_ids: distinct ids of the table in a step, summed
             over ranks. A shard computes a bag for each, also where the row is another rank's.
+        takes_raw_ids: whether its rows have owners.
     """
     element = WEIGHT_BYTES[settings.dtype]
     state = {"rowwise_adagrad": 4, "adagrad": 4 * columns, "adam": 8 * columns, "sgd": 0}
@@ -81,7 +85,7 @@ def shard_memory(
     ids = global_ids * rows // max(1, table_rows) * ID_BYTES * BATCHES_IN_FLIGHT
     return ShardMemory(
         weights=rows * columns * element,
-        optimizer=rows * state[settings.optimizer],
+        optimizer=rows * (state[settings.optimizer] + OWNER_BYTES * takes_raw_ids),
         # a slot a cached row with its id and its time, and an entry of the map a row
         cache=int(rows * (cached * (columns * element + 16) + 4)) if cached else 0,
         buffers=ids + global_ids * columns * 4 * 2,
@@ -112,10 +116,12 @@ class ExactStorage(TorchRecEstimator):
         self,
         machines: Machines,
         tables: Mapping[str, TableSettings],
+        raw_id_tables: Collection[str] = (),
         constraints: Mapping[str, ParameterConstraints] | None = None,
     ) -> None:
         self._machines = machines
         self._tables = tables
+        self._raw_id_tables = raw_id_tables
 
     def estimate(self, sharding_options: list[ShardingOption], sharder_data_map: object) -> None:
         """Set ``storage`` of every shard."""
@@ -127,6 +133,7 @@ class ExactStorage(TorchRecEstimator):
                     self._tables[option.name],
                     option.compute_kernel,
                     option.batch_size * self._machines.world_size,
+                    option.name in self._raw_id_tables,
                 )
                 on_gpu = self._machines.device == "cuda"
                 shard.storage = Storage(

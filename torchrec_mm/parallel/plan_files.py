@@ -19,6 +19,7 @@ from torchrec_mm.files import write_json
 from torchrec_mm.parallel.memory import BATCH_IDS, ShardMemory, shard_memory
 from torchrec_mm.parallel.planning import table_configs
 from torchrec_mm.parallel.tables import TableSettings
+from torchrec_mm.parallel.zero_collision import tables_of_raw_ids
 
 FORMAT = 1
 PLAN_FILE = "plan.json"
@@ -37,7 +38,10 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table and its shards. settings: what was asked. sharding, kernel: what was planned."""
+    """A table and its shards. settings: what was asked. sharding, kernel: what was planned.
+
+    takes_raw_ids: whether its rows have owners, in memory that counts as the optimizer's.
+    """
 
     name: str
     rows: int
@@ -46,6 +50,7 @@ class PlannedTable:
     kernel: str
     settings: TableSettings
     shards: tuple[PlannedShard, ...]
+    takes_raw_ids: bool = False
 
     def memory(self, shard: PlannedShard, world_size: int, batch_ids: int) -> ShardMemory:
         """Bytes of one of its shards; ``batch_ids`` is of one rank."""
@@ -56,6 +61,7 @@ class PlannedTable:
             self.settings,
             self.kernel,
             batch_ids * world_size,
+            self.takes_raw_ids,
         )
 
 
@@ -67,6 +73,7 @@ def planned_tables(
     Args:
         model: before it is sharded. plan: made for it. tables: settings of each of its tables.
     """
+    raw_id_tables = tables_of_raw_ids(model)
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
     return [
         PlannedTable(
@@ -80,6 +87,7 @@ def planned_tables(
                 PlannedShard(shard.placement.rank(), *shard.shard_sizes, *shard.shard_offsets)
                 for shard in of_table[config.name].sharding_spec.shards
             ),
+            config.name in raw_id_tables,
         )
         for config in table_configs(model)
     ]

@@ -99,11 +99,13 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
     Args:
         model: its tables on the meta device. tables: settings of each of them.
     """
-    total = 0
+    total, raw_id_tables = 0, tables_of_raw_ids(model)
     for config in table_configs(model):
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
-        memory = shard_memory(rows, config.embedding_dim, rows, settings, kernel, global_ids=0)
+        memory = shard_memory(
+            rows, config.embedding_dim, rows, settings, kernel, 0, config.name in raw_id_tables
+        )
         total += memory.device_bytes
     return total
 
@@ -214,7 +216,7 @@ def make_plan(
             constraints,
             [
                 EmbeddingPerfEstimator(topology, constraints),
-                ExactStorage(machines, tables),
+                ExactStorage(machines, tables, tables_of_raw_ids(model)),
             ],
         ),
         storage_reservation=FixedPercentageStorageReservation(0.0),

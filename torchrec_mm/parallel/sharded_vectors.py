@@ -3,10 +3,6 @@
 Shape letters: N items with a vector, M items asked for, D item-vector width, W ranks.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -15,7 +11,9 @@ from torchrec.distributed.tensor_pool import TensorPoolSharder
 from torchrec.distributed.types import ObjectPoolShardingPlan, ObjectPoolShardingType, ShardingEnv
 from torchrec.modules.tensor_pool import TensorPool
 
+from torchrec_mm.data.vector_source import Fetched, MappedVectors, VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.parallel.process_group import Worker
 
 FILL_BYTES = 8 << 20  # read from disk at a time
@@ -24,9 +22,11 @@ FILL_BYTES = 8 << 20  # read from disk at a time
 class ShardedVectors:
     """``ItemVectors`` in the memory of all ranks together: ceil(N / W) rows on each.
 
-    A rank reads its own contiguous rows of the file and no others. A look-up sends row numbers
-    to the ranks that hold them and receives the values, in TorchRec's TensorPool.
+    A ``VectorSource``. A rank reads its own contiguous rows of the file and no others. A look-up
+    sends row numbers to the ranks that hold them and receives the values, in TorchRec's TensorPool.
     """
+
+    collective = True
 
     def __init__(self, vectors: ItemVectors, worker: Worker) -> None:
         """Read this rank's slice on to ``worker.device``. Collective.
@@ -35,6 +35,7 @@ class ShardedVectors:
             vectors: the folder, opened by every rank. worker: this rank.
         """
         self.width = vectors.width
+        self._vectors = vectors
         self.rows_per_rank = -(-len(vectors) // worker.world_size)
         self._device = worker.device
         self._dtype = torch.from_numpy(np.zeros(0, vectors.dtype)).dtype
@@ -62,35 +63,30 @@ class ShardedVectors:
         """What the values take of each rank's memory: the same on all."""
         return self.rows_per_rank * self.width * self._dtype.itemsize
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Copy the vectors of some rows, as ``ItemVectors.gather`` does. Collective.
+    def rows(self, item_ids: np.ndarray) -> np.ndarray:
+        """As ``ItemVectors.rows``; every rank knows all ids."""
+        return self._vectors.rows(item_ids)
 
-        Args:
-            rows: (M,) int64 in [-1, N), on any device; M may be 0 and may differ between ranks.
+    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Copy the vectors of some rows, as ``VectorSource`` says. Collective.
 
-        Returns:
-            values (M, D) in the stored dtype, zeros where the row is -1; and
-            mask (M,) bool, True where the item has a vector; both on the worker's device.
+        M may be 0, and may differ between ranks.
         """
-        rows = rows.to(self._device)
-        mask = rows >= 0
-        values = torch.zeros(len(rows), self.width, dtype=self._dtype, device=self._device)
-        values[mask] = self._pool.lookup(rows[mask]).wait()
-        return values, mask
+        asked = torch.from_numpy(rows).to(self._device, torch.int64)
+        mask = asked >= 0
+        values = torch.zeros(len(asked), self.width, dtype=self._dtype, device=self._device)
+        values[mask] = self._pool.lookup(asked[mask]).wait()
+        return values.cpu(), mask.cpu()
+
+    def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
+        """Copy the vectors of the batch's distinct rows, and number the rows anew. Collective."""
+        rows = np.concatenate([candidate_rows, behaviour_rows])
+        distinct_rows, place = distinct(torch.from_numpy(rows))
+        matrix, _ = self.gather(distinct_rows.numpy())
+        renumbered = np.where(rows < 0, np.int32(-1), place.numpy())
+        return Fetched(matrix, *np.split(renumbered, [len(candidate_rows)]))
 
 
-def with_vectors(
-    batches: Iterator[Any], gather: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> Iterator[Any]:
-    """Fill each batch's vectors before the pipeline sees it. Collective, step by step.
-
-    Args:
-        batches: dataclasses with ``vector_rows`` (S,) int64, ``vectors`` and ``vector_mask``; as
-            many on every rank. gather: ``ShardedVectors.gather``.
-
-    Yields:
-        The batches with ``vectors`` (S, D) and ``vector_mask`` (S,), and ``vector_rows`` None.
-    """
-    for batch in batches:
-        values, mask = gather(batch.vector_rows)
-        yield replace(batch, vectors=values, vector_mask=mask, vector_rows=None)
+def vector_source(vectors: ItemVectors, storage: str, worker: Worker) -> VectorSource:
+    """The vectors as ``storage`` says, "mapped" or "sharded", which is collective."""
+    return ShardedVectors(vectors, worker) if storage == "sharded" else MappedVectors(vectors)

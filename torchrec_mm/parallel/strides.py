@@ -10,6 +10,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.data.batches import RequestBatch
 
+LOOKED_UP = ("item_ids", "features", "raw_ids")
+
 
 def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch]:
     """End the shorter ranks' features in empty bags, so that strides are alike. Collective.
@@ -21,15 +23,14 @@ def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch
         yield from batches
         return
     for batch in batches:
-        if batch.item_ids is None:
-            yield batch
-            continue
-        strides = torch.tensor([batch.item_ids.stride(), batch.features.stride()])
-        dist.all_reduce(strides, op=dist.ReduceOp.MAX)
-        ids, features = strides.tolist()
-        yield replace(
-            batch, item_ids=widen(batch.item_ids, ids), features=widen(batch.features, features)
-        )
+        bags = {name: getattr(batch, name) for name in LOOKED_UP}
+        bags = {name: features for name, features in bags.items() if features is not None}
+        if bags:
+            strides = torch.tensor([features.stride() for features in bags.values()])
+            dist.all_reduce(strides, op=dist.ReduceOp.MAX)
+            wide = map(widen, bags.values(), strides.tolist())
+            batch = replace(batch, **dict(zip(bags, wide, strict=True)))
+        yield batch
 
 
 def widen(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:

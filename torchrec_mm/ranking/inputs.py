@@ -7,30 +7,32 @@ import numpy as np
 from torchrec_mm.data.collate import Collator, SlotVectors
 from torchrec_mm.data.encoded import EncodedItems
 from torchrec_mm.data.search import GeneralSearch
+from torchrec_mm.data.vector_source import VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.spec import RankerSpec
 
 
 def collator_for_ranker(
-    spec: RankerSpec, items: EncodedItems, vectors: ItemVectors | None, max_behaviours: int
+    spec: RankerSpec, items: EncodedItems, vectors: VectorSource | None, max_behaviours: int
 ) -> Collator:
     """Tables for all; vectors of the slots, or for muse what the search finds with them."""
-    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours)
+    raw_ids = tuple(spec.zero_collision)
+    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours, raw_ids)
     if vectors is None:
         return collator
     rows = rows_of_vectors(items, vectors)
     if spec.method == "muse":
-        search = GeneralSearch(vectors, rows, spec.kept, spec.num_tiers)
+        search = GeneralSearch(vectors.fetch, rows, spec.kept, spec.num_tiers)
         return replace(collator, search=search)
-    return replace(collator, vectors=SlotVectors(vectors, rows))
+    return replace(collator, vectors=SlotVectors(vectors.gather, rows))
 
 
-def collator_for_make(items: EncodedItems, vectors: ItemVectors, max_behaviours: int) -> Collator:
+def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:
     """Vectors and nothing else."""
-    slot_vectors = SlotVectors(vectors, rows_of_vectors(items, vectors))
+    slot_vectors = SlotVectors(vectors.gather, rows_of_vectors(items, vectors))
     return Collator(items, False, (), max_behaviours, vectors=slot_vectors)
 
 
-def rows_of_vectors(items: EncodedItems, vectors: ItemVectors) -> np.ndarray:
+def rows_of_vectors(items: EncodedItems, vectors: ItemVectors | VectorSource) -> np.ndarray:
     """(U,) int32: row of each item's vector, -1 where it has none."""
     return vectors.rows(items.item_ids).astype(np.int32)

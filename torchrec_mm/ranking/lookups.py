@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from torchrec_mm.data.batches import ITEM_ID, RequestBatch
+from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.kernels.gather_columns import gather_columns
 from torchrec_mm.ranking.spec import RankerSpec
 
@@ -19,31 +19,35 @@ from torchrec_mm.ranking.spec import RankerSpec
 class Lookups:
     """Each distinct row that a batch needs, once.
 
-    item_ids: (n, E) embeddings of distinct item ids. features: (m, W) of all other tables, beside
-    each other in the order that their sharding gives. starts: where each begins in ``features``.
+    sources: (n, W) embeddings of what the ranker's collections of tables hold each, tables beside
+    each other in the order that their sharding gives. columns: by feature, the source that its
+    embeddings lie in and where they begin there.
     """
 
     batch: RequestBatch
     spec: RankerSpec
-    item_ids: Tensor
-    features: Tensor
-    starts: dict[str, int]
+    sources: tuple[Tensor, ...]
+    columns: dict[str, tuple[int, int]]
 
     @classmethod
     def of(
-        cls, batch: RequestBatch, spec: RankerSpec, item_ids: KeyedTensor, features: KeyedTensor
+        cls, batch: RequestBatch, spec: RankerSpec, embeddings: Sequence[KeyedTensor]
     ) -> "Lookups":
-        """Out of what the two EmbeddingBagCollections return."""
-        starts = dict(zip(features.keys(), features.offset_per_key(), strict=False))
-        return cls(batch, spec, item_ids[ITEM_ID], features.values(), starts)
+        """Out of what the collections of tables return."""
+        columns = {
+            name: (source, start)
+            for source, tables in enumerate(embeddings)
+            for name, start in zip(tables.keys(), tables.offset_per_key(), strict=False)
+        }
+        return cls(batch, spec, tuple(tables.values() for tables in embeddings), columns)
 
     def requests(self) -> Tensor:
         """(R, F * E) embeddings of user and context."""
-        columns = [(0, self.starts[name]) for name in self.spec.tables.request]
+        columns = [self.columns[name] for name in self.spec.tables.request]
         rows = self.batch.rows
         index = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
         index = index.expand(len(columns), -1)
-        return gather_columns((self.features,), columns, index, self.spec.embedding_dim)
+        return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
 
     def items(self, tables: Sequence[str], slots: Tensor | None = None) -> Tensor:
         """(N, F * E) embeddings in some of the item tables, in the spec's order.
@@ -52,17 +56,13 @@ class Lookups:
         """
         order = list(self.spec.tables.item)
         chosen = [place for place, name in enumerate(order) if name in tables]
-        columns = [
-            (0, 0) if order[place] == ITEM_ID else (1, self.starts[order[place]])
-            for place in chosen
-        ]
+        columns = [self.columns[order[place]] for place in chosen]
         index = self.batch.item_index if slots is None else self.batch.item_index[:, slots]
         if len(chosen) < len(order):
             index = index[chosen]
-        sources = (self.item_ids, self.features)
-        return gather_columns(sources, columns, index, self.spec.embedding_dim)
+        return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
 
     def attribute(self, name: str) -> Tensor:
         """(m, E) embeddings of a behaviour attribute, for ``behaviour_attribute_index``."""
-        start = self.starts[name]
-        return self.features[:, start : start + self.spec.embedding_dim]
+        source, start = self.columns[name]
+        return self.sources[source][:, start : start + self.spec.embedding_dim]

@@ -44,10 +44,10 @@ class MuseNetwork(nn.Module):
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
 
     def forward(
-        self, batch: RequestBatch, item_ids: KeyedTensor, features: KeyedTensor
+        self, batch: RequestBatch, *embeddings: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
-        """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
-        found, lookups = batch.search, Lookups.of(batch, self.spec, item_ids, features)
+        """Loss and outputs; embeddings as the collections of tables return them."""
+        found, lookups = batch.search, Lookups.of(batch, self.spec, embeddings)
         slots_SB = lookups.items(self.spec.behaviour_tables)
         targets = batch.candidate_index.flatten()[found.position]
         item_I = lookups.items(tuple(self.spec.tables.item), targets)

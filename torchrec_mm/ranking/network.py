@@ -66,10 +66,10 @@ class RankingNetwork(nn.Module):
         return self
 
     def forward(
-        self, batch: RequestBatch, item_ids: KeyedTensor, features: KeyedTensor
+        self, batch: RequestBatch, *embeddings: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
-        """Loss and outputs; embeddings as the two EmbeddingBagCollections return them."""
-        lookups = Lookups.of(batch, self.spec, item_ids, features)
+        """Loss and outputs; embeddings as the collections of tables return them."""
+        lookups = Lookups.of(batch, self.spec, embeddings)
         request_RF = lookups.requests()
         items_SE = lookups.items(tuple(self.spec.tables.item))
         targets = items_SE[batch.candidate_index]

@@ -13,28 +13,40 @@ from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.ranking.tables import table_name
+from torchrec_mm.ranking.zero_collision import build_zero_collision_tables
 
 
 class Ranker(nn.Module):
     """ID tables, then the network.
 
     Two EmbeddingBagCollections because their batches have two strides: of item ids a batch holds
-    thousands, of requests and of distinct attributes far fewer.
+    thousands, of requests and of distinct attributes far fewer. Tables of raw ids are a third
+    collection, as TorchRec has another module for them. One that would be empty is None.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
         tables = {**spec.tables.request, **spec.tables.item, **spec.tables.behaviour}
-        item_ids = {ITEM_ID: tables.pop(ITEM_ID)}
-        self.item_id_tables = build_tables(item_ids, spec.embedding_dim)
-        self.feature_tables = build_tables(tables, spec.embedding_dim)
+        tables = {name: rows for name, rows in tables.items() if name not in spec.zero_collision}
+        item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
+        width, raw_ids = spec.embedding_dim, spec.zero_collision
+        self.item_id_tables = build_tables(item_ids, width) if item_ids else None
+        self.feature_tables = build_tables(tables, width) if tables else None
+        self.zero_collision_tables = (
+            build_zero_collision_tables(raw_ids, width) if raw_ids else None
+        )
         self.network = MuseNetwork(spec) if spec.method == "muse" else RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
-        """Loss and outputs of one batch; TorchRec's pipeline traces the two look-ups from here."""
-        item_ids = self.item_id_tables(batch.item_ids)
-        features = self.feature_tables(batch.features)
-        return self.network(batch, item_ids, features)
+        """Loss and outputs of one batch; TorchRec's pipeline traces the look-ups from here."""
+        embeddings = []
+        if self.item_id_tables is not None:
+            embeddings.append(self.item_id_tables(batch.item_ids))
+        if self.feature_tables is not None:
+            embeddings.append(self.feature_tables(batch.features))
+        if self.zero_collision_tables is not None:
+            embeddings.append(self.zero_collision_tables(batch.raw_ids)[0])
+        return self.network(batch, *embeddings)
 
 
 def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCollection:

@@ -1,12 +1,14 @@
 """What fixes a ranker's shape: written to model.json, read back for the checkpoint."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from torchrec_mm.data.batches import RAW_IDS
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make", "muse")
 
@@ -42,10 +44,12 @@ class RankerSpec:
     num_tiers: SimTier's N. vector_width: D, 0 for method id. base_rate: clicks per impression of
     the training data, in (0, 1), where the logit starts. make: MAKE's shape for the methods that
     hold it, None for the others. behaviour_tables: the item tables that behaviours have rows in,
-    where muse attends. kept: behaviours that muse's general search keeps, K.
+    where muse attends. kept: behaviours that muse's general search keeps, K. zero_collision: tables
+    of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
 
     Raises:
-        ValueError: method and make, or their hidden layers, do not go together.
+        ValueError: method and make, or their hidden layers, do not go together, or a feature that
+            has no raw ids.
     """
 
     method: str
@@ -58,16 +62,32 @@ class RankerSpec:
     make: MakeSpec | None
     behaviour_tables: tuple[str, ...]
     kept: int
+    zero_collision: Mapping[str, ZeroCollision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method}")
         if (self.make is not None) != self.has("make"):
             raise ValueError(f"make must be given exactly when method has it, got {self.method}")
+        check_raw_ids(self.zero_collision)
 
     def has(self, part: str) -> bool:
         """Whether the method holds ``part``: "simtier+make" has both of its halves."""
         return part in self.method.split("+")
+
+
+def check_raw_ids(features: Iterable[str]) -> None:
+    """Refuse tables of raw ids for features whose raw ids are not kept.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for name in features:
+        if name not in RAW_IDS:
+            raise InputError(
+                f"zero_collision must name {' or '.join(RAW_IDS)}, the features whose raw ids an "
+                f"encoded data set keeps, got {name}"
+            )
 
 
 def spec_from_json(value: dict) -> RankerSpec:
@@ -81,6 +101,9 @@ def spec_from_json(value: dict) -> RankerSpec:
             "tables": TableSizes(**value["tables"]),
             "hidden": tuple(value["hidden"]),
             "behaviour_tables": tuple(value["behaviour_tables"]),
+            "zero_collision": {
+                name: ZeroCollision(**table) for name, table in value["zero_collision"].items()
+            },
             "make": make_spec_from_json(value["make"]) if value["make"] else None,
         }
         return RankerSpec(**{**value, **parts})

@@ -15,6 +15,7 @@ from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
+from torchrec_mm.parallel.zero_collision import settle_zero_collision
 from torchrec_mm.train.checkpoint import load_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
@@ -182,7 +183,10 @@ class Loop:
             totals = self.training.totals
             self.observer.end_window(step, totals.close_window(), totals.auc)
         every = self.settings.checkpoint_steps
-        if every and step % every == 0 and not last:
+        is_due = every > 0 and step % every == 0
+        if is_due or last:  # the test scores after an epoch are those of its checkpoint
+            settle_zero_collision(self.training.distributed.model)
+        if is_due and not last:
             self.save()
 
 
