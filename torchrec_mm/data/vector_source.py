@@ -4,7 +4,9 @@ Shape letters: U items, N items with a vector, M items asked for, V rows of a ma
 I candidates and T behaviours of a batch, D item-vector width.
 """
 
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,5 +62,10 @@ class MappedVectors:
 
     def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
         """All vectors, and the rows as they are."""
-        matrix = torch.from_numpy(np.asarray(self.vectors.values))
-        return Fetched(matrix, candidate_rows, behaviour_rows)
+        return Fetched(self._matrix, candidate_rows, behaviour_rows)
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        with warnings.catch_warnings():  # that the file is mapped read-only: nobody writes here
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(np.asarray(self.vectors.values))
