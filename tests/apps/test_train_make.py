@@ -27,7 +27,7 @@ def refused(flags: list[str], capsys) -> str:
 def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
     run_dir = train_make(market, tmp_path / "run", "--test_auc", "true")
     files = {entry.name for entry in run_dir.iterdir()}
-    assert files == {"config.yaml", "model.json", "metrics.jsonl", "checkpoints"}
+    assert files == {"config.yaml", "model.json", "metrics.jsonl", "checkpoints", "tensorboard"}
     model = json.loads((run_dir / "model.json").read_text())
     assert model == {
         "kind": "make",
