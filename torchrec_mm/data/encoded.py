@@ -159,7 +159,7 @@ class EncodedRequests:
             InputError: the file is truncated or garbled there; file and row group are named.
         """
         try:
-            with pq.ParquetFile(group.file) as file:
+            with pq.ParquetFile(group.file, page_checksum_verification=True) as file:
                 table = file.read_row_group(group.index, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
