@@ -59,7 +59,7 @@ class TableOptions:
 
 
 class PlainPipeline(TrainPipelineBase):
-    """One step after the other: on the CPU, where there is no copy to hide behind the work.
+    """One step after the other: on a lone CPU, where there is nothing to hide behind the work.
 
     Also for a model without tables: the sparse pipeline would trace all of it in search of one.
     """
@@ -81,7 +81,8 @@ class DistributedModel:
 
     def pipeline(self) -> TrainPipelineSparseDist | PlainPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
-        if self.worker.device.type == "cpu" or not self.plan.plan:
+        alone_on_cpu = self.worker.device.type == "cpu" and self.worker.world_size == 1
+        if alone_on_cpu or not self.plan.plan:
             return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return TrainPipelineSparseDist(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
