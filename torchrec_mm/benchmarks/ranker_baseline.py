@@ -35,8 +35,8 @@ class Baseline:
         in_tables = {id(parameter) for parameter in tables}
         dense = [p for p in self.network.parameters() if id(p) not in in_tables]
         self.optimizers = (
-            torch.optim.SparseAdam(tables, lr=2e-3),
-            torch.optim.AdamW(dense, lr=2e-4),
+            torch.optim.SparseAdam(tables, lr=1e-2),
+            torch.optim.AdamW(dense, lr=1e-3),
         )
 
     def step(self, batch: dict[str, Tensor]) -> int:
@@ -64,12 +64,16 @@ def quality(task: RankerTask) -> Quality:
         joined = task.folder / "joined"
         impressions = 0
         for _ in range(task.epochs):
-            for batch in rows_loader(joined / "train.parquet", task.batch_impressions, 0):
+            for batch in rows_loader(
+                joined / "train.parquet", task.batch_impressions, task.baseline_workers
+            ):
                 impressions += baseline.step(batch)
         baseline.network.eval()
         users, labels, logits = [], [], []
         with torch.no_grad():
-            for batch in rows_loader(joined / "test.parquet", task.batch_impressions, 0):
+            for batch in rows_loader(
+                joined / "test.parquet", task.batch_impressions, task.baseline_workers
+            ):
                 users.append(batch[USER].numpy())
                 labels.append(batch["label"].numpy())
                 logits.append(baseline.network(batch).numpy())

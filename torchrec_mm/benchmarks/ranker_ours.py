@@ -55,7 +55,7 @@ class Ours:
             kept=50,
         )
         torch.manual_seed(task.seed)
-        settings = OptimizerSettings(1e-3, 1e-4, table_learning_rate=0.05, table_scale=0.01)
+        settings = OptimizerSettings(3e-3, 1e-4, table_learning_rate=0.01, table_scale=0.01)
         self.distributed = distribute(Ranker(self.spec), worker, settings, task.seed)
 
     def loader(self, data: EncodedRequests) -> RequestLoader:
