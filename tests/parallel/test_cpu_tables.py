@@ -1,5 +1,6 @@
 """Bags of one id the short way: FBGEMM's results, tables and optimizer state, bag for bag."""
 
+import ctypes
 from unittest import mock
 
 import numpy as np
@@ -17,7 +18,12 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 
 from torchrec_mm.data.collate import one_id_bags
 from torchrec_mm.kernels import one_id_bags as module
-from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
+from torchrec_mm.parallel import cpu_tables
+from torchrec_mm.parallel.cpu_tables import (
+    LARGE_PAGE_BYTES,
+    shorten_one_id_bags,
+    use_large_pages,
+)
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
@@ -147,3 +153,18 @@ def test_the_tables_of_a_sharded_model_take_the_short_way():
         bags = {"a": np.array([3, 4]), "b": np.array([0])}
         sharded(one_id_bags(bags)).values()
         assert short.call_count == 1
+
+
+def test_large_pages_are_asked_for_inside_a_tables_memory_and_change_no_value():
+    weights = torch.arange(3 << 20, dtype=torch.float32)
+    with mock.patch.object(cpu_tables.ctypes, "CDLL", wraps=ctypes.CDLL) as library:
+        library.return_value = mock.Mock(wraps=ctypes.CDLL(None))
+        use_large_pages(weights)
+        use_large_pages(weights[:10])  # smaller than a page
+        calls = library.return_value.madvise.call_args_list
+    assert [call.args[2].value for call in calls] == [14, 25]
+    for start, length, _ in (call.args for call in calls):
+        assert start.value % LARGE_PAGE_BYTES == 0
+        assert weights.data_ptr() <= start.value
+        assert start.value + length.value <= weights.data_ptr() + weights.nbytes
+    assert torch.equal(weights, torch.arange(3 << 20, dtype=torch.float32))

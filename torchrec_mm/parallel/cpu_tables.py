@@ -1,5 +1,7 @@
 """FBGEMM's tables on the CPU, with a shorter way for bags of one id."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 
 from torchrec_mm.kernels.one_id_bags import Tables, one_id_bags
 
+LARGE_PAGE_BYTES = 2 << 20
+MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # linux/mman.h; the second since Linux 6.1
+
 
 def shorten_one_id_bags(model: nn.Module) -> None:
     """Let fitting tables of ``model`` take batches of one-id bags the short way.
@@ -23,6 +28,23 @@ def shorten_one_id_bags(model: nn.Module) -> None:
     for module in _modules(model):
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen) and _fits(module):
             module.forward = _ShortWay(module)
+            for weights in module.split_embedding_weights():
+                use_large_pages(weights)
+
+
+def use_large_pages(tensor: Tensor) -> None:
+    """Ask Linux to hold a tensor on the host in pages of 2 MiB, where it can.
+
+    Rows of a table are read at random: in small pages, nearly every one costs a walk through the
+    page tables besides the row itself.
+    """
+    start = -(-tensor.data_ptr() // LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES
+    end = (tensor.data_ptr() + tensor.nbytes) // LARGE_PAGE_BYTES * LARGE_PAGE_BYTES
+    if end > start and sys.platform == "linux":
+        for advice in (MADV_HUGEPAGE, MADV_COLLAPSE):  # what it cannot do, it leaves as it is
+            ctypes.CDLL(None).madvise(
+                ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(advice)
+            )
 
 
 def _modules(model: nn.Module) -> Iterator[nn.Module]:
