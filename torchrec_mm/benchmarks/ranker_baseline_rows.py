@@ -10,9 +10,9 @@ categories of past clicks, 205 item, 206, 213 and 214 its attributes, label_0 [n
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,6 +34,9 @@ from torchrec_mm.data.taobao_mm_files import (
     table_files,
 )
 from torchrec_mm.files import new_folder
+
+if TYPE_CHECKING:  # our side of the benchmarks is measured without it in memory
+    import pandas
 
 VECTOR_KEYS_FILE, VECTORS_FILE = "vector_keys.npy", "vectors.npy"
 USER_COLUMNS = (USER, *PROFILE)
@@ -123,7 +126,7 @@ class JoinedRows(IterableDataset):
             yield collate(rows)
 
 
-def collate(rows: Sequence[pandas.Series]) -> dict[str, Tensor]:
+def collate(rows: "Sequence[pandas.Series]") -> dict[str, Tensor]:
     """Stack the rows of a batch."""
     batch = {
         name: torch.from_numpy(np.array([row[name] for row in rows], dtype=np.int64))
