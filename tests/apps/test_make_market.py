@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from apps.make_market import main
+from tests.request_folders import read_requests
 from torchrec_mm.data.item_content import read_item_content
 from torchrec_mm.data.items import read_items
-from torchrec_mm.data.requests import read_requests
 from torchrec_mm.errors import InputError
 
 SMALL = ["--items=300", "--users=40", "--impressions=3000", "--searches=200", "--image_size=16"]

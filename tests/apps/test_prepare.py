@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.prepare import PrepareConfig, main
+from tests.request_folders import read_requests
 from torchrec_mm.data.items import read_items
-from torchrec_mm.data.requests import read_requests
 from torchrec_mm.errors import InputError
 
 

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.request_folders import read_requests
 from tests.small_market import write_parquet
-from torchrec_mm.data.requests import read_requests
 from torchrec_mm.errors import InputError
 
 GOOD = {

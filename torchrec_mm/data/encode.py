@@ -25,12 +25,11 @@ from torchrec_mm.data.encode_mapping import Mapper, check_features
 from torchrec_mm.data.encode_source import TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode_universe import Universe
 from torchrec_mm.data.encode_writer import SplitWriter
+from torchrec_mm.data.encoded import FORMAT
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, refuse_existing, write_json
-
-FORMAT = 1
 
 
 def encode_folder(

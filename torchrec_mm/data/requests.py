@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns, read_table
+from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
@@ -69,20 +69,6 @@ class RequestColumns:
         )
 
 
-def read_requests(folder: Path, max_behaviours: int) -> Requests:
-    """Read one folder of requests and check it against the contract.
-
-    Args:
-        folder: ``requests/train`` or ``requests/test``.
-        max_behaviours: the newest behaviours kept of each request.
-
-    Raises:
-        InputError: missing folder or unreadable file, and all that ``parse_requests`` refuses.
-    """
-    table = read_table(folder)
-    return parse_requests(table, folder, RequestColumns.of(table.schema), max_behaviours)
-
-
 def parse_requests(
     table: pa.Table, where: Path | str, columns: RequestColumns, max_behaviours: int
 ) -> Requests:
@@ -110,16 +96,16 @@ def parse_requests(
     _check_labels(where, candidates, labels)
     for name in columns.behaviour_attributes:
         _check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
-    newest = newest_positions(behaviours, max_behaviours)
+    newest, positions = behaviours.newest(max_behaviours)
     return Requests(
         user_ids=table["user_id"].to_numpy(),
         timestamps=_timestamps(table),
-        behaviours=take(behaviours, newest),
+        behaviours=newest,
         candidates=candidates,
         labels=labels.values,
         features={name: table[name].to_numpy() for name in columns.features},
         behaviour_attributes={
-            name: take(lists[name], newest).values for name in columns.behaviour_attributes
+            name: lists[name].values[positions] for name in columns.behaviour_attributes
         },
     )
 
@@ -150,17 +136,3 @@ def _check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: 
             f"{where} column {name} must be as long as {other}, "
             f"row {row} has {a.lengths[row]} and {b.lengths[row]}"
         )
-
-
-def newest_positions(lists: Jagged, most: int) -> Jagged:
-    """Positions of the last ``most`` values of each list, itself jagged."""
-    kept = np.minimum(lists.lengths, most)
-    offsets = np.zeros(len(kept) + 1, dtype=np.int64)
-    np.cumsum(kept, out=offsets[1:])
-    shift = lists.offsets[1:] - offsets[1:]
-    return Jagged(np.arange(offsets[-1]) + np.repeat(shift, kept), offsets)
-
-
-def take(lists: Jagged, positions: Jagged) -> Jagged:
-    """The values at ``positions``, cut as those are."""
-    return Jagged(lists.values[positions.values], positions.offsets)

@@ -10,7 +10,7 @@ from torchrec_mm.data.chunks import read_chunks
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import check_columns
-from torchrec_mm.data.requests import Requests, newest_positions, take
+from torchrec_mm.data.requests import Requests
 from torchrec_mm.data.taobao_mm_files import (
     CATEGORY,
     ITEM,
@@ -110,11 +110,11 @@ class TaobaoMM:
         return Requests(
             user_ids=users,
             timestamps=None,
-            behaviours=take(items, kept),
+            behaviours=Jagged(items.values[kept.values], kept.offsets),
             candidates=candidates,
             labels=labels,
             features={name: table[name].to_numpy() for name in PROFILE},
-            behaviour_attributes={ITEM_ATTRIBUTES[CATEGORY]: take(categories, kept).values},
+            behaviour_attributes={ITEM_ATTRIBUTES[CATEGORY]: categories.values[kept.values]},
         )
 
 
@@ -123,7 +123,7 @@ def _newest_known(items: Jagged, most: int) -> Jagged:
     known = items.values != MISSING
     before = np.concatenate([[0], np.cumsum(known)])
     positions = Jagged(np.flatnonzero(known), before[items.offsets])
-    return take(positions, newest_positions(positions, most))
+    return positions.newest(most)[0]
 
 
 def _check_lengths(items: Jagged, categories: Jagged, where: str) -> None:
