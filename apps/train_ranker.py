@@ -39,8 +39,8 @@ from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.fit import FitSettings, fit
 from torchrec_mm.train.inputs import check_source, encoded_requests
 from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, read_run
-from torchrec_mm.train.state import Position
 
 
 @dataclass(frozen=True)

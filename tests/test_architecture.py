@@ -30,7 +30,7 @@ ARROWS = {
     "item_vectors": WALLS,
     "data": WALLS | {"item_vectors", "kernels"},
     "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
-    "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel"},
+    "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
@@ -43,6 +43,7 @@ ARROWS = {
         "data",
         "item_vectors",
         "parallel",
+        "pretraining",
         "ranking",
         "train",
         "reporting",

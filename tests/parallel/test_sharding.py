@@ -28,7 +28,8 @@ from torchrec_mm.ranking.ranker import Ranker, table_name
 from torchrec_mm.train.checkpoint import load_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.state import Position, model_pieces, training_pieces
+from torchrec_mm.train.position import Position
+from torchrec_mm.train.state import model_pieces, training_pieces
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05

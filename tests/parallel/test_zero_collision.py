@@ -21,7 +21,8 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collisi
 from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.state import Position, training_pieces
+from torchrec_mm.train.position import Position
+from torchrec_mm.train.state import training_pieces
 
 WIDTH = 4
 TABLES = {

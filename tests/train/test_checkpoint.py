@@ -24,7 +24,7 @@ from torchrec_mm.train.checkpoint import (
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.pieces import Pieces
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 TABLE = torch.arange(70.0).view(10, 7)
 

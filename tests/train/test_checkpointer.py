@@ -17,7 +17,7 @@ from torchrec_mm.train.checkpoint import read_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.pieces import Pieces
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 
 def save(checkpointer: Checkpointer, step: int, metric: float | None = None, **more) -> None:

@@ -11,7 +11,7 @@ import torch
 from torchrec_mm.data.encoded import RowGroup
 from torchrec_mm.train import guards
 from torchrec_mm.train.guards import Guard, Step, TrainingDiverged
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 NAN, INF = float("nan"), float("inf")
 FILES = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder, read_run
-from torchrec_mm.train.state import Position
 
 
 @dataclass(frozen=True)

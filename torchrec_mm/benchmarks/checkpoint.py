@@ -25,7 +25,8 @@ from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, d
 from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.state import Position, training_pieces
+from torchrec_mm.train.position import Position
+from torchrec_mm.train.state import training_pieces
 
 BATCH_IDS = 1 << 14
 MATRIX = 1024

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush, new_file, write_json
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 STATE = "state.json"
 

@@ -24,7 +24,7 @@ from torchrec_mm.train.checkpoint_folders import (
     remove_old,
 )
 from torchrec_mm.train.pieces import Pieces, PieceSavePlanner
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.storage import IndexedWriter
 
 

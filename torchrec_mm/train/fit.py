@@ -21,9 +21,10 @@ from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoin
 from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.guards import Guard, Step
 from torchrec_mm.train.observer import Observer, table_bytes
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.predictions import exact_auc
 from torchrec_mm.train.run_folder import RunFolder
-from torchrec_mm.train.state import Position, Training
+from torchrec_mm.train.state import Training
 from torchrec_mm.train.warm_up import WarmUp
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 MOST_STEPS = 100  # kept at once
 ENOUGH_IMPRESSIONS = 1000  # alike, to be more than a coincidence

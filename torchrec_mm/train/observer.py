@@ -16,9 +16,10 @@ from tqdm import tqdm
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.profiler import StepProfiler
 from torchrec_mm.train.run_folder import RunFolder
-from torchrec_mm.train.state import Position, training_pieces
+from torchrec_mm.train.state import training_pieces
 from torchrec_mm.train.watchdog import Watchdog
 
 

@@ -21,7 +21,7 @@ from torchrec_mm.config import to_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.train.state import Position
+from torchrec_mm.train.position import Position
 
 CHECKPOINTS = "checkpoints"
 

@@ -9,20 +9,8 @@ from dataclasses import dataclass, field
 
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.position import Position
 from torchrec_mm.train.totals import Totals
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far training has come.
-
-    step: since the run began. epoch: the one that goes on, from 0, so as many are finished.
-    requests_done: requests of it that were learned from, the same for any number of ranks.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    requests_done: int = 0
 
 
 @dataclass

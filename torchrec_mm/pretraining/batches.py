@@ -1,0 +1,77 @@
+"""A batch of pairs, as encoders and losses read it.
+
+Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n inputs of one
+modality.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# What an encoder reads: pictures (n, 3, H, W) uint8, tokens of n texts by name, or the cached
+# features of either, (n, F) float.
+Inputs = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries, keys or hard negatives: R rows that may have a picture, a text, or both.
+
+    num_rows: R. inputs: n of each modality; there is at least one, if need be a filler, so that no
+    rank ever skips an encoder. rows: (n,) int64 in [0, R] by modality, the row an input belongs to,
+    R for a filler; each row at most once. mask: (R,) bool by modality, True where the row has it.
+    ids: (R,) int64 by space ("image", "text", "fused"), equal where the content is equal, -1 where
+    it is missing.
+    """
+
+    num_rows: int
+    inputs: dict[str, Inputs]
+    rows: dict[str, Tensor]
+    mask: dict[str, Tensor]
+    ids: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> "Side":
+        """The same on another device; not waited for where the memory is pinned."""
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Side":
+        """The same in memory that a GPU copies from by itself."""
+        return _mapped(self, Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B queries, what each should find, and what it should not.
+
+    query, key: sides of B rows. hard: a side of B * H rows, those of one query in a run; H may be
+    0. num_hard: H. corrupt: pictures left out because they could not be decoded.
+    """
+
+    query: Side
+    key: Side
+    hard: Side
+    num_hard: int
+    corrupt: int = 0
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The same on another device; not waited for where the memory is pinned."""
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "PairBatch":
+        """The same in memory that a GPU copies from by itself; DataLoader calls it."""
+        return _mapped(self, Tensor.pin_memory)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """``value`` with every tensor in it changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _mapped(each, change) for name, each in value.items()}
+    if isinstance(value, Side | PairBatch):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+        return type(value)(**{name: _mapped(part, change) for name, part in parts.items()})
+    return value

@@ -1,0 +1,17 @@
+"""How far a run has come: what a checkpoint is named by."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far training has come.
+
+    step: since the run began. epoch: the one that goes on, from 0, so as many are finished.
+    requests_done: requests of it, or searches in phase one, that were learned from, the same for
+    any number of ranks.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    requests_done: int = 0
