@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchrec_mm.pretraining.batches import PairBatch, Side
+from torchrec_mm.pretraining.contrast import Contrast, LossSettings
 
 CONTENTS, FEATURES = 40, 6
 WIDTHS = {"image": 5, "text": 5, "fused": 10}
+SETTINGS = LossSettings(momentum=0.9, bank_slots=9, in_batch=True, triplet_weight=2.0, margin=0.2)
+ALONE = tuple(Contrast(space, space) for space in WIDTHS)
 TABLES = {
     modality: torch.randn(CONTENTS, FEATURES, generator=torch.Generator().manual_seed(seed))
     for seed, modality in enumerate(("image", "text"))

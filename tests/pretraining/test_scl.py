@@ -6,18 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.pretraining.made_pairs import Contents, Float32, LinearEncoder, Pairs
+from tests.pretraining.made_pairs import ALONE, SETTINGS, Contents, Float32, LinearEncoder, Pairs
 from torchrec_mm.pretraining.contrast import (
     INITIAL_TEMPERATURE,
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     Contrast,
-    LossSettings,
 )
 from torchrec_mm.pretraining.scl import SCL
 
-SETTINGS = LossSettings(momentum=0.9, bank_slots=9, in_batch=True, triplet_weight=2.0, margin=0.2)
-ALONE = tuple(Contrast(space, space) for space in ("image", "text", "fused"))
 CROSSED = (Contrast("text", "image"), Contrast("image", "text"))
 
 
