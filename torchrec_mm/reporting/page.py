@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torchrec_mm.reporting.encoders import EncoderGroup, category_tables, group_encoders
 from torchrec_mm.reporting.figures import epoch_figure, slice_figure, tier_figure
 from torchrec_mm.reporting.gallery import GalleryRow
-from torchrec_mm.reporting.retrieval_files import FOUND, SPHERE
+from torchrec_mm.reporting.retrieval_files import FOUND, SPHERE, TITLE_METRICS
 from torchrec_mm.reporting.runs import EpochAuc, Runs
 from torchrec_mm.reporting.summary import (
     CONTROL,
@@ -80,6 +80,7 @@ def render_page(
         encoders=encoders,
         found=FOUND,
         sphere=SPHERE,
+        titles=TITLE_METRICS,
         best_found={
             metric: max(_known(group.metric(metric).mean for group in encoders), default=None)
             for metric in FOUND
