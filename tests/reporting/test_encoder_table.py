@@ -55,7 +55,7 @@ def test_scl_has_no_difference_and_neither_has_anything_beside_no_scl():
 
 
 def test_a_seed_of_one_side_only_is_in_no_difference():
-    reports = dict(REPORTS, scl={1: report(0.6)})
+    reports = dict(REPORTS, scl={1: report(0.6), 5: report(0.9)})
     recall = rows(**reports)["co-click"]["minus_scl"]["fused"]["recall@10"]
     assert recall["values"] == pytest.approx([-0.2]) and recall["interval"] is None
 
@@ -65,6 +65,11 @@ def test_titles_that_find_pictures_are_a_table_of_their_own():
     (row,) = encoder_rows({"clip-e": {0: found}})
     assert row["spaces"]["title_to_picture"]["recall@10"]["mean"] == 0.8
     assert row["searches"]["title_to_picture"] == 9
+
+
+def test_a_difference_shows_its_sign():
+    rows = encoder_rows({"scl": {0: report(0.5)}, "clip-e": {0: report(0.75)}})
+    assert "| clip-e | 1 | 50 | +0.250 |" in to_markdown(rows, [])
 
 
 def test_the_markdown_shows_figures_then_differences_then_notes():
