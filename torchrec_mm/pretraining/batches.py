@@ -33,6 +33,12 @@ class Side:
     mask: dict[str, Tensor]
     ids: dict[str, Tensor]
 
+    def present(self, space: str) -> Tensor:
+        """(R,) bool, True where the row has a vector in the space; fused: any modality will do."""
+        if space in self.mask:
+            return self.mask[space]
+        return torch.stack(list(self.mask.values())).any(dim=0)
+
     def to(self, device: torch.device) -> "Side":
         """The same on another device; not waited for where the memory is pinned."""
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=True))
