@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from torchrec_mm.data.augment import augment
 from torchrec_mm.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -19,7 +21,11 @@ MAX_IMAGE_PIXELS = 50_000_000
 
 
 def decode_image(
-    source: bytes | Path, size: int, where: str, max_pixels: int = MAX_IMAGE_PIXELS
+    source: bytes | Path,
+    size: int,
+    where: str,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    seed: int | None = None,
 ) -> np.ndarray:
     """Decode one picture to a fixed size; the whole picture, without keeping its proportions.
 
@@ -31,6 +37,7 @@ def decode_image(
         size: height and width of the result in pixels.
         where: what an error names, e.g. "items/ image of item_id 7".
         max_pixels: width times height above which the picture is refused.
+        seed: of the changes that ``augment`` makes; None leaves the picture as it is.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -48,7 +55,10 @@ def decode_image(
                     f"{where} must have at most {max_pixels} pixels, got {width} x {height}"
                 )
             image.draft("RGB", (2 * size, 2 * size))
-            picture = _on_white(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = _on_white(image)
+            if seed is not None:
+                return augment(picture, size, seed)
             return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
     except InputError:
         raise
@@ -58,6 +68,37 @@ def decode_image(
         raise InputError(f"{where} must be a JPEG, PNG or WebP picture, and is not") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{where} must be a JPEG, PNG or WebP picture: {error}") from error
+
+
+def decode_images(
+    sources: Sequence[bytes | Path],
+    size: int,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    seeds: Sequence[int] | None = None,
+) -> tuple[Tensor, np.ndarray]:
+    """Decode n pictures, those that can be; ``decode_image`` says how.
+
+    Pillow does nearly all of the work: Pillow-SIMD, where installed in its place, is faster.
+
+    Args:
+        sources: n encoded pictures, or paths of such.
+        size: height and width of the result in pixels.
+        max_pixels: width times height above which a picture counts as one that cannot be decoded.
+        seeds: n non-negative integers, to augment each picture by; None leaves them as they are.
+
+    Returns:
+        (n, 3, size, size) uint8 RGB, channels last in memory, and ok (n,) bool; zeros where ok is
+        False: no picture, truncated, too large, or no such file.
+    """
+    images = np.zeros((len(sources), size, size, 3), dtype=np.uint8)
+    ok = np.ones(len(sources), dtype=bool)
+    for i, source in enumerate(sources):
+        seed = None if seeds is None else int(seeds[i])
+        try:
+            images[i] = decode_image(source, size, "picture", max_pixels, seed)
+        except InputError:
+            ok[i] = False
+    return torch.from_numpy(images).permute(0, 3, 1, 2), ok
 
 
 @dataclass(frozen=True)
@@ -130,7 +171,7 @@ def _open(source: bytes | Path) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     transparent = image.convert("RGBA")
     white = Image.new("RGBA", transparent.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, transparent).convert("RGB")
