@@ -84,14 +84,12 @@ def test_gradients_are_those_of_finite_differences_fillers_included():
     ours = synchronised(nn.BatchNorm2d(2).double())
     rows = torch.randn(4, 2, 2, 1, dtype=torch.double) * 2
     with counted_rows(torch.tensor([True, True, False, True]), update=False):
-        expected = ours(rows)
-        assert expected.dtype == torch.double
         rows.requires_grad_()
         # statistics are float32, so differences are coarse
         assert torch.autograd.gradcheck(ours, rows, eps=1e-2, atol=2e-3, rtol=1e-2)
 
 
-def test_timms_activation_and_names_stay(image_encoder):
+def test_timms_activation_and_names_stay():
     layer = BatchNormAct2d(4, act_layer=nn.SiLU)
     ours = synchronised(layer)
     rows = torch.randn(5, 4, 3, 3)
