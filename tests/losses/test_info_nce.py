@@ -157,6 +157,16 @@ def test_the_coldest_temperature_stays_finite_and_exact():
     assert got.tolist() == pytest.approx(by_hand(query, positive, ids, blocks, 0.01), rel=1e-5)
 
 
+def test_queries_in_half_precision_are_scored_in_float32():
+    query, positive, ids, blocks = example()
+    half = query.half().requires_grad_()
+    loss = info_nce(half, positive, ids, blocks, TEMPERATURE.float())
+    loss.sum().backward()
+    expected = by_hand(half.detach().double(), positive, ids, blocks, 0.2)
+    assert loss.dtype == torch.float32 and half.grad.dtype == torch.float16
+    assert loss.tolist() == pytest.approx(expected, rel=1e-5)
+
+
 class Largest(TorchDispatchMode):
     """Remembers the most numbers that any tensor made meanwhile had."""
 
