@@ -90,8 +90,8 @@ class PretrainingRun:
             {space: vectors.any(dim=1) for space, vectors in items.items()},
             queries,
             {space: vectors.any(dim=1) for space, vectors in queries.items()},
-            torch.from_numpy(self.searches.purchased[self.held_out]),
-            torch.from_numpy(self.searches.hard[self.held_out]),
+            self.searches.purchased[self.held_out],
+            self.searches.hard[self.held_out],
             {},
             self.worker,
         )
