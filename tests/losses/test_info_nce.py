@@ -183,13 +183,13 @@ class Largest(TorchDispatchMode):
 
 def test_no_tensor_grows_with_both_queries_and_keys(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_KEYS", 100)
-    queries, keys = 50, 20_000
+    queries, keys = 50, 40_000
     ids = torch.arange(keys)[:, None].expand(-1, 2)
     blocks = [Negatives(unit(keys, 2).half(), ids, torch.ones(keys, dtype=torch.bool))]
     query = unit(queries, 2).float().requires_grad_()
     with Largest() as largest:
         info_nce(query, query.detach(), ids[:queries], blocks, TEMPERATURE).sum().backward()
-    assert largest.numel == 2 * keys  # the ids; a chunk's logits are 5 000, all would be 1 000 000
+    assert largest.numel <= 2 * keys  # a chunk's logits are 5 000, all would be 2 000 000
 
 
 def test_ids_or_a_mask_of_the_wrong_shape_are_refused_by_name():
