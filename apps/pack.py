@@ -1,0 +1,53 @@
+"""python -m apps.pack --data DIR --run_dir PACKED
+
+Pack items/ and searches/ for phase one, once for many runs of apps.pretrain.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from torchrec_mm.config import parse, run
+from torchrec_mm.data.content_columns import MODALITIES
+from torchrec_mm.data.pack import pack
+from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.files import refuse_existing
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """Write pictures, texts and clicks as apps.pretrain --packed reads them."""
+
+    data: Path
+    """folder that holds items/ and searches/"""
+    run_dir: Path
+    """folder to create"""
+    modality: Literal["both", "image", "text"] = "both"
+    """what to pack"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Pack, then say what."""
+    config = parse(PackConfig, argv)
+    refuse_existing(config.run_dir)
+    pack(
+        config.data, config.run_dir, MODALITIES if config.modality == "both" else [config.modality]
+    )
+    print(_sentence(PackedContent.open(config.run_dir)))
+
+
+def _sentence(packed: PackedContent) -> str:
+    parts = []
+    for modality, contents in packed.by_modality.items():
+        content = contents.content
+        distinct = int((content == np.arange(len(content))).sum())
+        parts.append(f"{distinct} distinct of {contents.present.sum()} {modality}s")
+    return f"packed {packed.num_items} items and {packed.num_searches} searches: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
