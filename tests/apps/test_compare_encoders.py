@@ -53,6 +53,8 @@ def test_every_encoder_is_trained_with_every_seed_and_the_off_the_shelf_one_is_j
     assert {command["--packed"] for command in commands} == {str(tmp_path / "run" / "packed")}
     assert {command["--resume"] for command in commands} == {"true"}
     assert [row["runs"] for row in table["encoders"]] == [1, 2, 2, 2, 2, 2]
+    before = table["encoders"][0]["minus_scl"]["fused"]["recall@10"]
+    assert len(before["values"]) == 2  # of the one run, from each of SCL's
     printed = capsys.readouterr().out
     assert printed.strip() == (tmp_path / "run" / "encoders.md").read_text().strip()
     assert "held-out searches are the same in every run" in printed
