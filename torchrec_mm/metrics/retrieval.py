@@ -74,8 +74,8 @@ def count_above(
         for start in range(0, len(queries), chunk_queries):
             rows = slice(start, start + chunk_queries)
             score = (queries[rows] @ chunk.T).masked_fill_(absent, -torch.inf)
-            above[rows] += (score > own[rows, None] + TIE).sum(dim=1)
-            not_below[rows] += (score >= own[rows, None] - TIE).sum(dim=1)
+            above[rows] += (score > own[rows, None] + TIE).sum(dim=1, dtype=torch.int32)
+            not_below[rows] += (score >= own[rows, None] - TIE).sum(dim=1, dtype=torch.int32)
     return above, not_below - above
 
 

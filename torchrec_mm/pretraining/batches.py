@@ -53,13 +53,15 @@ class PairBatch:
     """B queries, what each should find, and what it should not.
 
     query, key: sides of B rows. hard: a side of B * H rows, those of one query in a run; H may be
-    0. num_hard: H. corrupt: pictures left out because they could not be decoded.
+    0. num_hard: H. pictures: how many were read. corrupt: those of them that are left out, because
+    they could not be decoded.
     """
 
     query: Side
     key: Side
     hard: Side
     num_hard: int
+    pictures: int = 0
     corrupt: int = 0
 
     def to(self, device: torch.device) -> "PairBatch":
