@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from torchrec_mm.pretraining.methods import training_pairs
+from torchrec_mm.pretraining.methods import training_pairs, unseen_items
 
 # Item rows 0 to 2, searches in rows 3 and 4; item 1 has no picture.
 PACKED = SimpleNamespace(
     num_items=3,
+    held_out_items=lambda holdout: np.array([False, holdout == 0.3, False]),
     purchased=np.array([0, 1]),
     hard=np.array([[2, -1], [0, 2]]),
     by_modality={
@@ -50,3 +51,8 @@ def test_no_method_learns_of_a_held_out_item():
     assert pairs("scl", held_out=held_out) == [(4, 1)]
     assert pairs("clip-e", held_out=held_out) == [(2, 2)]
     assert pairs("co-click", held_out=held_out) == [(1, 2)]
+
+
+def test_training_may_see_every_item_unless_items_are_held_out():
+    assert unseen_items(PACKED, 0.3, "time").tolist() == [False, False, False]
+    assert unseen_items(PACKED, 0.3, "item").tolist() == [False, True, False]
