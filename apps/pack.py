@@ -1,6 +1,6 @@
-"""Pack items and searches once, for many runs of phase one.
+"""python -m apps.pack --data DIR --run_dir PACKED
 
-python -m apps.pack --data DIR --run_dir DIR
+Pack items/ and searches/ for phase one, once for many runs of apps.pretrain.
 """
 
 import sys
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from torchrec_mm.config import parse, run
+from torchrec_mm.data.content_columns import MODALITIES
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.files import refuse_existing
@@ -17,10 +20,7 @@ from torchrec_mm.files import refuse_existing
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Copy pictures and texts to where training can read them in any order, by memory mapping.
-
-    apps.pretrain takes the result as --packed, and keeps the features of frozen backbones in it.
-    """
+    """Write pictures, texts and clicks as apps.pretrain --packed reads them."""
 
     data: Path
     """folder that holds items/ and searches/"""
@@ -31,19 +31,22 @@ class PackConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Pack, and say what was packed."""
+    """Pack, then say what."""
     config = parse(PackConfig, argv)
     refuse_existing(config.run_dir)
-    modalities = ("image", "text") if config.modality == "both" else (config.modality,)
-    pack(config.data, config.run_dir, modalities)
-    packed = PackedContent.open(config.run_dir)
-    counts = ", ".join(
-        f"{contents.present.sum()} of {len(contents.present)} with {modality}"
-        for modality, contents in packed.by_modality.items()
+    pack(
+        config.data, config.run_dir, MODALITIES if config.modality == "both" else [config.modality]
     )
-    print(
-        f"{packed.num_items} items, {packed.num_searches} searches ({counts}) in {config.run_dir}"
-    )
+    print(_sentence(PackedContent.open(config.run_dir)))
+
+
+def _sentence(packed: PackedContent) -> str:
+    parts = []
+    for modality, contents in packed.by_modality.items():
+        content = contents.content
+        distinct = int((content == np.arange(len(content))).sum())
+        parts.append(f"{distinct} distinct of {contents.present.sum()} {modality}s")
+    return f"packed {packed.num_items} items and {packed.num_searches} searches: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

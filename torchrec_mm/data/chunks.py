@@ -9,11 +9,14 @@ import pyarrow.parquet as pq
 from torchrec_mm.errors import InputError
 
 CHUNK_VALUES = 2_000_000
+CHUNK_BYTES = 32 << 20  # where values are large: pictures
 BUFFER_BYTES = 1 << 20
 
 
 def read_chunks(file: Path, columns: list[str] | None = None) -> Iterator[tuple[pa.Table, str]]:
-    """The file's rows in order, in tables of about ``CHUNK_VALUES`` values, list elements counted.
+    """The file's rows in order, in tables that fit in memory.
+
+    They hold about ``CHUNK_VALUES`` values, list elements counted, or ``CHUNK_BYTES``.
 
     Column chunks are read through a buffer, so a row group may be larger than memory.
 
@@ -57,10 +60,9 @@ def count_rows(file: Path) -> int:
 def _rows(parquet: pq.ParquetFile, group: int, columns: list[str] | None) -> int:
     """How many rows of the row group make a chunk."""
     metadata = parquet.metadata.row_group(group)
-    read = [metadata.column(i) for i in range(metadata.num_columns)]
-    values = sum(
-        column.num_values
-        for column in read
-        if columns is None or column.path_in_schema.split(".")[0] in columns
-    )
-    return max(1, metadata.num_rows * CHUNK_VALUES // max(values, 1))
+    every = [metadata.column(i) for i in range(metadata.num_columns)]
+    read = [c for c in every if columns is None or c.path_in_schema.split(".")[0] in columns]
+    values = sum(column.num_values for column in read)
+    size = sum(column.total_uncompressed_size for column in read)
+    share = min(CHUNK_VALUES / max(values, 1), CHUNK_BYTES / max(size, 1))
+    return max(1, int(metadata.num_rows * min(1, share)))

@@ -1,93 +1,109 @@
-"""Writes one modality of packed content: bytes end to end, and where each row's are.
+"""The contents of one modality to disk: bytes as they come, then an index in the promised order.
 
-    bytes.bin      encoded pictures, their paths, or texts, in the order they came in
-    start.npy      (R,) int64, where a row's bytes begin
-    length.npy     (R,) int64, how many; -1 where the row has none
-    content.npy    (R,) int64, the first row with equal bytes; -1 where the row has none
-    is_path.npy    (R,) bool, True where the bytes are a path
-
-Shape letters: R rows of items and searches together.
+Shape letters: R rows in all, n rows of a piece.
 """
 
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 DIGEST_BYTES = 16
 
 
 class ContentWriter:
-    """Appends; memory holds 33 bytes a row."""
+    """Appends contents to ``bytes.bin``; in memory are 33 bytes a row, and one piece.
+
+    num_bytes: written so far.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """``folder``: to create, of the modality."""
         folder.mkdir()
-        self._folder = folder
-        self._file = (folder / "bytes.bin").open("wb")
-        self._lengths: list[np.ndarray] = []
+        self.folder, self.num_bytes = folder, 0
+        self._start: list[np.ndarray] = []
+        self._length: list[np.ndarray] = []
+        self._digest: list[np.ndarray] = []
         self._is_path: list[np.ndarray] = []
-        self._digests: list[bytes] = []
 
-    def add(
-        self, values: list[bytes | str | None], paths: list[str | None], beside: Path
-    ) -> np.ndarray:
-        """Append rows.
-
-        Args:
-            values: of each row; blank texts count as missing.
-            paths: as long, of files that hold the value where there is none.
-            beside: folder that paths start from.
+    def add(self, values: pa.Array, is_path: np.ndarray) -> np.ndarray:
+        """Append a piece: (n,) binary and (n,) bool.
 
         Returns:
-            (rows,) bool, True where there is something. Files are not looked at.
+            (n,) bool, True where there is a content.
         """
-        lengths, is_path = np.full(len(values), -1), np.zeros(len(values), dtype=bool)
-        digests = []
-        for row, (value, path) in enumerate(zip(values, paths, strict=True)):
-            if isinstance(value, str):
-                value = value.encode() if value.strip() else None
-            if value is None and path is not None:
-                value, is_path[row] = str((beside / path).absolute()).encode(), True
-            if value is not None:
-                self._file.write(value)
-                lengths[row] = len(value)
-            marked = b"" if value is None else (b"path:" if is_path[row] else b"") + value
-            digests.append(blake2b(marked, digest_size=DIGEST_BYTES).digest())
-        self._lengths.append(lengths)
-        self._is_path.append(is_path)
-        self._digests.append(b"".join(digests))
-        return lengths >= 0
+        present = values.is_valid().to_numpy(zero_copy_only=False)
+        data, offsets = _joined(values.drop_null())
+        with (self.folder / "bytes.bin").open("ab") as file:
+            file.write(data)
+        start = np.zeros(len(values), np.int64)
+        length = np.full(len(values), -1, np.int64)
+        digest = np.zeros((len(values), DIGEST_BYTES // 8), np.uint64)
+        start[present], length[present] = self.num_bytes + offsets[:-1], np.diff(offsets)
+        digest[present] = _digests(data, offsets, is_path[present])
+        for column, part in zip(
+            (self._start, self._length, self._digest, self._is_path),
+            (start, length, digest, is_path),
+            strict=True,
+        ):
+            column.append(part)
+        self.num_bytes += len(data)
+        return present
 
-    def present(self) -> np.ndarray:
-        """(rows so far,) bool, True where there is something."""
-        return np.concatenate(self._lengths) >= 0
-
-    def close(self, order: np.ndarray) -> bytes:
-        """Write the arrays with the rows in a new order.
+    def finish(self, order: np.ndarray) -> np.ndarray:
+        """Write the index.
 
         Args:
-            order: (R,) int64, which row as it came in is the new row i.
+            order: (R,) int64, at which place row r was added.
 
         Returns:
-            A digest of all contents in that order.
+            (R, 2) uint64, what identifies the contents, zeros where missing.
         """
-        self._file.close()
-        lengths = np.concatenate(self._lengths)
-        start = np.cumsum(lengths.clip(min=0)) - lengths.clip(min=0)
-        digests = np.frombuffer(b"".join(self._digests), dtype=np.uint64).reshape(len(lengths), 2)
-        lengths, digests = lengths[order], np.ascontiguousarray(digests[order])
-        np.save(self._folder / "start.npy", start[order])
-        np.save(self._folder / "length.npy", lengths)
-        np.save(self._folder / "is_path.npy", np.concatenate(self._is_path)[order])
-        np.save(self._folder / "content.npy", np.where(lengths >= 0, first_equal(digests), -1))
-        return blake2b(digests.data, digest_size=DIGEST_BYTES).digest()
+        length = np.concatenate(self._length)[order]
+        digest = np.concatenate(self._digest)[order]
+        np.save(self.folder / "start.npy", np.concatenate(self._start)[order])
+        np.save(self.folder / "length.npy", length)
+        np.save(self.folder / "content.npy", first_equal(digest, length >= 0))
+        np.save(self.folder / "is_path.npy", np.concatenate(self._is_path)[order])
+        return digest
 
 
-def first_equal(digests: np.ndarray) -> np.ndarray:
-    """(R,) int64, for each row of ``digests`` (R, 2) the first row that is equal to it."""
-    order = np.lexsort(digests.T)  # stable: of equal rows the first comes first
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (digests[order[1:]] != digests[order[:-1]]).any(axis=1)
-    first = np.empty(len(order), dtype=np.int64)
-    first[order] = order[new][np.cumsum(new) - 1]
+def first_equal(digest: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The first row with an equal digest, itself when none is before; -1 where not present.
+
+    Args:
+        digest: (R, 2) uint64.
+        present: (R,) bool.
+
+    Returns:
+        (R,) int64.
+    """
+    rows = np.flatnonzero(present)
+    rows = rows[np.lexsort(digest[rows].T)]  # stable: equal ones stay in order
+    ordered = digest[rows]
+    is_first = np.ones(len(rows), dtype=bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.full(len(present), -1, dtype=np.int64)
+    first[rows] = rows[is_first][np.cumsum(is_first) - 1]
     return first
+
+
+def _joined(values: pa.Array) -> tuple[memoryview, np.ndarray]:
+    """The bytes of (n,) binary one after another, and where they begin and end: (n + 1,) int64."""
+    if len(values) == 0:
+        return memoryview(b""), np.zeros(1, np.int64)
+    _, positions, data = values.buffers()
+    offsets = np.frombuffer(positions, np.int32)[values.offset :][: len(values) + 1]
+    joined = memoryview(data or b"")[offsets[0] : offsets[-1]]
+    return joined, offsets.astype(np.int64) - offsets[0]
+
+
+def _digests(data: memoryview, offsets: np.ndarray, is_path: np.ndarray) -> np.ndarray:
+    """(n, 2) uint64; a path never equals a picture of the same bytes."""
+    bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), is_path.tolist(), strict=True)
+    digests = b"".join(
+        blake2b(data[begin:end], digest_size=DIGEST_BYTES, person=b"path" if path else b"").digest()
+        for begin, end, path in bounds
+    )
+    return np.frombuffer(digests, np.uint64).reshape(-1, DIGEST_BYTES // 8)

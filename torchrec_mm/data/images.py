@@ -3,6 +3,8 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ def decode_image(
         size: height and width of the result in pixels.
         where: what an error names, e.g. "items/ image of item_id 7".
         max_pixels: width times height above which the picture is refused.
-        seed: of the augmentation, see ``augment``; None for none.
+        seed: of the changes that ``augment`` makes; None leaves the picture as it is.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -52,9 +54,10 @@ def decode_image(
                     f"{where} must have at most {max_pixels} pixels, got {width} x {height}"
                 )
             image.draft("RGB", (2 * size, 2 * size))
-            picture = _on_white(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = _on_white(image)
             if seed is not None:
-                picture = augment(picture, seed)
+                return augment(picture, size, seed)
             return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
     except InputError:
         raise
@@ -70,9 +73,36 @@ def decode_images(
     sources: Sequence[bytes | Path],
     size: int,
     max_pixels: int = MAX_IMAGE_PIXELS,
-    seeds: np.ndarray | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> tuple[Tensor, np.ndarray]:
-    """Decode a batch; what cannot be decoded is left out, not complained about.
+    """Decode n pictures, those that can be; ``decode_image`` says how.
+
+    Pillow does nearly all of the work: Pillow-SIMD, where installed in its place, is faster.
+
+    Args:
+        sources: n encoded pictures, or paths of such.
+        size: height and width of the result in pixels.
+        max_pixels: width times height above which a picture counts as one that cannot be decoded.
+        seeds: n non-negative integers, to augment each picture by; None leaves them as they are.
+
+    Returns:
+        (n, 3, size, size) uint8 RGB, channels last in memory, and ok (n,) bool; zeros where ok is
+        False: no picture, truncated, too large, or no such file.
+    """
+    images = np.zeros((len(sources), size, size, 3), dtype=np.uint8)
+    ok = np.ones(len(sources), dtype=bool)
+    for i, source in enumerate(sources):
+        seed = None if seeds is None else int(seeds[i])
+        try:
+            images[i] = decode_image(source, size, "picture", max_pixels, seed)
+        except InputError:
+            ok[i] = False
+    return torch.from_numpy(images).permute(0, 3, 1, 2), ok
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a table's rows, kept encoded in memory or left in their files.
 
     Pillow does the work; Pillow-SIMD, installed in its place, does it faster.
 
@@ -102,7 +132,7 @@ def _open(source: bytes | Path) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     transparent = image.convert("RGBA")
     white = Image.new("RGBA", transparent.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, transparent).convert("RGB")

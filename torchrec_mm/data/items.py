@@ -44,11 +44,7 @@ def read_items(data: Path) -> ItemCatalogue:
     """
     folder = data / "items"
     schema = open_dataset(folder).schema
-    attributes = [
-        field.name
-        for field in schema
-        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
-    ]
+    attributes = attribute_columns(schema)
     has_time = "created_at" in schema.names
     columns = ["item_id", *attributes] + (["created_at"] if has_time else [])
     table = check_columns(
@@ -67,3 +63,12 @@ def read_items(data: Path) -> ItemCatalogue:
         created_at,
         {name: table[name].to_numpy()[order] for name in attributes},
     )
+
+
+def attribute_columns(schema: pa.Schema) -> list[str]:
+    """Names of the categorical attributes among the columns of ``items/``."""
+    return [
+        field.name
+        for field in schema
+        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
+    ]

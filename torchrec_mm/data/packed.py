@@ -1,188 +1,182 @@
-"""Packed content: pictures and texts of items and searches, memory-mapped, in any order at once.
+"""Packed content: what phase one trains on, memory-mapped and read at random.
 
-``data/pack.py`` writes it, and holds its layout. Rows number everything: [0, N) are the items in
-ascending id, [N, N + S) the searches in order of (timestamp, search_id).
+`apps.pack` writes it. Rows have one numbering: [0, N) the items in ascending id, [N, N + S) the
+searches in order of time, ties by search_id. A folder holds
 
-Shape letters: N items, S searches, H hard-negative slots, n rows asked for.
+    meta.json                    counts, names, fingerprint
+    item_ids.npy                 (N,) int64
+    attributes.npy               (A, N) int64, the categorical columns of items/
+    search_ids.npy, timestamps.npy, purchased.npy   (S,) int64, purchased as item rows
+    hard.npy                     (S, H) int64 item rows, -1 in empty slots
+    image/, text/                bytes.bin and its index, see ``contents.py``
+
+Shape letters: N items, A attributes, S searches, H hard-negative slots, T and Q searches to train
+on and held out.
 """
 
 import json
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from torchrec_mm.data.holdout import hold_out_items, hold_out_latest
+from torchrec_mm.data.contents import Contents, map_array
+from torchrec_mm.data.groups import connected, hold_out_groups
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Contents:
-    """One modality of all rows; everything is memory-mapped.
+class Meta:
+    """What ``meta.json`` says besides its ``format``.
 
-    is_text: what ``read`` gives. start, length: (N + S,) int64, where a row's bytes are; length
-    -1 where it has none. content: (N + S,) int64, the first row with equal bytes, -1 where there
-    are none. is_path: (N + S,) bool, True where the bytes are a picture's path; None for texts.
+    bytes: length of ``bytes.bin`` by modality. fingerprint: of all ids, times, attributes, clicks
+    and contents; the files that they came in and their order there do not matter.
     """
 
-    data: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    content: np.ndarray
-    is_path: np.ndarray | None
-    num_items: int
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N + S,) int64 bytes, -1 where missing."""
-        return self.length
-
-    @cached_property
-    def present(self) -> np.ndarray:
-        """(N + S,) bool, True where the row has the modality."""
-        return self.length >= 0
-
-    @property
-    def of_items(self) -> np.ndarray:
-        """(N,) ``content`` of the items."""
-        return self.content[: self.num_items]
-
-    @property
-    def of_queries(self) -> np.ndarray:
-        """(S,) ``content`` of the searches."""
-        return self.content[self.num_items :]
-
-    def read(self, rows: np.ndarray) -> list[bytes | Path] | list[str]:
-        """Some rows that have the modality: (n,) int64 -> n pictures, or n texts.
-
-        A picture is its encoded bytes, or the path of a file.
-        """
-        spans = zip(self.start[rows].tolist(), self.length[rows].tolist(), strict=True)
-        values = [self.data[start : start + length].tobytes() for start, length in spans]
-        if self.is_path is None:
-            return [value.decode() for value in values]
-        paths = self.is_path[rows].tolist()
-        return [Path(v.decode()) if path else v for v, path in zip(values, paths, strict=True)]
+    items: int
+    searches: int
+    modalities: list
+    attributes: list
+    hard_slots: int
+    bytes: dict
+    fingerprint: str
 
 
+@dataclass(frozen=True)
 class PackedContent:
-    """Items and searches, ready to be read by row. Open with ``PackedContent.open``.
+    """Items, searches and their contents; arrays are memory-mapped and read-only.
 
-    item_ids: (N,) int64, strictly ascending. attributes: (N,) int64 by name. search_ids,
-    timestamps: (S,) int64. purchased: (S,) int64 rows of items. hard: (S, H) int64 rows of items
-    clicked and not bought, -1 in empty slots. by_modality: "image" and/or "text".
+    item_ids: (N,) int64, strictly ascending. attributes: (N,) int64 by column.
+    search_ids, timestamps: (S,) int64, oldest first. purchased: (S,) int64 item rows.
+    hard: (S, H) int64 item rows, -1 in empty slots. by_modality: "image" and/or "text".
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
-        self.folder = folder
-        self.num_items, self.num_searches = meta["items"], meta["searches"]
-        self.fingerprint: str = meta["fingerprint"]
-        items, searches = self.num_items, self.num_searches
-        self.item_ids = _map(folder / "item_ids.npy", np.int64, (items,))
-        names = meta["attributes"]
-        table = _map(folder / "attributes.npy", np.int64, (len(names), items))
-        self.attributes = dict(zip(names, table, strict=True))
-        self.search_ids = _map(folder / "search_ids.npy", np.int64, (searches,))
-        self.timestamps = _map(folder / "timestamps.npy", np.int64, (searches,))
-        self.purchased = _map(folder / "purchased.npy", np.int64, (searches,))
-        self.hard = _map(folder / "hard.npy", np.int64, (searches, meta["hard_slots"]))
-        self.by_modality = {name: self._contents(name) for name in meta["modalities"]}
+    folder: Path
+    item_ids: np.ndarray
+    attributes: Mapping[str, np.ndarray]
+    search_ids: np.ndarray
+    timestamps: np.ndarray
+    purchased: np.ndarray
+    hard: np.ndarray
+    by_modality: Mapping[str, Contents]
+    fingerprint: str
 
     @classmethod
     def open(cls, folder: Path) -> "PackedContent":
-        """Map a packed folder.
+        """Map the folder's arrays and check that they belong together.
 
         Raises:
-            InputError: not such a folder, or one of its files is missing or cut short.
+            InputError: no such folder, a missing or garbled file, another format, or files that
+                disagree with ``meta.json``.
         """
-        path = folder / "meta.json"
-        try:
-            meta = json.loads(path.read_text())
-        except OSError as error:
-            raise InputError(f"packed must be a folder of apps.pack, got {folder}") from error
-        except ValueError as error:
-            raise InputError(f"{path} must be JSON: {error}") from error
-        found = meta.get("format") if isinstance(meta, dict) else meta
-        if found != FORMAT:
-            raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
-        return cls(folder, meta)
+        meta = _read_meta(folder)
+        attributes = _map(folder, "attributes", (len(meta.attributes), meta.items))
+        return cls(
+            folder,
+            _map(folder, "item_ids", (meta.items,)),
+            dict(zip(meta.attributes, attributes, strict=True)),
+            _map(folder, "search_ids", (meta.searches,)),
+            _map(folder, "timestamps", (meta.searches,)),
+            _map(folder, "purchased", (meta.searches,)),
+            _map(folder, "hard", (meta.searches, meta.hard_slots)),
+            {
+                modality: Contents(
+                    folder / modality, meta.items, meta.searches, meta.bytes.get(modality)
+                )
+                for modality in meta.modalities
+            },
+            meta.fingerprint,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process maps the folder again."""
-        return PackedContent.open, (self.folder,)
+        """Another process opens the folder again instead of receiving a copy."""
+        return PackedContent.open, (self.folder.absolute(),)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.item_ids)
+
+    @property
+    def num_searches(self) -> int:
+        """S."""
+        return len(self.search_ids)
 
     def fused_ids(self) -> np.ndarray:
-        """(N + S,) int64, equal where all modalities are equal, -1 where there is none."""
-        columns = [contents.content for contents in self.by_modality.values()]
-        if len(columns) == 1:
-            return np.asarray(columns[0])
-        first = np.lexsort(columns)
-        same = np.logical_and.reduce([c[first][1:] == c[first][:-1] for c in columns])
-        group = np.concatenate([[0], np.cumsum(~same)])
-        ids = np.empty(len(first), dtype=np.int64)
-        ids[first] = group
-        return np.where(np.logical_or.reduce([c >= 0 for c in columns]), ids, -1)
+        """What tells contents apart: (N + S,) int64, equal where picture and text both are.
 
-    def held_out_items(self, holdout: float) -> np.ndarray:
-        """(N,) bool, True for about ``holdout`` of the items; of equal contents all or none."""
-        contents = [contents.of_items for contents in self.by_modality.values()]
-        return hold_out_items(self.item_ids, contents, holdout)
+        It is the first such row, -1 where everything is missing; a missing picture equals another
+        missing one.
+        """
+        first, *others = (contents.content for contents in self.by_modality.values())
+        fused = np.array(first)
+        for content in others:
+            pair = (fused + 1) * (len(fused) + 1) + content + 1
+            _, rows, number = np.unique(pair, return_index=True, return_inverse=True)
+            fused = np.where(pair > 0, rows[number], -1)
+        return fused
 
-    def split(self, holdout: float, by: str) -> tuple[np.ndarray, np.ndarray]:
-        """Searches to train on and searches held out, int64 in [0, S), ascending.
+    def split(
+        self, holdout: float, by: Literal["time", "item"] = "time"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Searches to train on and searches held out.
 
         Args:
-            holdout: share, in (0, 1). by: "time": the latest searches, at least one; "item": the
-                searches of ``held_out_items``.
+            holdout: share to hold out, in (0, 1): of the searches by time, of the items by item.
+            by: "time" holds out the latest searches, at least one; "item" those that bought one of
+                ``held_out_items``.
+
+        Returns:
+            (T,) and (Q,) int64 in [0, S), ascending; together all searches.
 
         Raises:
             InputError: no search is left on one of the two sides.
         """
+        total = self.num_searches
         if by == "time":
-            held_out = hold_out_latest(self.num_searches, holdout)
+            held_out = np.arange(total) >= total - max(1, round(holdout * total))
         else:
             held_out = self.held_out_items(holdout)[self.purchased]
-        if held_out.all() or not held_out.any():
-            raise InputError(
-                f"holdout must leave a search to train on and one to judge by, got {holdout} of "
-                f"{self.num_searches} searches by {by}"
-            )
+        for is_empty, purpose in ((held_out.all(), "train on"), (~held_out.any(), "judge by")):
+            if is_empty:
+                raise InputError(
+                    f"holdout must leave a search to {purpose}, got {holdout} of {total} searches"
+                )
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
-    def _contents(self, modality: str) -> Contents:
-        folder, rows = self.folder / modality, (self.num_items + self.num_searches,)
-        return Contents(
-            _map_bytes(folder / "bytes.bin"),
-            _map(folder / "start.npy", np.int64, rows),
-            _map(folder / "length.npy", np.int64, rows),
-            _map(folder / "content.npy", np.int64, rows),
-            _map(folder / "is_path.npy", np.bool_, rows) if modality == "image" else None,
-            self.num_items,
-        )
+    def held_out_items(self, holdout: float) -> np.ndarray:
+        """(N,) bool, True for about that share of the items; the same ones for the same data.
+
+        Items of an equal title or an equal picture, directly or through others, are held out
+        together or not at all.
+        """
+        of_items = [contents.of_items for contents in self.by_modality.values()]
+        alike = [np.where(of >= 0, of, np.arange(len(of))) for of in of_items]
+        return hold_out_groups(connected(alike), self.item_ids, holdout)
 
 
-def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+def _read_meta(folder: Path) -> Meta:
+    path = folder / "meta.json"
     try:
-        array = np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} must be a whole .npy array: {error}") from error
-    if array.shape != shape or array.dtype != dtype:
-        raise InputError(
-            f"{path} must be {np.dtype(dtype)} {shape} as meta.json says, "
-            f"got {array.dtype} {array.shape}"
-        )
-    return array
-
-
-def _map_bytes(path: Path) -> np.ndarray:
-    try:
-        return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else _NOTHING
+        raw = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path} must be readable: {error}") from error
+        raise InputError(f"{folder} must be a folder of packed content: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} must be JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
+    for field in fields(Meta):
+        if type(raw.get(field.name)) is not field.type:
+            raise InputError(
+                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
+            )
+    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
 
 
-_NOTHING = np.zeros(0, dtype=np.uint8)
+def _map(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return map_array(folder / f"{name}.npy", shape)

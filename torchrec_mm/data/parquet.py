@@ -1,6 +1,6 @@
 """Parquet folders: find the files, check the columns, say what is wrong by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,11 +56,7 @@ def read_table(folder: Path, columns: list[str] | None = None) -> pa.Table:
         InputError: missing folder, unreadable file, missing column, or not a single row.
     """
     dataset = open_dataset(folder)
-    for name in columns or []:
-        if name not in dataset.schema.names:
-            raise InputError(
-                f"{folder} must have a column {name}, got {', '.join(dataset.schema.names)}"
-            )
+    require_columns(folder, dataset.schema, columns or [])
     try:
         table = dataset.to_table(columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
@@ -68,6 +64,13 @@ def read_table(folder: Path, columns: list[str] | None = None) -> pa.Table:
     if table.num_rows == 0:
         raise InputError(f"{folder} must hold at least one row, got 0")
     return table
+
+
+def require_columns(folder: Path, schema: pa.Schema, names: Iterable[str]) -> None:
+    """Refuse a folder of that schema with InputError if it lacks one of the named columns."""
+    for name in names:
+        if name not in schema.names:
+            raise InputError(f"{folder} must have a column {name}, got {', '.join(schema.names)}")
 
 
 def check_columns(

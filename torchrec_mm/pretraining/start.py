@@ -12,8 +12,8 @@ from torch import Tensor
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.parallel.process_group import Worker, gather_rows
 from torchrec_mm.pretraining.batches import Inputs
-from torchrec_mm.pretraining.encoder import Encoder
 from torchrec_mm.pretraining.corrupt import check_corrupt
+from torchrec_mm.pretraining.encoder import Encoder
 from torchrec_mm.pretraining.features import Features, cache_features
 from torchrec_mm.pretraining.fingerprint import frozen_fingerprint
 from torchrec_mm.pretraining.item_encoder import ItemEncoder

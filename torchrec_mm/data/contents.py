@@ -1,0 +1,127 @@
+"""The pictures, or the texts, of packed content.
+
+A folder holds ``bytes.bin`` and, for each row, ``start.npy`` and ``length.npy`` (-1 where missing):
+where its bytes are; ``content.npy``: the first row of equal bytes, itself when none is before, -1
+where missing; ``is_path.npy``: whether the bytes are the absolute path of a picture instead.
+
+Shape letters: N items, S searches, n rows asked for.
+"""
+
+import os
+import weakref
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchrec_mm.errors import InputError
+
+
+class Contents:
+    """One modality of packed content; ``content`` and ``lengths`` are memory-mapped.
+
+    content: (N + S,) int64, equal where the bytes, or the paths, are; itself a row, -1 where
+    missing. lengths: (N + S,) int64 bytes, -1 where missing.
+    """
+
+    def __init__(self, folder: Path, num_items: int, num_searches: int, num_bytes: int) -> None:
+        """Map the folder's arrays and look at the size of its bytes.
+
+        Raises:
+            InputError: a missing or garbled file, or another number of rows or bytes.
+        """
+        self.folder = folder
+        self._sizes = num_items, num_searches, num_bytes
+        rows = (num_items + num_searches,)
+        self.content = map_array(folder / "content.npy", rows)
+        self.lengths = map_array(folder / "length.npy", rows)
+        self._start = map_array(folder / "start.npy", rows)
+        self._is_path = map_array(folder / "is_path.npy", rows, bool)
+        self._file = _open_file(folder / "bytes.bin", num_bytes)
+        weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the folder again instead of receiving a copy."""
+        return Contents, (self.folder.absolute(), *self._sizes)
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """(N + S,) bool, True where there is a content."""
+        return self.content >= 0
+
+    @property
+    def of_items(self) -> np.ndarray:
+        """(N,) int64, the items' part of ``content``."""
+        return self.content[: self._sizes[0]]
+
+    @property
+    def of_queries(self) -> np.ndarray:
+        """(S,) int64, the searches' part of ``content``."""
+        return self.content[self._sizes[0] :]
+
+    def read(self, rows: np.ndarray) -> list[bytes | Path] | list[str]:
+        """Some contents: (n,) int64 rows -> n encoded pictures or paths of such, or n texts.
+
+        Raises:
+            ValueError: a row that has none.
+            InputError: bytes that cannot be read or, of a text, are none.
+        """
+        lengths = self.lengths[rows]
+        if (lengths < 0).any():
+            raise ValueError(f"rows must have a content, got {rows[lengths < 0][0]}")
+        raw = self._read(self._start[rows], lengths)
+        if self.folder.name == "text":
+            return [self._text(each) for each in raw]
+        is_path = self._is_path[rows].tolist()
+        return [
+            Path(os.fsdecode(each)) if path else each
+            for each, path in zip(raw, is_path, strict=True)
+        ]
+
+    def _read(self, start: np.ndarray, lengths: np.ndarray) -> list[bytes]:
+        within = (start >= 0) & (start + lengths <= self._sizes[2])
+        places = zip(start.tolist(), lengths.tolist(), strict=True)
+        raw = [os.pread(self._file, *place[::-1]) for place in places] if within.all() else []
+        if [len(each) for each in raw] != lengths.tolist():
+            raise InputError(
+                f"{self.folder / 'start.npy'} must name places in bytes.bin, and does not"
+            )
+        return raw
+
+    def _text(self, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.folder / 'bytes.bin'} must be UTF-8: {error}") from error
+
+
+def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
+    """Map an ``.npy`` file, read-only.
+
+    Raises:
+        InputError: missing, garbled, or of another shape or dtype.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} must exist: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} must be a whole .npy array: {error}") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(
+            f"{path} must be {np.dtype(dtype)} {shape} as meta.json says, got {array.dtype} "
+            f"{array.shape}"
+        )
+    return array
+
+
+def _open_file(path: Path, num_bytes: int) -> int:
+    """A descriptor, which processes may share: reads name their place."""
+    try:
+        size = path.stat().st_size
+        if size != num_bytes:
+            raise InputError(f"{path} must have {num_bytes} bytes as meta.json says, got {size}")
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path} must be readable: {error.strerror}") from error
