@@ -3,8 +3,6 @@
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -98,30 +96,6 @@ def decode_images(
         except InputError:
             ok[i] = False
     return torch.from_numpy(images).permute(0, 3, 1, 2), ok
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures of a table's rows, kept encoded in memory or left in their files.
-
-    Pillow does the work; Pillow-SIMD, installed in its place, does it faster.
-
-    Args:
-        sources, size, max_pixels: as of ``decode_image``.
-        seeds: (n,) int64, to augment each picture by; None leaves them as they are.
-
-    Returns:
-        (n, 3, size, size) uint8 RGB, and ok (n,) bool, False where it holds zeros instead.
-    """
-    pictures = np.zeros((len(sources), size, size, 3), dtype=np.uint8)
-    ok = np.ones(len(sources), dtype=bool)
-    for i, source in enumerate(sources):
-        seed = None if seeds is None else int(seeds[i])
-        try:
-            pictures[i] = decode_image(source, size, "image", max_pixels, seed)
-        except InputError:
-            ok[i] = False
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2), ok
 
 
 def _open(source: bytes | Path) -> Image.Image:
