@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
@@ -261,13 +259,11 @@ def split(
 ) -> tuple["Pairs", "Judge"]:
     """The pairs to train on, and what the encoder is judged by."""
     from torchrec_mm.pretraining.judge import Judge, evenly_spread
-    from torchrec_mm.pretraining.methods import training_pairs
+    from torchrec_mm.pretraining.methods import training_pairs, unseen_items
 
     packed = reader.packed
     train, held_out = packed.split(config.holdout, config.holdout_by)
-    unseen = np.zeros(packed.num_items, dtype=bool)
-    if config.holdout_by == "item":
-        unseen = packed.held_out_items(config.holdout)
+    unseen = unseen_items(packed, config.holdout, config.holdout_by)
     judge = Judge(
         reader,
         evenly_spread(held_out, config.judged_searches),
