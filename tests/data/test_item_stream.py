@@ -55,7 +55,9 @@ def test_parts_may_be_read_in_any_order_and_hold_the_contents(data):
     stream = ItemStream(data, BOTH)
     for number in np.random.default_rng(0).permutation(2 * len(stream.parts)) // 2:
         rows = stream.read(stream.parts[number])
-        for item, text, image in zip(rows.item_ids, *map(rows.contents.get, BOTH[::-1])):
+        for item, text, image in zip(
+            rows.item_ids, *map(rows.contents.get, BOTH[::-1]), strict=True
+        ):
             assert text == (None if item % 5 == 0 else f"title {item}")
             assert image == (None if item % 3 == 0 else b"%d" % item)
 

@@ -18,6 +18,7 @@ from torchrec_mm.data.images import decode_image
 from torchrec_mm.data.item_stream import ItemRows
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.batches import Inputs, Side
+from torchrec_mm.pretraining.item_encoder import ItemEncoder
 
 Batch, Loaded = TypeVar("Batch"), TypeVar("Loaded")
 
@@ -40,8 +41,8 @@ class SideLoader:
 
     def __init__(
         self,
-        tokenise: Callable[[list[str]], dict[str, Tensor]] | None,
-        image_size: int,
+        encoder: ItemEncoder,
+        *,
         max_image_pixels: int,
         batch_size: int,
         num_threads: int,
@@ -50,14 +51,18 @@ class SideLoader:
         """Hold what turns contents into inputs.
 
         Args:
-            tokenise: as the text encoder has it; None where no texts are read.
-            image_size: height and width of pictures. max_image_pixels: as in ``decode_image``.
+            encoder: which inputs are for: it has the tokeniser and the pictures' size.
+            max_image_pixels: as in ``decode_image``.
             batch_size: items of a batch.
             num_threads: that decode and tokenise, each a batch ahead.
             device: of the encoder.
         """
-        self._tokenise, self._one_at_a_time = tokenise, Lock()  # tokenisers are not thread-safe
-        self._image_size, self._max_image_pixels = image_size, max_image_pixels
+        by_modality = encoder.encoders
+        text = by_modality["text"].backbone if "text" in by_modality else None
+        self._tokenise = text.tokenise if text else None
+        self._one_at_a_time = Lock()  # a tokeniser is not made for threads
+        self._image_size = next(iter(encoder.specs.values())).image_size
+        self._max_image_pixels = max_image_pixels
         self._batch_size, self._num_threads, self._device = batch_size, num_threads, device
 
     def batches(self, items: ItemRows, rows: np.ndarray) -> Iterator[ItemSide]:
