@@ -60,16 +60,17 @@ class EmbedConfig:
     """of the encoder's matrix products"""
     batch_size: int = 64
     """items encoded at once on one process"""
-    num_workers: int = 2
-    """threads of each process that decode pictures and make tokens ahead of the encoder"""
+    num_workers: int | None = None
+    """threads of each process that decode pictures and make tokens, by default its share of the
+    cores; ahead of an encoder on a GPU, in turns with one on the CPU"""
     seed: int = 0
     """of the random control"""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and flags that the encoder would not heed."""
         check_fields(self, lambda x: x is None or x >= 32, "at least 32", "image_size")
-        numbers = ("max_image_pixels", "batch_size", "num_workers")
-        check_fields(self, lambda x: x >= 1, "at least 1", *numbers)
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "num_workers")
+        check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "batch_size")
         check_fields(self, lambda x: x >= 0, "at least 0", "seed")
         check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
         if self.encoder != OFF_THE_SHELF:
@@ -127,7 +128,7 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
     from torchrec_mm.pretraining.encoder_files import SavedEncoder, load_encoder
     from torchrec_mm.pretraining.head_sample import ItemEncoding
     from torchrec_mm.pretraining.item_encoder import build_item_encoder
-    from torchrec_mm.pretraining.item_sides import SideLoader
+    from torchrec_mm.pretraining.item_sides import SideLoader, threads_beside
     from torchrec_mm.pretraining.precision import Precision
 
     untrained = config.encoder == OFF_THE_SHELF
@@ -139,7 +140,7 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
         saved.encoder,
         max_image_pixels=config.max_image_pixels,
         batch_size=config.batch_size,
-        num_threads=config.num_workers,
+        num_threads=config.num_workers or threads_beside(),
         device=worker.device,
     )
     precision = Precision(config.precision, worker.device)

@@ -11,7 +11,7 @@ from torchrec_mm.data.images import decode_image
 from torchrec_mm.data.item_stream import ItemRows
 from torchrec_mm.pretraining.encoder import EncoderSpec
 from torchrec_mm.pretraining.item_encoder import ItemEncoder, build_item_encoder
-from torchrec_mm.pretraining.item_sides import SideLoader, load_ahead
+from torchrec_mm.pretraining.item_sides import SideLoader, load_in_threads
 
 GENERATOR = np.random.default_rng(0)
 PICTURES = [jpeg(GENERATOR.uniform(0, 255, 3), GENERATOR, 20) for _ in range(3)]
@@ -64,17 +64,33 @@ def test_batches_hold_every_row_once_and_titles_of_alike_length(encoder):
     assert [batch.rows.tolist() for batch in batches] == [[2, 4], [1, 3], [0]]
 
 
-def test_loading_ahead_keeps_the_order_and_is_bounded():
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 3, 20])
+def test_loading_in_threads_keeps_the_order_and_is_bounded(ahead, count):
     started, taken = [], 0
-    lock = threading.Lock()
 
     def load(number: int) -> int:
-        with lock:
-            started.append(number)
+        started.append(number)
         return number * 10
 
-    for loaded in load_ahead(load, range(20), 3):
+    for loaded in load_in_threads(load, range(count), 3, ahead):
         assert loaded == taken * 10
+        assert len(started) <= taken + 6
         taken += 1
-        assert len(started) <= taken + 3
-    assert taken == 20
+    assert taken == count
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_only_loading_ahead_goes_on_while_a_batch_is_used(ahead):
+    used = threading.Event()
+    seen = []
+
+    def load(number: int) -> bool:
+        if number == 2:  # of the second group
+            seen.append(used.wait(timeout=2 if ahead else 0))
+        return True
+
+    for number, _ in enumerate(load_in_threads(load, range(4), 2, ahead)):
+        if number == 0:
+            used.set()
+    assert seen == [ahead]

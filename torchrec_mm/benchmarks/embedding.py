@@ -32,7 +32,7 @@ from torchrec_mm.pretraining.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.head_sample import ItemEncoding
 from torchrec_mm.pretraining.item_encoder import build_item_encoder
-from torchrec_mm.pretraining.item_sides import SideLoader
+from torchrec_mm.pretraining.item_sides import SideLoader, threads_beside
 from torchrec_mm.pretraining.precision import Precision
 from torchrec_mm.pretraining.vector_run import make_item_vectors
 
@@ -59,8 +59,8 @@ class EmbeddingConfig(BenchmarkConfig):
     batch_size: int = 64
     """Items encoded at once."""
 
-    num_workers: int = 2
-    """Threads that decode ahead; ours alone has them."""
+    num_workers: int | None = None
+    """Threads that decode, as in apps.embed_items; ours alone needs them."""
 
     threads: int | None = None
     """Threads of the encoder on both sides, PyTorch's own choice if null."""
@@ -73,10 +73,10 @@ class EmbeddingConfig(BenchmarkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = ("items", "picture_pixels", "batch_size", "num_workers")
+        numbers = ("items", "picture_pixels", "batch_size")
         check_fields(self, lambda x: x >= 1, "at least 1", *numbers)
         check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
-        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "threads")
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "threads", "num_workers")
 
 
 def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
@@ -106,7 +106,6 @@ def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
         items=config.items,
         batch_size=config.batch_size,
         picture_pixels=config.picture_pixels,
-        num_workers=config.num_workers,
     )
 
 
@@ -144,7 +143,7 @@ def item_encoding(root: Path, config: EmbeddingConfig, worker: Worker) -> ItemEn
         encoder,
         max_image_pixels=config.picture_pixels**2,
         batch_size=config.batch_size,
-        num_threads=config.num_workers,
+        num_threads=config.num_workers or threads_beside(),
         device=worker.device,
     )
     stream = ItemStream(root, tuple(encoder.encoders))

@@ -1,11 +1,11 @@
-"""Items as an encoder reads them: decoded and tokenised, ahead of it in threads.
+"""Items as an encoder reads them: decoded and tokenised in threads.
 
 Shape letters: n items of a part, R items of a batch.
 """
 
-from collections import deque
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TypeVar
@@ -37,7 +37,7 @@ class ItemSide:
 
 
 class SideLoader:
-    """Makes the batches of a part: decoded and tokenised ahead of the encoder, on its device."""
+    """Makes the batches of a part, decoded and tokenised, on the encoder's device."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class SideLoader:
             encoder: which inputs are for: it has the tokeniser and the pictures' size.
             max_image_pixels: as in ``decode_image``.
             batch_size: items of a batch.
-            num_threads: that decode and tokenise, each a batch ahead.
+            num_threads: that decode and tokenise, one batch each.
             device: of the encoder.
         """
         by_modality = encoder.encoders
@@ -73,7 +73,12 @@ class SideLoader:
             rows = rows[np.argsort(lengths, kind="stable")]
         starts = range(0, len(rows), self._batch_size)
         batches = [rows[start : start + self._batch_size] for start in starts]
-        for batch in load_ahead(lambda batch: self.load(items, batch), batches, self._num_threads):
+
+        def load(batch: np.ndarray) -> ItemSide:
+            return self.load(items, batch)
+
+        on_gpu = self._device.type == "cuda"
+        for batch in load_in_threads(load, batches, self._num_threads, ahead=on_gpu):
             yield replace(batch, side=batch.side.to(self._device))
 
     def load(self, items: ItemRows, rows: np.ndarray) -> ItemSide:
@@ -121,15 +126,30 @@ def side_of(num_rows: int, inputs: dict[str, Inputs], places: dict[str, np.ndarr
     return Side(num_rows, inputs, rows, mask, ids={})
 
 
-def load_ahead(
-    load: Callable[[Batch], Loaded], batches: Sequence[Batch], num_threads: int
+def load_in_threads(
+    load: Callable[[Batch], Loaded], batches: Sequence[Batch], num_threads: int, ahead: bool
 ) -> Iterator[Loaded]:
-    """``map(load, batches)``, each thread one batch ahead."""
+    """``map(load, batches)``, ``num_threads`` of them at once.
+
+    Args:
+        load: what each thread does for one batch.
+        batches: in order.
+        num_threads: at least 1; at most twice as many loaded batches are in memory.
+        ahead: load while the caller works, right where that is on a GPU. On the CPU's cores
+            threads of both would wait for each other in every operation; then they take turns.
+    """
     with ThreadPoolExecutor(num_threads) as threads:
-        ahead = deque()
-        for batch in batches:
-            ahead.append(threads.submit(load, batch))
-            if len(ahead) > num_threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        loaded: list[Future[Loaded]] = []
+        for start in range(0, len(batches), num_threads):
+            group = batches[start : start + num_threads]
+            loading = [threads.submit(load, batch) for batch in group]
+            if not ahead:
+                wait(loading)
+            yield from (future.result() for future in loaded)
+            loaded = loading
+        yield from (future.result() for future in loaded)
+
+
+def threads_beside() -> int:
+    """Threads that leave none of this process's share of the cores idle."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
