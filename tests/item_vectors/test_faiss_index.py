@@ -8,7 +8,7 @@ import pytest
 
 from tests.item_vectors.test_neighbours import written
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors import faiss_index
+from torchrec_mm.item_vectors import faiss_index, writer
 from torchrec_mm.item_vectors.faiss_index import FaissIndex
 from torchrec_mm.item_vectors.neighbours import Neighbours, neighbours_of
 
@@ -65,13 +65,21 @@ def test_an_index_is_the_same_each_time_it_is_built(vectors, index):
     assert np.array_equal(again.search(queries, 20).rows, index.search(queries, 20).rows)
 
 
-def test_among_few_items_all_neighbours_are_found_and_empty_slots_stay_empty(small):
+@pytest.mark.parametrize("block_values", [100, 1 << 22])
+def test_among_few_items_all_neighbours_are_found_and_empty_slots_stay_empty(
+    small, monkeypatch, block_values
+):
+    monkeypatch.setattr(writer, "BLOCK_VALUES", block_values)
     index = FaissIndex.build(small)
     assert index.meta.lists == 0
     for k in (5, 59, 80):
         exact, found = (neighbours_of(s, small.item_ids, k) for s in (Neighbours(small), index))
         assert np.array_equal(exact.rows, found.rows)
         assert np.array_equal(exact.cosines, found.cosines)
+
+
+def test_no_queries_find_nothing(small):
+    assert FaissIndex.build(small).search(np.zeros((0, 8)), 3).rows.shape == (0, 3)
 
 
 def test_an_index_of_other_vectors_is_refused(small, tmp_path):

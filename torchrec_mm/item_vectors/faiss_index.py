@@ -126,7 +126,12 @@ class FaissIndex:
         _, rows = self.index.search(unit(queries).astype(np.float32), count)
         if excluded is not None:
             rows[rows == self.vectors.rows(excluded)[:, None]] = -1
-        return rank(queries, self.vectors, rows, k)
+        blocks = list(blocks_of(len(queries), count * self.vectors.width)) or [slice(0)]
+        parts = [rank(queries[block], self.vectors, rows[block], k) for block in blocks]
+        return Found(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.cosines for part in parts]),
+        )
 
 
 def _import_faiss() -> Any:

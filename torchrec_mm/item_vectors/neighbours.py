@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.sort_keys import NOTHING, pack, unpack
 from torchrec_mm.item_vectors.store import ItemVectors
 
 BLOCK_ITEMS, BLOCK_QUERIES = 2048, 256  # their cosines fit the second-level cache
 STEPS = 2.0**26  # values are kept as whole numbers of 1 / STEPS
-NOTHING = torch.iinfo(torch.int64).min  # the key of an empty slot
-LAST_ROW = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Found:
     """The neighbours of Q queries, nearest first, equal cosines by ascending item_id.
+
+    k is never more than N.
 
     rows: (Q, k) int64 rows of the item vectors, -1 in slots for which no item is left.
     cosines: (Q, k) float32 in [-1, 1], -inf in those slots.
@@ -68,7 +69,7 @@ class Neighbours:
 
         Args:
             queries: (Q, D) float of any length but zero.
-            k: neighbours wanted of each, at least 1.
+            k: neighbours wanted of each, at least 1; of more than N only N are looked for.
             excluded: (Q,) int64, an item_id that is no neighbour of its query; one without a
                 vector excludes nothing. None: no query excludes any.
 
@@ -76,20 +77,20 @@ class Neighbours:
             InputError: queries of another width, zero or not finite.
         """
         check_queries(queries, self.vectors.width)
-        query_QD = _whole_steps(queries)
+        query_QD = whole_steps(queries)
         own_Q = torch.full((len(queries),), -1)
         if excluded is not None:
             own_Q = torch.from_numpy(self.vectors.rows(excluded))
         best_QK = torch.full((len(queries), min(k, len(self.vectors))), NOTHING)
         for start in range(0, len(self.vectors), BLOCK_ITEMS):
-            item_BD = _whole_steps(self.vectors.values[start : start + BLOCK_ITEMS])
+            item_BD = whole_steps(self.vectors.values[start : start + BLOCK_ITEMS])
             rows_B = torch.arange(start, start + len(item_BD))
             for block in range(0, len(queries), BLOCK_QUERIES):
                 tile = slice(block, block + BLOCK_QUERIES)
-                keys = _pack(query_QD[tile] @ item_BD.T, rows_B)
+                keys = pack(_cosines(query_QD[tile] @ item_BD.T), rows_B)
                 _exclude(keys, own_Q[tile] - start)
                 best_QK[tile] = _merge(best_QK[tile], keys)
-        return _decode(best_QK, k)
+        return _found(best_QK)
 
 
 def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> Found:
@@ -121,10 +122,11 @@ def rank(queries: np.ndarray, vectors: ItemVectors, rows: np.ndarray, k: int) ->
         k: neighbours wanted of each.
     """
     values, mask = vectors.gather(rows)
-    candidate_QMD = _whole_steps(values.reshape(-1, vectors.width)).view(*values.shape)
-    cosine = torch.einsum("qd,qmd->qm", _whole_steps(queries), candidate_QMD)
-    keys = _pack(cosine, torch.from_numpy(rows)).masked_fill_(torch.from_numpy(~mask), NOTHING)
-    return _decode(keys.topk(min(k, rows.shape[1])).values, k)
+    candidate_QMD = whole_steps(values.reshape(-1, vectors.width)).view(*values.shape)
+    cosine_QM = _cosines(torch.einsum("qd,qmd->qm", whole_steps(queries), candidate_QMD))
+    keys = pack(cosine_QM, torch.from_numpy(rows).clamp(min=0))
+    keys.masked_fill_(torch.from_numpy(~mask), NOTHING)
+    return _found(keys.topk(min(k, rows.shape[1])).values)
 
 
 def check_queries(queries: np.ndarray, width: int) -> None:
@@ -142,19 +144,14 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return wide / np.where(length == 0, 1, length)[:, None]
 
 
-def _whole_steps(vectors: np.ndarray) -> Tensor:
-    """(n, D) float64 unit vectors in whole steps of 1 / STEPS."""
+def whole_steps(vectors: np.ndarray) -> Tensor:
+    """(n, D) float64, unit vectors in whole steps of 1 / STEPS: their products add up exactly."""
     return torch.from_numpy(np.rint(unit(vectors) * STEPS))
 
 
-def _pack(dot: Tensor, rows: Tensor) -> Tensor:
-    """One int64 for cosine and row, larger the nearer, then the smaller the row.
-
-    The upper half is the float32 cosine's bits, in an order that integers compare alike.
-    """
-    bits = (dot / STEPS**2).float().add_(0.0).view(torch.int32)  # -0 + 0 = 0
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    return (bits.long() << 32) | (LAST_ROW - rows)
+def _cosines(dot: Tensor) -> Tensor:
+    """float32 cosines of products of ``whole_steps``."""
+    return (dot / STEPS**2).float().clamp_(-1, 1)
 
 
 def _exclude(keys: Tensor, own_Q: Tensor) -> None:
@@ -170,12 +167,7 @@ def _merge(best_QK: Tensor, keys: Tensor) -> Tensor:
     return torch.cat([best_QK, nearest], dim=1).topk(count).values
 
 
-def _decode(keys: Tensor, k: int) -> Found:
-    """Rows and cosines of descending keys, with empty slots up to k."""
-    keys = torch.nn.functional.pad(keys, (0, k - keys.shape[1]), value=NOTHING)
-    bits = (keys >> 32).int()
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    cosines = bits.view(torch.float32).clamp_(-1, 1)
-    empty = keys == NOTHING
-    rows = (LAST_ROW - (keys & LAST_ROW)).masked_fill_(empty, -1)
-    return Found(rows.numpy(), cosines.masked_fill_(empty, -torch.inf).numpy())
+def _found(keys: Tensor) -> Found:
+    """What descending keys stand for."""
+    cosines, rows = unpack(keys)
+    return Found(rows.numpy(), cosines.numpy())
