@@ -1,114 +1,127 @@
-"""The encoders of a pre-training run on disk: a JSON that says what they are, and safetensors.
+"""The encoder of a pre-training run on disk: a JSON that says what it is, and safetensors.
 
-encoder.safetensors holds what training may change.
-
-The backbone's frozen part is not copied: it is built again from its name and checked by
-fingerprint.
+encoder.safetensors holds what training may change. The backbones' frozen part is not copied: it is
+built again from its name and checked by fingerprint.
 """
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
-from torchrec_mm.pretraining.encoder import Encoder, EncoderSpec, build_encoder
+from torchrec_mm.pretraining.encoder import EncoderSpec
+from torchrec_mm.pretraining.fingerprint import frozen_fingerprint
+from torchrec_mm.pretraining.item_encoder import ItemEncoder, build_item_encoder
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE = "encoder.safetensors"
 SPEC_FILE = "encoder.json"
-OFF_THE_SHELF, SCL = "off-the-shelf", "scl"
+
+# Names of encoders, by how they were trained.
+OFF_THE_SHELF = "off-the-shelf"
+SCL, CLIP_E, CO_CLICK = "scl", "clip-e", "co-click"
+SCL_NO_BANK, SCL_NO_TRIPLET = "scl-no-bank", "scl-no-triplet"
+SCL_NO_IN_BATCH = "scl-no-in-batch"
 
 
 @dataclass(frozen=True)
-class EncoderSet:
-    """The encoders of one run.
-
-    name: "off-the-shelf" before any training, "scl" after. specs, encoders: by modality.
-    """
+class SavedEncoder:
+    """``name``: one of the names above. ``encoder``: on the CPU, in eval mode."""
 
     name: str
-    specs: dict[str, EncoderSpec]
-    encoders: dict[str, Encoder]
+    encoder: ItemEncoder
 
 
-def save_encoders(run_dir: Path, encoders: EncoderSet) -> None:
+def save_encoder(run_dir: Path, name: str, encoder: ItemEncoder) -> None:
     """Write both files into ``run_dir``, each in one step."""
-    tensors = {
-        f"{modality}.{name}": value.cpu().contiguous()
-        for modality, encoder in encoders.encoders.items()
-        for name, value in encoder.trained_state().items()
-    }
+    state = encoder.trained_state()
     with new_file(run_dir / WEIGHTS_FILE) as aside:
-        save_file(tensors, aside)
+        save_file({name: value.cpu().contiguous() for name, value in state.items()}, aside)
     modalities = {
-        modality: asdict(spec) | {"frozen": frozen_fingerprint(encoders.encoders[modality])}
-        for modality, spec in encoders.specs.items()
+        modality: asdict(spec) | {"frozen": frozen_fingerprint(encoder.encoders[modality])}
+        for modality, spec in encoder.specs.items()
     }
-    write_json(
-        run_dir / SPEC_FILE, {"format": FORMAT, "encoder": encoders.name, "modalities": modalities}
-    )
+    write_json(run_dir / SPEC_FILE, {"format": FORMAT, "encoder": name, "modalities": modalities})
 
 
-def load_encoders(run_dir: Path, wanted: list[str] | None = None) -> EncoderSet:
-    """Read what ``save_encoders`` wrote; ``wanted`` modalities only, all by default.
+def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
+    """Read what ``save_encoder`` wrote.
+
+    Args:
+        run_dir: folder of a run.
+        wanted: modalities to load; all by default. With both there is the gate.
 
     Raises:
         InputError: a missing or garbled file, a modality the run did not train, or a backbone
             whose frozen weights are not those of the run.
     """
-    spec_file, weights_file = run_dir / SPEC_FILE, run_dir / WEIGHTS_FILE
+    saved, tensors = _read(run_dir)
+    modalities = saved["modalities"]
+    missing = sorted(set(wanted) - set(modalities))
+    if missing:
+        raise InputError(
+            f"modality must be one the encoder was trained for, {', '.join(modalities)}, "
+            f"got {', '.join(missing)}"
+        )
+    described = {modality: modalities[modality] for modality in wanted or modalities}
+    encoder = build_item_encoder(_specs(run_dir, described)).eval()
+    for modality, fields in described.items():
+        if (found := frozen_fingerprint(encoder.encoders[modality])) != fields["frozen"]:
+            raise InputError(
+                f"{run_dir / SPEC_FILE} backbone {fields['backbone']} must have the weights it "
+                f"was trained with, fingerprint {fields['frozen']}, got {found}"
+            )
+    _load_trained(encoder, tensors, run_dir / WEIGHTS_FILE)
+    return SavedEncoder(saved["encoder"], encoder)
+
+
+def _read(run_dir: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        saved = json.loads(spec_file.read_text())
-        tensors = load_file(weights_file)
+        saved = json.loads((run_dir / SPEC_FILE).read_text())
+        tensors = load_file(run_dir / WEIGHTS_FILE)
     except FileNotFoundError as error:
         raise InputError(
             f"encoder must be a run of apps.pretrain, got {run_dir}: {error}"
         ) from error
     except (ValueError, SafetensorError) as error:
         raise InputError(f"{run_dir} must hold whole encoder files: {error}") from error
-    if saved.get("format") != FORMAT:
-        raise InputError(f"{spec_file} format must be {FORMAT}, got {saved.get('format')}")
-    missing = sorted(set(wanted or []) - set(saved["modalities"]))
-    if missing:
-        raise InputError(
-            f"modality must be one the encoder was trained for, "
-            f"{', '.join(saved['modalities'])}, got {', '.join(missing)}"
-        )
-    specs, encoders = {}, {}
-    for modality in wanted or saved["modalities"]:
-        fields = dict(saved["modalities"][modality])
-        frozen = fields.pop("frozen")
-        spec = specs[modality] = EncoderSpec(**fields)
-        encoder = encoders[modality] = build_encoder(spec)
-        if frozen_fingerprint(encoder) != frozen:
-            raise InputError(
-                f"{spec_file} backbone {spec.backbone} must have the weights it was trained with, "
-                f"fingerprint {frozen}, got {frozen_fingerprint(encoder)}"
-            )
-        mine = f"{modality}."
-        state = {n.removeprefix(mine): t for n, t in tensors.items() if n.startswith(mine)}
-        expected = encoder.trained_state().keys()
-        if state.keys() != expected:
-            wrong = sorted(state.keys() ^ expected)[0]
-            raise InputError(
-                f"{weights_file} must hold exactly the trained tensors, see {mine}{wrong}"
-            )
-        encoder.load_state_dict(state, strict=False)
-    return EncoderSet(saved["encoder"], specs, encoders)
+    found = saved.get("format") if isinstance(saved, dict) else None
+    if found != FORMAT:
+        raise InputError(f"{run_dir / SPEC_FILE} format must be {FORMAT}, got {found}")
+    return saved, tensors
 
 
-def frozen_fingerprint(encoder: Encoder) -> str:
-    """Names the exact values of all that training never changes: 16 hex digits."""
-    trained = encoder.trained_state().keys()
-    digest = hashlib.sha256()
-    for name, value in sorted(encoder.state_dict().items()):
-        if name not in trained:
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-    return digest.hexdigest()[:16]
+def _specs(run_dir: Path, described: dict[str, dict[str, Any]]) -> list[EncoderSpec]:
+    try:
+        return [
+            EncoderSpec(**{name: value for name, value in fields.items() if name != "frozen"})
+            for fields in described.values()
+        ]
+    except TypeError as error:
+        raise InputError(f"{run_dir / SPEC_FILE} must describe encoders: {error}") from error
+
+
+def _load_trained(encoder: ItemEncoder, tensors: dict[str, Tensor], file: Path) -> None:
+    expected = encoder.trained_state()
+    roots = tuple(f"{name}." for name in _roots(encoder))
+    state = {name: tensor for name, tensor in tensors.items() if name.startswith(roots)}
+    wrong = sorted(
+        name
+        for name in expected.keys() | state.keys()
+        if name not in expected or name not in state or expected[name].shape != state[name].shape
+    )
+    if wrong:
+        raise InputError(f"{file} must hold exactly the trained tensors, see {wrong[0]}")
+    encoder.load_state_dict(state, strict=False)
+
+
+def _roots(encoder: ItemEncoder) -> list[str]:
+    gate = [] if encoder.gate is None else ["gate"]
+    return [f"encoders.{modality}" for modality in encoder.encoders] + gate

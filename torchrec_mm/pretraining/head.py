@@ -29,8 +29,8 @@ class ProjectionHead(nn.Module):
         nn.init.zeros_(self.correction[-1].bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, F) float, unit length -> (B, D) float, unit length."""
-        return F.normalize(self.projection(features) + self.correction(features), dim=1)
+        """(B, F) float, unit length -> (B, D) float32, unit length, also under autocast."""
+        return F.normalize((self.projection(features) + self.correction(features)).float(), dim=1)
 
     @torch.no_grad()
     def fit_principal_components(self, features: Tensor) -> None:
