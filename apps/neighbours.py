@@ -57,6 +57,8 @@ class NeighboursConfig:
             raise InputError("one of --items, --text or --image, --output must be given")
         if self.items is not None:
             check_fields(self, lambda item: -(2**63) <= item < 2**63, "item_ids of int64", "items")
+        if self.text is not None and not self.text.strip():
+            raise InputError(f"text must not be blank, got {self.text!r}")
         if by_content != (self.encoder is not None):
             raise InputError("encoder must be given with --text or --image, and only then")
         if self.index is not None and self.search != "faiss":

@@ -4,10 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from apps.neighbours import main
 from tests.item_vectors.test_neighbours import written
+from tests.pretraining.tiny import save_text_encoder
 from torchrec_mm.errors import InputError
+from torchrec_mm.pretraining.encoder import EncoderSpec
+from torchrec_mm.pretraining.encoder_files import save_encoder
+from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.item_encoder import build_item_encoder
 
 VECTORS = [(1.0, 0.0), (0.6, 0.8), (0.0, 1.0), (-1.0, 0.0)]
 
@@ -74,6 +80,26 @@ def test_an_index_is_built_once_and_reused_until_the_vectors_change(room, ask):
         ask(*flags, "--vectors", room / "other")
 
 
+def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
+    spec = EncoderSpec("text", str(save_text_encoder(room / "text")), 0, 32)
+    encoder = build_item_encoder([spec]).eval()
+    save_encoder(room / "run", "scl", encoder)
+    part = encoder.encoders["text"]
+    with torch.inference_mode():
+        values = part(part.backbone.tokenise(["word1 word2", "word3"])).numpy()
+    origin = encoder_fingerprint(encoder, "text")
+    written(room / "texts", [1, 22], values, modality="text", origin=origin)
+    flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
+    lines = ask(*flags, "--data", room / "data", "--k", 1)
+    assert lines == [
+        "word3",
+        "  rank  cosine  item_id  title",
+        "     1   1.000       22  red coat",
+    ]
+    with pytest.raises(InputError, match="vectors must have the origin of encoder"):
+        ask(*flags, "--vectors", written(room / "w", [1, 22], values, modality="text").folder)
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -85,6 +111,8 @@ def test_an_index_is_built_once_and_reused_until_the_vectors_change(room, ask):
         (["--items", "[1]", "--k", "0"], "k must be at least 1, got 0"),
         (["--items", "[1]", "--index", "i"], "index must be left out unless --search is faiss"),
         (["--items", "[1]", "--encoder", "r"], "encoder must be given with --text or --image, and"),
+        (["--text", " ", "--encoder", "r"], "text must not be blank"),
+        (["--text", "red", "--encoder", "r"], "encoder must be a run of apps.pretrain, got r"),
         (["--text", "red"], "encoder must be given with --text or --image"),
     ],
 )

@@ -12,8 +12,8 @@ from torchrec_mm.item_vectors.writer import write_item_vectors
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 
 
-def written(folder, item_ids, vectors, dtype="float32") -> ItemVectors:
-    meta = {"dtype": dtype, "encoder": "scl", "modality": "image"}
+def written(folder, item_ids, vectors, dtype="float32", **given) -> ItemVectors:
+    meta = {"dtype": dtype, "encoder": "scl", "modality": "image"} | given
     write_item_vectors(folder, np.array(item_ids, dtype=np.int64), np.array(vectors), **meta)
     return ItemVectors.open(folder)
 
