@@ -137,10 +137,10 @@ def seeds(config: CompareConfig) -> range:
     return range(config.seed, config.seed + config.seeds)
 
 
-def run_side_by_side(jobs: Sequence[Job], processes: int) -> None:
-    """Run the jobs in a pool of processes; the first failure ends it all."""
+def run_side_by_side(jobs: Sequence[Job], processes: int, threads: int = 1) -> None:
+    """Run the jobs in a pool of processes of some threads; the first failure ends it all."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, context, _use_threads, (threads,)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in tqdm(futures, desc="runs", disable=None):
@@ -159,8 +159,8 @@ def words(*flags: object) -> tuple[str, ...]:
     return tuple(str(flag) for flag in flags)
 
 
-def _one_thread() -> None:
-    import_module("torch").set_num_threads(1)
+def _use_threads(threads: int) -> None:
+    import_module("torch").set_num_threads(threads)
 
 
 def _work(job: Job) -> None:

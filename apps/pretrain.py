@@ -1,87 +1,170 @@
-"""python -m apps.pretrain --data DIR --run_dir DIR: teach encoders from searches (phase one)."""
+"""Teach encoders from searches: phase one.
+
+python -m apps.pretrain --data DIR --run_dir DIR
+"""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from torchrec_mm.config import check_fields, parse, run, to_yaml
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
-from torchrec_mm.data.item_content import MODALITIES, read_item_content
-from torchrec_mm.data.searches import read_searches
+from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, process_group
+
+MODALITIES = ("image", "text")
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """Train image and text encoders on searches, and judge them on held-out ones."""
 
-    data: Path
-    """folder that holds items/ and searches/"""
     run_dir: Path
-    """folder to create: config, encoder, log, retrieval.json"""
+    """folder to create: config, encoder, metrics.jsonl, checkpoints, retrieval.json"""
+    data: Path | None = None
+    """folder that holds items/ and searches/, packed on the way; either this or --packed"""
+    packed: Path | None = None
+    """what apps.pack made of them, once for many runs"""
+    method: Literal["scl", "clip-e", "co-click"] = "scl"
+    """pairs to learn from: a search and what was bought; the title and the picture of one item;
+    two items clicked in one search"""
     modality: Literal["both", "image", "text"] = "both"
-    """which towers to train: query photo and item picture, query text and item title"""
+    """what is trained: query photo and item picture, query text and item title"""
     image_encoder: str = "efficientnet-lite0"
-    """efficientnet-lite0 (packaged), a folder saved by timm, or a timm model with hub weights"""
+    """efficientnet-lite0 (packaged), a folder saved by timm, or the name of a timm model"""
     text_encoder: str = "all-minilm-l6-v2"
-    """all-minilm-l6-v2 (packaged), or a folder saved by sentence-transformers"""
+    """all-minilm-l6-v2 (packaged), a folder saved by sentence-transformers, or a model's name"""
     image_size: int = 64
     """height and width in pixels that pictures are resized to, at least 32"""
     max_image_pixels: int = MAX_IMAGE_PIXELS
-    """a picture with more pixels is refused before it is decoded"""
+    """a picture with more pixels counts as one that cannot be decoded; it is not tried"""
+    corrupt_share: float = 0.01
+    """share of the pictures that may be impossible to decode, in [0, 1]; they count as missing"""
+    augment: bool = False
+    """crop, flip and colour query photos anew each time; needs trainable layers"""
     trainable_layers: int = 0
     """last layers of each backbone trained along with the head; 0: features are computed once
     and only the head is trained, -1: all layers"""
+    layer_decay: float = 1.0
+    """in (0, 1]: each layer's step size is that of the layer after it times this"""
+    batch_norm: Literal["frozen", "synchronised"] = "frozen"
+    """of trained backbones: statistics as they came, or of the global batch over all ranks"""
+    gradient_checkpointing: bool = False
+    """compute backbones' activations again in the backward pass instead of keeping them"""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """of backbones and heads (autocast); weights, losses and vectors are float32"""
+    compile: bool = False
+    """compile backbones with torch.compile"""
     epochs: int = 5
-    """passes over the training searches; 0 writes the off-the-shelf encoders"""
+    """passes over the training pairs; 0 writes the off-the-shelf encoders"""
     batch_size: int = 256
-    """searches a step over all processes together, a multiple of their number"""
+    """pairs a step over all processes together, a multiple of their number"""
     learning_rate: float = 3e-3
-    """AdamW's peak step size of the head; falls to zero along a cosine"""
+    """AdamW's peak step size of heads, gate and temperatures"""
     backbone_learning_rate: float = 1e-5
-    """AdamW's peak step size of the trainable layers"""
+    """AdamW's peak step size of the last trainable layer"""
     weight_decay: float = 1e-4
     """AdamW's decoupled weight decay of matrices"""
+    warmup_steps: int = 0
+    """steps until the step sizes reach their peak; they then fall to zero along a cosine"""
+    clip_norm: float = 0.0
+    """greatest norm of a step's gradient; longer ones are shortened to it. 0: none is"""
     momentum: float = 0.99
     """of the momentum encoder, in [0, 1)"""
     bank_slots: int = 196_800
-    """keys in each tower's memory bank (0.5 KB a key); 0: in-batch negatives only"""
+    """keys in the memory bank of each contrast (272 bytes a key of 128); 0: none"""
+    in_batch: bool = True
+    """whether the other keys of a batch are negatives too"""
     triplet_weight: float = 1.0
     """weight of the triplet loss on clicked-not-bought items; 0 leaves it out"""
     margin: float = 0.1
     """margin of the triplet loss, a cosine distance in [0, 2]"""
     holdout: float = 0.1
-    """share of the searches, the latest ones, held out for retrieval.json, in (0, 1)"""
+    """share held out for retrieval.json, in (0, 1)"""
+    holdout_by: Literal["time", "item"] = "time"
+    """the latest searches, or all searches of some items: of equal titles or pictures all or none"""
+    judged_searches: int = 20_000
+    """held-out searches that retrieval.json is computed on, evenly spread, at most"""
+    num_workers: int = 2
+    """processes that decode and tokenise ahead, on each rank; cached features need none"""
+    checkpoint_steps: int = 0
+    """steps from one checkpoint to the next; 0: at the ends of epochs alone"""
+    keep_checkpoints: int = 1
+    """checkpoints that stay, besides the best by MRR"""
+    log_every_steps: int = 20
+    """steps in a line of metrics.jsonl"""
+    hang_timeout_s: float = 600.0
+    """seconds without a step after which all stacks are printed; 0: never"""
     seed: int = 0
-    """of shuffling"""
+    """of shuffling and augmentation"""
     resume: bool = False
-    """continue a run in run_dir from its last finished epoch; start it if there is none"""
+    """go on with the run in run_dir from its latest checkpoint; start it if there is none"""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range, and flags that would not be heeded."""
+        if (self.data is None) == (self.packed is None):
+            raise InputError(
+                f"either data or packed must be given, got {self.data} and {self.packed}"
+            )
         check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
-        check_fields(self, lambda x: x > 0, "above 0", "max_image_pixels")
         check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
-        check_fields(self, lambda x: x >= 0, "at least 0", "epochs", "bank_slots", "seed")
+        at_least_one = ("max_image_pixels", "judged_searches", "keep_checkpoints")
+        check_fields(self, lambda x: x >= 1, "at least 1", *at_least_one, "log_every_steps")
+        counts = ("epochs", "bank_slots", "warmup_steps", "num_workers", "checkpoint_steps", "seed")
+        check_fields(self, lambda x: x >= 0, "at least 0", *counts)
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "momentum")
+        check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
+        check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "layer_decay")
         check_fields(self, lambda x: 0 <= x <= 2, "in [0, 2]", "margin")
         check_fields(self, lambda x: 0 < x < 1, "in (0, 1)", "holdout")
         steps = ("learning_rate", "backbone_learning_rate", "weight_decay", "triplet_weight")
-        check_fields(self, lambda x: 0 <= x < float("inf"), "finite and at least 0", *steps)
+        more = ("clip_norm", "hang_timeout_s")
+        check_fields(self, lambda x: 0 <= x < float("inf"), "finite and at least 0", *steps, *more)
+        if self.method == "clip-e" and self.modality != "both":
+            raise InputError(f"modality must be both for clip-e, got {self.modality}")
+        if self.trainable_layers == 0:
+            self._check_of_backbones()
+
+    def _check_of_backbones(self) -> None:
+        """What only a backbone that is trained would heed."""
+        given = {
+            "augment": self.augment,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "batch_norm": self.batch_norm != "frozen",
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise InputError(
+                    f"{name} must be left out with trainable_layers 0, got {getattr(self, name)}"
+                )
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The towers to train."""
+        """What is trained."""
         return MODALITIES if self.modality == "both" else (self.modality,)
+
+    @property
+    def encoder_name(self) -> str:
+        """What the table of encoders calls the result."""
+        if self.epochs == 0:
+            return "off-the-shelf"
+        left_out = {
+            "-no-bank": self.bank_slots == 0,
+            "-no-in-batch": not self.in_batch,
+            "-no-triplet": self.triplet_weight == 0,
+        }
+        if self.method != "scl":
+            return self.method
+        return "scl" + "".join(name for name, without in left_out.items() if without)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, or write the off-the-shelf encoders, and say how good they are."""
     config = parse(PretrainConfig, argv)
     with process_group() as worker:
-        report = _pretrain(config, worker)
+        report = pretrain(config, worker)
         if worker.is_first:
             print(
                 f"{report['encoder']}: recall@10 {_figure(report)} of {report['searches']} "
@@ -90,54 +173,55 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
 
 
-def _pretrain(config: PretrainConfig, worker: Worker) -> dict:
-    from torchrec_mm.pretraining.encoder import EncoderSpec, build_encoder
-    from torchrec_mm.pretraining.modality import ModalityTask
-    from torchrec_mm.pretraining.run import PretrainingRun
-    from torchrec_mm.pretraining.run_folder import check_startable
-    from torchrec_mm.pretraining.tower import LossSettings
-    from torchrec_mm.pretraining.training import TrainSettings
+def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
+    """The run; returns what it wrote to retrieval.json. Collective."""
+    from torchrec_mm.pretraining.inputs import packed_content
 
-    config_yaml = to_yaml(config)
-    check_startable(config.run_dir, config_yaml, config.resume)
-    limits = {"image_size": config.image_size, "max_image_pixels": config.max_image_pixels}
-    items = read_item_content(config.data, config.modalities, **limits)
-    searches = read_searches(config.data, items, **limits)
-    train_rows, held_out = searches.split(config.holdout)
-    backbones = {"image": config.image_encoder, "text": config.text_encoder}
-    specs = {
-        modality: EncoderSpec(
-            modality, backbones[modality], config.trainable_layers, config.image_size
-        )
-        for modality in config.modalities
-    }
-    tasks = {
-        modality: ModalityTask(
-            modality,
-            build_encoder(spec),
-            items,
-            searches,
-            train_rows,
-            encode_batch_size=64,
-            worker=worker,
-        )
-        for modality, spec in specs.items()
-    }
-    settings = TrainSettings(
-        config.epochs,
-        config.batch_size,
-        config.learning_rate,
-        config.backbone_learning_rate,
-        config.weight_decay,
-        config.seed,
-        LossSettings(config.momentum, config.bank_slots, config.triplet_weight, config.margin),
+    aside = config.run_dir.with_name(f".{config.run_dir.name}.packed")
+    goes_on = config.resume and (config.run_dir / CONFIG_FILE).is_file()
+    if not goes_on:
+        refuse_existing(config.run_dir)
+    with packed_content(
+        config.data, config.packed, aside, worker, config.modalities, reuse=goes_on
+    ) as packed:
+        return train_encoder(config, packed, worker)
+
+
+def train_encoder(config: PretrainConfig, packed: PackedContent, worker: Worker) -> dict[str, Any]:
+    """Build, train, judge. Collective."""
+    from torchrec_mm.pretraining.fit import FitSettings, fit, restore
+    from torchrec_mm.pretraining.pair_loader import PairLoader
+    from torchrec_mm.pretraining.precision import Precision
+    from torchrec_mm.pretraining.results import Results
+    from torchrec_mm.pretraining.start import fit_heads, reader_for
+    from torchrec_mm.train.run_folder import RunFolder
+
+    precision = Precision(config.precision, worker.device)
+    encoder = build_encoder(config).to(worker.device)
+    reader = reader_for(encoder, packed, config.max_image_pixels, worker)
+    fit_heads(encoder, reader, worker)
+    train, judge = split(config, reader, precision, worker)
+    loader = PairLoader(
+        train,
+        reader,
+        loader_settings(config),
+        worker.rank,
+        worker.world_size,
+        pin_memory=worker.device.type == "cuda",
     )
-    run_ = PretrainingRun(config.run_dir, tasks, specs, searches, held_out, settings, worker)
-    return run_.run(config_yaml)
+    trainer = build_trainer(config, encoder, precision, worker)
+    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
+    run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
+    start = restore(run_folder, trainer)
+    results = Results(run_folder, encoder, judge, config.encoder_name)
+    results.begin(start)
+    fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
+    return results.report
 
 
-def _figure(report: dict) -> str:
-    return f"{report['recall@10']:.3f}" if "recall@10" in report else "unknown"
+def _figure(report: dict[str, Any]) -> str:
+    value = report["recall@10"]
+    return "unknown" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

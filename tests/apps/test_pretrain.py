@@ -47,7 +47,7 @@ def test_training_improves_what_it_is_judged_on_and_leaves_a_whole_run(pretrain,
     assert report["encoder"] == "scl"
     assert report["mrr"] > 1.5 * report["off-the-shelf"]["mrr"]
     assert report["searches"] == 90 and report["items"] == 40
-    assert set(report["modalities"]) == {"image", "text"}
+    assert set(report["spaces"]) == {"image", "text", "fused"}
     epochs = [line for line in lines(tmp_path / "run") if "mrr" in line]
     assert [line["epoch"] for line in epochs] == list(range(9))
     assert epochs[0]["mrr"] == report["off-the-shelf"]["mrr"] and epochs[8]["mrr"] == report["mrr"]
@@ -58,7 +58,7 @@ def test_no_epochs_write_the_off_the_shelf_encoder_and_one_modality_is_enough(pr
     pretrain(tmp_path / "run", "--epochs", "0", "--modality", "text")
     report = figures(tmp_path / "run")
     assert report["encoder"] == "off-the-shelf"
-    assert report["mrr"] == report["off-the-shelf"]["mrr"] == report["modalities"]["text"]["mrr"]
+    assert report["mrr"] == report["off-the-shelf"]["mrr"] == report["spaces"]["text"]["mrr"]
 
 
 @pytest.mark.parametrize("flags", ["--modality both", "--modality text --trainable_layers -1"])

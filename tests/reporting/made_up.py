@@ -47,12 +47,14 @@ def put_epochs(folder: Path, epochs) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def put_pretraining(folder: Path, encoder="scl", recall=0.2, **more) -> None:
+def put_pretraining(folder: Path, encoder="scl", recall=0.2, seed=None, **more) -> None:
     folder.mkdir(parents=True)
     row = {"encoder": encoder, "recall@1": recall, "recall@10": 2 * recall, "mrr": 0.3}
     (folder / "retrieval.json").write_text(
         json.dumps(row | {"hard_negative_accuracy": None} | more)
     )
+    if seed is not None:
+        (folder / "config.yaml").write_text(f"data: market\nseed: {seed}\n")
 
 
 def put_data(folder: Path, titles: list[str], pictures: list[bytes | None]) -> None:

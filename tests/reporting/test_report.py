@@ -115,6 +115,33 @@ def test_the_table_says_mean_spread_and_gain(tmp_path):
     assert text.count("The data are simulated.") == 0
 
 
+def test_encoders_come_in_the_papers_order_with_mean_and_interval_over_seeds(tmp_path):
+    for seed, recall in enumerate([0.2, 0.25, 0.3]):
+        put_pretraining(
+            tmp_path / "runs" / f"a{seed}",
+            "scl",
+            recall,
+            seed,
+            uniformity=-2.5,
+            title_to_picture={"recall@10": 0.75},
+            spaces={"image": {"recall@1": recall / 2}, "fused": {"recall@1": recall}},
+            categories={"brand": {"7": {"recall@10": recall, "searches": 90}}},
+        )
+    put_pretraining(tmp_path / "runs" / "b", "clip-e", 0.1, seed=1)
+    found, page = written(tmp_path)
+    rows = [(row["encoder"], row["seed"], row["recall@1"]) for row in found["pretraining"]]
+    assert rows == [("clip-e", 1, 0.1), ("scl", 0, 0.2), ("scl", 1, 0.25), ("scl", 2, 0.3)]
+    assert found["pretraining"][1]["run"] == "a0"
+    text = " ".join(Outline(page).text.split())
+    assert "clip-e 1 0.100 0.200 – 0.300 –" in text
+    interval = f"±{4.303 * 0.05 / 3**0.5:.3f}"
+    assert f"scl 0, 1, 2 0.250 {interval} 0.500 ±0.248 – 0.300 ±0.000" in text
+    assert "image 0.125 ±0.062 –" in text and "fused" not in text
+    assert "clip-e – – – – – – scl – −2.500 ±0.000 – – 0.750 ±0.000 –" in text
+    assert "brand searches clip-e scl 7 90 – 0.250 ±0.124" in text
+    assert "SCL, Recall@10 0.500" in text
+
+
 def test_rankers_of_several_epochs_are_drawn_before_trainings_that_were_not_evaluated(tmp_path):
     for number in range(7):
         put_epochs(tmp_path / "runs" / f"make{number}", [(0.7, 0.6), (0.8, 0.7)])
@@ -141,10 +168,10 @@ def test_what_is_missing_is_said_and_nothing_fails(tmp_path):
 
 
 def test_pretraining_alone_makes_a_report(tmp_path):
-    put_pretraining(tmp_path / "runs" / "scl", image={"recall@1": 0.125})
+    put_pretraining(tmp_path / "runs" / "scl", spaces={"image": {"recall@1": 0.125}})
     found, page = written(tmp_path)
     assert found["rows"] == []
-    assert found["pretraining"][0]["modalities"]["image"]["recall@1"] == 0.125
+    assert found["pretraining"][0]["spaces"]["image"]["recall@1"] == 0.125
     assert "No evaluated ranker was found" in page
 
 

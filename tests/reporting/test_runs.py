@@ -43,30 +43,6 @@ def test_a_training_that_was_never_evaluated_is_a_curve(tmp_path):
     assert (curve.name, curve.epochs) == ("make", (EpochAuc(1, 0.7, 0.6),))
 
 
-@pytest.mark.parametrize("nest", [lambda parts: parts, lambda parts: {"modalities": parts}])
-def test_retrieval_by_modality_is_read(tmp_path, nest):
-    put_pretraining(tmp_path / "scl", **nest({"image": {"recall@1": 0.1}}))
-    (run,) = find_runs(tmp_path).pretraining
-    assert run.metrics["recall@1"] == 0.2
-    assert run.modalities["image"]["recall@1"] == 0.1
-    assert run.modalities["image"]["mrr"] is None
-
-
-def test_the_encoder_that_several_runs_began_as_is_one_row(tmp_path):
-    before = {"recall@1": 0.05, "modalities": {"text": {"recall@1": 0.04}}}
-    put_pretraining(tmp_path / "a", "scl", 0.2, **{"off-the-shelf": before})
-    put_pretraining(tmp_path / "b", "scl-no-bank", 0.1, **{"off-the-shelf": before})
-    put_pretraining(tmp_path / "c", "off-the-shelf", 0.3)
-    runs = find_runs(tmp_path).pretraining
-    assert [(run.encoder, run.metrics["recall@1"]) for run in runs] == [
-        ("scl", 0.2),
-        ("off-the-shelf", 0.05),
-        ("scl-no-bank", 0.1),
-        ("off-the-shelf", 0.3),
-    ]
-    assert runs[1].modalities["text"]["recall@1"] == 0.04
-
-
 def test_epochs_of_pretraining_are_no_curve_of_clicks(tmp_path):
     put_pretraining(tmp_path / "scl")
     (tmp_path / "scl" / "metrics.jsonl").write_text('{"epoch": 1, "recall@1": 0.1}\n')

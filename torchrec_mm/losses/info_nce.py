@@ -1,43 +1,115 @@
-"""InfoNCE: tell the right key from many wrong ones.
+"""InfoNCE: tell the right key from very many wrong ones, in memory that does not grow with them.
 
-Shape letters: B queries, M candidate negatives, D vector width.
+Shape letters: B queries, M keys of a block, C keys of a chunk, D vector width, A kinds of ids.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from torchrec_mm.losses.false_negatives import shared_ids
+from torchrec_mm.losses.running_softmax import RunningSoftmax
+
+CHUNK_KEYS = 8192  # large enough for matrix products, small enough for a processor's cache
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Keys shared by all queries: those of the batch, or of the memory bank.
+
+    keys: (M, D) of any float type, unit vectors; anything finite where not ``valid``. ids: (M, A)
+    int64, by kind, -1 for none: a key is no negative of a query that has one of its ids. valid:
+    (M,) bool, True for a key that is there; None if all are.
+    """
+
+    keys: Tensor
+    ids: Tensor
+    valid: Tensor | None = None
 
 
 def info_nce(
-    query: Tensor, positive: Tensor, negatives: Tensor, is_negative: Tensor, temperature: Tensor
+    query: Tensor,
+    positive: Tensor,
+    ids: Tensor,
+    negatives: Sequence[Negatives],
+    temperature: Tensor,
 ) -> Tensor:
     """Cross-entropy of each query's positive key against its negatives.
 
-    -log(exp(q.p / t) / (exp(q.p / t) + sum over negatives of exp(q.n / t))). Which of the shared
-    candidates are negatives of a query is the caller's to say: a key of the same item as the
-    positive, or of the same query, would be a false negative.
+    -log(exp(q.p / t) / (exp(q.p / t) + sum over negatives of exp(q.n / t))). Keys are taken chunk
+    by chunk, with a running maximum and sum; the same pass gathers the mean key under the softmax,
+    from which both gradients follow, so that nothing of B x M numbers is ever held.
+
+    Computes in the type of the query, float32 at least: call it outside of autocast. Can be
+    differentiated once.
 
     Args:
         query: (B, D) float, unit vectors; receives the gradient.
-        positive: (B, D) float, unit vectors, the key each query should find.
-        negatives: (M, D) float, unit vectors shared by all queries; M may be 0.
-        is_negative: (B, M) bool, True where the candidate counts as a negative of the query.
-        temperature: scalar > 0 that divides the cosine.
+        positive: (B, D) float, unit vectors, the key each query should find; no gradient.
+        ids: (B, A) int64, by kind, -1 for none, such as the purchased item and the query's own.
+            The positive itself may be among the negatives: its id leaves it out.
+        negatives: blocks of keys, without gradient; may be empty.
+        temperature: scalar > 0 that divides the cosine; receives the gradient.
 
     Returns:
         (B,) float, at least 0; 0 for a query without negatives.
 
+    Raises:
+        ValueError: ids or valid of a block do not have a row for each of its keys.
+
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; memory-bank negatives as in He et
     al., CVPR 2020, arXiv:1911.05722.
     """
-    if is_negative.shape != (len(query), len(negatives)) or is_negative.dtype != torch.bool:
+    for block in negatives:
+        _check(block, ids)
+    return _InfoNCE.apply(query, temperature, positive, ids, tuple(negatives))
+
+
+def _check(block: Negatives, ids: Tensor) -> None:
+    rows, kinds = len(block.keys), ids.shape[1]
+    if block.ids.shape != (rows, kinds):
         raise ValueError(
-            f"is_negative must be bool (B, M) = {(len(query), len(negatives))}, "
-            f"got {is_negative.dtype} {tuple(is_negative.shape)}"
+            f"ids of negatives must be (M, A) = {(rows, kinds)}, got {tuple(block.ids.shape)}"
         )
-    scaled_BD = query / temperature  # before the product: (B, D) is smaller than (B, M)
-    positive_logit_B = (scaled_BD * positive).sum(dim=1)
-    logit_BM = scaled_BD @ negatives.T
-    # Finite, where -inf would turn the gradient of a query without negatives into NaN
-    logit_BM.masked_fill_(~is_negative, torch.finfo(logit_BM.dtype).min / 2)
-    wrong_logit_B = torch.logsumexp(logit_BM, dim=1)
-    return torch.logaddexp(wrong_logit_B, positive_logit_B) - positive_logit_B
+    if block.valid is not None and (block.valid.shape, block.valid.dtype) != ((rows,), torch.bool):
+        raise ValueError(
+            f"valid of negatives must be bool (M,) = ({rows},), "
+            f"got {block.valid.dtype} {tuple(block.valid.shape)}"
+        )
+
+
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, temperature, positive, ids, negatives):
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        exact, positive = query.to(dtype), positive.to(dtype)
+        chunk = min(CHUNK_KEYS, max((len(block.keys) for block in negatives), default=0))
+        softmax = RunningSoftmax(exact / temperature, positive, chunk)
+        for block in negatives:
+            _add(softmax, block, ids)
+        ctx.save_for_backward(exact, temperature, softmax.offset())
+        return softmax.surprise()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        query, temperature, offset = ctx.saved_tensors
+        by_query = slope[:, None] * offset / temperature
+        by_temperature = -(by_query * query).sum() / temperature
+        return by_query, by_temperature, None, None, None
+
+
+def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor) -> None:
+    """All of a block's negatives, chunk by chunk."""
+    rows, columns = shared_ids(ids, block.ids)
+    starts = range(0, len(block.keys), CHUNK_KEYS)
+    bounds = columns.new_tensor([*starts, len(block.keys)])
+    bounds = torch.searchsorted(columns, bounds).tolist()
+    for start, (first, last) in zip(starts, pairwise(bounds), strict=True):
+        part = slice(start, start + CHUNK_KEYS)
+        valid = None if block.valid is None else block.valid[part]
+        softmax.add(block.keys[part], rows[first:last], columns[first:last] - start, valid)

@@ -33,6 +33,12 @@ class Side:
     mask: dict[str, Tensor]
     ids: dict[str, Tensor]
 
+    def present(self, space: str) -> Tensor:
+        """(R,) bool, True where the row has a vector in the space; fused: any modality will do."""
+        if space in self.mask:
+            return self.mask[space]
+        return torch.stack(list(self.mask.values())).any(dim=0)
+
     def to(self, device: torch.device) -> "Side":
         """The same on another device; not waited for where the memory is pinned."""
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=True))
@@ -47,13 +53,15 @@ class PairBatch:
     """B queries, what each should find, and what it should not.
 
     query, key: sides of B rows. hard: a side of B * H rows, those of one query in a run; H may be
-    0. num_hard: H. corrupt: pictures left out because they could not be decoded.
+    0. num_hard: H. pictures: how many were read. corrupt: those of them that are left out, because
+    they could not be decoded.
     """
 
     query: Side
     key: Side
     hard: Side
     num_hard: int
+    pictures: int = 0
     corrupt: int = 0
 
     def to(self, device: torch.device) -> "PairBatch":

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def momentum_copy(encoder: nn.Module) -> nn.Module:
@@ -16,6 +17,9 @@ def momentum_copy(encoder: nn.Module) -> nn.Module:
 def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> None:
     """slow <- momentum * slow + (1 - momentum) * encoder, for each parameter that is trained.
 
+    Buffers are left alone: the running statistics of a BatchNorm describe the activations of its
+    own weights, so the slow copy gathers its own as it runs.
+
     Args:
         slow: what ``momentum_copy(encoder)`` gave; changed in place.
         encoder: the encoder trained by gradient.
@@ -23,6 +27,7 @@ def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> Non
 
     Source: He et al., CVPR 2020, arXiv:1911.05722, eq. 2.
     """
-    for slow_parameter, parameter in zip(slow.parameters(), encoder.parameters(), strict=True):
-        if parameter.requires_grad:
-            slow_parameter.lerp_(parameter, 1 - momentum)
+    pairs = zip(slow.parameters(), encoder.parameters(), strict=True)
+    trained = [(own, other) for own, other in pairs if other.requires_grad]
+    if trained:
+        get_ema_multi_avg_fn(momentum)(*map(list, zip(*trained, strict=True)), None)

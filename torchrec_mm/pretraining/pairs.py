@@ -1,119 +1,182 @@
-"""Search pairs of one modality: which contents there are, and batches of them.
+"""What each way of training learns from: who should find whom, as rows of the packed content.
 
-Shape letters: N items, S searches, C distinct contents, B searches of a batch, H hard negatives.
+Rows [0, N) are items, rows [N, N+S) searches. Shape letters: N items, S searches, T searches to
+train on, P pairs, H hard-negative slots.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from torchrec_mm.data.item_content import Content
-from torchrec_mm.pretraining.tower import Inputs, SearchBatch
-
-Load = Callable[[np.ndarray], Inputs]
-
-
-class ContentPool:
-    """The distinct pictures, or texts, of items and queries under one numbering.
-
-    Equal contents get one number: each is encoded once, and "the same query" is the same number.
-
-    item_contents: (N,) int64 in [0, C), -1 where the item has none. query_contents: (S,) likewise.
-    lengths: (C,) int64, of texts.
-    """
-
-    def __init__(self, items: Content, queries: Content) -> None:
-        numbers: dict[bytes | str, int] = {}
-        keys = [*items.keys(), *queries.keys()]
-        contents = np.array(
-            [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys]
-        )
-        self.item_contents, self.query_contents = np.split(contents, [len(items)])
-        self._items, self._queries = items, queries
-        distinct, first = np.unique(contents, return_index=True)
-        self._row = first[distinct >= 0]
-        self.lengths = np.concatenate([items.lengths(), queries.lengths()])[self._row]
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-    def load(self, contents: np.ndarray) -> Inputs:
-        """(M,) int64 contents -> M inputs of the backbone, in that order."""
-        rows = self._row[contents]
-        of_item = rows < len(self._items)
-        parts = [
-            self._items.load(rows[of_item]),
-            self._queries.load(rows[~of_item] - len(self._items)),
-        ]
-        back = np.argsort(np.argsort(~of_item, kind="stable"), kind="stable")
-        if isinstance(parts[0], Tensor):
-            return torch.cat(parts)[torch.from_numpy(back)]
-        together = [*parts[0], *parts[1]]
-        return [together[place] for place in back]
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """Searches that one tower can learn from: query and purchased item both have the modality.
+    """P queries, the key that each should find, and hard negatives it should not.
 
-    query, positive: (S,) int64 contents. hard: (S, H) int64 contents, -1 in empty slots.
+    Both sides, and hard negatives, may use every modality of the run that their row has.
+    A pair takes 8 * (2 + H) bytes.
+
+    queries, keys: (P,) int64 rows. hard: (P, H) int64 rows of items, -1 in empty slots.
     """
 
-    query: np.ndarray
-    positive: np.ndarray
+    queries: np.ndarray
+    keys: np.ndarray
     hard: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.query)
+        return len(self.queries)
 
-    def batch(self, rows: np.ndarray, load: Load, device: torch.device) -> SearchBatch:
-        """The searches ``rows`` (B,); ``load`` turns contents into inputs of the encoder."""
-        hard = self.hard[rows]
-        return SearchBatch(
-            query=load(self.query[rows]),
-            positive=load(self.positive[rows]),
-            hard=load(hard[hard >= 0]),
-            hard_mask=torch.from_numpy(hard >= 0).to(device),
-            positive_ids=torch.from_numpy(self.positive[rows]).to(device),
-            query_ids=torch.from_numpy(self.query[rows]).to(device),
-        )
+    def take(self, pairs: np.ndarray) -> "PairSet":
+        """Some of the pairs, by (B,) int64 numbers in [0, P) or a (P,) bool mask."""
+        return PairSet(self.queries[pairs], self.keys[pairs], self.hard[pairs])
+
+    def of_epoch(self, epoch: int, seed: int) -> "PairSet":
+        """The pairs of an epoch: always the same ones."""
+        return self
+
+    def without_items(self, held_out: np.ndarray) -> "PairSet":
+        """No pair of a held-out item, as query or key, and no hard negative that is one.
+
+        Args:
+            held_out: (N,) bool, True where training must not see the item.
+        """
+        seen = self.take(~(_holds(held_out, self.queries) | _holds(held_out, self.keys)))
+        return PairSet(seen.queries, seen.keys, _emptied(seen.hard, held_out))
 
 
-def make_pairs(
-    pool: ContentPool, purchased: np.ndarray, hard: np.ndarray, searches: np.ndarray
-) -> PairSet:
-    """The usable ones among some searches.
+@dataclass(frozen=True)
+class CoClickPairs:
+    """A bought item and the items clicked in the same search: item-to-item pairs.
 
-    Args:
-        pool: contents of the modality.
-        purchased: (S,) int64 item rows, as ``Searches`` holds them.
-        hard: (S, H) int64 item rows, -1 in empty slots.
-        searches: (T,) int64 rows of the searches to use.
+    An epoch takes one clicked item of each search, so that it has as many steps as one of SCL,
+    searches without a clicked item aside. No hard negatives: here they are the positives.
+
+    Source: Sheng et al., CIKM 2024, arXiv:2407.19467, section 3.1 advises against such pairs.
+
+    bought: (P,) int64 rows of items. clicked: (P, H) int64 rows of items, -1 in empty slots, at
+    least one real.
     """
-    has_both = (pool.query_contents >= 0) & (pool.item_contents[purchased] >= 0)
-    kept = searches[has_both[searches]]
-    hard_contents = np.where(hard[kept] >= 0, pool.item_contents[hard[kept]], -1)
-    return PairSet(pool.query_contents[kept], pool.item_contents[purchased[kept]], hard_contents)
+
+    bought: np.ndarray
+    clicked: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.bought)
+
+    def of_epoch(self, epoch: int, seed: int) -> PairSet:
+        """The pairs of an epoch: each search's clicked item by chance, the same on every rank."""
+        real = self.clicked >= 0
+        chance = np.random.default_rng((seed, epoch, 1)).random(len(self))
+        wanted = (chance * real.sum(axis=1)).astype(np.int64)
+        slot = (real.cumsum(axis=1) > wanted[:, None]).argmax(axis=1)
+        keys = self.clicked[np.arange(len(self)), slot]
+        return PairSet(self.bought, keys, np.empty((len(self), 0), dtype=np.int64))
+
+    def without_items(self, held_out: np.ndarray) -> "CoClickPairs":
+        """No pair of a held-out item, see ``PairSet.without_items``."""
+        seen = ~held_out[self.bought]
+        return _with_clicks(self.bought[seen], _emptied(self.clicked[seen], held_out))
 
 
-def rank_batches(
-    num_pairs: int, batch_size: int, seed: int, rank: int, world_size: int
-) -> list[np.ndarray]:
-    """This rank's share of each global batch of one shuffled pass; the same pass on every rank.
+Pairs = PairSet | CoClickPairs
+
+
+def scl_pairs(
+    purchased: np.ndarray,
+    hard: np.ndarray,
+    num_items: int,
+    searches: np.ndarray,
+    present: dict[str, np.ndarray],
+) -> PairSet:
+    """A search finds what was bought from it, and not what was only clicked (SCL).
+
+    A search, or an item, that has no modality of the run is left out.
 
     Args:
-        num_pairs: of the pair set; the last incomplete batch is left out.
-        batch_size: searches of a global batch, a multiple of ``world_size``.
-        seed: differs from epoch to epoch.
+        purchased: (S,) int64 rows of items.
+        hard: (S, H) int64 rows of items clicked and not bought, -1 in empty slots.
+        num_items: N.
+        searches: (T,) int64 in [0, S), the searches to train on.
+        present: (N + S,) bool for each modality of the run, True where the row has it.
+    """
+    has_any = np.logical_or.reduce(list(present.values()))
+    kept = searches[has_any[num_items + searches] & has_any[purchased[searches]]]
+    negatives = _emptied(hard[kept], ~has_any[:num_items])
+    return PairSet(num_items + kept, purchased[kept], negatives)
+
+
+def co_click_pairs(
+    purchased: np.ndarray,
+    hard: np.ndarray,
+    num_items: int,
+    searches: np.ndarray,
+    present: dict[str, np.ndarray],
+) -> CoClickPairs:
+    """What was bought finds what was clicked in the same search; arguments as of ``scl_pairs``.
+
+    A search without a clicked item gives no pair.
+    """
+    has_any = np.logical_or.reduce(list(present.values()))
+    kept = searches[has_any[purchased[searches]]]
+    return _with_clicks(purchased[kept], _emptied(hard[kept], ~has_any[:num_items]))
+
+
+def clip_pairs(num_items: int, present: dict[str, np.ndarray]) -> PairSet:
+    """An item finds itself, title to picture and picture to title (CLIP-E).
+
+    Query and key are the same row; the contrasts of the run say which modality each side uses.
+    Items that lack one are left out. Arguments as of ``scl_pairs``.
+    """
+    has_all = np.logical_and.reduce(list(present.values()))[:num_items]
+    rows = np.flatnonzero(has_all)
+    return PairSet(rows, rows, np.empty((len(rows), 0), dtype=np.int64))
+
+
+def epoch_order(num_pairs: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch's pairs, the same on every rank: (P,) int64, a permutation."""
+    return np.random.default_rng((seed, epoch)).permutation(num_pairs)
+
+
+def share(order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int) -> np.ndarray:
+    """This rank's pairs of a global batch; the ranks' shares in turn are the batch.
+
+    An epoch has ``len(order) // batch_size`` steps on every rank: the last incomplete batch is
+    left out. To go on in mid-epoch, start at a later step.
+
+    Args:
+        order: (P,) as ``epoch_order`` gives it.
+        step: in [0, P // batch_size).
+        batch_size: pairs of a global batch, a multiple of ``world_size``.
         rank: in [0, world_size).
         world_size: number of ranks.
 
     Returns:
-        num_pairs // batch_size arrays of batch_size / world_size rows.
+        (batch_size / world_size,) int64 numbers of pairs.
+
+    Raises:
+        ValueError: the batch does not split over the ranks, or the epoch has no such step.
     """
-    order = np.random.default_rng(seed).permutation(num_pairs)
-    whole = order[: num_pairs - num_pairs % batch_size]
-    return list(whole.reshape(-1, world_size, batch_size // world_size)[:, rank])
+    if batch_size % world_size:
+        raise ValueError(f"batch_size must be a multiple of {world_size}, got {batch_size}")
+    if not 0 <= step < len(order) // batch_size:
+        raise ValueError(f"step must be in [0, {len(order) // batch_size}), got {step}")
+    size = batch_size // world_size
+    begin = step * batch_size + rank * size
+    return order[begin : begin + size]
+
+
+def _with_clicks(bought: np.ndarray, clicked: np.ndarray) -> CoClickPairs:
+    some = (clicked >= 0).any(axis=1)
+    return CoClickPairs(bought[some], clicked[some])
+
+
+def _holds(items: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(P,) bool, True where a row is one of ``items`` (N,) bool; rows of searches are none."""
+    is_item = rows < len(items)
+    return is_item & items[np.where(is_item, rows, 0)]
+
+
+def _emptied(hard: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """``hard`` (P, H) with -1 in place of each of ``items`` (N,) bool; may be changed in place."""
+    hard[items[hard]] = -1  # -1 reads the last item, and stays -1 either way
+    return hard

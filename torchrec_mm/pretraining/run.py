@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from torchrec_mm.data.searches import Searches
 from torchrec_mm.files import new_file, write_json
@@ -81,11 +83,17 @@ class PretrainingRun:
 
     def _judge(self) -> dict[str, Any]:
         both = {modality: task.vectors(self.held_out) for modality, task in self.tasks.items()}
+        sides = [{modality: pair[side] for modality, pair in both.items()} for side in (0, 1)]
+        items, queries = (_with_fused(side) for side in sides)
         return retrieval_report(
-            {modality: items for modality, (items, _) in both.items()},
-            {modality: queries for modality, (_, queries) in both.items()},
-            self.searches.purchased[self.held_out],
-            self.searches.hard[self.held_out],
+            items,
+            {space: vectors.any(dim=1) for space, vectors in items.items()},
+            queries,
+            {space: vectors.any(dim=1) for space, vectors in queries.items()},
+            torch.from_numpy(self.searches.purchased[self.held_out]),
+            torch.from_numpy(self.searches.hard[self.held_out]),
+            {},
+            self.worker,
         )
 
     def _finish_epoch(
@@ -100,6 +108,14 @@ class PretrainingRun:
         save_checkpoint(
             self.run_dir, {"epoch": epoch, "towers": towers, "before": before, "after": after}
         )
+
+
+def _with_fused(vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Several modalities side by side as well, so that their cosines average."""
+    if len(vectors) == 1:
+        return vectors
+    fused = torch.nn.functional.normalize(torch.cat(list(vectors.values()), dim=1), dim=1)
+    return vectors | {"fused": fused}
 
 
 def _name(epochs: int) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from torchrec_mm.reporting.encoders import EncoderGroup, category_tables, group_encoders
 from torchrec_mm.reporting.figures import epoch_figure, slice_figure, tier_figure
 from torchrec_mm.reporting.gallery import GalleryRow
-from torchrec_mm.reporting.runs import RETRIEVAL_METRICS, EpochAuc, PretrainingRun, Runs
+from torchrec_mm.reporting.retrieval_files import FOUND, SPHERE, TITLE_METRICS
+from torchrec_mm.reporting.runs import EpochAuc, Runs
 from torchrec_mm.reporting.summary import (
     CONTROL,
     METRICS,
@@ -20,7 +22,6 @@ from torchrec_mm.reporting.summary import (
 )
 from torchrec_mm.reporting.tiers import TierHistogram
 
-ENCODERS = ("random", "off-the-shelf", "clip-e", "co-click", "scl-no-bank", "scl-no-triplet", "scl")
 MAX_CURVES = 6
 
 
@@ -59,6 +60,7 @@ def render_page(
     groups = group_runs(runs.rankers)
     base, control = baseline(groups, "id"), baseline(groups, CONTROL)
     rows = [_result_row(group, base, control) for group in groups]
+    encoders = group_encoders(runs.pretraining)
     environment = Environment(
         loader=PackageLoader("torchrec_mm.reporting", "templates"),
         autoescape=True,
@@ -73,13 +75,17 @@ def render_page(
         base=base,
         control=control,
         best={metric: _best(rows, metric) for metric in METRICS},
-        headlines=list(_headlines(rows, runs.pretraining)),
+        headlines=list(_headlines(rows, encoders)),
         counts=next((r for r in runs.rankers if r.impressions is not None), None),
-        pretraining=sorted(runs.pretraining, key=_encoder_order),
-        best_retrieval={
-            metric: max(_known(run.metrics[metric] for run in runs.pretraining), default=None)
-            for metric in RETRIEVAL_METRICS
+        encoders=encoders,
+        found=FOUND,
+        sphere=SPHERE,
+        titles=TITLE_METRICS,
+        best_found={
+            metric: max(_known(group.metric(metric).mean for group in encoders), default=None)
+            for metric in FOUND
         },
+        category_tables=category_tables(encoders),
         frequency_figure=slice_figure(
             groups, "item_frequency/", base, "times the item was a candidate in training"
         ),
@@ -108,9 +114,7 @@ def _best(rows: Sequence[ResultRow], metric: str) -> float | None:
     return best(_known(row.spreads[metric].mean for row in rows), default=None)
 
 
-def _headlines(
-    rows: Sequence[ResultRow], pretraining: Sequence[PretrainingRun]
-) -> Iterator[Headline]:
+def _headlines(rows: Sequence[ResultRow], encoders: Sequence[EncoderGroup]) -> Iterator[Headline]:
     top = _best(rows, "gauc")
     if top is not None:
         champion = next(row for row in rows if row.spreads["gauc"].mean == top)
@@ -122,7 +126,7 @@ def _headlines(
                 yield Headline(f"its GAUC {name}", _signed(gain.difference), relative)
     recall = {
         encoder: max(
-            _known(run.metrics["recall@10"] for run in pretraining if run.encoder == encoder),
+            _known(each.metric("recall@10").mean for each in encoders if each.encoder == encoder),
             default=None,
         )
         for encoder in ("scl", "off-the-shelf")
@@ -146,11 +150,6 @@ def _curves(groups: Sequence[Group], runs: Runs) -> list[tuple[str, tuple[EpochA
         if len(curve) > 1 and any(point.test_auc is not None for point in curve)
     ]
     return several[:MAX_CURVES]
-
-
-def _encoder_order(run: PretrainingRun) -> tuple[int, str, str]:
-    known = ENCODERS.index(run.encoder) if run.encoder in ENCODERS else len(ENCODERS)
-    return known, run.encoder, run.name
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.reporting.encoders import in_order
 from torchrec_mm.reporting.gallery import gallery
 from torchrec_mm.reporting.machine import describe_machine
 from torchrec_mm.reporting.page import render_page
-from torchrec_mm.reporting.runs import PretrainingRun, RankerRun, find_runs
+from torchrec_mm.reporting.retrieval_files import PretrainingRun
+from torchrec_mm.reporting.runs import RankerRun, find_runs
 from torchrec_mm.reporting.tiers import tier_histogram
 
 JSON_FILE = "report.json"
@@ -54,7 +56,7 @@ def write_report(inputs: ReportInputs, folder: Path) -> None:
         "title": inputs.title,
         "simulated": _is_simulated(inputs.data),
         "rows": [_ranker_row(run) for run in runs.rankers],
-        "pretraining": [_pretraining_row(run) for run in runs.pretraining],
+        "pretraining": [_pretraining_row(run) for run in in_order(runs.pretraining)],
         "seconds": inputs.seconds,
         "machine": describe_machine(),
     }
@@ -72,9 +74,9 @@ def _ranker_row(run: RankerRun) -> dict[str, Any]:
 
 
 def _pretraining_row(run: PretrainingRun) -> dict[str, Any]:
-    row = {"encoder": run.encoder, **run.metrics, "run": run.name}
-    row |= {"modality": run.modality} if run.modality else {}
-    return row | ({"modalities": run.modalities} if run.modalities else {})
+    row = asdict(run)
+    row["run"] = row.pop("name")
+    return row | row.pop("metrics")
 
 
 def _is_simulated(data: Path | None) -> bool | None:

@@ -6,7 +6,7 @@ A step costs a look at the clock; figures are reduced over ranks once a window.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from math import isfinite, log
+from math import log
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.profiler import StepProfiler
 from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.train.scalars import Scalars
 from torchrec_mm.train.state import training_pieces
 from torchrec_mm.train.watchdog import Watchdog
 
@@ -51,13 +52,7 @@ class Observer:
     def __enter__(self) -> "Observer":
         self._open = ExitStack()
         self._open.enter_context(self.profiler)
-        self.scalars = None
-        if self.is_first:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            purged = self.start + 1 if self.start else None
-            self.scalars = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purged)
-            self._open.callback(self.scalars.close)
+        self._scalars = self._open.enter_context(Scalars(self.run, self.start))
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -114,9 +109,7 @@ class Observer:
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Put scalars into TensorBoard, those that are numbers; the first rank's alone."""
-        for name, value in figures.items():
-            if self.scalars is not None and isfinite(value):
-                self.scalars.add_scalar(name, value, step)
+        self._scalars.write(step, figures)
 
 
 def over_ranks(counts: Tensor) -> Tensor:

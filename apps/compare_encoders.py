@@ -1,0 +1,185 @@
+"""Every way to train encoders, on several seeds: the ablation table of phase one.
+
+python -m apps.compare_encoders --data market --run_dir runs/encoders --flags '{epochs: 10}'
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apps.compare import Job, call, run_side_by_side
+from apps.pretrain import PretrainConfig
+from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_file, write_json
+from torchrec_mm.pretraining.ablation import ENCODERS, OFF_THE_SHELF, plan
+from torchrec_mm.reporting.encoder_table import encoder_rows, to_markdown
+
+DEFAULTS = {"holdout_by": "item"}
+OWN_FLAGS = ("config", "data", "packed", "run_dir", "method", "seed", "resume")
+CLAIM_FILE, RESULT_FILE = "comparison.yaml", "retrieval.json"
+INTERVAL_NOTE = (
+    "± is half the 95 % confidence interval over the seeds of training (Student's t). The held-out "
+    "searches are the same in every run: how much other searches would differ is not in it."
+)
+
+
+@dataclass(frozen=True)
+class CompareEncodersConfig:
+    """Train and judge all encoders on the same searches, for as many steps; write the table.
+
+    The table is encoders.json and encoders.md. Runs that are finished already are skipped and
+    broken-off ones go on, so an interrupted comparison goes on too.
+    """
+
+    data: Path
+    """Folder that holds items/ and searches/."""
+
+    run_dir: Path
+    """Folder to create: packed content, a run folder for each encoder and seed, the table."""
+
+    encoders: tuple[str, ...] = tuple(ENCODERS)
+    """Which to compare: off-the-shelf, clip-e (an item's title and picture), scl, scl-no-bank,
+    scl-no-triplet, co-click (two items of a search)."""
+
+    flags: dict[str, Any] = field(default_factory=dict)
+    """Further flags of apps.pretrain for every run, {name: value}. Epochs are SCL's; the others get
+    the whole number of epochs closest to as many steps. holdout_by is item unless given."""
+
+    seeds: int = 3
+    """Runs of each encoder; the off-the-shelf encoder depends on no seed and is judged once."""
+
+    seed: int = 0
+    """Of the first run of each encoder."""
+
+    processes: int = 1
+    """Encoders trained side by side; they share the cores."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_fields(self, lambda x: x >= 1, "at least 1", "seeds", "processes")
+        for name in self.encoders:
+            if name not in ENCODERS:
+                raise InputError(f"encoders must be some of {', '.join(ENCODERS)}, got {name}")
+        for name in self.flags:
+            if name in OWN_FLAGS:
+                raise InputError(f"flags must not hold {name}, which each run has its own of")
+
+    @property
+    def packed(self) -> Path:
+        """Where the packed content is."""
+        return self.run_dir / "packed"
+
+    def seeds_of(self, encoder: str) -> range:
+        """The seeds that an encoder is trained with."""
+        return range(self.seed, self.seed + (1 if encoder == OFF_THE_SHELF else self.seeds))
+
+    def run_of(self, encoder: str, seed: int) -> Path:
+        """The run folder of an encoder."""
+        return self.run_dir / f"{encoder}-{seed}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Pack, train, judge, write the table."""
+    config = parse(CompareEncodersConfig, argv)
+    scl = _scl_settings(config)
+    _claim(config)
+    if not config.packed.exists():
+        call("pack", "--data", config.data, "--run_dir", config.packed)
+    encoders, notes = plan(config.encoders, asdict(scl), *_pairs(config, scl))
+    jobs = [
+        _job(config, encoder, seed, flags)
+        for encoder, flags in encoders.items()
+        for seed in config.seeds_of(encoder)
+    ]
+    cores = os.cpu_count() or 1
+    run_side_by_side(jobs[:1], 1, cores)  # leaves the features of frozen backbones for the others
+    run_side_by_side(jobs[1:], config.processes, max(1, cores // config.processes))
+    _write_table(config, list(encoders), [*notes, INTERVAL_NOTE])
+
+
+def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
+    """The flags checked, and what they leave out by default."""
+    flags = DEFAULTS | config.flags | {"packed": config.packed, "run_dir": config.run_dir}
+    settings = parse(PretrainConfig, _flag_words(flags))
+    check_fields(settings, lambda x: x >= 1, "at least 1", "epochs")
+    return settings
+
+
+def _claim(config: CompareEncodersConfig) -> None:
+    """Take the folder, or go on in it if data and flags are as before.
+
+    Raises:
+        InputError: another comparison, or something else, is in the folder.
+    """
+    claim = config.run_dir / CLAIM_FILE
+    now = {"data": str(config.data.resolve()), "flags": config.flags}
+    if claim.is_file():
+        before = yaml.safe_load(claim.read_text())
+        for name, value in now.items():
+            if before[name] != value:
+                raise InputError(
+                    f"{name} must stay as the comparison in {config.run_dir} began, "
+                    f"{before[name]}, got {value}"
+                )
+        return
+    if config.run_dir.exists() and any(config.run_dir.iterdir()):
+        raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
+    with new_file(claim) as aside:
+        aside.write_text(yaml.safe_dump(now, sort_keys=False))
+
+
+def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
+    """Training pairs of each method, and whether any search has a hard negative."""
+    from torchrec_mm.data.packed import PackedContent
+    from torchrec_mm.pretraining.methods import training_pairs
+
+    packed = PackedContent.open(config.packed)
+    train, held_out = packed.split(scl.holdout, scl.holdout_by)
+    methods = ("scl", "co-click", *(["clip-e"] if scl.modality == "both" else []))
+    pairs = {name: training_pairs(packed, name, scl.modalities, train) for name in methods}
+    return {name: len(of) for name, of in pairs.items()}, bool((pairs["scl"].hard >= 0).any())
+
+
+def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str, Any]) -> Job:
+    run_dir = config.run_of(encoder, seed)
+    own = {"packed": config.packed, "run_dir": run_dir, "seed": seed, "resume": True}
+    words = _flag_words(DEFAULTS | config.flags | flags | own)
+    return Job((("pretrain", words),), run_dir / RESULT_FILE)
+
+
+def _flag_words(flags: dict[str, Any]) -> list[str]:
+    """``{"bank_slots": 0, "in_batch": False}`` as a command line has it."""
+    values = (
+        (name, v if isinstance(v, str | Path) else json.dumps(v)) for name, v in flags.items()
+    )
+    return [word for name, value in values for word in (f"--{name}", str(value))]
+
+
+def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list[str]) -> None:
+    reports = {
+        encoder: {
+            seed: json.loads((config.run_of(encoder, seed) / RESULT_FILE).read_text())
+            for seed in config.seeds_of(encoder)
+        }
+        for encoder in encoders
+    }
+    if OFF_THE_SHELF in reports:  # stands beside the runs of every seed
+        (report,) = reports[OFF_THE_SHELF].values()
+        reports[OFF_THE_SHELF] = dict.fromkeys(config.seeds_of("scl"), report)
+    rows = encoder_rows(reports)
+    write_json(config.run_dir / "encoders.json", {"encoders": rows, "notes": notes})
+    text = to_markdown(rows, notes)
+    with new_file(config.run_dir / "encoders.md") as aside:
+        aside.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

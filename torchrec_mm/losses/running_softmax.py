@@ -1,0 +1,68 @@
+"""Softmax over more keys than fit: running sums instead of all logits at once.
+
+Shape letters: B queries, C keys of a chunk, D vector width.
+"""
+
+import torch
+from torch import Tensor
+
+
+class RunningSoftmax:
+    """How probable each query's positive is among keys that come in chunks, in one pass.
+
+    Beside that, the mean key under the softmax, from which gradients follow. The positive is kept
+    apart from the sums over the others: what is nearly certain keeps its digits. Nothing overflows,
+    however large the logits. Works in place in buffers of B x ``chunk`` numbers, and keeps no
+    graph: call it without gradient.
+
+    Source: Milakov and Gimelshein 2018, arXiv:1805.02867, algorithm 3; with the mean as in Dao et
+    al. 2022, arXiv:2205.14135, algorithm 1.
+    """
+
+    def __init__(self, query: Tensor, positive: Tensor, chunk: int) -> None:
+        """Start.
+
+        Args:
+            query: (B, D) float32 or float64, already divided by the temperature.
+            positive: (B, D), same type. chunk: the most keys of an ``add``.
+        """
+        self.query, self.positive = query, positive
+        self._positive_logit = (query * positive).sum(dim=1)
+        self._largest = self._positive_logit.clone()
+        self._sum = torch.zeros_like(self._largest)  # of exp(logit - largest)
+        self._weighted = torch.zeros_like(positive)  # sum of exp(logit - largest) * key
+        self._logits = query.new_empty(len(query) * chunk)
+        self._keys = query.new_empty(chunk, query.shape[1])
+
+    def add(self, keys: Tensor, rows: Tensor, columns: Tensor, valid: Tensor | None) -> None:
+        """Take C further keys.
+
+        Args:
+            keys: (C, D) of any float type.
+            rows: (P,) int64 in [0, B), and columns: (P,) int64 in [0, C): pairs to leave out.
+            valid: (C,) bool, False for a key to leave out for every query; None if there is none.
+        """
+        if keys.dtype != self._keys.dtype:
+            keys = self._keys[: len(keys)].copy_(keys)
+        shape = len(self.query), len(keys)
+        logit_BC = self._logits[: shape[0] * shape[1]].view(shape)
+        torch.mm(self.query, keys.T, out=logit_BC)
+        logit_BC[rows, columns] = -torch.inf
+        if valid is not None:
+            logit_BC.masked_fill_(~valid, -torch.inf)
+        largest = torch.maximum(self._largest, logit_BC.amax(dim=1))
+        shrink = (self._largest - largest).exp_()
+        self._largest = largest
+        weight_BC = logit_BC.sub_(largest[:, None]).exp_()
+        self._sum.mul_(shrink).add_(weight_BC.sum(dim=1))
+        self._weighted.mul_(shrink[:, None]).addmm_(weight_BC, keys)
+
+    def surprise(self) -> Tensor:
+        """(B,) minus the log of the positive's probability, at least 0; 0 if it was alone."""
+        others = self._sum.log() + (self._largest - self._positive_logit)
+        return torch.logaddexp(others, torch.zeros_like(others))
+
+    def offset(self) -> Tensor:
+        """(B, D) mean of all keys by their probability, minus the positive; 0 if it was alone."""
+        total = self._sum + (self._positive_logit - self._largest).exp()
+        return (self._weighted - self._sum[:, None] * self.positive) / total[:, None]

@@ -1,0 +1,74 @@
+"""How unit vectors lie on their sphere: near to what they match, far from all else.
+
+Alignment and uniformity as in Wang & Isola, "Understanding Contrastive Representation Learning
+through Alignment and Uniformity on the Hypersphere", ICML 2020, arXiv 2005.10242, with their
+exponents 2 and 2.
+
+Shape letters: P pairs, N vectors, D vector width.
+"""
+
+import torch
+from torch import Tensor
+
+UNIFORMITY_SAMPLE = 4096
+CHUNK = 65_536
+
+
+def alignment(one: Tensor, other: Tensor) -> float | None:
+    """Mean squared distance of matching vectors, in [0, 4]; 0 is perfect, 2 is unrelated.
+
+    Args:
+        one: (P, D) unit vectors.
+        other: (P, D) unit vectors, row by row what ``one`` should be near to.
+
+    Returns:
+        The mean, None for P = 0.
+    """
+    if len(one) == 0:
+        return None
+    return (one.double() - other.double()).square().sum(dim=1).mean().item()
+
+
+def uniformity(vectors: Tensor, seed: int = 0) -> float | None:
+    """Log of the mean of exp(-2 squared distance) over pairs of different rows, in [-8, 0].
+
+    Lower is more even: vectors spread at random in many dimensions are near -4, equal ones at 0.
+    Exact for at most ``UNIFORMITY_SAMPLE`` vectors; of more, over all pairs of that many rows,
+    drawn by ``seed`` without replacement.
+
+    Args:
+        vectors: (N, D) unit vectors.
+        seed: of the sample.
+
+    Returns:
+        The logarithm, None for N < 2.
+    """
+    if len(vectors) < 2:
+        return None
+    if len(vectors) > UNIFORMITY_SAMPLE:
+        order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
+        vectors = vectors[order[:UNIFORMITY_SAMPLE].to(vectors.device)]
+    distance = torch.pdist(vectors.double())
+    return distance.square().mul(-2).exp().mean().log().item()
+
+
+def mean_cosine(vectors: Tensor) -> float | None:
+    """Mean cosine over all pairs of different rows; near 1 when all vectors have become one.
+
+    Exact in O(N D): the squared length of the sum of all vectors is N plus all their cosines.
+
+    Args:
+        vectors: (N, D) unit vectors.
+
+    Returns:
+        The mean, in [-1 / (N - 1), 1] up to rounding; None for N < 2.
+    """
+    count = len(vectors)
+    if count < 2:
+        return None
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    squares = torch.zeros_like(total)
+    for chunk in vectors.split(CHUNK):
+        total += chunk.double().sum(dim=0)
+        squares += chunk.double().square().sum(dim=0)
+    return ((total.square() - squares).sum() / (count * (count - 1))).item()

@@ -1,0 +1,36 @@
+"""The pairs that a method trains on, of packed content."""
+
+from typing import Literal
+
+import numpy as np
+
+from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.pretraining.pairs import Pairs, clip_pairs, co_click_pairs, scl_pairs
+
+Method = Literal["scl", "clip-e", "co-click"]
+
+
+def training_pairs(
+    packed: PackedContent,
+    method: Method,
+    modalities: tuple[str, ...],
+    searches: np.ndarray,
+    held_out_items: np.ndarray,
+) -> Pairs:
+    """The pairs of a method.
+
+    Args:
+        packed: items and searches.
+        method: "scl": a search and what was bought; "clip-e": title and picture of one item;
+            "co-click": two items of one search.
+        modalities: of the run.
+        searches: (T,) int64 in [0, S), those to train on.
+        held_out_items: (N,) bool, True where training must not see the item.
+    """
+    present = {name: packed.by_modality[name].present for name in modalities}
+    if method == "clip-e":
+        pairs: Pairs = clip_pairs(packed.num_items, present)
+    else:
+        make = scl_pairs if method == "scl" else co_click_pairs
+        pairs = make(packed.purchased, packed.hard, packed.num_items, searches, present)
+    return pairs.without_items(held_out_items)
