@@ -1,17 +1,16 @@
-"""Encoded pictures of a Parquet column: decoded late, checked before."""
+"""Encoded pictures: checked before they are decoded."""
 
 import io
 import warnings
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from torchrec_mm.data.augment import augment
 from torchrec_mm.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -19,7 +18,11 @@ MAX_IMAGE_PIXELS = 50_000_000
 
 
 def decode_image(
-    source: bytes | Path, size: int, where: str, max_pixels: int = MAX_IMAGE_PIXELS
+    source: bytes | Path,
+    size: int,
+    where: str,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    seed: int | None = None,
 ) -> np.ndarray:
     """Decode one picture to a fixed size; the whole picture, without keeping its proportions.
 
@@ -31,6 +34,7 @@ def decode_image(
         size: height and width of the result in pixels.
         where: what an error names, e.g. "items/ image of item_id 7".
         max_pixels: width times height above which the picture is refused.
+        seed: of the augmentation, see ``augment``; None for none.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -49,6 +53,8 @@ def decode_image(
                 )
             image.draft("RGB", (2 * size, 2 * size))
             picture = _on_white(ImageOps.exif_transpose(image))
+            if seed is not None:
+                picture = augment(picture, seed)
             return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
     except InputError:
         raise
@@ -60,66 +66,32 @@ def decode_image(
         raise InputError(f"{where} must be a JPEG, PNG or WebP picture: {error}") from error
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures of a table's rows, kept encoded in memory or left in their files.
+def decode_images(
+    sources: Sequence[bytes | Path],
+    size: int,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    seeds: np.ndarray | None = None,
+) -> tuple[Tensor, np.ndarray]:
+    """Decode a batch; what cannot be decoded is left out, not complained about.
 
-    encoded: (N,) Arrow binary, null where missing; None without the column.
-    paths: (N,) Arrow string relative to ``folder``, used where ``encoded`` is null; or None.
-    order: (N,) int64, row of the columns that holds picture i.
-    ids: (N,) int64, what errors name the picture by. name: and the column.
-    size: height and width after decoding, in pixels.
+    Pillow does the work; Pillow-SIMD, installed in its place, does it faster.
+
+    Args:
+        sources, size, max_pixels: as of ``decode_image``.
+        seeds: (n,) int64, to augment each picture by; None leaves them as they are.
+
+    Returns:
+        (n, 3, size, size) uint8 RGB, and ok (n,) bool, False where it holds zeros instead.
     """
-
-    encoded: pa.ChunkedArray | None
-    paths: pa.ChunkedArray | None
-    folder: Path
-    order: np.ndarray
-    ids: np.ndarray
-    name: str
-    size: int
-    max_pixels: int = MAX_IMAGE_PIXELS
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    @property
-    def present(self) -> np.ndarray:
-        """(N,) bool, True where there is a picture."""
-        found = np.zeros(len(self.order), dtype=bool)
-        for column in (self.encoded, self.paths):
-            if column is not None:
-                found |= column.is_valid().to_numpy()[self.order]
-        return found
-
-    def load(self, rows: np.ndarray) -> Tensor:
-        """Decode some pictures: (M,) int64 rows that are present -> (M, 3, size, size) uint8."""
-        batch = [self._decode(int(row)) for row in rows]
-        stacked = np.stack(batch) if batch else np.zeros((0, self.size, self.size, 3), np.uint8)
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
-
-    def lengths(self) -> np.ndarray:
-        """(N,) int64, all equal: decoded pictures are of one size."""
-        return np.zeros(len(self.order), dtype=np.int64)
-
-    def keys(self) -> list[bytes | None]:
-        """What identifies each picture's content, None where missing: digest of bytes or path."""
-        return [self._key(row) if has else None for row, has in enumerate(self.present)]
-
-    def _source(self, row: int) -> bytes | Path:
-        at = int(self.order[row])
-        if self.encoded is not None and self.encoded[at].is_valid:
-            return self.encoded[at].as_py()
-        return self.folder / self.paths[at].as_py()
-
-    def _key(self, row: int) -> bytes:
-        source = self._source(row)
-        content = source if isinstance(source, bytes) else b"path:" + str(source).encode()
-        return blake2b(content, digest_size=16).digest()
-
-    def _decode(self, row: int) -> np.ndarray:
-        where = f"{self.name} of {self.ids[row]}"
-        return decode_image(self._source(row), self.size, where, self.max_pixels)
+    pictures = np.zeros((len(sources), size, size, 3), dtype=np.uint8)
+    ok = np.ones(len(sources), dtype=bool)
+    for i, source in enumerate(sources):
+        seed = None if seeds is None else int(seeds[i])
+        try:
+            pictures[i] = decode_image(source, size, "image", max_pixels, seed)
+        except InputError:
+            ok[i] = False
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2), ok
 
 
 def _open(source: bytes | Path) -> Image.Image:
