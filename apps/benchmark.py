@@ -21,7 +21,7 @@ class BenchmarkName:
     Each benchmark has flags of its own: `python -m apps.benchmark NAME --help`.
     """
 
-    name: Literal["checkpoint", "gauc", "loader", "memory", "ranker", "simtier"]
+    name: Literal["checkpoint", "embedding", "gauc", "loader", "memory", "ranker", "simtier"]
     """What to measure."""
 
 

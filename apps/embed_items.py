@@ -1,39 +1,49 @@
-"""python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR: one vector an item."""
+"""python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR: one vector an item.
+
+torchrun --nproc-per-node 2 -m apps.embed_items --data market --run_dir vectors
+"""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from torchrec_mm.config import parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
-from torchrec_mm.data.item_content import MODALITIES, ItemContent, read_item_content
+from torchrec_mm.data.item_stream import ItemStream
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import refuse_existing
-from torchrec_mm.item_vectors.writer import write_item_vectors
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 
+if TYPE_CHECKING:  # the encoders' libraries are slow to import
+    from torchrec_mm.pretraining.encoder import EncoderSpec
+    from torchrec_mm.pretraining.vector_run import VectorMaker
+
 OFF_THE_SHELF, RANDOM = "off-the-shelf", "random"
-ENCODE_BATCH_SIZE = 64
 VECTOR_WIDTH = 128  # of each modality, the random control's too
+WORK_FLAGS = ("dtype", "max_image_pixels", "precision", "batch_size")  # the vectors depend on
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
-    """Embed all items of data/items/ that have the wanted content; write item vectors."""
+    """Embed all items of data/items/ that have the wanted content; write item vectors.
+
+    Killed at any time, the same command goes on, on any number of processes: finished parts wait
+    in RUN_DIR.parts/.
+    """
 
     data: Path
     """folder that holds items/"""
     run_dir: Path
     """folder of item vectors to create"""
     encoder: str = OFF_THE_SHELF
-    """a run folder of apps.pretrain, off-the-shelf (no training), or random (the control: unit
-    vectors without meaning for the same items)"""
+    """a run folder of apps.pretrain, off-the-shelf (no training; its vectors are fitted to these
+    items, so new items need all embedded again), or random (the control: unit vectors without
+    meaning for the same items)"""
     modality: Literal["image", "text", "fused"] = "fused"
-    """image or text: 128 wide; fused: both side by side, 256 wide, cosines average"""
+    """image or text: 128 wide; fused: both, weighed by the encoder's gate, 256 wide; an item that
+    lacks one has the other's vector there"""
     dtype: Literal["int8", "float32"] = "int8"
     """how vectors are stored; int8 is trunc(127 * value)"""
     image_encoder: str | None = None
@@ -43,16 +53,26 @@ class EmbedConfig:
     image_size: int | None = None
     """with off-the-shelf only: height and width of resized pictures in pixels, default 64"""
     max_image_pixels: int = MAX_IMAGE_PIXELS
-    """a picture with more pixels is refused before it is decoded"""
+    """a picture with more pixels counts as corrupt and is not decoded"""
+    corrupt_share: float = 0.01
+    """of the pictures, that may be impossible to decode; their items have the title alone"""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """of the encoder's matrix products"""
+    batch_size: int = 64
+    """items encoded at once on one process"""
+    num_workers: int | None = None
+    """threads of each process that decode pictures and make tokens, by default its share of the
+    cores; ahead of an encoder on a GPU, in turns with one on the CPU"""
     seed: int = 0
     """of the random control"""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and flags that the encoder would not heed."""
-        for name, least in (("image_size", 32), ("max_image_pixels", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+        check_fields(self, lambda x: x is None or x >= 32, "at least 32", "image_size")
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "num_workers")
+        check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "batch_size")
+        check_fields(self, lambda x: x >= 0, "at least 0", "seed")
+        check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
         if self.encoder != OFF_THE_SHELF:
             for name in ("image_encoder", "text_encoder", "image_size"):
                 if getattr(self, name) is not None:
@@ -62,81 +82,87 @@ class EmbedConfig:
                     )
 
     @property
-    def modalities(self) -> list[str]:
+    def modalities(self) -> tuple[str, ...]:
         """What is read of the items."""
-        return list(MODALITIES) if self.modality == "fused" else [self.modality]
+        return ("image", "text") if self.modality == "fused" else (self.modality,)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the vectors and say how many items have one."""
     config = parse(EmbedConfig, argv)
-    refuse_existing(config.run_dir)
+    from torchrec_mm.pretraining.vector_run import make_item_vectors, refuse_finished
+
+    refuse_finished(config.run_dir)
     with process_group() as worker:
-        item_ids, vectors, present, encoder = _embed(config, worker)
+        stream = ItemStream(config.data, config.modalities)
+        make_maker = _random_items if config.encoder == RANDOM else _encoded_items
+        maker = make_maker(config, stream, worker)
+        work = {
+            "items": stream.fingerprint,
+            "encoder": maker.origin(),
+            **{name: getattr(config, name) for name in WORK_FLAGS},
+        }
+        pictures = make_item_vectors(
+            config.run_dir, stream, maker, work, config.corrupt_share, worker
+        )
         if worker.is_first:
-            write_item_vectors(
-                config.run_dir,
-                item_ids[present],
-                vectors[present],
-                dtype=config.dtype,
-                encoder=encoder,
-                modality=config.modality,
-            )
+            vectors = ItemVectors.open(config.run_dir)
             print(
-                f"{present.sum()} of {len(present)} items have a vector ({present.mean():.2%}), "
-                f"{encoder} {config.modality}, width {vectors.shape[1]}, in {config.run_dir}"
+                f"{len(vectors)} of {stream.num_items} items have a vector "
+                f"({len(vectors) / stream.num_items:.2%}), {vectors.encoder} {vectors.modality}, "
+                f"width {vectors.width}, in {config.run_dir}"
             )
+            if pictures.corrupt:
+                print(f"{pictures.corrupt} of {pictures.met} pictures could not be decoded")
 
 
-def _embed(config: EmbedConfig, worker: Worker) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Ids (N,), vectors (N, D), present (N,) bool, and the name of the encoder."""
-    if config.encoder == RANDOM:
-        items = _items(config, image_size=64)
-        return items.item_ids, *_random(config, items), RANDOM
-    from torchrec_mm.pretraining.embedding import fuse, item_vectors, off_the_shelf_vectors
-    from torchrec_mm.pretraining.encoder_files import load_encoders
+def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
+    from torchrec_mm.pretraining.embedding import RandomItems
 
-    if config.encoder == OFF_THE_SHELF:
-        encoders, embed = _off_the_shelf(config), off_the_shelf_vectors
+    width = VECTOR_WIDTH * len(config.modalities)
+    return RandomItems(stream, config.modality, config.dtype, width, config.seed)
+
+
+def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
+    from torchrec_mm.pretraining.embedding import EncodedItems
+    from torchrec_mm.pretraining.encoder_files import SavedEncoder, load_encoder
+    from torchrec_mm.pretraining.head_sample import ItemEncoding
+    from torchrec_mm.pretraining.item_encoder import build_item_encoder
+    from torchrec_mm.pretraining.item_sides import SideLoader, threads_beside
+    from torchrec_mm.pretraining.precision import Precision
+
+    untrained = config.encoder == OFF_THE_SHELF
+    if untrained:
+        saved = SavedEncoder(OFF_THE_SHELF, build_item_encoder(_specs(config)))
     else:
-        encoders, embed = load_encoders(Path(config.encoder), config.modalities), item_vectors
-    items = _items(config, next(iter(encoders.specs.values())).image_size)
-    parts = []
-    for modality in config.modalities:
-        encoder = encoders.encoders[modality].to(worker.device)
-        content = items.by_modality[modality]
-        label = f"{modality}: embed items"
-        vectors, present = embed(encoder, content, ENCODE_BATCH_SIZE, worker, label)
-        parts.append((vectors.cpu().numpy(), present))
-    return items.item_ids, *fuse(parts), encoders.name
+        saved = load_encoder(Path(config.encoder), config.modalities)
+    loader = SideLoader(
+        saved.encoder,
+        max_image_pixels=config.max_image_pixels,
+        batch_size=config.batch_size,
+        num_threads=config.num_workers or threads_beside(),
+        device=worker.device,
+    )
+    precision = Precision(config.precision, worker.device)
+    encoding = ItemEncoding(stream, saved.encoder, loader, precision, worker)
+    return EncodedItems(encoding, saved.name, config.modality, config.dtype, fit_heads=untrained)
 
 
-def _items(config: EmbedConfig, image_size: int) -> ItemContent:
-    return read_item_content(config.data, config.modalities, image_size, config.max_image_pixels)
-
-
-def _off_the_shelf(config: EmbedConfig):
-    from torchrec_mm.pretraining.backbones import PACKAGED_IMAGE_ENCODER, PACKAGED_TEXT_ENCODER
-    from torchrec_mm.pretraining.encoder import EncoderSpec, build_encoder
-    from torchrec_mm.pretraining.encoder_files import EncoderSet
+def _specs(config: EmbedConfig) -> list["EncoderSpec"]:
+    from torchrec_mm.pretraining.backbone_weights import (
+        PACKAGED_IMAGE_ENCODER,
+        PACKAGED_TEXT_ENCODER,
+    )
+    from torchrec_mm.pretraining.encoder import EncoderSpec
 
     backbones = {
         "image": config.image_encoder or PACKAGED_IMAGE_ENCODER,
         "text": config.text_encoder or PACKAGED_TEXT_ENCODER,
     }
-    specs = {
-        modality: EncoderSpec(modality, backbones[modality], 0, config.image_size or 64)
+    return [
+        EncoderSpec(modality, backbones[modality], 0, config.image_size or 64)
         for modality in config.modalities
-    }
-    encoders = {modality: build_encoder(spec) for modality, spec in specs.items()}
-    return EncoderSet(OFF_THE_SHELF, specs, encoders)
-
-
-def _random(config: EmbedConfig, items: ItemContent) -> tuple[np.ndarray, np.ndarray]:
-    width = VECTOR_WIDTH * len(config.modalities)
-    present = np.logical_or.reduce([content.present for content in items.by_modality.values()])
-    vectors = np.random.default_rng(config.seed).standard_normal((len(items), width))
-    return vectors.astype(np.float32), present
+    ]
 
 
 if __name__ == "__main__":

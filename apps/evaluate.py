@@ -20,6 +20,7 @@ from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
+from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -56,7 +57,7 @@ class EvaluateConfig:
     """Encoded data set that the run was trained on, instead of data; its split test is scored."""
 
     vectors: Path | None = None
-    """Folder of item vectors, where they have moved since training."""
+    """Folder of item vectors of the same encoder, where they have moved or items were added."""
 
     vector_storage: Literal["mapped", "sharded"] = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
@@ -132,7 +133,7 @@ def evaluate(
 def open_vectors(
     config: EvaluateConfig, trained: dict[str, Any], model: dict[str, Any]
 ) -> ItemVectors | None:
-    """The vectors that the run was trained with; others are refused by fingerprint."""
+    """Vectors of the origin that the run was trained with; others are refused."""
     if model["vectors"] is None:
         if config.vectors:
             raise InputError(
@@ -147,11 +148,7 @@ def open_vectors(
         return None
     folder = config.vectors or Path(trained["vectors"])
     vectors = ItemVectors.open(folder)
-    if vectors.fingerprint != model["vectors"]:
-        raise InputError(
-            f"vectors must be those of training ({model['vectors'][:12]}), "
-            f"{folder} holds {vectors.fingerprint[:12]}"
-        )
+    check_origin(vectors, model["vectors"], f"run_dir {config.run_dir}")
     return vectors
 
 

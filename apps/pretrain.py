@@ -7,12 +7,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.files import refuse_existing
+from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
+
+if TYPE_CHECKING:
+    from torchrec_mm.data.packed import PackedContent
+    from torchrec_mm.pretraining.item_encoder import ItemEncoder
+    from torchrec_mm.pretraining.judge import Judge
+    from torchrec_mm.pretraining.pair_loader import LoaderSettings
+    from torchrec_mm.pretraining.pairs import Pairs
+    from torchrec_mm.pretraining.precision import Precision
+    from torchrec_mm.pretraining.sides import SideReader
+    from torchrec_mm.pretraining.training import Trainer
 
 MODALITIES = ("image", "text")
 
@@ -84,7 +95,7 @@ class PretrainConfig:
     holdout: float = 0.1
     """share held out for retrieval.json, in (0, 1)"""
     holdout_by: Literal["time", "item"] = "time"
-    """the latest searches, or all searches of some items: of equal titles or pictures all or none"""
+    """the latest searches, or all those of some items: of equal titles or pictures all or none"""
     judged_searches: int = 20_000
     """held-out searches that retrieval.json is computed on, evenly spread, at most"""
     num_workers: int = 2
@@ -178,7 +189,7 @@ def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
     from torchrec_mm.pretraining.inputs import packed_content
 
     aside = config.run_dir.with_name(f".{config.run_dir.name}.packed")
-    goes_on = config.resume and (config.run_dir / CONFIG_FILE).is_file()
+    goes_on = config.resume and (config.run_dir / "config.yaml").is_file()
     if not goes_on:
         refuse_existing(config.run_dir)
     with packed_content(
@@ -187,7 +198,9 @@ def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
         return train_encoder(config, packed, worker)
 
 
-def train_encoder(config: PretrainConfig, packed: PackedContent, worker: Worker) -> dict[str, Any]:
+def train_encoder(
+    config: PretrainConfig, packed: "PackedContent", worker: Worker
+) -> dict[str, Any]:
     """Build, train, judge. Collective."""
     from torchrec_mm.pretraining.fit import FitSettings, fit, restore
     from torchrec_mm.pretraining.pair_loader import PairLoader
@@ -198,11 +211,11 @@ def train_encoder(config: PretrainConfig, packed: PackedContent, worker: Worker)
 
     precision = Precision(config.precision, worker.device)
     encoder = build_encoder(config).to(worker.device)
-    reader = reader_for(encoder, packed, config.max_image_pixels, worker)
+    reader = reader_for(encoder, packed, config.max_image_pixels, config.corrupt_share, worker)
     fit_heads(encoder, reader, worker)
-    train, judge = split(config, reader, precision, worker)
+    pairs, judge = split(config, reader, precision, worker)
     loader = PairLoader(
-        train,
+        pairs,
         reader,
         loader_settings(config),
         worker.rank,
@@ -213,10 +226,92 @@ def train_encoder(config: PretrainConfig, packed: PackedContent, worker: Worker)
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
     start = restore(run_folder, trainer)
+    run_folder.forget_after(start)
     results = Results(run_folder, encoder, judge, config.encoder_name)
     results.begin(start)
     fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
     return results.report
+
+
+def build_encoder(config: PretrainConfig) -> "ItemEncoder":
+    """Backbones with their weights, heads that are not fitted yet."""
+    from torchrec_mm.pretraining.encoder import EncoderSpec
+    from torchrec_mm.pretraining.item_encoder import build_item_encoder
+
+    backbones = {"image": config.image_encoder, "text": config.text_encoder}
+    encoder = build_item_encoder(
+        EncoderSpec(
+            modality,
+            backbones[modality],
+            config.trainable_layers,
+            config.image_size,
+            config.batch_norm,
+        )
+        for modality in config.modalities
+    )
+    if config.gradient_checkpointing:
+        encoder.checkpoint_gradients()
+    return encoder
+
+
+def split(
+    config: PretrainConfig, reader: "SideReader", precision: "Precision", worker: Worker
+) -> tuple["Pairs", "Judge"]:
+    """The pairs to train on, and what the encoder is judged by."""
+    from torchrec_mm.pretraining.judge import Judge, evenly_spread
+    from torchrec_mm.pretraining.methods import training_pairs, unseen_items
+
+    packed = reader.packed
+    train, held_out = packed.split(config.holdout, config.holdout_by)
+    unseen = unseen_items(packed, config.holdout, config.holdout_by)
+    judge = Judge(
+        reader,
+        evenly_spread(held_out, config.judged_searches),
+        unseen if unseen.any() else None,
+        worker,
+        precision,
+        workers_of(config),
+    )
+    return training_pairs(packed, config.method, config.modalities, train, unseen), judge
+
+
+def loader_settings(config: PretrainConfig) -> "LoaderSettings":
+    """How pairs are read."""
+    from torchrec_mm.pretraining.pair_loader import LoaderSettings
+
+    return LoaderSettings(
+        config.batch_size,
+        config.seed,
+        hard=config.triplet_weight > 0,
+        augment=config.augment,
+        num_workers=workers_of(config),
+    )
+
+
+def workers_of(config: PretrainConfig) -> int:
+    """Processes that read ahead: cached features are read faster than they could be sent."""
+    return config.num_workers if config.trainable_layers else 0
+
+
+def build_trainer(
+    config: PretrainConfig, encoder: "ItemEncoder", precision: "Precision", worker: Worker
+) -> "Trainer":
+    """SCL around the encoder, and its optimizer."""
+    from torchrec_mm.pretraining.contrast import Contrast, LossSettings
+    from torchrec_mm.pretraining.scl import SCL
+    from torchrec_mm.pretraining.training import OptimizerSettings, Trainer
+
+    contrasts = [Contrast(space, space) for space in encoder.spaces]
+    if config.method == "clip-e":
+        contrasts = [Contrast("text", "image"), Contrast("image", "text")]
+    losses = LossSettings(
+        config.momentum, config.bank_slots, config.in_batch, config.triplet_weight, config.margin
+    )
+    scl = SCL(encoder, contrasts, losses, gather_rows, precision)
+    if config.compile:
+        scl.encoder.compile_backbones()
+        scl.momentum_encoder.compile_backbones()
+    return Trainer(scl, OptimizerSettings.of(config), precision, worker)
 
 
 def _figure(report: dict[str, Any]) -> str:

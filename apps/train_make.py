@@ -157,7 +157,7 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
     test = loader("test", None) if config.test_auc else None
     run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "make", "vectors": vectors.fingerprint, "spec": asdict(spec)})
+    run_folder.write_model({"kind": "make", "vectors": vectors.origin, "spec": asdict(spec)})
     fit(distributed, loader("train", config.seed), run_folder, FitSettings.of(config), test)
 
 

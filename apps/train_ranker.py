@@ -21,6 +21,7 @@ from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
+from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -268,7 +269,7 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         {
             "kind": "ranker",
             "method": config.method,
-            "vectors": vectors.fingerprint if vectors else None,
+            "vectors": vectors.origin if vectors else None,
             "vocabulary": train.meta["vocabulary"],
             "spec": asdict(spec),
         }
@@ -305,11 +306,7 @@ def read_make(config: TrainRankerConfig, vectors: ItemVectors) -> MakeSpec:
         InputError: MAKE saw other vectors, or has another number of hidden layers.
     """
     _, model = read_run(config.make, "make")
-    if model["vectors"] != vectors.fingerprint:
-        raise InputError(
-            f"make must be trained on the vectors of {config.vectors} "
-            f"({vectors.fingerprint[:12]}), {config.make} saw {model['vectors'][:12]}"
-        )
+    check_origin(vectors, model["vectors"], f"make {config.make}")
     spec = make_spec_from_json(model["spec"])
     if len(spec.hidden) != len(config.hidden):
         raise InputError(

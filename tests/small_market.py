@@ -109,7 +109,11 @@ def request_columns(rng: np.random.Generator, taste: np.ndarray, split: str, cou
 
 
 def write_vectors(
-    folder: Path, values: np.ndarray | None = None, encoder: str = "scl", seed: int = 1
+    folder: Path,
+    values: np.ndarray | None = None,
+    encoder: str = "scl",
+    seed: int = 1,
+    origin: str | None = None,
 ) -> ItemVectors:
     """Item vectors of all items but WITHOUT_VECTOR; random ones unless given (items, width)."""
     if values is None:
@@ -122,6 +126,7 @@ def write_vectors(
         dtype="float32",
         encoder=encoder,
         modality="image",
+        origin=origin,
     )
     return ItemVectors.open(folder)
 

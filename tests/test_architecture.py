@@ -72,6 +72,7 @@ DOORS = {
     "matplotlib": {"reporting"},
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
+    "faiss": {"item_vectors"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
@@ -85,17 +85,18 @@ def forced(sharding: str):
 
 def plan_written(app, path: str):
     """For the block: the sharding type of each table is written to ``path``, if given."""
+    if not path:
+        return nullcontext()
     distribute = app.distribute
 
     def distribute_and_write(*args, **kwargs):
         distributed = distribute(*args, **kwargs)
-        if path:
-            types = {
-                table: sharding.sharding_type
-                for tables in distributed.plan.plan.values()
-                for table, sharding in tables.items()
-            }
-            Path(path).write_text(json.dumps(types))
+        types = {
+            table: sharding.sharding_type
+            for tables in distributed.plan.plan.values()
+            for table, sharding in tables.items()
+        }
+        Path(path).write_text(json.dumps(types))
         return distributed
 
     return mock.patch.object(app, "distribute", distribute_and_write)

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from apps import compare_encoders
-from tests.pretraining.tiny import write_search_data
+from apps.compare import call
+from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
 from torchrec_mm.errors import InputError
 
 FLAGS = "{epochs: 3, batch_size: 8, holdout: 0.2}"
@@ -43,6 +44,11 @@ def compare(data, run_dir, *more, flags=FLAGS):
     return json.loads((run_dir / "encoders.json").read_text())
 
 
+def last_step(run_dir) -> int:
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return max(line["step"] for line in lines if "step" in line)
+
+
 def test_every_encoder_is_trained_with_every_seed_and_the_off_the_shelf_one_is_judged_once(
     data, commands, tmp_path, capsys
 ):
@@ -53,8 +59,10 @@ def test_every_encoder_is_trained_with_every_seed_and_the_off_the_shelf_one_is_j
     assert {command["--packed"] for command in commands} == {str(tmp_path / "run" / "packed")}
     assert {command["--resume"] for command in commands} == {"true"}
     assert [row["runs"] for row in table["encoders"]] == [1, 2, 2, 2, 2, 2]
+    before = table["encoders"][0]["minus_scl"]["fused"]["recall@10"]
+    assert len(before["values"]) == 2  # of the one run, from each of SCL's
     printed = capsys.readouterr().out
-    assert printed.strip() == (tmp_path / "run" / "encoders.md").read_text().strip()
+    assert printed.strip().endswith((tmp_path / "run" / "encoders.md").read_text().strip())
     assert "held-out searches are the same in every run" in printed
 
 
@@ -123,3 +131,30 @@ def test_mistakes_are_found_before_anything_is_written(data, tmp_path, words, me
     with pytest.raises(InputError, match=message):
         compare_encoders.main(["--data", str(data), "--run_dir", str(tmp_path / "run"), *words])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_table_holds_what_the_real_runs_measured(data, tmp_path, monkeypatch):
+    def run_side_by_side(jobs, processes, threads):
+        for job in jobs:
+            for app, words in job.commands:
+                call(app, *words)
+
+    monkeypatch.setattr(compare_encoders, "run_side_by_side", run_side_by_side)
+    encoders = save_image_encoder(tmp_path / "image"), save_text_encoder(tmp_path / "text")
+    flags = "{{epochs: 2, batch_size: 8, holdout: 0.2, image_size: 32, image_encoder: {}, "
+    flags = (flags + "text_encoder: {}, bank_slots: 32}}").format(*encoders)
+    more = ("--seeds", "1", "--encoders", "[off-the-shelf, clip-e, scl, co-click]")
+    table = compare(data, tmp_path / "run", *more, flags=flags)
+    rows = {row["encoder"]: row for row in table["encoders"]}
+    for encoder in ("off-the-shelf", "clip-e", "scl", "co-click"):
+        report = json.loads((tmp_path / "run" / f"{encoder}-0" / "retrieval.json").read_text())
+        assert report["encoder"] == encoder
+        spaces = rows[encoder]["spaces"]
+        assert set(spaces) == {"fused", "image", "text", "title_to_picture"}
+        assert spaces["fused"]["mrr"]["values"] == [report["mrr"]]
+        found = report["title_to_picture"]["recall@10"]
+        assert spaces["title_to_picture"]["recall@10"]["mean"] == found
+    steps = last_step(tmp_path / "run" / "scl-0")
+    assert steps > 10
+    for encoder in ("clip-e", "co-click"):
+        assert abs(last_step(tmp_path / "run" / f"{encoder}-0") / steps - 1) < 0.2

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +15,7 @@ from tests.runs import evaluate, lines_of, predictions, train_make, train_ranker
 from tests.small_market import (
     DAY_S,
     NEVER_SHOWN,
+    WITHOUT_VECTOR,
     SmallMarket,
     read_parquet,
     rewrite,
@@ -21,6 +23,8 @@ from tests.small_market import (
     write_vectors,
 )
 from torchrec_mm.config import run
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 
 METHODS = ("bias", "id", "make", "simtier+make")
@@ -188,13 +192,27 @@ def test_one_class_in_the_test_set_gives_null_and_not_nan(market, runs, tmp_path
     assert math.isfinite(metrics["log_loss"])
 
 
-def test_vectors_may_have_moved_but_not_changed(market, runs, tmp_path, capsys):
+def test_vectors_may_have_moved_but_not_be_of_another_origin(market, runs, tmp_path, capsys):
     moved = shutil.copytree(market.vectors, tmp_path / "moved")
     before = evaluate(market, runs["make"])
     assert evaluate(market, runs["make"], "--vectors", str(moved)) == before
     write_vectors(tmp_path / "other", seed=5)
     flags = ["--run_dir", str(runs["make"]), *market.flags, "--vectors", str(tmp_path / "other")]
-    assert "vectors must be those of training" in refused(flags, capsys)
+    assert "vectors must have the origin of run_dir" in refused(flags, capsys)
+
+
+def test_vectors_of_new_items_may_be_added(market, runs, tmp_path):
+    known = ItemVectors.open(market.vectors)
+    added = np.ones((len(WITHOUT_VECTOR), known.width))
+    write_item_vectors(
+        tmp_path / "more",
+        np.concatenate([known.item_ids, WITHOUT_VECTOR]),
+        np.concatenate([known.values, added]),
+        **{"dtype": "float32", "encoder": "scl", "modality": "image", "origin": known.origin},
+    )
+    before = evaluate(market, runs["make"])["vector_coverage"]
+    after = evaluate(market, runs["make"], "--vectors", str(tmp_path / "more"))
+    assert after["vector_coverage"] > before
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from torchrec_mm.pretraining.run import PretrainingRun
 
 from apps.pretrain import main
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
 from torchrec_mm.errors import InputError
-from torchrec_mm.pretraining.run import PretrainingRun
 
 
 @pytest.fixture(scope="module")

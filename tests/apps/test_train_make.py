@@ -31,7 +31,7 @@ def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
     model = json.loads((run_dir / "model.json").read_text())
     assert model == {
         "kind": "make",
-        "vectors": ItemVectors.open(market.vectors).fingerprint,
+        "vectors": ItemVectors.open(market.vectors).origin,
         "spec": {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4], "dropout": 0.0},
     }
     epochs = lines_of(run_dir, "epoch")
@@ -70,7 +70,7 @@ def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
         ),
         (
             lambda m: (m.vectors / "meta.json").write_text("{}"),
-            "meta.json format must be 1, got None",
+            "meta.json format must be 2, got None",
         ),
     ],
 )

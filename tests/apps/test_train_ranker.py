@@ -213,7 +213,7 @@ def test_a_make_of_other_vectors_is_refused(market, make, tmp_path, capsys):
     other = SmallMarket(market.data, tmp_path / "vectors")
     write_vectors(other.vectors, seed=5)
     flags = ranker_flags(other, tmp_path / "run", "make", make)
-    assert "make must be trained on the vectors of" in refused(flags, capsys)
+    assert "vectors must have the origin of make" in refused(flags, capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -58,6 +58,24 @@ def test_exported_floats_import_to_the_same_vectors(tmp_path, tiny_blocks):
     assert np.allclose(np.linalg.norm(first.values, axis=1), 1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_origin_goes_out_and_comes_back(tmp_path, dtype):
+    put(tmp_path / "in", [1, 2], [[3.0, 4.0], [1.0, 0.0]])
+    first = imported(tmp_path)
+    assert first.origin == f"imported-{first.fingerprint[:16]}"
+    interchange.export_parquet(first, tmp_path / "out")
+    interchange.import_parquet(tmp_path / "out", tmp_path / "again", dtype=dtype)
+    assert ItemVectors.open(tmp_path / "again").origin == first.origin
+
+
+def test_files_of_two_origins_are_refused(tmp_path):
+    put(tmp_path / "in", [1], [[3.0, 4.0]])
+    interchange.export_parquet(imported(tmp_path), tmp_path / "out")
+    put(tmp_path / "out", [2], [[3.0, 4.0]], name="zz")
+    with pytest.raises(InputError, match="zz.parquet must hold vectors of the origin of part-0"):
+        interchange.import_parquet(tmp_path / "out", tmp_path / "again")
+
+
 @pytest.mark.parametrize(
     "kind",
     [

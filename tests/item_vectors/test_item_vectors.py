@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors, dequantise
 from torchrec_mm.item_vectors.writer import write_item_vectors
 
@@ -70,7 +71,22 @@ def test_the_fingerprint_names_the_values_not_the_order_they_came_in(tmp_path):
     assert first == ItemVectors.open(reordered).fingerprint
     assert first != ItemVectors.open(other).fingerprint
     assert first != ItemVectors.open(write(tmp_path / "d", (8, -3, 5))).fingerprint
-    assert ItemVectors.open(write(tmp_path / "e", fingerprint="mine")).fingerprint == "mine"
+
+
+def test_the_origin_is_given_or_these_values_alone(tmp_path):
+    given = ItemVectors.open(write(tmp_path / "a", origin="scl-1"))
+    other = ItemVectors.open(write(tmp_path / "b", (1, 2), (EAST, NORTH), origin="scl-1"))
+    unknown = ItemVectors.open(write(tmp_path / "c"))
+    assert given.origin == other.origin == "scl-1"
+    assert given.fingerprint == unknown.fingerprint != other.fingerprint
+    assert unknown.origin == f"imported-{unknown.fingerprint[:16]}"
+
+
+def test_vectors_of_another_origin_are_refused_and_of_the_same_are_not(tmp_path):
+    vectors = ItemVectors.open(write(tmp_path / "v", origin="scl-1"))
+    check_origin(vectors, "scl-1", "make m")
+    with pytest.raises(InputError, match="origin of make m, scl-2, got scl-1 of .*/v$"):
+        check_origin(vectors, "scl-2", "make m")
 
 
 def test_another_process_receives_the_folder_not_the_values(tmp_path):
@@ -129,7 +145,8 @@ def test_a_missing_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"format": 2}, "format must be 1, got 2"),
+        ({"format": 1}, "format must be 2, got 1: make the item vectors again with apps.embed"),
+        ({"origin": None}, "origin must be str, got None"),
         ({"dtype": "int4"}, "dtype must be int8 or float32, got 'int4'"),
         ({"items": 4}, r"must be int64 \(4,\)"),
         ({"width": 3}, r"must be float32 \(3, 3\)"),

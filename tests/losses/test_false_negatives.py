@@ -40,6 +40,10 @@ def test_a_missing_id_is_the_same_as_none():
     assert pairs([(-1, -1), (-1, 5)], [(-1, 5), (-1, -1)]) == [(1, 0)]
 
 
+def test_ids_of_the_same_last_bits_are_not_the_same():
+    assert pairs([(5, 2**16 - 1)], [(5 + 2**16, -1 - 2**16), (5, 2**40 - 1)]) == [(0, 1)]
+
+
 def test_extreme_ids_are_found():
     low, high = -(2**63), 2**63 - 1
     assert pairs([(low, high)], [(low, 0), (0, high)]) == [(0, 0), (0, 1)]

@@ -157,6 +157,16 @@ def test_the_coldest_temperature_stays_finite_and_exact():
     assert got.tolist() == pytest.approx(by_hand(query, positive, ids, blocks, 0.01), rel=1e-5)
 
 
+def test_queries_in_half_precision_are_scored_in_float32():
+    query, positive, ids, blocks = example()
+    half = query.half().requires_grad_()
+    loss = info_nce(half, positive, ids, blocks, TEMPERATURE.float())
+    loss.sum().backward()
+    expected = by_hand(half.detach().double(), positive, ids, blocks, 0.2)
+    assert loss.dtype == torch.float32 and half.grad.dtype == torch.float16
+    assert loss.tolist() == pytest.approx(expected, rel=1e-5)
+
+
 class Largest(TorchDispatchMode):
     """Remembers the most numbers that any tensor made meanwhile had."""
 
@@ -173,13 +183,13 @@ class Largest(TorchDispatchMode):
 
 def test_no_tensor_grows_with_both_queries_and_keys(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_KEYS", 100)
-    queries, keys = 50, 20_000
+    queries, keys = 50, 40_000
     ids = torch.arange(keys)[:, None].expand(-1, 2)
     blocks = [Negatives(unit(keys, 2).half(), ids, torch.ones(keys, dtype=torch.bool))]
     query = unit(queries, 2).float().requires_grad_()
     with Largest() as largest:
         info_nce(query, query.detach(), ids[:queries], blocks, TEMPERATURE).sum().backward()
-    assert largest.numel == 2 * keys  # the ids; a chunk's logits are 5 000, all would be 1 000 000
+    assert largest.numel <= 2 * keys  # a chunk's logits are 5 000, all would be 2 000 000
 
 
 def test_ids_or_a_mask_of_the_wrong_shape_are_refused_by_name():

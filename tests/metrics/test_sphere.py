@@ -15,6 +15,16 @@ def some(rows: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(rows, 5, generator=generator), dim=-1)
 
 
+def every(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(vectors), dtype=torch.bool)
+
+
+def with_gaps(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors and their mask; what is not there is not a number."""
+    present = torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < 0.7
+    return some(rows, seed + 1).where(present[:, None], torch.nan), present
+
+
 def squared_distance(one: list[float], other: list[float]) -> float:
     return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
 
@@ -33,33 +43,37 @@ def test_alignment_is_the_mean_squared_distance():
 
 
 def test_uniformity_is_the_log_of_the_mean_potential_of_pairs():
-    vectors = some(13, 2)
-    potentials = [exp(-2 * squared_distance(*pair)) for pair in pairs(vectors)]
-    assert uniformity(vectors) == pytest.approx(log(sum(potentials) / len(potentials)), rel=1e-12)
-    assert uniformity(vectors[:1].repeat(4, 1)) == 0
+    vectors, present = with_gaps(20, 2)
+    potentials = [exp(-2 * squared_distance(*pair)) for pair in pairs(vectors[present])]
+    expected = log(sum(potentials) / len(potentials))
+    assert uniformity(vectors, present) == pytest.approx(expected, rel=1e-12)
+    one = some(1, 3).repeat(4, 1)
+    assert uniformity(one, every(one)) == 0
 
 
 def test_uniformity_of_many_vectors_is_that_of_a_sample_drawn_by_the_seed(monkeypatch):
-    vectors = some(300, 3)
-    whole = uniformity(vectors)
+    vectors, present = with_gaps(400, 4)
+    whole = uniformity(vectors, present)
     monkeypatch.setattr(sphere, "UNIFORMITY_SAMPLE", 200)
-    sampled = [uniformity(vectors, seed) for seed in (0, 0, 1)]
+    sampled = [uniformity(vectors, present, seed) for seed in (0, 0, 1)]
     assert sampled[0] == sampled[1] != sampled[2]
     assert sampled == pytest.approx([whole] * 3, abs=0.1)
-    twice = some(1, 4).repeat(100, 1)
-    spread = torch.cat([twice, -twice, twice])
-    assert uniformity(spread) == pytest.approx(log(5 / 9), abs=0.05)  # rows of all parts are drawn
+    one = some(1, 5).repeat(100, 1)
+    spread = torch.cat([one, -one, one])  # the sample has rows of all parts
+    assert uniformity(spread, every(spread)) == pytest.approx(log(5 / 9), abs=0.05)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_the_mean_cosine_is_that_of_all_pairs(monkeypatch, chunk):
     monkeypatch.setattr(sphere, "CHUNK", chunk)
-    vectors = some(13, 5)
-    cosines = [sum(a * b for a, b in zip(*pair, strict=True)) for pair in pairs(vectors)]
-    assert mean_cosine(vectors) == pytest.approx(sum(cosines) / len(cosines), rel=1e-9)
-    assert mean_cosine(vectors[:1].repeat(5, 1)) == pytest.approx(1)
+    vectors, present = with_gaps(20, 6)
+    cosines = [sum(a * b for a, b in zip(*pair, strict=True)) for pair in pairs(vectors[present])]
+    assert mean_cosine(vectors, present) == pytest.approx(sum(cosines) / len(cosines), rel=1e-9)
+    one = some(1, 7).repeat(5, 1)
+    assert mean_cosine(one, every(one)) == pytest.approx(1)
 
 
 def test_too_few_vectors_have_no_figures():
-    assert uniformity(some(1, 6)) is mean_cosine(some(1, 6)) is None
-    assert alignment(some(1, 6)[:0], some(1, 6)[:0]) is None
+    vectors, first = some(3, 8), torch.tensor([True, False, False])
+    assert uniformity(vectors, first) is mean_cosine(vectors, first) is None
+    assert alignment(vectors[:0], vectors[:0]) is None

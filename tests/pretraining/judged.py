@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -36,13 +37,16 @@ def made_up(seed: int = 0) -> dict[str, Any]:
         "item_mask": masks(ITEMS),
         "queries": {space: vectors(SEARCHES, width) for space, width in WIDTHS.items()},
         "query_mask": masks(SEARCHES),
-        "purchased": integers(0, ITEMS, SEARCHES),
-        "hard": integers(-1, ITEMS, SEARCHES, 3),
-        "categories": {"brand": integers(-5, 4, ITEMS), "id": torch.arange(ITEMS) * 2**40},
+        "purchased": integers(0, ITEMS, SEARCHES).numpy(),
+        "hard": integers(-1, ITEMS, SEARCHES, 3).numpy(),
+        "categories": {
+            "brand": integers(-5, 4, ITEMS).numpy(),
+            "id": np.arange(ITEMS, dtype=np.int64) * 2**40,
+        },
     }
 
 
-def titles_and_pictures(seed: int = 1) -> dict[str, torch.Tensor]:
+def titles_and_pictures(seed: int = 1) -> dict[str, Any]:
     """Arguments of ``title_to_picture`` without the worker; some titles and pictures repeat."""
     generator = torch.Generator().manual_seed(seed)
     text, image = (F.normalize(torch.randn(50, 6, generator=generator), dim=-1) for _ in range(2))
@@ -55,8 +59,8 @@ def titles_and_pictures(seed: int = 1) -> dict[str, torch.Tensor]:
         "image": image,
         "text_mask": text_mask,
         "image_mask": image_mask,
-        "among": among,
-        "title_content": title,
+        "among": among.numpy(),
+        "title_content": title.numpy(),
     }
 
 

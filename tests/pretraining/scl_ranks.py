@@ -35,7 +35,7 @@ def make(gather) -> SCL:
 
 
 def parallel(module: SCL) -> DistributedDataParallel:
-    return DistributedDataParallel(module, forward_sync_buffers=False)
+    return DistributedDataParallel(module, forward_sync_buffers=False, static_graph=True)
 
 
 def gradients(module: SCL) -> dict[str, torch.Tensor]:

@@ -43,6 +43,13 @@ def test_only_valid_keys_enter_and_take_up_room(size):
         assert held(bank) == everything[-5:]
 
 
+def test_thousands_of_keys_stay_in_order():
+    bank = MemoryBank(5000, 2)
+    new = list(range(1, 4001))
+    enqueue(bank, new, [value % 3 > 0 for value in new])
+    assert (bank.contents().ids[:, 0] // 10).tolist() == [v for v in new if v % 3]
+
+
 def test_banks_given_the_same_keys_are_equal_bit_by_bit_however_these_were_cut_up():
     whole, halves = MemoryBank(7, 2), MemoryBank(7, 2)
     for step in range(20):

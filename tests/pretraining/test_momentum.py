@@ -40,3 +40,18 @@ def test_frozen_layers_are_shared_and_trained_ones_are_not():
     slow = momentum_copy(encoder)
     assert slow[0].weight is encoder[0].weight
     assert slow[1].weight is not encoder[1].weight
+
+
+def test_running_statistics_are_those_of_its_own_activations():
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    slow = momentum_copy(encoder)
+    slow(torch.randn(8, 3) + 5)
+    before = slow[1].running_mean.clone()
+    update_momentum(slow, encoder, 0.5)
+    assert torch.equal(slow[1].running_mean, before)
+    assert (before != encoder[1].running_mean).all()
+
+
+def test_an_encoder_that_is_frozen_whole_has_nothing_to_move():
+    encoder = two_layers().requires_grad_(False)
+    update_momentum(momentum_copy(encoder), encoder, 0.5)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.reporting.made_up import picture, put_data, put_vectors
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.reporting import gallery as gallery_module
 from torchrec_mm.reporting.gallery import gallery
 from torchrec_mm.reporting.tiers import NUM_TIERS, tier_histogram
 
@@ -86,8 +85,7 @@ def test_requests_without_any_vector_give_an_empty_histogram(tmp_path):
     assert histogram.clicked.sum() == 0
 
 
-def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery_module, "BLOCK_ROWS", 7)
+def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
     generator = np.random.default_rng(0)
     vectors = opened(tmp_path / "v", generator.normal(size=(30, 4)))
     put_data(tmp_path / "d", [f"item {i}" for i in range(30)], [None] * 30)

@@ -1,12 +1,14 @@
 """A run that stopped anywhere goes on as if it had not, and ends with the same bits."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.runs import Stopped, lines_of, predictions, stop_before, train_make, train_ranker
-from tests.small_market import SmallMarket, write_small_market
+from tests.small_market import SmallMarket, write_small_market, write_vectors
+from torchrec_mm.errors import InputError
 from torchrec_mm.train.totals import Totals
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
@@ -102,3 +104,12 @@ def test_how_often_a_run_is_saved_changes_nothing(market, tmp_path):
     assert lines_of(often, "step") == lines_of(once, "step")
     alike = [predictions(market, r, tmp_path / f"{r.name}.parquet") for r in (often, once)]
     assert alike[0] == alike[1]
+
+
+def test_a_run_does_not_go_on_with_vectors_of_another_origin(tmp_path):
+    market = write_small_market(tmp_path)
+    run_dir = train_make(market, tmp_path / "run")
+    shutil.rmtree(market.vectors)
+    write_vectors(market.vectors, seed=5)
+    with pytest.raises(InputError, match="vectors must stay 'imported-.* to resume .*, got 'imp"):
+        train_make(market, run_dir, "--resume", "true")

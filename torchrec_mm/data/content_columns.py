@@ -73,15 +73,18 @@ class ContentFolder:
             for modality, column in self.columns.items()
         }
 
-    def check_contents(self, ids: np.ndarray, present: Mapping[str, np.ndarray]) -> None:
-        """Every modality must occur, and with both wanted each row must have at least one.
+    def check_contents(
+        self, ids: np.ndarray, present: Mapping[str, np.ndarray], every: bool
+    ) -> None:
+        """With both modalities wanted each row must have at least one.
 
         Args:
             ids: (n,) int64, of all rows.
             present: (n,) bool by modality, True where the row has it.
+            every: whether each modality must occur in some row; it must where only one is wanted.
         """
         for modality, has in present.items():
-            if not has.any():
+            if not has.any() and (every or len(present) == 1):
                 raise InputError(
                     f"{self.folder} column {self.columns[modality]} must hold a value for "
                     f"--modality {modality}, got none in {len(ids)} rows"

@@ -1,14 +1,11 @@
-"""Encoded pictures of a Parquet column: decoded late, checked before."""
+"""Encoded pictures: checked before they are decoded."""
 
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -99,68 +96,6 @@ def decode_images(
         except InputError:
             ok[i] = False
     return torch.from_numpy(images).permute(0, 3, 1, 2), ok
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures of a table's rows, kept encoded in memory or left in their files.
-
-    encoded: (N,) Arrow binary, null where missing; None without the column.
-    paths: (N,) Arrow string relative to ``folder``, used where ``encoded`` is null; or None.
-    order: (N,) int64, row of the columns that holds picture i.
-    ids: (N,) int64, what errors name the picture by. name: and the column.
-    size: height and width after decoding, in pixels.
-    """
-
-    encoded: pa.ChunkedArray | None
-    paths: pa.ChunkedArray | None
-    folder: Path
-    order: np.ndarray
-    ids: np.ndarray
-    name: str
-    size: int
-    max_pixels: int = MAX_IMAGE_PIXELS
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    @property
-    def present(self) -> np.ndarray:
-        """(N,) bool, True where there is a picture."""
-        found = np.zeros(len(self.order), dtype=bool)
-        for column in (self.encoded, self.paths):
-            if column is not None:
-                found |= column.is_valid().to_numpy()[self.order]
-        return found
-
-    def load(self, rows: np.ndarray) -> Tensor:
-        """Decode some pictures: (M,) int64 rows that are present -> (M, 3, size, size) uint8."""
-        batch = [self._decode(int(row)) for row in rows]
-        stacked = np.stack(batch) if batch else np.zeros((0, self.size, self.size, 3), np.uint8)
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
-
-    def lengths(self) -> np.ndarray:
-        """(N,) int64, all equal: decoded pictures are of one size."""
-        return np.zeros(len(self.order), dtype=np.int64)
-
-    def keys(self) -> list[bytes | None]:
-        """What identifies each picture's content, None where missing: digest of bytes or path."""
-        return [self._key(row) if has else None for row, has in enumerate(self.present)]
-
-    def _source(self, row: int) -> bytes | Path:
-        at = int(self.order[row])
-        if self.encoded is not None and self.encoded[at].is_valid:
-            return self.encoded[at].as_py()
-        return self.folder / self.paths[at].as_py()
-
-    def _key(self, row: int) -> bytes:
-        source = self._source(row)
-        content = source if isinstance(source, bytes) else b"path:" + str(source).encode()
-        return blake2b(content, digest_size=16).digest()
-
-    def _decode(self, row: int) -> np.ndarray:
-        where = f"{self.name} of {self.ids[row]}"
-        return decode_image(self._source(row), self.size, where, self.max_pixels)
 
 
 def _open(source: bytes | Path) -> Image.Image:

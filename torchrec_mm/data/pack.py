@@ -38,8 +38,8 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
     Raises:
         InputError: missing folder or column, wrong type, unreadable file; duplicate item_id or
             search_id; a purchased or clicked item that is not in items/; a wanted modality that no
-            row of items/ or of searches/ has, or a row with none of the two when both are wanted;
-            or ``folder`` exists.
+            item has, or no search when it is the only one, or a row with none of the two when both
+            are wanted; or ``folder`` exists.
     """
     modalities = [modality for modality in MODALITIES if modality in modalities]
     items, searches = _open(data, modalities)
@@ -93,7 +93,7 @@ def _pack_items(
     together = np.concatenate(columns, axis=1)
     order = sort_unique(together[0], f"{items.folder} column {items.id_column}")
     together = together[:, order]
-    items.check_contents(together[0], _in_order(present, order))
+    items.check_contents(together[0], _in_order(present, order), every=True)
     return {"item_ids": together[0], "attributes": together[1:]}, order
 
 
@@ -109,7 +109,7 @@ def _pack_searches(
     sort_unique(arrays["search_ids"], f"{searches.folder} column {searches.id_column}")
     order = np.lexsort((arrays["search_ids"], arrays["timestamps"]))
     arrays = {name: array[order] for name, array in arrays.items()}
-    searches.check_contents(arrays["search_ids"], _in_order(present, order))
+    searches.check_contents(arrays["search_ids"], _in_order(present, order), every=False)
     return arrays, order
 
 

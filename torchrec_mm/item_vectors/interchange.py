@@ -1,7 +1,8 @@
 """`vectors/`, the Parquet form that other systems read and write.
 
 Columns: ``item_id`` int64, ``vector`` list<float> or list<int8> of one length (int8 = value/127).
-Fixed-size and large lists, and floats of any precision, are read as well.
+Fixed-size and large lists, and floats of any precision, are read as well. Files that
+``export_parquet`` wrote carry the vectors' origin in their metadata, so that it comes back.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
 
 BATCH_ROWS = 8192
 COLUMNS = ("item_id", "vector")
+ORIGIN_KEY = b"torchrec_mm.origin"
 
 
 def import_parquet(
@@ -42,11 +44,12 @@ def import_parquet(
         columns: names of the ids and of the vectors.
 
     Raises:
-        InputError: missing or empty folder, wrong columns or types, vectors of two lengths, and
-            everything ``write_blocks`` refuses.
+        InputError: missing or empty folder, wrong columns or types, vectors of two lengths or of
+            two origins, and everything ``write_blocks`` refuses.
     """
     files = _parquet_files(vectors)
     stored = _one_element_type(files, columns)
+    origin = _one_origin(files)
     item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
     if len(item_ids) == 0:
         raise InputError(f"{vectors} must hold at least one vector, got 0")
@@ -60,13 +63,15 @@ def import_parquet(
             dtype=dtype or stored,
             encoder=encoder,
             modality=modality,
+            origin=origin,
         )
 
 
 def export_parquet(vectors: ItemVectors, folder: Path) -> None:
     """Write item vectors as a ``vectors/`` folder; int8 stays int8, float32 stays float."""
     element = pa.int8() if vectors.dtype == np.int8 else pa.float32()
-    schema = pa.schema([("item_id", pa.int64()), ("vector", pa.list_(element))])
+    columns = [("item_id", pa.int64()), ("vector", pa.list_(element))]
+    schema = pa.schema(columns, metadata={ORIGIN_KEY: vectors.origin.encode()})
     with new_folder(folder) as aside:
         file = aside / "part-00000.parquet"
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -99,6 +104,18 @@ def _one_element_type(files: list[Path], columns: tuple[str, str]) -> str:
                 f"got {element}"
             )
     return found[files[0]]
+
+
+def _one_origin(files: list[Path]) -> str | None:
+    """What the files' metadata name; None if they name none."""
+    found = {file: (pq.read_schema(file).metadata or {}).get(ORIGIN_KEY) for file in files}
+    for file, origin in found.items():
+        if origin != found[files[0]]:
+            raise InputError(
+                f"{file} must hold vectors of the origin of {files[0].name}, "
+                f"{found[files[0]]!r}, got {origin!r}"
+            )
+    return found[files[0]].decode() if found[files[0]] else None
 
 
 def _element_type(file: Path, item: str, vector: str) -> str:

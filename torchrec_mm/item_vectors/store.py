@@ -4,6 +4,9 @@ A folder holds ``item_ids.npy`` (N,) int64 strictly ascending, ``vectors.npy`` (
 float32, and ``meta.json``. int8 means value/127. Both arrays are memory-mapped: opening costs no
 memory, several processes share one copy.
 
+Cosines have a meaning between vectors of one origin only: whoever is given two folders, or a model
+and a folder, has them checked by ``check_origin``.
+
 Shape letters: N items with a vector, M items asked for, D item-vector width.
 """
 
@@ -19,7 +22,7 @@ from torch import Tensor
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 
-FORMAT = 1
+FORMAT = 2
 INT8_SCALE = 127
 DTYPES = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
 
@@ -32,6 +35,8 @@ META_FILE = "meta.json"
 class Meta:
     """What ``meta.json`` says of the vectors, besides its ``format``.
 
+    origin: names encoder, preprocessing and modality; vectors of one origin may be mixed, those of
+    new items with those of old ones, and no others.
     fingerprint: names the exact ids and values; equal folders have equal fingerprints.
     """
 
@@ -40,6 +45,7 @@ class Meta:
     dtype: str
     encoder: str
     modality: str
+    origin: str
     fingerprint: str
 
 
@@ -100,6 +106,10 @@ class ItemVectors:
         return self.meta.modality
 
     @property
+    def origin(self) -> str:
+        return self.meta.origin
+
+    @property
     def fingerprint(self) -> str:
         return self.meta.fingerprint
 
@@ -147,7 +157,10 @@ def _read_meta(path: Path) -> Meta:
         raise InputError(f"{path} must be JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
+        raise InputError(
+            f"{path} format must be {FORMAT}, got {found!r}: make the item vectors again with "
+            f"apps.embed_items or apps.import_vectors"
+        )
     for field in fields(Meta):
         if type(raw.get(field.name)) is not field.type:
             raise InputError(

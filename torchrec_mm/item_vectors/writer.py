@@ -36,7 +36,7 @@ def write_item_vectors(
     dtype: str,
     encoder: str,
     modality: str,
-    fingerprint: str = "",
+    origin: str | None = None,
 ) -> None:
     """Write vectors that are in memory. See ``write_blocks`` for the rules.
 
@@ -47,7 +47,7 @@ def write_item_vectors(
         dtype: as in ``write_blocks``, like those that follow.
         encoder: who made them.
         modality: what from.
-        fingerprint: computed when empty.
+        origin: that they share with other vectors.
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(item_ids):
@@ -60,7 +60,7 @@ def write_item_vectors(
         dtype=dtype,
         encoder=encoder,
         modality=modality,
-        fingerprint=fingerprint,
+        origin=origin,
     )
 
 
@@ -73,7 +73,7 @@ def write_blocks(
     dtype: str,
     encoder: str,
     modality: str,
-    fingerprint: str = "",
+    origin: str | None = None,
 ) -> None:
     """Write vectors that arrive block by block, in the order of ``item_ids``.
 
@@ -88,7 +88,8 @@ def write_blocks(
         dtype: "int8" or "float32", how they are stored.
         encoder: who made them: "off-the-shelf", "scl", "random", "imported", ...
         modality: "image", "text" or "fused".
-        fingerprint: computed from ids and values when empty.
+        origin: names encoder, preprocessing and modality, see ``Meta``; None where nothing is known
+            of them: then it is "imported-" and these ids and values, and no others can join them.
 
     Raises:
         InputError: no item, an id given twice, a vector that is zero or holds NaN or infinity
@@ -108,17 +109,19 @@ def write_blocks(
         start = 0
         for block in blocks:
             stop = start + len(block)
-            values[place[start:stop]] = _to_stored(block, item_ids[start:stop], dtype)
+            values[place[start:stop]] = as_stored(block, item_ids[start:stop], dtype)
             start = stop
         assert start == len(item_ids), f"blocks hold {start} vectors for {len(item_ids)} ids"
         values.flush()
+        fingerprint = _fingerprint(sorted_ids, values)
         meta = Meta(
             items=len(item_ids),
             width=width,
             dtype=dtype,
             encoder=encoder,
             modality=modality,
-            fingerprint=fingerprint or _fingerprint(sorted_ids, values),
+            origin=origin or f"imported-{fingerprint[:16]}",
+            fingerprint=fingerprint,
         )
         write_json(aside / META_FILE, {"format": FORMAT} | asdict(meta))
 
@@ -130,8 +133,12 @@ def blocks_of(items: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, items))
 
 
-def _to_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarray:
-    """One block, (n, D), as it goes to disk."""
+def as_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarray:
+    """One block, (n, D) of any length, as it goes to disk; int8 that is stored once stays so.
+
+    Raises:
+        InputError: a vector that is zero or not finite; its item_id, of (n,), is named.
+    """
     stored = vectors
     if vectors.dtype != np.int8 or dtype != "int8":
         stored = _normalise(vectors, item_ids)

@@ -8,11 +8,14 @@ from torch import Tensor
 
 MISSING = -1  # an id that is the same as none
 
+_LAST_BITS = 2**16 - 1
+
 
 def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs of a query and a key that have an id of one kind in common.
 
-    Sorts the B and looks the M up in them: (B + M) log B steps, and memory for M + P numbers.
+    Looks the last bits of the M keys' ids up in a table, and those few that are in it among the
+    sorted ids of the B queries: memory for M + P numbers, never for B x M.
 
     Args:
         own: (B, A) int64, ids of the queries, by kind; MISSING where there is none.
@@ -27,25 +30,23 @@ def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
             f"other must be (M, A) = (M, {own.shape[1]}), as many kinds of ids as own has, "
             f"got {tuple(other.shape)}"
         )
-    if len(own) == 0 or len(other) == 0:
-        return own.new_zeros(0), own.new_zeros(0)
-    sorted_AB, order_AB = own.T.contiguous().sort(dim=1)
-    other_AM = other.T.contiguous()
-    first_AM = torch.searchsorted(sorted_AB, other_AM)
-    found_AM = sorted_AB.gather(1, first_AM.clamp(max=len(own) - 1)) == other_AM
-    found_AM &= other_AM != MISSING
-    column, kind = found_AM.T.nonzero(as_tuple=True)  # few, in the order of the columns
-    first = first_AM[kind, column]
-    runs = _run_lengths(sorted_AB)[kind, first]
-    within = _count_up(runs)
-    kind, first = kind.repeat_interleave(runs), first.repeat_interleave(runs)
-    return order_AB[kind, first + within], column.repeat_interleave(runs)
+    pairs = [_same(*ids) for ids in zip(own.unbind(dim=1), other.unbind(dim=1), strict=True)]
+    rows, columns = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    columns, order = columns.sort()
+    return rows[order], columns
 
 
-def _run_lengths(sorted_AB: Tensor) -> Tensor:
-    """(A, B): at the first of equal neighbours, how many there are from here on."""
-    after = torch.searchsorted(sorted_AB, sorted_AB, right=True)
-    return after - torch.arange(sorted_AB.shape[1], device=sorted_AB.device)
+def _same(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of equal ids, (B,) against (M,)."""
+    table = torch.zeros(_LAST_BITS + 1, dtype=torch.bool, device=own.device)
+    table[own & _LAST_BITS] = True
+    column = (table[other & _LAST_BITS] & (other != MISSING)).nonzero()[:, 0]
+    own, order = own.sort()
+    ids = other[column]
+    first = torch.searchsorted(own, ids)
+    runs = torch.searchsorted(own, ids, right=True) - first  # 0 where only the last bits are equal
+    row = first.repeat_interleave(runs) + _count_up(runs)
+    return order[row], column.repeat_interleave(runs)
 
 
 def _count_up(runs: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def alignment(one: Tensor, other: Tensor) -> float | None:
     return (one.double() - other.double()).square().sum(dim=1).mean().item()
 
 
-def uniformity(vectors: Tensor, seed: int = 0) -> float | None:
+def uniformity(vectors: Tensor, present: Tensor, seed: int = 0) -> float | None:
     """Log of the mean of exp(-2 squared distance) over pairs of different rows, in [-8, 0].
 
     Lower is more even: vectors spread at random in many dimensions are near -4, equal ones at 0.
@@ -37,38 +37,42 @@ def uniformity(vectors: Tensor, seed: int = 0) -> float | None:
     drawn by ``seed`` without replacement.
 
     Args:
-        vectors: (N, D) unit vectors.
+        vectors: (N, D) unit vectors, anything where not present.
+        present: (N,) bool, True where there is a vector.
         seed: of the sample.
 
     Returns:
-        The logarithm, None for N < 2.
+        The logarithm, None for fewer than two vectors.
     """
-    if len(vectors) < 2:
+    rows = torch.nonzero(present.cpu())[:, 0]
+    if len(rows) < 2:
         return None
-    if len(vectors) > UNIFORMITY_SAMPLE:
-        order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(seed))
-        vectors = vectors[order[:UNIFORMITY_SAMPLE].to(vectors.device)]
-    distance = torch.pdist(vectors.double())
+    if len(rows) > UNIFORMITY_SAMPLE:
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        rows = rows[order[:UNIFORMITY_SAMPLE]]
+    distance = torch.pdist(vectors[rows.to(vectors.device)].double())
     return distance.square().mul(-2).exp().mean().log().item()
 
 
-def mean_cosine(vectors: Tensor) -> float | None:
+def mean_cosine(vectors: Tensor, present: Tensor) -> float | None:
     """Mean cosine over all pairs of different rows; near 1 when all vectors have become one.
 
     Exact in O(N D): the squared length of the sum of all vectors is N plus all their cosines.
 
     Args:
-        vectors: (N, D) unit vectors.
+        vectors: (N, D) unit vectors, anything where not present.
+        present: (N,) bool, True where there is a vector.
 
     Returns:
-        The mean, in [-1 / (N - 1), 1] up to rounding; None for N < 2.
+        The mean, in [-1 / (n - 1), 1] for n vectors, up to rounding; None for fewer than two.
     """
-    count = len(vectors)
+    count = int(present.sum())
     if count < 2:
         return None
     total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     squares = torch.zeros_like(total)
-    for chunk in vectors.split(CHUNK):
-        total += chunk.double().sum(dim=0)
-        squares += chunk.double().square().sum(dim=0)
+    for chunk, has in zip(vectors.split(CHUNK), present.split(CHUNK), strict=True):
+        known = chunk[has.to(chunk.device)].double()
+        total += known.sum(dim=0)
+        squares += known.square().sum(dim=0)
     return ((total.square() - squares).sum() / (count * (count - 1))).item()

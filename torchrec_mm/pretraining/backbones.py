@@ -64,7 +64,7 @@ class ImageBackbone(Backbone):
 
     def __init__(self, model: nn.Module) -> None:
         """``model``: timm model with num_classes=0, carrying its own ``pretrained_cfg``."""
-        super().__init__(model)
+        super().__init__(model.to(memory_format=torch.channels_last))  # as pictures are decoded
         for name in ("mean", "std"):
             values = torch.tensor(model.pretrained_cfg[name]).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)

@@ -1,136 +1,120 @@
-"""Contents to vectors in batches, each rank its share; and the item vectors made from them.
+"""Items to item vectors, part by part; what a part holds depends on its number alone.
 
-Shape letters: C contents, N items, F feature width, D item-vector width.
+Shape letters: n items of a part, m of them with a vector, D item-vector width.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from torchrec_mm.data.item_content import Content
-from torchrec_mm.parallel.process_group import Worker, gather_rows
-from torchrec_mm.pretraining.encoder import Encoder
-from torchrec_mm.pretraining.head import VECTOR_WIDTH
-from torchrec_mm.pretraining.tower import Inputs
-
-COMPONENT_SAMPLE = 20_000  # items whose features the head's principal components are taken from
-
-
-@torch.no_grad()
-def encode_all(
-    encoder: nn.Module,
-    load: Callable[[np.ndarray], Inputs],
-    contents: np.ndarray,
-    batch_size: int,
-    worker: Worker,
-    label: str,
-    lengths: np.ndarray | None = None,
-) -> Tensor:
-    """Encode many contents; all ranks call it, share the work and get the whole result.
-
-    Args:
-        encoder: inputs to (B, D); on the worker's device.
-        load: contents (B,) to the inputs of ``encoder``.
-        contents: (C,) int64, C > 0.
-        batch_size: contents encoded at once on one rank.
-        worker: this rank.
-        label: what the progress bar says.
-        lengths: (C,) of the contents, to batch alike ones together; None keeps their order.
-
-    Returns:
-        (C, D) float32 on the worker's device, in the order of ``contents``.
-    """
-    per_rank = -(-len(contents) // worker.world_size)
-    by_length = np.argsort(
-        lengths if lengths is not None else np.zeros(len(contents)), kind="stable"
-    )
-    padded = np.resize(contents[by_length], per_rank * worker.world_size)
-    share = padded[worker.rank :: worker.world_size]  # interleaved: ranks get alike work
-    starts = range(0, per_rank, batch_size)
-    batches = [
-        encoder(to_device(load(share[start : start + batch_size]), worker.device))
-        for start in tqdm(starts, label, unit="batch", disable=not worker.is_first, leave=False)
-    ]
-    by_rank = gather_rows(torch.cat(batches)).unflatten(0, (worker.world_size, per_rank))
-    encoded = by_rank.transpose(0, 1).flatten(0, 1)[: len(contents)]
-    return encoded[torch.from_numpy(np.argsort(by_length, kind="stable"))]
+from torchrec_mm.data.item_stream import ItemRows, ItemStream
+from torchrec_mm.item_vectors.control import random_origin, random_vectors
+from torchrec_mm.item_vectors.writer import as_stored
+from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.head_sample import HeadSample, ItemEncoding
+from torchrec_mm.pretraining.item_sides import ItemSide
 
 
-def to_device(inputs: Inputs, device: torch.device) -> Inputs:
-    """Tensors go to the device; texts stay where they are until they are tokens."""
-    return inputs.to(device) if isinstance(inputs, Tensor) else inputs
+class EncodedItems:
+    """Vectors of one space of an encoder: a ``VectorMaker``."""
+
+    def __init__(
+        self, encoding: ItemEncoding, name: str, space: str, dtype: str, fit_heads: bool
+    ) -> None:
+        """Move the encoder to its device.
+
+        Args:
+            encoding: of the items.
+            name: of the encoder.
+            space: of its vectors, "image", "text" or "fused".
+            dtype: "int8" or "float32".
+            fit_heads: nobody trained them; ``prepare`` fits them to a sample of the items.
+        """
+        self.encoding, self.encoder = encoding, encoding.encoder.to(encoding.worker.device).eval()
+        self.encoder_name, self.modality, self.dtype = name, space, dtype
+        self.width = self.encoder.widths[space]
+        self._fit_heads = fit_heads
+        self._sample: HeadSample | None = None
+
+    def prepare(self, folder: Path) -> None:
+        """Fit the heads, if need be, to a sample whose features are kept in the folder.
+
+        Raises:
+            InputError: no item of the sample has one of the modalities.
+        """
+        if self._fit_heads:
+            self._sample = HeadSample(folder, self.encoding)
+            self._sample.fit_heads()
+
+    def origin(self) -> str:
+        """Name of the encoder, space, and fingerprint of weights and preprocessing."""
+        fingerprint = encoder_fingerprint(self.encoder, self.modality)
+        return f"{self.encoder_name}-{self.modality}-{fingerprint}"
+
+    @torch.inference_mode()
+    def make(self, number: int) -> dict[str, np.ndarray]:
+        """The vectors of one part.
+
+        Returns:
+            "item_ids" (m,) int64, "vectors" (m, D) as stored; "pictures" (1,) int64, how many the
+            part has, and "corrupt" int64, ids of the items whose picture could not be decoded.
+        """
+        items = self.encoding.stream.read(self.encoding.stream.parts[number])
+        vectors = np.zeros((len(items), self.width), dtype=np.float32)
+        has, corrupt = np.zeros((2, len(items)), dtype=bool)
+        hidden = None if self.encoding.worker.is_first else True
+        with tqdm(total=len(items), desc="part", unit="item", leave=False, disable=hidden) as bar:
+            for batch in self._batches(number, items):
+                with self.encoding.precision.autocast():
+                    encoded = self.encoder(batch.side)[self.modality]
+                vectors[batch.rows] = encoded.float().cpu().numpy()
+                has[batch.rows] = torch.stack(list(batch.side.mask.values())).any(0).cpu().numpy()
+                corrupt[batch.corrupt] = True
+                bar.update(len(batch.rows))
+        made = _stored(items.item_ids[has], vectors[has], self.dtype)
+        pictures = items.present("image").sum() if "image" in items.contents else 0
+        return made | {"pictures": np.array([pictures]), "corrupt": items.item_ids[corrupt]}
+
+    def _batches(self, number: int, items: ItemRows) -> Iterator[ItemSide]:
+        """Every row of a part once; those of the sample as the features that are there already."""
+        rows = np.arange(len(items))
+        if self._sample is None:
+            return self.encoding.loader.batches(items, rows)
+        sampled = self._sample.rows(number)
+        rest = self.encoding.loader.batches(items, np.delete(rows, sampled))
+        return chain([self._sample.side(number)] if len(sampled) else [], rest)
 
 
-def component_sample(present: np.ndarray) -> np.ndarray:
-    """Item rows, evenly spaced, that the principal components are taken from.
+class RandomItems:
+    """The control's vectors, for the items that an encoder could embed: a ``VectorMaker``."""
 
-    Args:
-        present: (N,) bool, True where the item has the modality; at least one.
+    encoder_name = "random"
 
-    Returns:
-        At most ``COMPONENT_SAMPLE`` int64 rows, ascending; all of them when there are fewer.
-    """
-    rows = np.flatnonzero(present)
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), COMPONENT_SAMPLE)).astype(np.int64)]
+    def __init__(
+        self, stream: ItemStream, modality: str, dtype: str, width: int, seed: int
+    ) -> None:
+        self.stream, self.seed = stream, seed
+        self.modality, self.dtype, self.width = modality, dtype, width
 
+    def prepare(self, folder: Path) -> None:
+        """Nothing is needed."""
 
-def off_the_shelf_vectors(
-    encoder: Encoder, content: Content, batch_size: int, worker: Worker, label: str
-) -> tuple[Tensor, np.ndarray]:
-    """Fit an untrained encoder's head to the items and embed them; no item is encoded twice.
+    def origin(self) -> str:
+        """Items of all catalogues share it: their vectors depend on the id alone."""
+        return random_origin(self.width, self.seed)
 
-    Returns:
-        As ``item_vectors``.
-    """
-    sample = component_sample(content.present)
-    lengths = content.lengths()
-    features = encode_all(
-        encoder.backbone, content.load, sample, batch_size, worker, label, lengths[sample]
-    )
-    encoder.head.fit_principal_components(features)
-    vectors = features.new_zeros(len(content), VECTOR_WIDTH)
-    with torch.no_grad():
-        vectors[torch.from_numpy(sample)] = encoder.head(features)
-    rest = np.setdiff1d(np.flatnonzero(content.present), sample, assume_unique=True)
-    if len(rest):
-        vectors[torch.from_numpy(rest)] = encode_all(
-            encoder, content.load, rest, batch_size, worker, label, lengths[rest]
-        )
-    return vectors, content.present
+    def make(self, number: int) -> dict[str, np.ndarray]:
+        """As ``EncodedItems.make``; no picture is decoded."""
+        items = self.stream.read(self.stream.parts[number])
+        has = np.logical_or.reduce([items.present(modality) for modality in items.contents])
+        item_ids = items.item_ids[has]
+        made = _stored(item_ids, random_vectors(item_ids, self.width, self.seed), self.dtype)
+        return made | {"pictures": np.zeros(1, np.int64), "corrupt": np.empty(0, np.int64)}
 
 
-def item_vectors(
-    encoder: Encoder, content: Content, batch_size: int, worker: Worker, label: str
-) -> tuple[Tensor, np.ndarray]:
-    """Embed the items of one modality.
-
-    Returns:
-        vectors (N, D) float32, unit length, zeros where missing; and present (N,) bool.
-    """
-    present = content.present
-    rows = np.flatnonzero(present)
-    vectors = torch.zeros(len(content), VECTOR_WIDTH, device=worker.device)
-    vectors[torch.from_numpy(rows)] = encode_all(
-        encoder, content.load, rows, batch_size, worker, label, content.lengths()[rows]
-    )
-    return vectors, present
-
-
-def fuse(by_modality: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Join the vectors of several modalities so that cosines average.
-
-    Args:
-        by_modality: M pairs of vectors (N, D), zeros where missing, and present (N,) bool.
-
-    Returns:
-        vectors (N, M * D) of unit length: the halves side by side. Between two items that have all
-        M, the cosine is the mean of the M cosines; an item that lacks some has zeros there.
-        present (N,) bool, True with at least one; other rows are zero.
-    """
-    joined = np.concatenate([vectors for vectors, _ in by_modality], axis=1)
-    present = np.logical_or.reduce([present for _, present in by_modality])
-    length = np.sqrt(np.sum([present for _, present in by_modality], axis=0)).clip(min=1)
-    return joined / length[:, None].astype(np.float32), present
+def _stored(item_ids: np.ndarray, vectors: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    return {"item_ids": item_ids, "vectors": as_stored(vectors, item_ids, dtype)}

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -62,29 +61,32 @@ def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
         InputError: a missing or garbled file, a modality the run did not train, or a backbone
             whose frozen weights are not those of the run.
     """
-    saved, tensors = _read(run_dir)
-    modalities = saved["modalities"]
-    missing = sorted(set(wanted) - set(modalities))
+    name, described, tensors = _read(run_dir)
+    missing = sorted(set(wanted) - described.keys())
     if missing:
         raise InputError(
-            f"modality must be one the encoder was trained for, {', '.join(modalities)}, "
+            f"modality must be one the encoder was trained for, {', '.join(described)}, "
             f"got {', '.join(missing)}"
         )
-    described = {modality: modalities[modality] for modality in wanted or modalities}
-    encoder = build_item_encoder(_specs(run_dir, described)).eval()
-    for modality, fields in described.items():
-        if (found := frozen_fingerprint(encoder.encoders[modality])) != fields["frozen"]:
+    described = {modality: described[modality] for modality in wanted or described}
+    encoder = build_item_encoder(spec for spec, _ in described.values()).eval()
+    for modality, (spec, frozen) in described.items():
+        if (found := frozen_fingerprint(encoder.encoders[modality])) != frozen:
             raise InputError(
-                f"{run_dir / SPEC_FILE} backbone {fields['backbone']} must have the weights it "
-                f"was trained with, fingerprint {fields['frozen']}, got {found}"
+                f"{run_dir / SPEC_FILE} backbone {spec.backbone} must have the weights it was "
+                f"trained with, fingerprint {frozen}, got {found}"
             )
     _load_trained(encoder, tensors, run_dir / WEIGHTS_FILE)
-    return SavedEncoder(saved["encoder"], encoder)
+    return SavedEncoder(name, encoder)
 
 
-def _read(run_dir: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(
+    run_dir: Path,
+) -> tuple[str, dict[str, tuple[EncoderSpec, str]], dict[str, Tensor]]:
+    """The encoder's name; spec and frozen fingerprint by modality; the trained tensors."""
+    file = run_dir / SPEC_FILE
     try:
-        saved = json.loads((run_dir / SPEC_FILE).read_text())
+        saved = json.loads(file.read_text())
         tensors = load_file(run_dir / WEIGHTS_FILE)
     except FileNotFoundError as error:
         raise InputError(
@@ -94,18 +96,14 @@ def _read(run_dir: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{run_dir} must hold whole encoder files: {error}") from error
     found = saved.get("format") if isinstance(saved, dict) else None
     if found != FORMAT:
-        raise InputError(f"{run_dir / SPEC_FILE} format must be {FORMAT}, got {found}")
-    return saved, tensors
-
-
-def _specs(run_dir: Path, described: dict[str, dict[str, Any]]) -> list[EncoderSpec]:
+        raise InputError(f"{file} format must be {FORMAT}, got {found}")
     try:
-        return [
-            EncoderSpec(**{name: value for name, value in fields.items() if name != "frozen"})
-            for fields in described.values()
-        ]
-    except TypeError as error:
-        raise InputError(f"{run_dir / SPEC_FILE} must describe encoders: {error}") from error
+        modalities = {m: dict(fields) for m, fields in saved["modalities"].items()}
+        frozen = {m: fields.pop("frozen") for m, fields in modalities.items()}
+        specs = {m: EncoderSpec(**fields) for m, fields in modalities.items()}
+        return saved["encoder"], {m: (specs[m], frozen[m]) for m in specs}, tensors
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} must describe an encoder: {error}") from error
 
 
 def _load_trained(encoder: ItemEncoder, tensors: dict[str, Tensor], file: Path) -> None:

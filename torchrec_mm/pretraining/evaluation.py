@@ -6,6 +6,7 @@ Shape letters: N items, Q held-out searches, H hard-negative slots, D width of a
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,9 @@ def retrieval_report(
     item_mask: dict[str, Tensor],
     queries: dict[str, Tensor],
     query_mask: dict[str, Tensor],
-    purchased: Tensor,
-    hard: Tensor,
-    categories: dict[str, Tensor],
+    purchased: np.ndarray,
+    hard: np.ndarray,
+    categories: dict[str, np.ndarray],
     worker: Worker,
 ) -> dict[str, Any]:
     """Retrieval in every space: "image", "text", "fused", or the only one there is.
@@ -56,10 +57,11 @@ def retrieval_report(
     Raises:
         InputError: a vector is not finite, as after a training that diverged.
     """
+    rows, slots = torch.from_numpy(np.array(purchased)), torch.from_numpy(np.array(hard))
     spaces, ranks, bought = {}, {}, {}
     for space in items:
         searches = SpaceSearches.that_count(
-            items[space], item_mask[space], queries[space], query_mask[space], purchased, hard
+            items[space], item_mask[space], queries[space], query_mask[space], rows, slots
         )
         figures = searches.sphere_figures()
         if worker.is_first:
@@ -69,12 +71,11 @@ def retrieval_report(
         figures |= rank_figures(ranks[space]) | {"hard_negative_accuracy": accuracy}
         spaces[space] = figures
     main = FUSED if FUSED in items else next(iter(items))
-    hits = ranks[main] <= 10
+    hits, found = (ranks[main] <= 10).numpy(), bought[main].numpy()
     return spaces[main] | {
         "spaces": spaces,
         "categories": {
-            name: _recall_by_value(values.cpu()[bought[main]], hits)
-            for name, values in categories.items()
+            name: _recall_by_value(values[found], hits) for name, values in categories.items()
         },
     }
 
@@ -84,8 +85,8 @@ def title_to_picture(
     image: Tensor,
     text_mask: Tensor,
     image_mask: Tensor,
-    among: Tensor,
-    title_content: Tensor,
+    among: np.ndarray,
+    title_content: np.ndarray,
     worker: Worker,
 ) -> dict[str, Any]:
     """How well titles find the pictures of their items, by cosine: what CLIP-E is trained for.
@@ -110,11 +111,12 @@ def title_to_picture(
     Raises:
         InputError: a vector is not finite, as after a training that diverged.
     """
+    with_picture = torch.from_numpy(np.array(among)) & image_mask.cpu()
     pictures, both = (
-        torch.nonzero(mask.cpu())[:, 0]
-        for mask in (among & image_mask, among & image_mask & text_mask)
+        torch.nonzero(mask)[:, 0] for mask in (with_picture, with_picture & text_mask.cpu())
     )
-    titles, title_of = torch.unique(title_content.cpu()[both], return_inverse=True)
+    contents = torch.from_numpy(title_content[both.numpy()])
+    titles, title_of = torch.unique(contents, return_inverse=True)
     first = torch.full_like(titles, len(text)).scatter_reduce(0, title_of, both, "amin")
     queries, title_of = text[first].to(worker.device), title_of.to(worker.device)
     cosine = cosine_to(queries[title_of], image, image_mask, both)
@@ -141,15 +143,12 @@ def _warn_if_collapsed(space: str, cosine: float | None) -> None:
         )
 
 
-def _recall_by_value(values: Tensor, hits: Tensor) -> dict[str, dict[str, Any]]:
+def _recall_by_value(values: np.ndarray, hits: np.ndarray) -> dict[str, dict[str, Any]]:
     """The most frequent of (S,) values with their count and share of hits, of equals the lowest."""
-    distinct, value_of, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    found = torch.zeros_like(counts).index_add(0, value_of, hits.long())
-    order = torch.sort(counts, descending=True, stable=True).indices[:MAX_CATEGORY_VALUES]
+    distinct, value_of, counts = np.unique(values, return_inverse=True, return_counts=True)
+    found = np.bincount(value_of, weights=hits, minlength=len(distinct))
+    order = np.argsort(-counts, kind="stable")[:MAX_CATEGORY_VALUES]
     return {
-        str(distinct[i].item()): {
-            "recall@10": found[i].item() / counts[i].item(),
-            "searches": counts[i].item(),
-        }
-        for i in order.tolist()
+        str(distinct[i]): {"recall@10": float(found[i] / counts[i]), "searches": int(counts[i])}
+        for i in order
     }

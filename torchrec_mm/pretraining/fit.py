@@ -3,15 +3,16 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.batches import PairBatch
+from torchrec_mm.pretraining.corrupt import check_corrupt
 from torchrec_mm.pretraining.pair_loader import PairLoader
 from torchrec_mm.pretraining.training import Trainer
 from torchrec_mm.train.checkpoint import load_checkpoint
@@ -22,8 +23,6 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder
 from torchrec_mm.train.scalars import Scalars
 from torchrec_mm.train.watchdog import Watchdog
-
-ENOUGH_PICTURES = 1000  # read, before the share of corrupt ones is judged
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,11 @@ class FitSettings:
     keep_checkpoints: int
     log_every_steps: int
     hang_timeout_s: float
+
+    @classmethod
+    def of(cls, flags: Any) -> "FitSettings":
+        """The fields of a command's flags that have the same names."""
+        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 def fit(
@@ -138,9 +142,7 @@ class _Loop:
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint. Collective."""
-        self.checkpointer.save(
-            self.trainer.pieces(), self.position, metric, self.run.companions
-        )
+        self.checkpointer.save(self.trainer.pieces(), self.position, metric, self.run.companions)
 
 
 class Window:
@@ -166,7 +168,8 @@ class Window:
             TrainingDiverged: a figure is no number.
             InputError: more than ``corrupt_share`` of the pictures could not be decoded.
         """
-        sums = torch.stack(self._figures).sum(dim=0).double().flatten()
+        shape = self._figures[0].shape
+        sums = torch.stack(self._figures).sum(dim=0).flatten()
         counts = sums.new_tensor([self._pairs, self.pictures, self.corrupt])
         together = torch.cat([sums, counts])
         dist.all_reduce(together)
@@ -177,8 +180,13 @@ class Window:
                 f"{position.epoch + 1}): try a smaller learning rate, --warmup_steps or --clip_norm"
             )
         check_corrupt(int(corrupt), int(pictures), corrupt_share)
-        values = self.trainer.scl.figures(sums)
+        values = self.trainer.scl.named_figures(torch.tensor(sums).view(shape))
+        weight = self.trainer.scl.settings.triplet_weight
         values |= {
+            "loss": sum(
+                values[f"{contrast.name}/info_nce"] + weight * values[f"{contrast.name}/triplet"]
+                for contrast in self.trainer.scl.contrasts
+            ),
             "gradient_norm": torch.stack(self._norms).mean().item(),
             "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
             "pairs_per_s": pairs / (time.perf_counter() - self._began),
@@ -190,16 +198,3 @@ class Window:
         self._figures: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._pairs, self._began = 0, time.perf_counter()
-
-
-def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
-    """Refuse data of which more pictures than allowed cannot be decoded.
-
-    Raises:
-        InputError: they are more than ``share``, and enough were read to tell.
-    """
-    if pictures >= ENOUGH_PICTURES and corrupt > share * pictures:
-        raise InputError(
-            f"corrupt_share must be at least {corrupt / pictures:.4f} for these pictures, "
-            f"{corrupt} of {pictures} read could not be decoded, got {share}"
-        )

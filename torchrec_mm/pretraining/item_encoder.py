@@ -20,6 +20,8 @@ FUSED = "fused"
 class ItemEncoder(nn.Module):
     """One encoder for each modality, and a gate where there are both.
 
+    Fused vectors teach the gate alone: each modality learns as it would in a run of its own.
+
     spaces: ("image",), ("text",), or ("image", "text", "fused"). widths: of each space's vectors.
     """
 
@@ -50,7 +52,8 @@ class ItemEncoder(nn.Module):
         vectors = {modality: self._encode(modality, side) for modality in self.encoders}
         if self.gate is not None:
             mask = torch.stack([side.mask[modality] for modality in self.encoders], dim=1)
-            vectors[FUSED] = self.gate(torch.stack(list(vectors.values()), dim=1), mask)
+            parts = torch.stack([values.detach() for values in vectors.values()], dim=1)
+            vectors[FUSED] = self.gate(parts, mask)
         return vectors
 
     def trained_state(self) -> dict[str, Tensor]:

@@ -8,6 +8,14 @@ from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.pretraining.pairs import Pairs, clip_pairs, co_click_pairs, scl_pairs
 
 Method = Literal["scl", "clip-e", "co-click"]
+HoldoutBy = Literal["time", "item"]
+
+
+def unseen_items(packed: PackedContent, holdout: float, by: HoldoutBy) -> np.ndarray:
+    """(N,) bool, True where training must not see the item; with "time" it may see all."""
+    if by == "item":
+        return packed.held_out_items(holdout)
+    return np.zeros(packed.num_items, dtype=bool)
 
 
 def training_pairs(
@@ -15,7 +23,7 @@ def training_pairs(
     method: Method,
     modalities: tuple[str, ...],
     searches: np.ndarray,
-    held_out_items: np.ndarray,
+    unseen: np.ndarray,
 ) -> Pairs:
     """The pairs of a method.
 
@@ -25,7 +33,7 @@ def training_pairs(
             "co-click": two items of one search.
         modalities: of the run.
         searches: (T,) int64 in [0, S), those to train on.
-        held_out_items: (N,) bool, True where training must not see the item.
+        unseen: (N,) bool as ``unseen_items`` gives it.
     """
     present = {name: packed.by_modality[name].present for name in modalities}
     if method == "clip-e":
@@ -33,4 +41,4 @@ def training_pairs(
     else:
         make = scl_pairs if method == "scl" else co_click_pairs
         pairs = make(packed.purchased, packed.hard, packed.num_items, searches, present)
-    return pairs.without_items(held_out_items)
+    return pairs.without_items(unseen)

@@ -13,6 +13,12 @@ def momentum_copy(encoder: nn.Module) -> nn.Module:
     return copy.deepcopy(encoder, memo=dict(frozen)).requires_grad_(False)
 
 
+def trained_pairs(slow: nn.Module, encoder: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Each trained parameter's momentum copy, and the parameter."""
+    pairs = zip(slow.parameters(), encoder.parameters(), strict=True)
+    return [(own, other) for own, other in pairs if other.requires_grad]
+
+
 @torch.no_grad()
 def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> None:
     """slow <- momentum * slow + (1 - momentum) * encoder, for each parameter that is trained.
@@ -27,7 +33,5 @@ def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> Non
 
     Source: He et al., CVPR 2020, arXiv:1911.05722, eq. 2.
     """
-    pairs = zip(slow.parameters(), encoder.parameters(), strict=True)
-    trained = [(own, other) for own, other in pairs if other.requires_grad]
-    if trained:
-        get_ema_multi_avg_fn(momentum)(*map(list, zip(*trained, strict=True)), None)
+    if pairs := trained_pairs(slow, encoder):
+        get_ema_multi_avg_fn(momentum)(*map(list, zip(*pairs, strict=True)), None)

@@ -59,13 +59,12 @@ class SpaceSearches:
         Raises:
             InputError: a vector is not finite; NaN would rank every purchased item first.
         """
-        vectors = self.items if self.present.all() else self.items[self.present]
         bought = self.items[self.purchased].to(self.queries.device)
         figures = {
-            "items": len(vectors),
+            "items": int(self.present.sum()),
             "alignment": alignment(self.queries, bought),
-            "uniformity": uniformity(vectors),
-            "mean_cosine": mean_cosine(vectors),
+            "uniformity": uniformity(self.items, self.present),
+            "mean_cosine": mean_cosine(self.items, self.present),
         }
         for name, figure in figures.items():
             if figure is not None and not math.isfinite(figure):

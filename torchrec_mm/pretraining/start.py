@@ -12,6 +12,7 @@ from torch import Tensor
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.parallel.process_group import Worker, gather_rows
 from torchrec_mm.pretraining.batches import Inputs
+from torchrec_mm.pretraining.corrupt import check_corrupt
 from torchrec_mm.pretraining.encoder import Encoder
 from torchrec_mm.pretraining.features import Features, cache_features
 from torchrec_mm.pretraining.fingerprint import frozen_fingerprint
@@ -30,17 +31,26 @@ BATCH_SIZE = 64
 
 
 def reader_for(
-    encoder: ItemEncoder, packed: PackedContent, max_pixels: int, worker: Worker
+    encoder: ItemEncoder,
+    packed: PackedContent,
+    max_pixels: int,
+    corrupt_share: float,
+    worker: Worker,
 ) -> SideReader:
     """What the encoder reads of the content. Collective.
 
     Where a backbone is frozen, its features: computed once, unless they are there already.
+
+    Raises:
+        InputError: features of more than ``corrupt_share`` of the pictures cannot be had.
     """
     sources: dict[str, Source] = {}
     for modality, part in encoder.encoders.items():
         source = _source(modality, part, packed, max_pixels)
         if part.backbone_is_frozen:
-            source = FeatureSource(_features(modality, part, packed, source, max_pixels, worker))
+            features = _features(modality, part, packed, source, max_pixels, worker)
+            check_corrupt(features.corrupt, len(features.ok), corrupt_share)
+            source = FeatureSource(features)
         sources[modality] = source
     return SideReader(packed, sources)
 
@@ -90,9 +100,7 @@ def _features(
     )
 
 
-def _sample_features(
-    encoder: Encoder, source: Source, rows: np.ndarray, worker: Worker
-) -> Tensor:
+def _sample_features(encoder: Encoder, source: Source, rows: np.ndarray, worker: Worker) -> Tensor:
     """(n, F) of the sample's rows that could be read; each rank computes its share."""
     per_rank = -(-len(rows) // worker.world_size)
     share = np.resize(rows, per_rank * worker.world_size)[worker.rank :: worker.world_size]

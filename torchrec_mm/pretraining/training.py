@@ -4,7 +4,9 @@ A checkpoint holds what training changes: heads, gate, trained layers, their mom
 banks, temperatures, AdamW's state. Frozen weights are built again.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,8 @@ from torchrec_mm.pretraining.optimizer import (
 from torchrec_mm.pretraining.precision import Precision
 from torchrec_mm.pretraining.scl import SCL
 from torchrec_mm.train.pieces import Pieces
+
+SCALING = ("scale", "_growth_tracker")  # of the gradients in half precision
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class OptimizerSettings:
     warmup_steps: int
     clip_norm: float
 
+    @classmethod
+    def of(cls, flags: Any) -> "OptimizerSettings":
+        """The fields of a command's flags that have the same names."""
+        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
+
 
 class Trainer:
     """SCL, its optimizer, and a step of both."""
@@ -48,6 +57,9 @@ class Trainer:
         """All ranks build it with equal arguments."""
         self.scl, self.settings, self.precision, self.worker = scl, settings, precision, worker
         scl.to(worker.device)
+        self._clip_norm = settings.clip_norm or math.inf
+        self._frozen = {id(p) for p in scl.encoder.parameters() if not p.requires_grad}
+        self._scaling = torch.zeros(len(SCALING), dtype=torch.float64)
         self._parallel: nn.Module = scl
         if worker.world_size > 1:
             self._parallel = DistributedDataParallel(
@@ -84,18 +96,20 @@ class Trainer:
         loss, figures = self._parallel(batch)
         self.optimizer.zero_grad()
         self.precision.backward(loss)
-        norm = self.precision.step(self.optimizer, self.parameters, self.settings.clip_norm)
+        norm = self.precision.step(
+            self.optimizer, self.parameters, self.settings.clip_norm or math.inf
+        )
         self.scl.after_step()
         return figures, norm
 
     def pieces(self) -> dict[str, Pieces]:
-        """Everything that the next step depends on and training changes; filling it restores."""
-        frozen = {p.data_ptr() for p in self.scl.parameters() if not p.requires_grad}
-        frozen -= {p.data_ptr() for p in self.scl.momentum_parameters()}
+        """Everything that training changes and the next step depends on; filling it restores."""
+        named = self.scl.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in named if id(parameter) in self._frozen}
         state = {
             f"model.{name}": tensor
             for name, tensor in self.scl.state_dict().items()
-            if tensor.data_ptr() not in frozen or not tensor.numel()
+            if name not in frozen
         }
         names = {id(parameter): name for name, parameter in self.scl.named_parameters()}
         state |= {
@@ -103,7 +117,17 @@ class Trainer:
             for parameter, entries in self.optimizer.state.items()
             for name, tensor in entries.items()
         }
+        scaling = self.precision.state_dict()
+        self._scaling[:] = torch.tensor([scaling.get(name, 0) for name in SCALING])
+        state["scaling"] = self._scaling
         return {name: Pieces.of(tensor) for name, tensor in state.items()}
+
+    def restored(self) -> None:
+        """To be called when what ``pieces`` gave has been filled."""
+        scaling = self.precision.state_dict()
+        if scaling:
+            scale, steps = self._scaling.tolist()
+            self.precision.load_state_dict(scaling | {SCALING[0]: scale, SCALING[1]: int(steps)})
 
     def _create_optimizer_state(self) -> None:
         """AdamW's own, before the first step: a checkpoint holds and finds the same keys always."""

@@ -1,7 +1,4 @@
-"""Pictures of a few items beside their nearest neighbours, to judge vectors by eye.
-
-Shape letters: Q query items, N items with a vector, D item-vector width.
-"""
+"""Pictures of a few items beside their nearest neighbours, to judge vectors by eye."""
 
 import base64
 import io
@@ -12,19 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import torch
 from PIL import Image
 
 from torchrec_mm.data.images import decode_image
 from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, open_dataset
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
-from torchrec_mm.item_vectors.store import ItemVectors, dequantise
+from torchrec_mm.item_vectors.neighbours import Neighbours, neighbours_of
+from torchrec_mm.item_vectors.store import ItemVectors
 
 QUERY_ITEMS = 8
 NEIGHBOURS = 5
 THUMBNAIL = 112
-BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,12 @@ def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
     """
     folder = data / "items"
     queries = _spread_ids(folder, list(vectors.values()))
-    found = {name: _nearest(each, queries) for name, each in vectors.items()}
-    wanted = np.unique(np.concatenate([queries, *(ids.ravel() for ids, _ in found.values())]))
+    found = {
+        name: neighbours_of(Neighbours(each), queries, NEIGHBOURS).named(each.item_ids)
+        for name, each in vectors.items()
+    }
+    shown = [item_id for rows in found.values() for row in rows for item_id, _ in row]
+    wanted = np.unique(np.concatenate([queries, np.array(shown, dtype=np.int64)]))
     tiles = _read_tiles(folder, wanted)
 
     def tile(item_id: int, cosine: float | None = None) -> Tile:
@@ -67,10 +67,7 @@ def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
     return [
         GalleryRow(
             tile(int(query)),
-            {
-                name: [tile(int(i), float(c)) for i, c in zip(ids[row], cosines[row], strict=True)]
-                for name, (ids, cosines) in found.items()
-            },
+            {name: [tile(*neighbour) for neighbour in rows[row]] for name, rows in found.items()},
         )
         for row, query in enumerate(queries)
     ]
@@ -84,26 +81,6 @@ def _spread_ids(folder: Path, vectors: Sequence[ItemVectors]) -> np.ndarray:
         ids = ids[IdIndex(each.item_ids).rows(ids) >= 0]
     places = (np.arange(QUERY_ITEMS) + 0.5) / QUERY_ITEMS * len(ids)
     return ids[np.unique(places.astype(np.int64))] if len(ids) else ids
-
-
-def _nearest(vectors: ItemVectors, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and cosines, (Q, k) each, of the nearest items but the query itself; block by block."""
-    values, _ = vectors.lookup(queries)
-    query_QD = torch.nn.functional.normalize(dequantise(torch.from_numpy(values)), dim=-1)
-    own_rows = torch.from_numpy(vectors.rows(queries))
-    k = min(NEIGHBOURS, len(vectors) - 1)
-    best = torch.full((len(queries), k), -torch.inf)
-    best_rows = torch.zeros((len(queries), k), dtype=torch.int64)
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        block = torch.from_numpy(np.array(vectors.values[start : start + BLOCK_ROWS]))
-        block_BD = torch.nn.functional.normalize(dequantise(block), dim=-1)
-        rows = torch.arange(start, start + len(block))
-        cosine = (query_QD @ block_BD.T).masked_fill(rows == own_rows[:, None], -torch.inf)
-        candidates = torch.cat([best, cosine], dim=1)
-        candidate_rows = torch.cat([best_rows, rows.expand(len(queries), -1)], dim=1)
-        best, place = candidates.topk(k, dim=1)
-        best_rows = candidate_rows.gather(1, place)
-    return np.asarray(vectors.item_ids)[best_rows.numpy()], best.numpy()
 
 
 def _read_tiles(folder: Path, item_ids: np.ndarray) -> dict[int, tuple[str, str | None]]:

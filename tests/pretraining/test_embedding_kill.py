@@ -1,0 +1,109 @@
+"""Embedding that is killed at random moments and started again ends with the same bytes.
+
+TORCHREC_MM_KILLS is the number of kills in each test; half of them hit two ranks.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.pretraining.embedded import Room, make_room, read_items, write_items
+from tests.runs import ROOT
+
+KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
+ITEMS = 4000  # eight parts
+PATIENCE_S = 300
+
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
+]
+
+
+class Launch:
+    """The command on some ranks."""
+
+    def __init__(self, flags: list[str], run_dir: Path, world_size: int) -> None:
+        self.log = run_dir.with_suffix(".log")
+        ranks = ["--standalone", f"--nproc_per_node={world_size}", "-m", "apps.embed_items"]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *ranks, *flags],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def kill_when(self, happened) -> bool:
+        """Kill launcher and ranks once ``happened()``; False if it all ended before."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened() and self.process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        ended = self.process.poll() is not None
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end at this moment
+            for pid in [*self.ranks(), self.process.pid]:
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+        return not ended
+
+    def ranks(self) -> list[int]:
+        """Process ids of what the launcher has started."""
+        launcher = self.process.pid
+        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def finish(self) -> None:
+        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-6000:]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Room:
+    folder = tmp_path_factory.mktemp("embed")
+    room = make_room(folder)
+    items = pa.concat_tables([read_items(room.data)] * (ITEMS // 40)).drop_columns("item_id")
+    many = items.append_column("item_id", [range(ITEMS)])
+    return Room(write_items(folder / "many", many, 1500), room.trained, room.specs)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize("encoder", ["trained", "off-the-shelf"])
+def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
+    room, tmp_path, encoder
+):
+    of_encoder = room.off_the_shelf if encoder != "trained" else ["--encoder", str(room.trained)]
+    common = ["--data", str(room.data), "--dtype", "float32", *of_encoder]
+    Launch([*common, "--run_dir", str(tmp_path / "whole")], tmp_path / "whole", 1).finish()
+    run_dir, chance = tmp_path / "killed", random.Random(encoder)
+    flags = [*common, "--run_dir", str(run_dir)]
+    kills = 0
+    for number in range(KILLS):
+        entries = count(run_dir) + chance.randrange(1, 6)
+        launch = Launch(flags, run_dir, 1 + number % 2)
+        kills += launch.kill_when(
+            lambda entries=entries: count(run_dir) >= entries or run_dir.exists()
+        )
+    assert kills
+    if not run_dir.exists() or run_dir.with_name("killed.parts").exists():
+        Launch(flags, run_dir, 1 + KILLS % 2).finish()
+    assert files_of(run_dir) == files_of(tmp_path / "whole")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        *("killed", "killed.log", "whole", "whole.log")
+    ]
+
+
+def count(run_dir: Path) -> int:
+    """Files and folders of unfinished work, half-written ones too."""
+    return sum(1 for _ in run_dir.with_name(f"{run_dir.name}.parts").rglob("*"))
