@@ -263,7 +263,6 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
             "clicked_item_ids must not hold nulls",
         ),
         ({"timestamp": ["now", "then", "once"]}, "timestamp must be int64"),
-        ({"query_text": pa.nulls(3, pa.string())}, "column query_text must hold a value for"),
         (
             {"query_text": ["a", None, "b"], "query_image": [b"1", None, b"2"]},
             "columns query_image and query_text must not both be null, got search_id 4",
@@ -284,6 +283,14 @@ def test_an_item_may_lack_what_is_not_wanted(tmp_path):
         True,
         True,
     ]
+
+
+def test_searches_may_all_lack_one_of_two_modalities_but_not_the_only_one(tmp_path):
+    write_data(tmp_path, query_image=None)
+    images = packed(tmp_path).by_modality["image"]
+    assert images.present.tolist() == [True] * 3 + [False] * 3
+    with pytest.raises(InputError, match="column query_image must hold a value for --modality"):
+        packed(tmp_path, ("image",), "images")
 
 
 def test_a_missing_or_garbled_folder_is_named(tmp_path):
