@@ -38,8 +38,6 @@ def make_searches(root: Path, searches: int) -> None:
         "query_text": texts(searches, 2, 8),
         "query_image": pictures(searches),
         "purchased_item_id": bought,
-        "clicked_item_ids": pa.array(
-            [[item] for item in (bought + 1) % ITEMS], pa.list_(pa.int64())
-        ),
+        "clicked_item_ids": pa.array(clicked, pa.list_(pa.int64())),
     }
     write_table(root / "searches" / "part-0.parquet", pa.table(table))
