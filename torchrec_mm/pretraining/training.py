@@ -57,7 +57,6 @@ class Trainer:
         """All ranks build it with equal arguments."""
         self.scl, self.settings, self.precision, self.worker = scl, settings, precision, worker
         scl.to(worker.device)
-        self._clip_norm = settings.clip_norm or math.inf
         self._frozen = {id(p) for p in scl.encoder.parameters() if not p.requires_grad}
         self._scaling = torch.zeros(len(SCALING), dtype=torch.float64)
         self._parallel: nn.Module = scl
