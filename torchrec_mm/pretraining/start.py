@@ -68,7 +68,7 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
         features = _sample_features(part, reader.sources[modality], rows, worker)
         if not len(features):
             raise InputError(
-                f"items must have pictures that can be decoded, got {len(rows)} others"
+                f"items must have pictures that can be decoded, got none of {len(rows)}"
             )
         part.head.fit_principal_components(features)
 
