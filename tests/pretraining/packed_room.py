@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
+import torch.distributed as dist
+from torch import Tensor
 
 from apps.pretrain import PretrainConfig
 from tests.pretraining.tiny import write_search_data
@@ -62,17 +63,17 @@ class SmallRun:
         self.loader = PairLoader(self.pairs, self.reader, settings, worker.rank, worker.world_size)
         self.trainer: Trainer = pretrain.build_trainer(config, self.encoder, self.precision, worker)
 
+    def steps(self, count: int, first: int = 0) -> list[Tensor]:
+        """Figures of some steps, summed over ranks; the weights are trained."""
+        total = self.config.epochs * self.loader.steps_per_epoch
+        batches, summed = self.loader.batches(self.config.epochs, first), []
+        for step in range(first, first + count):
+            figures, _ = self.trainer.step(next(batches), step, total)
+            dist.all_reduce(figures)
+            summed.append(figures)
+        return summed
 
-def train(run: SmallRun, steps: int) -> list[float]:
-    """The first steps of the run; the loss of each over all ranks, from its figures."""
-    losses = []
-    batches = run.loader.batches(run.config.epochs)
-    for step in range(steps):
-        figures, _ = run.trainer.step(next(batches), step, steps)
-        losses.append(figures)
-    return losses
 
-
-def rows_of(packed: PackedContent, item_rows, searches) -> np.ndarray:
-    """Rows of some items, then of some searches."""
-    return np.array([*item_rows, *(packed.num_items + s for s in searches)])
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    """Copies of all that a checkpoint holds."""
+    return {name: pieces.parts[0][1].clone() for name, pieces in trainer.pieces().items()}
