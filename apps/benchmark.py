@@ -21,7 +21,9 @@ class BenchmarkName:
     Each benchmark has flags of its own: `python -m apps.benchmark NAME --help`.
     """
 
-    name: Literal["checkpoint", "embedding", "gauc", "loader", "memory", "ranker", "simtier"]
+    name: Literal[
+        "checkpoint", "embedding", "gauc", "loader", "memory", "pretraining", "ranker", "simtier"
+    ]
     """What to measure."""
 
 

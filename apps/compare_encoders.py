@@ -38,11 +38,14 @@ class CompareEncodersConfig:
     broken-off ones go on, so an interrupted comparison goes on too.
     """
 
-    data: Path
-    """Folder that holds items/ and searches/."""
-
     run_dir: Path
     """Folder to create: packed content, a run folder for each encoder and seed, the table."""
+
+    data: Path | None = None
+    """Folder that holds items/ and searches/, packed on the way; either this or --packed."""
+
+    packed: Path | None = None
+    """What apps.pack made of them."""
 
     encoders: tuple[str, ...] = tuple(ENCODERS)
     """Which to compare: off-the-shelf, clip-e (an item's title and picture), scl, scl-no-bank,
@@ -63,6 +66,10 @@ class CompareEncodersConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        if (self.data is None) == (self.packed is None):
+            raise InputError(
+                f"either data or packed must be given, got {self.data} and {self.packed}"
+            )
         check_fields(self, lambda x: x >= 1, "at least 1", "seeds", "processes")
         for name in self.encoders:
             if name not in ENCODERS:
@@ -72,9 +79,9 @@ class CompareEncodersConfig:
                 raise InputError(f"flags must not hold {name}, which each run has its own of")
 
     @property
-    def packed(self) -> Path:
+    def content(self) -> Path:
         """Where the packed content is."""
-        return self.run_dir / "packed"
+        return self.packed or self.run_dir / "packed"
 
     def seeds_of(self, encoder: str) -> range:
         """The seeds that an encoder is trained with."""
@@ -90,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CompareEncodersConfig, argv)
     scl = _scl_settings(config)
     _claim(config)
-    if not config.packed.exists():
-        flags = ("--data", config.data, "--run_dir", config.packed, "--modality", scl.modality)
+    if not config.content.exists():
+        flags = ("--data", config.data, "--run_dir", config.content, "--modality", scl.modality)
         call("pack", *flags)
     encoders, notes = plan(config.encoders, asdict(scl), *_pairs(config, scl))
     jobs = [
@@ -107,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
     """The flags checked, and what they leave out by default."""
-    flags = DEFAULTS | config.flags | {"packed": config.packed, "run_dir": config.run_dir}
+    flags = DEFAULTS | config.flags | {"packed": config.content, "run_dir": config.run_dir}
     settings = parse(PretrainConfig, _flag_words(flags))
     check_fields(settings, lambda x: x >= 1, "at least 1", "epochs")
     return settings
@@ -120,7 +127,8 @@ def _claim(config: CompareEncodersConfig) -> None:
         InputError: another comparison, or something else, is in the folder.
     """
     claim = config.run_dir / CLAIM_FILE
-    now = {"data": str(config.data.resolve()), "flags": config.flags}
+    source = config.data or config.content
+    now = {"data": str(source.resolve()), "flags": config.flags}
     if claim.is_file():
         before = yaml.safe_load(claim.read_text())
         for name, value in now.items():
@@ -141,7 +149,7 @@ def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str
     from torchrec_mm.data.packed import PackedContent
     from torchrec_mm.pretraining.methods import training_pairs, unseen_items
 
-    packed = PackedContent.open(config.packed)
+    packed = PackedContent.open(config.content)
     train, _ = packed.split(scl.holdout, scl.holdout_by)
     unseen = unseen_items(packed, scl.holdout, scl.holdout_by)
     methods = ("scl", "co-click", *(["clip-e"] if scl.modality == "both" else []))
@@ -151,7 +159,7 @@ def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str
 
 def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str, Any]) -> Job:
     run_dir = config.run_of(encoder, seed)
-    own = {"packed": config.packed, "run_dir": run_dir, "seed": seed, "resume": True}
+    own = {"packed": config.content, "run_dir": run_dir, "seed": seed, "resume": True}
     words = _flag_words(DEFAULTS | config.flags | flags | own)
     return Job((("pretrain", words),), run_dir / RESULT_FILE)
 

@@ -27,6 +27,8 @@ from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
+BANK_SLOTS = 16_384  # three times the market's searches
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -96,12 +98,23 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *("--impressions", config.impressions, "--searches", config.searches),
                 *("--seed", config.seed),
             )
-    scl = root / "scl"
+    scl, packed = root / "scl", root / "packed"
     with stages.stage("phase one: SCL, two ranks through TorchX") as todo:
         if todo:
+            if not packed.exists():
+                call("pack", "--data", market, "--run_dir", packed)
             _torchx(
                 "pretraining.py:pretrain",
-                *("--data", market, "--run_dir", scl, "--bank_slots", 16_384, "--resume"),
+                *("--packed", packed, "--run_dir", scl, "--bank_slots", BANK_SLOTS, "--resume"),
+            )
+    with stages.stage("phase one: what each part of SCL is worth") as todo:
+        if todo:
+            call(
+                "compare_encoders",
+                *("--packed", packed, "--run_dir", root / "encoders", "--seeds", 1),
+                *("--encoders", "[clip-e,co-click,scl-no-bank,scl-no-triplet]"),
+                *("--flags", f"{{bank_slots: {BANK_SLOTS}, holdout_by: time}}"),
+                *("--processes", config.processes),
             )
     vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl", "random")}
     with stages.stage("item vectors") as todo:

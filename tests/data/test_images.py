@@ -3,14 +3,14 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
-from torchrec_mm.data.images import Pictures, decode_image
+from torchrec_mm.data.augment import augment
+from torchrec_mm.data.images import decode_image, decode_images
 from torchrec_mm.errors import InputError
 
 
@@ -42,13 +42,14 @@ def test_transparent_parts_become_white_and_grey_becomes_rgb():
     assert (decode_image(encoded(77, mode="L"), 4, "picture") == 77).all()
 
 
-def test_the_cameras_rotation_mark_is_applied():
-    picture = Image.new("RGB", (20, 10), "black")
-    picture.paste("white", (0, 0, 10, 10))  # left half
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_the_cameras_rotation_mark_is_applied(form):
+    picture = Image.new("RGB", (40, 20), "black")
+    picture.paste("white", (0, 0, 20, 20))  # left half
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: left becomes top
     file = io.BytesIO()
-    picture.save(file, "PNG", exif=exif)
+    picture.save(file, form, exif=exif)
     decoded = decode_image(file.getvalue(), 8, "picture")
     assert decoded[0].mean() > 200 and decoded[-1].mean() < 55
 
@@ -72,39 +73,38 @@ def test_a_huge_picture_is_refused_by_its_header_alone(size):
         decode_image(png_header(*size), 8, "picture", max_pixels=10_000)
 
 
-def pictures(folder: Path, **columns) -> Pictures:
-    table = pa.table(columns)
-    encoded_column, paths = (
-        table[name] if name in columns else None for name in ("image", "image_path")
-    )
-    rows = table.num_rows
-    order = np.arange(rows)[::-1]
-    return Pictures(encoded_column, paths, folder, order, np.arange(rows) + 50, "items/ image", 8)
-
-
-def test_bytes_and_paths_may_be_mixed_and_rows_follow_the_order(tmp_path):
-    (tmp_path / "blue.png").write_bytes(encoded((0, 0, 255)))
-    found = pictures(
-        tmp_path,
-        image=pa.array([encoded((255, 0, 0)), None, None], pa.binary()),
-        image_path=pa.array([None, "blue.png", None], pa.string()),
-    )
-    assert found.present.tolist() == [False, True, True]
-    loaded = found.load(np.array([2, 1]))
-    assert loaded[:, :, 4, 4].tolist() == [[255, 0, 0], [0, 0, 255]]
-    assert found.load(np.array([], dtype=int)).shape == (0, 3, 8, 8)
-
-
-def test_equal_pictures_have_equal_keys_and_missing_ones_none(tmp_path):
-    red, blue = encoded((255, 0, 0)), encoded((0, 0, 255))
-    keys = pictures(tmp_path, image=pa.array([red, None, blue, red], pa.binary())).keys()
-    assert keys[0] == keys[3] != keys[1] and keys[2] is None
-
-
-def test_a_missing_file_and_a_bad_picture_are_named_with_their_id(tmp_path):
-    gone = pictures(tmp_path, image_path=pa.array(["gone.png"], pa.string()))
+def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"image of 50 must be an existing file, got .*gone\.png"):
-        gone.load(np.array([0]))
-    bad = pictures(tmp_path, image=pa.array([b"bad", encoded()], pa.binary()))
-    with pytest.raises(InputError, match="image of 51 must be a JPEG"):
-        bad.load(np.array([0, 1]))
+        decode_image(tmp_path / "gone.png", 8, "image of 50")
+
+
+def test_many_pictures_decode_as_each_alone_and_the_bad_ones_are_zeros(tmp_path):
+    (tmp_path / "blue.png").write_bytes(encoded((0, 0, 255)))
+    bad = [b"", encoded()[:60], tmp_path / "gone.png", png_header(60_000, 60_000)]
+    good = [encoded(), tmp_path / "blue.png", encoded((9, 9, 9), form="JPEG")]
+    images, ok = decode_images([*good, *bad, encoded(size=(101, 100))], 8, max_pixels=10_000)
+    assert images.shape == (8, 3, 8, 8) and images.dtype == torch.uint8
+    assert ok.tolist() == [True] * 3 + [False] * 5
+    assert not images[3:].any()
+    for source, image in zip(good, images, strict=False):
+        assert (image.permute(1, 2, 0).numpy() == decode_image(source, 8, "picture")).all()
+    nothing, none = decode_images([], 8)
+    assert nothing.shape == (0, 3, 8, 8) and none.shape == (0,)
+
+
+def test_each_picture_is_augmented_by_its_own_seed():
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    source = file.getvalue()
+    images, _ = decode_images([source] * 3, 8, seeds=np.array([4, 5, 4]))
+    assert (images[0] == images[2]).all() and (images[0] != images[1]).any()
+    expected = augment(Image.fromarray(noise), 8, 5)
+    assert (images[1].permute(1, 2, 0).numpy() == expected).all()
+    assert (decode_image(source, 8, "picture", seed=5) == expected).all()
+
+
+def test_odd_marks_in_a_file_print_nothing(recwarn):
+    garbled = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0"
+    decode_image(encoded(form="JPEG", exif=garbled), 8, "picture")
+    assert not recwarn

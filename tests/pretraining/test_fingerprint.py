@@ -64,7 +64,7 @@ def test_any_weight_or_stored_statistic_changes_the_spaces_it_takes_part_in(buil
         part = name.split(".")[1]
         spaces = {"fused"} if name.startswith("gate") else {part, "fused"}
         old = value.clone()
-        value[tuple(size - 1 for size in value.shape)] += 1
+        value[(-1,) * value.ndim] += 1
         assert changed(before, fingerprints(encoder)) == spaces, name
         value.copy_(old)
 
@@ -87,6 +87,7 @@ def test_the_preprocessing_of_pictures_changes_it(build, monkeypatch):
         ("1_Pooling/config.json", '"mean"', '"cls"'),
         ("config.json", '"num_attention_heads": 2', '"num_attention_heads": 4'),
         ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"'),
+        ("config.json", '"is_decoder": false', '"is_decoder": true'),
     ],
 )
 def test_vocabulary_longest_text_and_what_weights_do_not_tell_change_it(
@@ -96,7 +97,7 @@ def test_vocabulary_longest_text_and_what_weights_do_not_tell_change_it(
     copied = shutil.copytree(text_encoder, tmp_path / "text")
     target = copied / file
     text = target.read_text()
-    assert old in text, text
+    assert old in text
     target.write_text(text.replace(old, new))
     assert changed(before, fingerprints(build(text=copied))) == {"text", "fused"}
 

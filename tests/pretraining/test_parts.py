@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from torchrec_mm.benchmarks.harness import on_fresh_ranks
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.pretraining.parts import claim_parts, encode_parts, read_part
@@ -73,3 +74,24 @@ def test_a_folder_of_something_else_is_not_claimed(tmp_path):
     Path(tmp_path / "notes.txt").touch()
     with process_group() as worker, pytest.raises(InputError, match="exists already"):
         claim_parts(tmp_path, {}, worker)
+
+
+def complaint_of_a_rank(folder: Path) -> str:
+    def make(part: int) -> dict[str, np.ndarray]:
+        if part == 1:
+            raise InputError("part 1 must be good, and is not")
+        return squares(part)
+
+    with process_group() as worker:
+        try:
+            encode_parts(make, 5, folder, worker, "test")
+        except InputError as error:
+            return str(error)
+    return "none"
+
+
+def test_every_rank_has_the_words_of_the_one_that_met_bad_input(tmp_path):
+    complaints = on_fresh_ranks(complaint_of_a_rank, tmp_path, world_size=2, threads=1)
+    assert complaints == ["part 1 must be good, and is not"] * 2
+    made = sorted(entry.name for entry in tmp_path.iterdir())
+    assert made == [f"part-0000{part}.safetensors" for part in (0, 2, 4)]

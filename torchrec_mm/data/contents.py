@@ -85,7 +85,7 @@ class Contents:
         raw = [os.pread(self._file, *place[::-1]) for place in places] if within.all() else []
         if [len(each) for each in raw] != lengths.tolist():
             raise InputError(
-                f"{self.folder / 'start.npy'} must name places in bytes.bin, and does not"
+                f"{self.folder} start.npy and length.npy must name places in bytes.bin, and do not"
             )
         return raw
 

@@ -99,8 +99,9 @@ def decode_images(
 
 
 def _open(source: bytes | Path) -> Image.Image:
-    # Pillow only warns between its own limit and twice that; ours is checked by the caller
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Of pixels between its own limit and twice that, ours is checked by the caller, and of marks it
+    # cannot read, which are of no use to us.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 

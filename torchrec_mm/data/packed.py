@@ -110,15 +110,15 @@ class PackedContent:
     def fused_ids(self) -> np.ndarray:
         """What tells contents apart: (N + S,) int64, equal where picture and text both are.
 
-        It is the first such row, -1 where everything is missing; a missing picture equals another
-        missing one.
+        It is the first such row; a missing picture equals another missing one. Of one modality it
+        is the content, -1 where missing; of two no row lacks both.
         """
         first, *others = (contents.content for contents in self.by_modality.values())
         fused = np.array(first)
         for content in others:
             pair = (fused + 1) * (len(fused) + 1) + content + 1
             _, rows, number = np.unique(pair, return_index=True, return_inverse=True)
-            fused = np.where(pair > 0, rows[number], -1)
+            fused = rows[number]
         return fused
 
     def split(

@@ -8,7 +8,8 @@ OFF_THE_SHELF = "off-the-shelf"
 # What sets each encoder apart from SCL, as flags of apps.pretrain.
 ENCODERS: dict[str, dict[str, Any]] = {
     OFF_THE_SHELF: {"epochs": 0},
-    "clip-e": {"method": "clip-e"},
+    # As CLIP trains: against the batch, keys from the encoder as it is
+    "clip-e": {"method": "clip-e", "bank_slots": 0, "momentum": 0.0},
     "scl": {},
     "scl-no-bank": {"bank_slots": 0},
     "scl-no-triplet": {"triplet_weight": 0.0},

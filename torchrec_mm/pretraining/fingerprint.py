@@ -16,6 +16,9 @@ from torchrec_mm.pretraining.item_encoder import FUSED, ItemEncoder
 # prepared, so that vectors from before and after are not mixed.
 PREPROCESSING = 1
 
+# Of a transformers config: where it came from, and who wrote it.
+NO_SETTINGS = ("_name_or_path", "transformers_version")
+
 
 def frozen_fingerprint(encoder: Encoder) -> str:
     """Names the exact values of all that training never changes: 16 hex digits."""
@@ -62,14 +65,18 @@ def _description(encoder: Encoder) -> dict[str, Any]:
 
 
 def _architecture(model: nn.Module) -> list[Any]:
-    """What a model computes besides its weights: kinds of modules and their numbers.
+    """What a model computes besides its weights: kinds of modules, their numbers and settings.
 
     Weights do not tell, for example, the number of heads, an activation or how texts are pooled.
     """
-    return [
+    modules = [
         [name, type(module).__name__, module.extra_repr(), _numbers(module)]
         for name, module in model.named_modules()
-    ] + [repr(model)]
+    ]
+    settings = (getattr(module, "config", None) for module in model.modules())
+    known = next((config.to_dict() for config in settings if hasattr(config, "to_dict")), {})
+    known = {name: str(value) for name, value in known.items() if name not in NO_SETTINGS}
+    return [repr(model), known, *modules]
 
 
 def _numbers(module: nn.Module) -> dict[str, Any]:

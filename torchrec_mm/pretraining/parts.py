@@ -65,6 +65,9 @@ def encode_parts(
         folder: seen by all ranks; made if need be.
         worker: this rank.
         label: what the progress bar says.
+
+    Raises:
+        InputError: ``encode`` raised one, on whatever rank; the other parts stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     together = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -72,11 +75,20 @@ def encode_parts(
     todo = torch.tensor(lacks, dtype=torch.uint8)
     dist.broadcast(todo, src=0, group=together)  # looked at before any rank adds to them
     mine = torch.nonzero(todo).flatten().tolist()[worker.rank :: worker.world_size]
-    for part in tqdm(mine, label, unit="part", disable=None if worker.is_first else True):
-        with new_file(_file(folder, part)) as aside:
-            save_file(encode(part), aside)
-    dist.barrier(group=together)
+    problem: str | None = None
+    try:
+        for part in tqdm(mine, label, unit="part", disable=None if worker.is_first else True):
+            with new_file(_file(folder, part)) as aside:
+                save_file(encode(part), aside)
+    except InputError as error:
+        if worker.is_first:  # its words reach the user at once, and the launcher ends the others
+            raise
+        problem = str(error)
+    problems: list[str | None] = [None] * worker.world_size
+    dist.all_gather_object(problems, problem, group=together)
     dist.destroy_process_group(together)
+    for problem in filter(None, problems):
+        raise InputError(problem)
 
 
 def read_part(folder: Path, part: int, *names: str) -> dict[str, np.ndarray]:
