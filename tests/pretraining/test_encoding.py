@@ -14,9 +14,11 @@ from torchrec_mm.pretraining.sides import PictureSource, SideReader, TextSource
 
 @pytest.fixture(scope="module")
 def encoder(image_encoder, text_encoder):
-    """With the heads' first weights, and a gate that has a say."""
+    """With norms that depend on the batch in training, and a gate that has a say."""
     specs = (("image", image_encoder), ("text", text_encoder))
-    made = build_item_encoder(EncoderSpec(name, str(path), 1, SIZE) for name, path in specs)
+    made = build_item_encoder(
+        EncoderSpec(name, str(path), -1, SIZE, "synchronised") for name, path in specs
+    )
     torch.nn.init.normal_(made.gate.weigh[-1].weight)
     return made
 
@@ -52,7 +54,8 @@ def test_vectors_come_in_the_order_of_the_rows(encode, encoder, reader, packed):
             assert vectors.mask[space][i] == side.present(space)[0]
 
 
-def test_neither_batches_nor_worker_processes_show(encode, packed):
+def test_neither_batches_nor_worker_processes_show(encode, encoder, packed):
+    encoder.train()
     rows = np.arange(packed.num_items)[::-1]
     one, other = encode(rows, batch_size=1000), encode(rows, batch_size=3, num_workers=1)
     for space, values in one.values.items():
