@@ -186,14 +186,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
     """The run; returns what it wrote to retrieval.json. Collective."""
-    from torchrec_mm.pretraining.inputs import packed_content
+    from torchrec_mm.pretraining.inputs import has_begun, packed_content
 
-    aside = config.run_dir.with_name(f".{config.run_dir.name}.packed")
-    goes_on = config.resume and (config.run_dir / "config.yaml").is_file()
+    goes_on = config.resume and has_begun(config.run_dir)
     if not goes_on:
         refuse_existing(config.run_dir)
     with packed_content(
-        config.data, config.packed, aside, worker, config.modalities, reuse=goes_on
+        config.data, config.packed, config.run_dir, worker, config.modalities, goes_on
     ) as packed:
         return train_encoder(config, packed, worker)
 

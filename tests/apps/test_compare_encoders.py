@@ -82,7 +82,7 @@ def test_runs_differ_in_what_the_encoder_is_about_and_share_all_other_flags(
         assert int(changed[name].pop("--epochs")) > 3  # fewer pairs than searches
     assert changed == {
         "off-the-shelf": {"--epochs": "0"},
-        "clip-e": {},
+        "clip-e": {"--bank_slots": "0", "--momentum": "0.0"},
         "scl-no-bank": {"--bank_slots": "0"},
         "scl-no-triplet": {"--triplet_weight": "0.0"},
         "co-click": {},

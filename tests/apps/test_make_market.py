@@ -12,8 +12,9 @@ from PIL import Image
 
 from apps.make_market import main
 from tests.request_folders import read_requests
-from torchrec_mm.data.item_content import read_item_content
 from torchrec_mm.data.items import read_items
+from torchrec_mm.data.pack import pack
+from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.errors import InputError
 
 SMALL = ["--items=300", "--users=40", "--impressions=3000", "--searches=200", "--image_size=16"]
@@ -38,12 +39,13 @@ def data(tmp_path_factory):
     return make(tmp_path_factory.mktemp("market") / "data", *SMALL, "--processes=1")
 
 
-def test_the_folders_are_those_of_the_contract(data):
+def test_the_folders_are_those_of_the_contract(data, tmp_path):
     items = read_items(data)
     assert len(items) == 300
     assert set(items.attributes) == {"category", "brand"}
-    content = read_item_content(data, ["image", "text"], 16)
-    assert content.item_ids.tolist() == items.item_ids.tolist()
+    pack(data, tmp_path / "packed")
+    packed = PackedContent.open(tmp_path / "packed")
+    assert packed.item_ids.tolist() == items.item_ids.tolist() and packed.num_searches == 200
     train, test = (read_requests(data / "requests" / split, 50) for split in ("train", "test"))
     assert train.num_impressions + test.num_impressions == 3000
     assert set(train.features) == {"age_band", "hour"}

@@ -1,8 +1,11 @@
-"""Tiny encoders, built once for the room."""
+"""Tiny encoders and packed content, built once for the room; and a process group of one."""
 
 import pytest
 
 from tests.pretraining import tiny
+from tests.pretraining.packed_room import packed_tiny
+from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.parallel.process_group import Worker, process_group
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,16 @@ def image_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text_encoder(tmp_path_factory):
     return tiny.save_text_encoder(tmp_path_factory.mktemp("encoders") / "text")
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> PackedContent:
+    """``tiny.write_search_data``, packed; only features may be added."""
+    return packed_tiny(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture
+def alone() -> Worker:
+    """This process, in a group of one."""
+    with process_group() as worker:
+        yield worker

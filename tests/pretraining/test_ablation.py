@@ -20,7 +20,7 @@ def test_every_encoder_is_what_sets_it_apart_from_scl():
 
 def test_other_pairs_are_trained_for_the_epochs_closest_to_as_many_steps():
     flags, notes = planned("clip-e", "co-click")
-    assert flags["clip-e"] == {"method": "clip-e", "epochs": 27}  # 27 * 7 = 189, scl: 10 * 19
+    assert flags["clip-e"] == {**ENCODERS["clip-e"], "epochs": 27}  # 27 * 7 = 189, scl: 10 * 19
     assert flags["co-click"] == {"method": "co-click", "epochs": 14}  # 14 * 14 = 196
     assert notes[0] == "clip-e is trained for 27 epochs of 7 steps, 189 in all, scl for 190."
     assert "14 epochs of 14 steps, 196 in all" in notes[1]

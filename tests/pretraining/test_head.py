@@ -53,3 +53,10 @@ def test_fitting_twice_gives_the_same_signs():
     torch.testing.assert_close(
         fitted(shuffled).projection.weight, fitted(sample).projection.weight, atol=1e-4, rtol=0
     )
+
+
+def test_few_rows_have_few_components_and_the_other_outputs_are_zero():
+    sample = features(10, 200)
+    weight = fitted(sample).projection.weight
+    assert weight[:9].norm(dim=1).tolist() == pytest.approx([1] * 9, abs=1e-5)
+    assert not weight[9:].any()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from torchrec_mm.data.content_columns import MODALITIES, ContentFolder
 from torchrec_mm.data.content_writer import ContentWriter
 from torchrec_mm.data.items import attribute_columns
-from torchrec_mm.data.packed import FORMAT
+from torchrec_mm.data.packed import FORMAT, META
 from torchrec_mm.data.parquet import INT64, INT64_LIST, open_dataset
 from torchrec_mm.data.search_rows import SearchRows
 from torchrec_mm.files import new_folder, write_json
@@ -63,7 +63,7 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
             "bytes": {name: writer.num_bytes for name, writer in writers.items()},
             "fingerprint": _fingerprint(attributes, arrays | digests),
         }
-        write_json(aside / "meta.json", meta)
+        write_json(aside / META, meta)
 
 
 def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, ContentFolder]:

@@ -27,6 +27,7 @@ from torchrec_mm.data.groups import connected, hold_out_groups
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
+META = "meta.json"
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class PackedContent:
 
 
 def _read_meta(folder: Path) -> Meta:
-    path = folder / "meta.json"
+    path = folder / META
     try:
         raw = json.loads(path.read_text())
     except OSError as error:

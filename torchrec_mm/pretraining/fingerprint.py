@@ -49,6 +49,12 @@ def encoder_fingerprint(encoder: ItemEncoder, space: str) -> str:
     return _digest(described, tensors)
 
 
+def features_fingerprint(encoder: Encoder) -> str:
+    """Names all that the backbone's features depend on, whatever the head: 16 hex digits."""
+    described = [{"preprocessing": PREPROCESSING}, _description(encoder)]
+    return _digest(described, encoder.backbone.state_dict().items())
+
+
 def _description(encoder: Encoder) -> dict[str, Any]:
     backbone = encoder.backbone
     described = {"modality": encoder.spec.modality, "architecture": _architecture(backbone.model)}

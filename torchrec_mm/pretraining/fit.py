@@ -150,7 +150,7 @@ class Window:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.pictures = self.corrupt = 0  # of the whole run on this rank
+        self.pictures = self.corrupt = 0  # on this rank, since the epoch began or was gone on with
         self._begin()
 
     def add(self, batch: PairBatch, figures: Tensor, norm: Tensor) -> None:
@@ -165,7 +165,7 @@ class Window:
         """What to log of the steps, the same on every rank; a new window begins. Collective.
 
         Raises:
-            TrainingDiverged: a figure is no number.
+            TrainingDiverged: a figure, or a gradient that was not left out, is no number.
             InputError: more than ``corrupt_share`` of the pictures could not be decoded.
         """
         shape = self._figures[0].shape
@@ -174,23 +174,29 @@ class Window:
         together = torch.cat([sums, counts])
         dist.all_reduce(together)
         *sums, pairs, pictures, corrupt = together.tolist()
+        norms = torch.stack(self._norms)
+        if not self.trainer.precision.leaves_steps_out:
+            sums.append(norms.sum().item())
         if not all(map(math.isfinite, sums)):
             raise TrainingDiverged(
-                f"loss became {sum(sums)} in the steps up to {position.step} (epoch "
+                f"loss or gradient became {sum(sums)} in the steps up to {position.step} (epoch "
                 f"{position.epoch + 1}): try a smaller learning rate, --warmup_steps or --clip_norm"
             )
         check_corrupt(int(corrupt), int(pictures), corrupt_share)
-        values = self.trainer.scl.named_figures(torch.tensor(sums).view(shape))
+        values = self.trainer.scl.named_figures(together[: shape.numel()].view(shape))
+        taken = norms[norms.isfinite()]
         weight = self.trainer.scl.settings.triplet_weight
         values |= {
             "loss": sum(
                 values[f"{contrast.name}/info_nce"] + weight * values[f"{contrast.name}/triplet"]
                 for contrast in self.trainer.scl.contrasts
             ),
-            "gradient_norm": torch.stack(self._norms).mean().item(),
+            "steps_left_out": len(norms) - len(taken),
             "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
             "pairs_per_s": pairs / (time.perf_counter() - self._began),
         }
+        if len(taken):
+            values["gradient_norm"] = taken.mean().item()
         self._begin()
         return values
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 VECTOR_WIDTH = 128
 HIDDEN_WIDTH = 512
+NO_SPREAD = 1e-10  # of the largest variance: rounding of float32 features, in no direction at all
 
 
 class ProjectionHead(nn.Module):
@@ -37,18 +38,21 @@ class ProjectionHead(nn.Module):
         """Set W and b to the D principal components of centred features.
 
         Args:
-            features: (S, F) float. With fewer than D components the other outputs are zero; when
-                all rows are equal there is nothing to centre, and their direction is kept.
+            features: (S, F) float. With fewer than D components, as of few rows, the other
+                outputs are zero; when all rows are equal there is nothing to centre, and their
+                direction is kept.
         """
         sample = features.double()
         mean = sample.mean(dim=0)
         if (sample - mean).norm(dim=1).max() < 1e-6:
             mean = torch.zeros_like(mean)
         covariance = (sample - mean).T @ (sample - mean)
-        directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :VECTOR_WIDTH].T
+        spread, vectors = torch.linalg.eigh(covariance)
+        directions = vectors.flip(1)[:, :VECTOR_WIDTH].T
         # An eigenvector's sign is arbitrary: fix it, so that machines and thread counts agree
         largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
-        directions = directions * largest.sign()
+        spread = spread.flip(0)[:VECTOR_WIDTH, None]
+        directions = directions * largest.sign() * (spread > NO_SPREAD * spread[0])
         self.projection.weight.zero_()
         self.projection.bias.zero_()
         self.projection.weight[: len(directions)] = directions.float()

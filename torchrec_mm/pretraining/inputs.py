@@ -8,27 +8,29 @@ from pathlib import Path
 import torch.distributed as dist
 
 from torchrec_mm.data.pack import pack
-from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.pretraining.parts import PATIENCE
 
 
 @contextmanager
 def packed_content(
     data: Path | None,
     packed: Path | None,
-    aside: Path,
+    run_dir: Path,
     worker: Worker,
     modalities: Sequence[str],
-    reuse: bool = False,
+    goes_on: bool,
 ) -> Iterator[PackedContent]:
     """Packed content for the block. Collective.
 
     Args:
         data: items/ and searches/, packed by the first rank; None where ``packed`` is there.
-        aside: where to pack to; gone when the block ends without an exception.
+        run_dir: of the run; it is packed beside it, and stays when the block raises and the run has
+            begun, to be gone on with.
         modalities: what is needed of it.
-        reuse: take what an interrupted run of the same config left at ``aside``.
+        goes_on: the run has begun before; what it left is taken.
 
     Raises:
         InputError: what ``pack`` refuses, on every rank; or a modality that was not packed.
@@ -43,17 +45,39 @@ def packed_content(
                 )
         yield content
         return
+    aside = run_dir.with_name(f".{run_dir.name}.packed")
+    if not (goes_on and (aside / META).is_file()):
+        _pack_on_first_rank(data, aside, modalities, worker)
+    is_done = False
+    try:
+        yield PackedContent.open(aside)
+        is_done = True
+    finally:
+        if worker.is_first and (is_done or not has_begun(run_dir)):
+            _remove(aside)
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether there is a run that could be gone on with."""
+    return (run_dir / "config.yaml").is_file()
+
+
+def _pack_on_first_rank(data: Path, aside: Path, modalities: Sequence[str], worker: Worker) -> None:
+    """Pack, while the other ranks wait however long it takes."""
     problem: list[str | None] = [None]
-    if worker.is_first and not (reuse and aside.exists()):
-        shutil.rmtree(aside, ignore_errors=True)
+    together = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if worker.is_first:
+        _remove(aside)
         try:
             pack(data, aside, modalities)
         except InputError as error:
             problem = [str(error)]
-    dist.broadcast_object_list(problem)
+    dist.broadcast_object_list(problem, group=together)
+    dist.destroy_process_group(together)
     if problem[0] is not None:
         raise InputError(problem[0])
-    yield PackedContent.open(aside)
-    dist.barrier()
-    if worker.is_first:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove(aside: Path) -> None:
+    (aside / META).unlink(missing_ok=True)  # first, so that what is left looks like nothing
+    shutil.rmtree(aside, ignore_errors=True)

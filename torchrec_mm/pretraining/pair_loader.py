@@ -120,4 +120,4 @@ class _Steps(Dataset):
 def _seeds(seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
     """(B,) int64 for the augmentation of each row, other ones each epoch."""
     (of_epoch,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    return ((of_epoch + rows.astype(np.uint64)) >> np.uint64(1)).astype(np.int64)
+    return ((of_epoch + rows.astype(np.uint64)) & np.uint64(2**63 - 1)).astype(np.int64)

@@ -54,6 +54,11 @@ class Precision:
         self._scaler.update()
         return norm
 
+    @property
+    def leaves_steps_out(self) -> bool:
+        """Whether gradients that overflow are no sign that training diverged."""
+        return self._scaler.is_enabled()
+
     def state_dict(self) -> dict[str, Any]:
         """The scale and how long it has held; empty but for fp16."""
         return self._scaler.state_dict()

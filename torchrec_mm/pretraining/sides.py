@@ -91,10 +91,11 @@ class SideReader:
 
     packed: PackedContent
     sources: dict[str, Source]
-    _fused_ids: np.ndarray = field(init=False, repr=False)
+    _fused_ids: np.ndarray | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_fused_ids", self.packed.fused_ids())
+        fused_ids = self.packed.fused_ids() if len(self.sources) > 1 else None
+        object.__setattr__(self, "_fused_ids", fused_ids)
 
     def side(self, rows: np.ndarray, seeds: np.ndarray | None = None) -> tuple[Side, np.ndarray]:
         """Read one side.
@@ -104,8 +105,8 @@ class SideReader:
             seeds: (R,) int64, to augment each picture by; None leaves them as they are.
 
         Returns:
-            the side, and counts (2,) int64: pictures read, and those of them that could not be
-            decoded, which are missing in the side.
+            the side, and counts (2,) int64: pictures decoded just now, and those of them that could
+            not be. What cannot be decoded, now or when its features were computed, is missing.
         """
         inputs, places, masks, ids = {}, {}, {}, {}
         counts = np.zeros(2, dtype=np.int64)
@@ -117,13 +118,14 @@ class SideReader:
                 seeds_here = None if seeds is None else seeds[where]
                 inputs[modality], ok = source.load(rows[where], seeds_here)
                 has[where] = ok
-                counts += (modality == "image") * np.array([len(ok), len(ok) - ok.sum()])
+                if isinstance(source, PictureSource):
+                    counts += len(ok), (~ok).sum()
             else:
                 inputs[modality], ok, where = source.filler(), np.zeros(1, dtype=bool), np.zeros(1)
             places[modality] = torch.from_numpy(np.where(ok, where, len(rows)).astype(np.int64))
             masks[modality] = torch.from_numpy(has)
             ids[modality] = torch.from_numpy(np.where(has, contents.content[rows], -1))
-        if len(self.sources) > 1:
+        if self._fused_ids is not None:
             has_any = torch.stack(list(masks.values())).any(dim=0).numpy()
             ids["fused"] = torch.from_numpy(np.where(has_any, self._fused_ids[rows], -1))
         return Side(len(rows), inputs, places, masks, ids), counts

@@ -3,19 +3,18 @@
 Shape letters: n rows of the sample, F feature width.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, gather_rows
 from torchrec_mm.pretraining.batches import Inputs
 from torchrec_mm.pretraining.corrupt import check_corrupt
 from torchrec_mm.pretraining.encoder import Encoder
 from torchrec_mm.pretraining.features import Features, cache_features
-from torchrec_mm.pretraining.fingerprint import frozen_fingerprint
+from torchrec_mm.pretraining.fingerprint import features_fingerprint
 from torchrec_mm.pretraining.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.judge import evenly_spread
 from torchrec_mm.pretraining.sides import (
@@ -57,14 +56,21 @@ def reader_for(
 
 @torch.no_grad()
 def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
-    """Give each head the principal components of the items' features. Collective."""
+    """Give each head the principal components of the items' features. Collective.
+
+    Raises:
+        InputError: none of the items' pictures can be decoded.
+    """
     for modality, part in encoder.encoders.items():
         contents = reader.packed.by_modality[modality]
         present = np.flatnonzero(contents.present[: reader.packed.num_items])
         rows = evenly_spread(present, COMPONENT_SAMPLE)
-        part.head.fit_principal_components(
-            _sample_features(part, reader.sources[modality], rows, worker)
-        )
+        features = _sample_features(part, reader.sources[modality], rows, worker)
+        if not len(features):
+            raise InputError(
+                f"items must have pictures that can be decoded, got none of {len(rows)}"
+            )
+        part.head.fit_principal_components(features)
 
 
 def _source(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Source:
@@ -83,14 +89,9 @@ def _features(
     worker: Worker,
 ) -> Features:
     """In a folder beside the content, named by all that they depend on."""
-    how = (
-        f"{encoder.spec.image_size} {max_pixels}"
-        if modality == "image"
-        else encoder.backbone.tokenise.description()
-    )
-    name = hashlib.sha256(f"{frozen_fingerprint(encoder)} {how}".encode()).hexdigest()[:16]
+    limit = f"-{max_pixels}" if modality == "image" else ""
     return cache_features(
-        packed.folder / "features" / f"{modality}-{name}",
+        packed.folder / "features" / f"{modality}-{features_fingerprint(encoder)}{limit}",
         packed.by_modality[modality],
         source.load,
         lambda inputs: encoder.backbone(to_device(inputs, worker.device)),

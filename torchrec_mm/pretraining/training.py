@@ -56,8 +56,7 @@ class Trainer:
     ) -> None:
         """All ranks build it with equal arguments."""
         self.scl, self.settings, self.precision, self.worker = scl, settings, precision, worker
-        scl.to(worker.device)
-        self._clip_norm = settings.clip_norm or math.inf
+        scl.to(worker.device).train()  # synchronised norms by the batch, in the momentum copy too
         self._frozen = {id(p) for p in scl.encoder.parameters() if not p.requires_grad}
         self._scaling = torch.zeros(len(SCALING), dtype=torch.float64)
         self._parallel: nn.Module = scl

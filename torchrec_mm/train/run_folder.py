@@ -139,4 +139,9 @@ def _is_before(line: str, position: Position) -> bool:
         values = json.loads(line)
     except json.JSONDecodeError:
         return False
-    return values.get("step", 0) <= position.step and values.get("epoch", 0) <= position.epoch
+    is_begun = position.step > 0  # else the run begins anew, with what it writes before any step
+    return (
+        is_begun
+        and values.get("step", 0) <= position.step
+        and values.get("epoch", 0) <= position.epoch
+    )

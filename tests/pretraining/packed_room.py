@@ -1,0 +1,79 @@
+"""Packed tiny content, and what a run makes of it, for tests of one module each."""
+
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import Tensor
+
+from apps.pretrain import PretrainConfig
+from tests.pretraining.tiny import write_search_data
+from torchrec_mm.data.pack import pack
+from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.pretraining.pair_loader import PairLoader
+from torchrec_mm.pretraining.precision import Precision
+from torchrec_mm.pretraining.sides import SideReader
+from torchrec_mm.pretraining.start import fit_heads, reader_for
+from torchrec_mm.pretraining.training import Trainer
+
+SIZE = 32
+
+
+def packed_tiny(folder: Path, items: int = 40, searches: int = 120) -> PackedContent:
+    """``tiny.write_search_data``, packed."""
+    write_search_data(folder / "data", items, searches)
+    pack(folder / "data", folder / "packed")
+    return PackedContent.open(folder / "packed")
+
+
+def config_of(folder: Path, packed: Path, encoders: Path, **more) -> PretrainConfig:
+    """Flags of a small run; the tiny encoders are in ``encoders``/image and /text."""
+    flags = {
+        "run_dir": folder,
+        "packed": packed,
+        "image_encoder": str(encoders / "image"),
+        "text_encoder": str(encoders / "text"),
+        "image_size": SIZE,
+        "batch_size": 16,
+        "bank_slots": 40,
+        "epochs": 2,
+        "log_every_steps": 2,
+        "num_workers": 0,
+        "hang_timeout_s": 0.0,
+    }
+    return PretrainConfig(**(flags | more))
+
+
+class SmallRun:
+    """The parts of a run that apps.pretrain puts together."""
+
+    def __init__(self, config: PretrainConfig, worker: Worker) -> None:
+        from apps import pretrain
+
+        self.config, self.worker = config, worker
+        self.precision = Precision(config.precision, worker.device)
+        self.packed = PackedContent.open(config.packed)
+        self.encoder = pretrain.build_encoder(config)
+        self.reader: SideReader = reader_for(
+            self.encoder, self.packed, config.max_image_pixels, config.corrupt_share, worker
+        )
+        fit_heads(self.encoder, self.reader, worker)
+        self.pairs, self.judge = pretrain.split(config, self.reader, self.precision, worker)
+        settings = pretrain.loader_settings(config)
+        self.loader = PairLoader(self.pairs, self.reader, settings, worker.rank, worker.world_size)
+        self.trainer: Trainer = pretrain.build_trainer(config, self.encoder, self.precision, worker)
+
+    def steps(self, count: int, first: int = 0) -> list[Tensor]:
+        """Figures of some steps, summed over ranks; the weights are trained."""
+        total = self.config.epochs * self.loader.steps_per_epoch
+        batches, summed = self.loader.batches(self.config.epochs, first), []
+        for step in range(first, first + count):
+            figures, _ = self.trainer.step(next(batches), step, total)
+            dist.all_reduce(figures)
+            summed.append(figures)
+        return summed
+
+
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    """Copies of all that a checkpoint holds."""
+    return {name: pieces.parts[0][1].clone() for name, pieces in trainer.pieces().items()}
