@@ -31,12 +31,20 @@ def accepts(app: str, flags: list[str], capsys) -> None:
 
 def test_every_command_is_of_a_kind_that_is_tested():
     kinds = {command.split()[0] for command in COMMANDS}
-    assert kinds <= {"make", "python", "torchx", "source"}
+    assert kinds <= {"make", "python", "torchrun", "torchx", "source"}
 
 
 @pytest.mark.parametrize("command", starting_with("python", "-m"))
 def test_a_python_command_parses(command, capsys):
     _, _, app, *flags = shlex.split(command)
+    accepts(app, flags, capsys)
+
+
+@pytest.mark.parametrize("command", starting_with("torchrun"))
+def test_a_torchrun_command_parses(command, capsys):
+    words = shlex.split(command)
+    launcher, (_, app, *flags) = words[1 : words.index("-m")], words[words.index("-m") :]
+    assert launcher[0] == "--nproc-per-node" and len(launcher) == 2
     accepts(app, flags, capsys)
 
 
