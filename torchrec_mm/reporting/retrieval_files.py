@@ -58,8 +58,31 @@ def read_retrieval(folder: Path, name: str) -> Iterator[PretrainingRun]:
 
 
 def is_among(run: PretrainingRun, others: Sequence[PretrainingRun]) -> bool:
-    """Whether the same figures are known already: several runs may begin as one encoder."""
-    return run.encoder == OFF_THE_SHELF and any(replace(run, name=o.name) == o for o in others)
+    """Whether the same figures are known already: several runs may begin as one encoder.
+
+    Sums over another number of threads round otherwise: figures are the same to 1e-9.
+    """
+    return run.encoder == OFF_THE_SHELF and any(
+        _rounded(replace(run, name=other.name)) == _rounded(other) for other in others
+    )
+
+
+def _rounded(run: PretrainingRun) -> PretrainingRun:
+    """The run with its figures to nine digits after the point."""
+
+    def short(figures: Figures) -> Figures:
+        return {
+            name: round(value, 9) if isinstance(value, float) else value
+            for name, value in figures.items()
+        }
+
+    spaces = {space: short(figures) for space, figures in run.spaces.items()}
+    return replace(
+        run,
+        metrics=short(run.metrics),
+        spaces=spaces,
+        title_to_picture=short(run.title_to_picture),
+    )
 
 
 def _pretraining_run(
