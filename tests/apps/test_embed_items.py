@@ -12,6 +12,7 @@ from tests.pretraining.embedded import Room, make_room, read_items, spoil, write
 from tests.two_ranks import Command, run_on_two_ranks
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.pretraining.queries import encode_query
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,8 @@ def test_the_origin_names_encoder_and_space_and_not_the_items(room, embed, tmp_p
     fused, of_fewer = embed("fused", *flags), embed("few", *flags, data=fewer)
     assert fused.origin == of_fewer.origin and fused.fingerprint != of_fewer.fingerprint
     text = embed("text", *flags, "--modality", "text")
+    query = encode_query(room.trained, fused, "word1", None)  # finds them to be its own
+    assert query.shape == (1, fused.width)
     assert (fused.origin[:10], text.origin[:9]) == ("scl-fused-", "scl-text-")
     shelf = [embed("all", *room.off_the_shelf), embed("less", *room.off_the_shelf, data=fewer)]
     assert shelf[0].origin != shelf[1].origin  # heads fitted to other items

@@ -12,7 +12,7 @@ from tests.pretraining.tiny import save_text_encoder
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder_files import save_encoder
-from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.fingerprint import origin_of
 from torchrec_mm.pretraining.item_encoder import build_item_encoder
 
 VECTORS = [(1.0, 0.0), (0.6, 0.8), (0.0, 1.0), (-1.0, 0.0)]
@@ -87,7 +87,7 @@ def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
     part = encoder.encoders["text"]
     with torch.inference_mode():
         values = part(part.backbone.tokenise(["word1 word2", "word3"])).numpy()
-    origin = encoder_fingerprint(encoder, "text")
+    origin = origin_of("scl", encoder, "text")
     written(room / "texts", [1, 22], values, modality="text", origin=origin)
     flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
     lines = ask(*flags, "--data", room / "data", "--k", 1)

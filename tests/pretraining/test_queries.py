@@ -12,7 +12,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.pretraining.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder_files import save_encoder
-from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.fingerprint import origin_of
 from torchrec_mm.pretraining.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.queries import encode_query
 
@@ -35,8 +35,9 @@ def room(tmp_path_factory, image_encoder, text_encoder):
     with torch.inference_mode():
         vectors = encoder(side_of(encoder, rows))
     for space in encoder.spaces:
-        origin = encoder_fingerprint(encoder, space)
-        write(folder / space, vectors[space].numpy(), space, origin)
+        for name, place in (("scl", folder), ("clip-e", folder / "of-clip-e")):
+            values, origin = vectors[space].numpy(), origin_of(name, encoder, space)
+            write(place / space, values, space, origin)
     return folder
 
 
@@ -72,7 +73,8 @@ def test_half_of_the_content_is_compared_with_that_half_of_fused_vectors(room, b
 
 def test_a_text_searches_pictures_where_the_run_aligned_them_only(room):
     pictures, texts = ItemVectors.open(room / "image"), ItemVectors.open(room / "text")
-    query = encode_query(room / "clip-e", pictures, TEXTS[1], None)
+    aligned = ItemVectors.open(room / "of-clip-e" / "image")
+    query = encode_query(room / "clip-e", aligned, TEXTS[1], None)
     np.testing.assert_allclose(query[0], texts.values[1], atol=1e-5)
     with pytest.raises(InputError, match="image vectors of scl must be searched by image alone, "):
         encode_query(room / "scl", pictures, TEXTS[1], None)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from torchrec_mm.data.item_stream import ItemRows, ItemStream
 from torchrec_mm.item_vectors.control import random_origin, random_vectors
 from torchrec_mm.item_vectors.writer import as_stored
-from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.fingerprint import origin_of
 from torchrec_mm.pretraining.head_sample import HeadSample, ItemEncoding
 from torchrec_mm.pretraining.item_sides import ItemSide
 
@@ -52,8 +52,7 @@ class EncodedItems:
 
     def origin(self) -> str:
         """Name of the encoder, space, and fingerprint of weights and preprocessing."""
-        fingerprint = encoder_fingerprint(self.encoder, self.modality)
-        return f"{self.encoder_name}-{self.modality}-{fingerprint}"
+        return origin_of(self.encoder_name, self.encoder, self.modality)
 
     @torch.inference_mode()
     def make(self, number: int) -> dict[str, np.ndarray]:

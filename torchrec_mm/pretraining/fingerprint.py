@@ -27,6 +27,11 @@ def frozen_fingerprint(encoder: Encoder) -> str:
     return _digest([], frozen)
 
 
+def origin_of(name: str, encoder: ItemEncoder, space: str) -> str:
+    """What item vectors carry to be told from others: name of the encoder, space, fingerprint."""
+    return f"{name}-{space}-{encoder_fingerprint(encoder, space)}"
+
+
 def encoder_fingerprint(encoder: ItemEncoder, space: str) -> str:
     """Names all that the vectors of one space depend on: 16 hex digits.
 

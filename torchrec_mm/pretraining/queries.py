@@ -10,7 +10,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.pretraining.encoder_files import CLIP_E, SavedEncoder, load_encoder
-from torchrec_mm.pretraining.fingerprint import encoder_fingerprint
+from torchrec_mm.pretraining.fingerprint import origin_of
 from torchrec_mm.pretraining.item_encoder import FUSED, MODALITIES, ItemEncoder
 from torchrec_mm.pretraining.item_sides import side_of
 
@@ -37,7 +37,7 @@ def encode_query(
     wanted = MODALITIES if fused else [m for m in MODALITIES if m in (vectors.modality, *given)]
     saved = load_encoder(run_dir, wanted)
     space = _space(saved, vectors, given)
-    origin = encoder_fingerprint(saved.encoder, vectors.modality)
+    origin = origin_of(saved.name, saved.encoder, vectors.modality)
     check_origin(vectors, origin, f"encoder {run_dir}")
     with torch.inference_mode():
         return _encode(saved.encoder, text, image)[space].numpy()
