@@ -90,18 +90,25 @@ def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
     flags = [*common, "--run_dir", str(run_dir)]
     kills = 0
     for number in range(KILLS):
+        if is_finished(run_dir):
+            break
         entries = count(run_dir) + chance.randrange(1, 6)
         launch = Launch(flags, run_dir, 1 + number % 2)
         kills += launch.kill_when(
             lambda entries=entries: count(run_dir) >= entries or run_dir.exists()
         )
     assert kills
-    if not run_dir.exists() or run_dir.with_name("killed.parts").exists():
+    if not is_finished(run_dir):
         Launch(flags, run_dir, 1 + KILLS % 2).finish()
     assert files_of(run_dir) == files_of(tmp_path / "whole")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         *("killed", "killed.log", "whole", "whole.log")
     ]
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether nothing is left to do: another start would be refused."""
+    return run_dir.exists() and not run_dir.with_name(f"{run_dir.name}.parts").exists()
 
 
 def count(run_dir: Path) -> int:
