@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.store import map_array
 
 
 class Contents:
@@ -94,26 +95,6 @@ class Contents:
             return raw.decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{self.folder / 'bytes.bin'} must be UTF-8: {error}") from error
-
-
-def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
-    """Map an ``.npy`` file, read-only.
-
-    Raises:
-        InputError: missing, garbled, or of another shape or dtype.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} must exist: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} must be a whole .npy array: {error}") from error
-    if array.shape != shape or array.dtype != dtype:
-        raise InputError(
-            f"{path} must be {np.dtype(dtype)} {shape} as meta.json says, got {array.dtype} "
-            f"{array.shape}"
-        )
-    return array
 
 
 def _open_file(path: Path, num_bytes: int) -> int:

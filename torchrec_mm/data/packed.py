@@ -22,9 +22,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from torchrec_mm.data.contents import Contents, map_array
+from torchrec_mm.data.contents import Contents
 from torchrec_mm.data.groups import connected, hold_out_groups
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.store import map_array
 
 FORMAT = 1
 META = "meta.json"

@@ -75,8 +75,8 @@ class ItemVectors:
         if not folder.is_dir():
             raise InputError(f"{folder} must be a folder of item vectors: no such folder")
         meta = _read_meta(folder / META_FILE)
-        item_ids = _map_array(folder / ITEM_IDS_FILE, (meta.items,), np.dtype(np.int64))
-        values = _map_array(folder / VECTORS_FILE, (meta.items, meta.width), DTYPES[meta.dtype])
+        item_ids = map_array(folder / ITEM_IDS_FILE, (meta.items,), np.dtype(np.int64))
+        values = map_array(folder / VECTORS_FILE, (meta.items, meta.width), DTYPES[meta.dtype])
         if not (item_ids[1:] > item_ids[:-1]).all():
             raise InputError(f"{folder / ITEM_IDS_FILE} must be strictly ascending, and is not")
         return cls(folder, item_ids, values, meta)
@@ -171,7 +171,12 @@ def _read_meta(path: Path) -> Meta:
     return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
 
 
-def _map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
+    """Map an ``.npy`` file, read-only.
+
+    Raises:
+        InputError: missing, garbled, or of another shape or dtype than ``meta.json`` says.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -180,6 +185,7 @@ def _map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarra
         raise InputError(f"{path} must be a whole .npy array: {error}") from error
     if array.shape != shape or array.dtype != dtype:
         raise InputError(
-            f"{path} must be {dtype} {shape} as {META_FILE} says, got {array.dtype} {array.shape}"
+            f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says, "
+            f"got {array.dtype} {array.shape}"
         )
     return array

@@ -23,16 +23,13 @@ FORMAT = 2
 WEIGHTS_FILE = "encoder.safetensors"
 SPEC_FILE = "encoder.json"
 
-# Names of encoders, by how they were trained.
-OFF_THE_SHELF = "off-the-shelf"
-SCL, CLIP_E, CO_CLICK = "scl", "clip-e", "co-click"
-SCL_NO_BANK, SCL_NO_TRIPLET = "scl-no-bank", "scl-no-triplet"
-SCL_NO_IN_BATCH = "scl-no-in-batch"
+# Names of encoders that are treated apart from the others.
+OFF_THE_SHELF, CLIP_E = "off-the-shelf", "clip-e"
 
 
 @dataclass(frozen=True)
 class SavedEncoder:
-    """``name``: one of the names above. ``encoder``: on the CPU, in eval mode."""
+    """``name``: how it was trained, such as "scl". ``encoder``: on the CPU, in eval mode."""
 
     name: str
     encoder: ItemEncoder
