@@ -113,4 +113,6 @@ def is_finished(run_dir: Path) -> bool:
 
 def count(run_dir: Path) -> int:
     """Files and folders of unfinished work, half-written ones too."""
-    return sum(1 for _ in run_dir.with_name(f"{run_dir.name}.parts").rglob("*"))
+    # os.walk passes over a folder that is renamed or removed while it looks.
+    parts = os.walk(run_dir.with_name(f"{run_dir.name}.parts"))
+    return sum(len(folders) + len(files) for _, folders, files in parts)
