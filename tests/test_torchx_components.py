@@ -5,7 +5,13 @@ from torchx.components.component_test_base import ComponentTestCase
 
 from torchx_components import pretraining, ranking
 
-COMPONENTS = [(pretraining, "pretrain"), (ranking, "train_ranker")]
+TRAINING = [(pretraining, "pretrain"), (ranking, "train_make"), (ranking, "train_ranker")]
+COMPONENTS = [*TRAINING, (pretraining, "embed_items"), (ranking, "evaluate")]
+
+
+def command_of(app):
+    (role,) = app.roles
+    return " ".join([role.entrypoint, *role.args])
 
 
 @pytest.mark.parametrize(("module", "name"), COMPONENTS)
@@ -19,7 +25,21 @@ def test_the_component_is_valid_and_its_docstring_is_its_help(module, name):
 @pytest.mark.parametrize(("module", "name"), COMPONENTS)
 def test_it_launches_the_app_of_its_name_with_the_flags_after_the_dashes(module, name):
     app = getattr(module, name)("--seed", "7", j="1x2")
-    (role,) = app.roles
-    command = " ".join([role.entrypoint, *role.args])
-    assert f"-m apps.{name} --seed 7" in command
-    assert "--nproc_per_node 2" in command
+    assert f"-m apps.{name} " in command_of(app)
+    assert command_of(app).endswith(" --seed 7")
+    assert "--nproc_per_node 2" in command_of(app)
+
+
+@pytest.mark.parametrize(("module", "name"), TRAINING)
+def test_what_is_started_again_goes_on(module, name):
+    assert f"-m apps.{name} --resume true --seed 7" in command_of(
+        getattr(module, name)("--seed", "7")
+    )
+
+
+@pytest.mark.parametrize(("module", "name"), COMPONENTS)
+def test_restarts_logs_and_environment_reach_the_launcher(module, name):
+    (role,) = getattr(module, name)(env={"A": "b"}, max_restarts=5, log_dir="logs").roles
+    wanted = {"A": "b", "PET_MAX_RESTARTS": "5", "PET_LOG_DIR": "logs"}
+    assert role.env.items() >= wanted.items()
+    assert "PET_LOG_DIR" not in getattr(module, name)().roles[0].env

@@ -1,29 +1,89 @@
 """What `torchx run` can launch of phase one. Imports torchx only."""
 
+from typing import Dict, Optional
+
 from torchx.components import dist
 from torchx.specs import AppDef
 
 
 def pretrain(
-    *app_args: str, j: str = "1x1", cpu: int = 2, gpu: int = 0, memMB: int = 8192, image: str = ""
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
 ) -> AppDef:
-    """Phase one: train encoders on searches (apps/pretrain.py), one process a share of each batch.
+    """Phase one: train encoders on searches, each process on its share of every batch.
 
     Args:
-        app_args: flags of apps.pretrain, written after a bare --
-        j: {nodes}x{processes per node}, for example 1x2
+        app_args: flags of apps.pretrain, written after a bare --; --resume is among them
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
         cpu: CPU cores per node
         gpu: GPUs per node, 0 for gloo on CPU
         memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again from the last checkpoint when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
         image: container image, empty for the local working directory
     """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
     return dist.ddp(
+        *("--resume", "true"),
         *app_args,
         m="apps.pretrain",
+        name="torchrec_mm/pretrain",
         j=j,
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
         image=image,
-        name="torchrec_mm/pretrain",
+    )
+
+
+def embed_items(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
+) -> AppDef:
+    """Phase one: every item through the encoder, each process a share of the parts.
+
+    Args:
+        app_args: flags of apps.embed_items, written after a bare --
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
+        cpu: CPU cores per node
+        gpu: GPUs per node, 0 for gloo on CPU
+        memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again at the unfinished parts when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
+        image: container image, empty for the local working directory
+    """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    return dist.ddp(
+        *app_args,
+        m="apps.embed_items",
+        name="torchrec_mm/embed_items",
+        j=j,
+        cpu=cpu,
+        gpu=gpu,
+        memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
+        image=image,
     )

@@ -1,29 +1,131 @@
 """What `torchx run` can launch of phase two. Imports torchx only."""
 
+from typing import Dict, Optional
+
 from torchx.components import dist
 from torchx.specs import AppDef
 
 
-def train_ranker(
-    *app_args: str, j: str = "1x1", cpu: int = 2, gpu: int = 0, memMB: int = 8192, image: str = ""
+def train_make(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
 ) -> AppDef:
-    """Phase two: train the ranker (apps/train_ranker.py), tables sharded over the processes.
+    """Phase two, step one: train MAKE on clicks, from item vectors alone.
 
     Args:
-        app_args: flags of apps.train_ranker, written after a bare --
-        j: {nodes}x{processes per node}, for example 1x2
+        app_args: flags of apps.train_make, written after a bare --; --resume is among them
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
         cpu: CPU cores per node
         gpu: GPUs per node, 0 for gloo on CPU
         memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again from the last checkpoint when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
         image: container image, empty for the local working directory
     """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
     return dist.ddp(
+        *("--resume", "true"),
         *app_args,
-        m="apps.train_ranker",
+        m="apps.train_make",
+        name="torchrec_mm/train_make",
         j=j,
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
         image=image,
+    )
+
+
+def train_ranker(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
+) -> AppDef:
+    """Phase two, step two: train the ranker, its tables sharded over the processes.
+
+    Args:
+        app_args: flags of apps.train_ranker, written after a bare --; --resume is among them
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
+        cpu: CPU cores per node
+        gpu: GPUs per node, 0 for gloo on CPU
+        memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again from the last checkpoint when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
+        image: container image, empty for the local working directory
+    """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    return dist.ddp(
+        *("--resume", "true"),
+        *app_args,
+        m="apps.train_ranker",
         name="torchrec_mm/train_ranker",
+        j=j,
+        cpu=cpu,
+        gpu=gpu,
+        memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
+        image=image,
+    )
+
+
+def evaluate(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
+) -> AppDef:
+    """Phase two, step three: AUC and GAUC of a run on requests/test.
+
+    Args:
+        app_args: flags of apps.evaluate, written after a bare --
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
+        cpu: CPU cores per node
+        gpu: GPUs per node, 0 for gloo on CPU
+        memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again from the beginning when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
+        image: container image, empty for the local working directory
+    """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    return dist.ddp(
+        *app_args,
+        m="apps.evaluate",
+        name="torchrec_mm/evaluate",
+        j=j,
+        cpu=cpu,
+        gpu=gpu,
+        memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
+        image=image,
     )
