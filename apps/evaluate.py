@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             vocabularies=trained.vocabularies,
         ) as folder:
             test = EncodedRequests(folder, "test")
+            trained.check_vocabulary(test)
             metrics = evaluate(config, trained, test, vectors, worker)
             if worker.is_first:
                 write_json(config.run_dir / "metrics.json", metrics)

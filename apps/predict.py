@@ -56,7 +56,7 @@ class PredictConfig:
     are not read. Each request has at least one candidate; behaviours may be none."""
 
     output: Path
-    """Parquet file to create or replace, whole or not at all."""
+    """Parquet file to create or replace, whole or not at all; where all ranks can write."""
 
     items: Path | None = None
     """Folder like items/, holding every candidate; not given: items/ of the run's data. Ids that
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def items_of(trained: TrainedRun) -> Path:
     """items/ of the data that the run was trained on."""
-    data = trained.input("data")
+    data = trained.input("data", flag="items")
     if data is None:
         raise InputError(
             f"items must be given: {trained.path} was trained on an encoded data set, "

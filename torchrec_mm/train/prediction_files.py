@@ -121,7 +121,7 @@ class _Rank:
 
     def fill(self) -> bool:
         """Have a row group in memory, or all that is left; False when there is nothing."""
-        while self.head.nbytes < ROW_GROUP_BYTES:
+        while not len(self.head) or self.head.nbytes < ROW_GROUP_BYTES:
             group = next(self.groups, None)
             if group is None:
                 break

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
@@ -45,8 +46,21 @@ class TrainedRun:
     def frequency(self) -> ItemFrequency:
         return ItemFrequency.load(self.path / "item_frequency.safetensors")
 
-    def input(self, name: str) -> Path | None:
+    def check_vocabulary(self, data: EncodedRequests) -> None:
+        """Refuse requests that were encoded for another model: their rows mean other ids."""
+        wanted, found = self.model["vocabulary"], data.meta["vocabulary"]
+        if wanted != found:
+            raise InputError(
+                f"encoded must have the vocabulary of {self.path}, {wanted[:12]}, "
+                f"got {found[:12]} in {data.folder}"
+            )
+
+    def input(self, name: str, flag: str = "") -> Path | None:
         """The folder that the run's config names, None where it names none.
+
+        Args:
+            name: data, encoded or vectors.
+            flag: which says where it is now, ``name`` if empty.
 
         Raises:
             InputError: it is gone.
@@ -55,7 +69,6 @@ class TrainedRun:
         if named is None:
             return None
         if not Path(named).exists():
-            raise InputError(
-                f"{name} must be given: {self.path / 'config.yaml'} names {named}, which is gone"
-            )
+            config = self.path / "config.yaml"
+            raise InputError(f"{flag or name} must be given: {config} names {named}, which is gone")
         return Path(named)
