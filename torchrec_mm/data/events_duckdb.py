@@ -130,10 +130,9 @@ class DuckdbEngine:
 def _select(files: LogFiles, number: int) -> str:
     """COLUMNS of some files, null where a value is not of its column's type."""
     if files.places is None:
-        columns = ", ".join(
-            f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items()
-        )
-        return f"SELECT {', '.join(casts)} FROM read_parquet($files_{number}, union_by_name = true)"
+        casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
+        columns = ", ".join(casts)
+        return f"SELECT {columns} FROM read_parquet($files_{number}, union_by_name = true)"
     fields = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(files.width))
     columns = ", ".join(_csv_column(name, f"c{at}") for name, at in files.places.items())
     return (
