@@ -123,7 +123,7 @@ class DuckdbEngine:
             yield
         except duckdb.OutOfMemoryException as error:
             raise InputError(f"memory_gb must be more, got {self.memory_gb}: {error}") from error
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.DataError) as error:
+        except duckdb.Error as error:  # garbled Parquet has no class of its own
             raise InputError(f"{self.folder} could not be read: {error}") from error
 
 
