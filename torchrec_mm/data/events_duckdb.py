@@ -20,7 +20,7 @@ from torchrec_mm.data.request_parts import RequestParts
 from torchrec_mm.errors import InputError
 
 BATCH_ROWS = 122_880
-DUCKDB_SHARE = 0.5  # of the memory; the rest is Python's: chunks, and rows to be written
+DUCKDB_SHARE = 0.4  # of the memory; the rest is Python's: chunks, and rows to be written
 THREAD_GB = 0.125  # DuckDB's least memory for a thread
 _SQL = {INT64: "BIGINT", STRING: "VARCHAR"}
 
@@ -31,8 +31,8 @@ class DuckdbEngine:
     Args:
         folder: of the log, for messages. log: its files. rules: which events count.
         spill: folder for what does not fit.
-        memory_gb: bound of this process, half of it for DuckDB. All events of one user must fit
-            into the other half, about 250 bytes each.
+        memory_gb: bound of this process, two fifths of it for DuckDB. All events of one user must
+            fit into what is left, about 200 bytes each.
     """
 
     def __init__(
@@ -78,6 +78,15 @@ class DuckdbEngine:
             {"kinds": list(kinds)},
         )
 
+    def sorted_events(self) -> Iterator[pa.RecordBatch]:
+        """EVENT_SCHEMA: impressions and clicks, sorted by SORTED_BY."""
+        return self._batches(
+            f"SELECT user_id, timestamp, item_id, event = $clicked AS is_click "
+            f"FROM {self._source} WHERE event IN ($shown, $clicked) "
+            f"ORDER BY {', '.join(SORTED_BY)}",
+            self._kinds,
+        )
+
     def write_requests(self, folder: Path, events: int) -> None:
         """Write ``folder/train`` and ``folder/test``, by user and time.
 
@@ -85,18 +94,12 @@ class DuckdbEngine:
             folder: may not exist yet.
             events: how many impressions and clicks there are, for the progress bar.
         """
-        sorted_events = self._batches(
-            f"SELECT user_id, timestamp, item_id, event = $clicked AS is_click "
-            f"FROM {self._source} WHERE event IN ($shown, $clicked) "
-            f"ORDER BY {', '.join(SORTED_BY)}",
-            self._kinds,
-        )
         with (
             tqdm(total=events, desc="events", unit="", unit_scale=True) as progress,
             RequestParts(folder / "train") as train,
             RequestParts(folder / "test") as test,
         ):
-            for chunk in whole_users(sorted_events):
+            for chunk in whole_users(self.sorted_events()):
                 for requests in requests_of(chunk, self.rules):
                     is_test = requests["is_test"]
                     requests = requests.drop_columns("is_test")
@@ -125,6 +128,10 @@ class DuckdbEngine:
             raise InputError(f"memory_gb must be more, got {self.memory_gb}: {error}") from error
         except duckdb.Error as error:  # garbled Parquet has no class of its own
             raise InputError(f"{self.folder} could not be read: {error}") from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
 
 
 def _select(files: LogFiles, number: int) -> str:
