@@ -80,10 +80,8 @@ def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
 def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
     rows = [(1, 5, time, kind) for time in range(9) for kind in KINDS]
     folder = write_csv(tmp_path / "csv" / "a.csv", rows[:20])
-    more = [
-        (kind, f'"said ""{time}"",\nthen\\"', time, user, item)
-        for user, item, time, kind in rows[20:]
-    ]
+    note = '"said ""this"",\nthen\\"'
+    more = [(kind, note, time, user, item) for user, item, time, kind in rows[20:]]
     write_csv(folder / "b.csv", more, "event,note,TIMESTAMP, User_ID ,item_id")
     by_spark = requests_in(prepare(spark_engine(folder), tmp_path / "spark"))
     assert by_spark == requests_in(prepare(duckdb_engine(folder), tmp_path / "duckdb"))

@@ -24,6 +24,7 @@ from torchrec_mm.data.request_parts import GROUP_ROWS
 from torchrec_mm.errors import InputError
 
 try:
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F
@@ -70,9 +71,8 @@ class SparkEngine:
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending; all in the driver."""
-        with self._named_errors():
-            chosen = self._events.filter(F.col("event").isin(list(kinds)))
-            ids = chosen.select("item_id").distinct().sort("item_id").toArrow()
+        chosen = self._events.filter(F.col("event").isin(list(kinds)))
+        ids = chosen.select("item_id").distinct().sort("item_id").toArrow()
         yield from ids.cast(pa.schema({"item_id": INT64})).to_batches()
 
     def write_requests(self, folder: Path, events: int) -> None:
@@ -92,13 +92,8 @@ class SparkEngine:
             .mapInArrow(partial(_requests_of_partition, rules=self.rules), REQUEST_DDL)
         )
         aside = folder / "by_split"
-        with self._named_errors():
-            (
-                requests.write.partitionBy("is_test")
-                .option("compression", "zstd")
-                .option("parquet.block.row.count.limit", GROUP_ROWS)
-                .parquet(_uri(aside))
-            )
+        by_split = requests.write.partitionBy("is_test").option("compression", "zstd")
+        by_split.option("parquet.block.row.count.limit", GROUP_ROWS).parquet(_uri(aside))
         for split, is_test in (("train", "false"), ("test", "true")):
             (folder / split).mkdir()
             for number, file in enumerate(sorted(aside.glob(f"is_test={is_test}/*.parquet"))):
@@ -115,7 +110,11 @@ class SparkEngine:
         try:
             yield
         except PySparkException as error:
-            raise InputError(f"{self.folder} could not be read: {error}") from error
+            words = str(error).partition("JVM stacktrace")[0]
+            raise InputError(f"{self.folder} could not be read: {words}") from error
+        except Py4JJavaError as error:
+            words = error.java_exception.getMessage()
+            raise InputError(f"{self.folder} could not be read: {words}") from error
 
 
 def _requests_of_partition(
