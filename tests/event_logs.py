@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import strategies as st
 
 from torchrec_mm.benchmarks.prepare_oracle import slow_requests
 from torchrec_mm.data.event_log import open_log
-from torchrec_mm.data.events import EventRules
+from torchrec_mm.data.events import EVENT_SCHEMA, SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.events_duckdb import DuckdbEngine
 from torchrec_mm.data.prepared_events import Engine, write_prepared_events
 from torchrec_mm.data.scratch import scratch_folder
@@ -23,6 +24,10 @@ RULES = EventRules(
     test_share=0.3,
 )
 NAMES = ("user_id", "item_id", "timestamp", "event")
+
+EVENTS = st.tuples(
+    st.integers(1, 3), st.integers(-1, 1), st.integers(0, 15), st.sampled_from(["view", "click"])
+)
 
 
 def write_log(folder: Path, *files: list[tuple]) -> Path:
@@ -79,3 +84,14 @@ def requests_of_rows(rows: list[tuple], rules: EventRules = RULES) -> list[dict]
             for request in slow_requests(user, events, rules)
         ]
     )
+
+
+def table_of(rows: list[tuple]) -> pa.Table:
+    """Rows as an engine hands them over."""
+    events = sorted((user, time, item, event == "click") for user, item, time, event in rows)
+    columns = zip(*events, strict=True) if events else [[]] * len(SORTED_BY)
+    return pa.table(dict(zip(SORTED_BY, map(list, columns), strict=True)), EVENT_SCHEMA)
+
+
+def requests_of_events(rows: list[tuple], rules: EventRules = RULES) -> list[dict]:
+    return [row for table in requests_of(table_of(rows), rules) for row in table.to_pylist()]
