@@ -22,7 +22,15 @@ class BenchmarkName:
     """
 
     name: Literal[
-        "checkpoint", "embedding", "gauc", "loader", "memory", "pretraining", "ranker", "simtier"
+        "checkpoint",
+        "embedding",
+        "gauc",
+        "loader",
+        "memory",
+        "prepare",
+        "pretraining",
+        "ranker",
+        "simtier",
     ]
     """What to measure."""
 

@@ -73,6 +73,8 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
+    "duckdb": {"data", "benchmarks"},
+    "pyspark": {"data"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.
