@@ -1,8 +1,9 @@
 """Where a command's requests come from: an encoded data set, or raw ones that are encoded first."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -47,24 +48,43 @@ def encoded_requests(
     if encoded is not None:
         yield encoded
         return
-    problem: list[str | None] = [None]
-    if worker.is_first and not (reuse and aside.exists()):
+    first_writes(
+        aside,
+        worker,
+        partial(
+            encode_folder,
+            data,
+            splits,
+            vocabularies=vocabularies,
+            min_count=min_count,
+            max_behaviours=max_behaviours,
+        ),
+        reuse,
+    )
+    yield aside
+    dist.barrier()
+    if worker.is_first:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def first_writes(
+    folder: Path, worker: Worker, write: Callable[..., None], reuse: bool = False
+) -> None:
+    """Have the first rank call ``write(out=folder)``; the others wait for it. Collective.
+
+    Args:
+        folder: what to write, anew even if it is there, unless it is to ``reuse``.
+
+    Raises:
+        InputError: what ``write`` refuses, on every rank.
+    """
+    problem: list[str | None] = [None]
+    if worker.is_first and not (reuse and folder.exists()):
+        shutil.rmtree(folder, ignore_errors=True)
         try:
-            encode_folder(
-                data,
-                splits,
-                aside,
-                vocabularies=vocabularies,
-                min_count=min_count,
-                max_behaviours=max_behaviours,
-            )
+            write(out=folder)
         except InputError as error:
             problem = [str(error)]
     dist.broadcast_object_list(problem)
     if problem[0] is not None:
         raise InputError(problem[0])
-    yield aside
-    dist.barrier()
-    if worker.is_first:
-        shutil.rmtree(aside, ignore_errors=True)
