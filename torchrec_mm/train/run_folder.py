@@ -28,7 +28,8 @@ CHECKPOINTS = "checkpoints"
 # Flags that a resumed run may be given anew.
 MAY_CHANGE = (
     *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
-    *("log_every_steps", "hang_timeout_s", "profile_steps", "vector_storage", "num_workers"),
+    *("log_every_steps", "hang_timeout_s", "stop_timeout_s", "profile_steps"),
+    *("vector_storage", "num_workers"),
 )
 
 
