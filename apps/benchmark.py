@@ -22,7 +22,16 @@ class BenchmarkName:
     """
 
     name: Literal[
-        "checkpoint", "embedding", "gauc", "loader", "memory", "pretraining", "ranker", "simtier"
+        "checkpoint",
+        "embedding",
+        "fit",
+        "gauc",
+        "launch",
+        "loader",
+        "memory",
+        "pretraining",
+        "ranker",
+        "simtier",
     ]
     """What to measure."""
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker
 
 
@@ -50,6 +51,7 @@ def encoded_requests(
     problem: list[str | None] = [None]
     if worker.is_first and not (reuse and aside.exists()):
         shutil.rmtree(aside, ignore_errors=True)
+        remove_unfinished(aside.parent, aside.name)
         try:
             encode_folder(
                 data,

@@ -19,7 +19,7 @@ import yaml
 
 from torchrec_mm.config import to_yaml
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file, refuse_existing, write_json
+from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.train.position import Position
 
@@ -62,6 +62,9 @@ class RunFolder:
         """
         text = to_yaml(config)
         written = path / "config.yaml"
+        if resume and worker.is_first:
+            remove_unfinished(path)
+        dist.barrier()
         if resume and written.is_file():
             _check_same(path, yaml.safe_load(written.read_text()), yaml.safe_load(text))
         else:
