@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.parts import PATIENCE
 
@@ -68,6 +69,7 @@ def _pack_on_first_rank(data: Path, aside: Path, modalities: Sequence[str], work
     together = dist.new_group(backend="gloo", timeout=PATIENCE)
     if worker.is_first:
         _remove(aside)
+        remove_unfinished(aside.parent, aside.name)
         try:
             pack(data, aside, modalities)
         except InputError as error:

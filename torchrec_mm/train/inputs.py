@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker
 
 
@@ -81,6 +82,7 @@ def first_writes(
     problem: list[str | None] = [None]
     if worker.is_first and not (reuse and folder.exists()):
         shutil.rmtree(folder, ignore_errors=True)
+        remove_unfinished(folder.parent, folder.name)
         try:
             write(out=folder)
         except InputError as error:
