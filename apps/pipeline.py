@@ -11,8 +11,8 @@ encode ---------------------------+----------------+----------------> (read by a
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +23,13 @@ from apps.pack import PackConfig
 from apps.pretrain import PretrainConfig
 from apps.train_make import TrainMakeConfig
 from apps.train_ranker import TrainRankerConfig
-from torchrec_mm.config import check_fields, flag_words, parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.parquet import parquet_files
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.stages.fingerprint import files_signature, fingerprint, path_signature
+from torchrec_mm.stages.chain import Chain
+from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
 from torchrec_mm.train.run_folder import MAY_CHANGE
@@ -73,7 +74,7 @@ class PipelineConfig:
     method: Literal[
         "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"
     ] = "simtier+make"
-    """Of the ranker; bias and id leave phase one out, all but make and simtier+make leave MAKE out."""
+    """Of the ranker; bias and id leave phase one out, all but make and simtier+make MAKE."""
 
     vectors: Path | None = None
     """Folder of item vectors made elsewhere, instead of phase one."""
@@ -145,47 +146,6 @@ class PipelineConfig:
         return Launch(self.nodes, self.processes, host, int(port), self.max_restarts)
 
 
-class Chain:
-    """The stages of a pipeline, in the order that they run; every flag is checked."""
-
-    def __init__(self, config: PipelineConfig) -> None:
-        self.config = config
-        self.stages: dict[str, Stage] = {}
-
-    def add(
-        self,
-        app: str,
-        flags: Mapping[str, Any],
-        reads: Mapping[str, Stage],
-        inputs: Mapping[str, str],
-        **more: Any,
-    ) -> Stage:
-        """Append a stage.
-
-        Args:
-            app: the command. flags: what the pipeline gives it; the user's own win.
-            reads: stages whose folders are the values of flags.
-            inputs: signatures of what it reads from outside.
-            more: further fields of Stage.
-        """
-        given = {**flags, **{name: stage.folder for name, stage in reads.items()}}
-        given |= getattr(self.config, app)
-        in_own_folder = "run_dir" not in given
-        resolved = asdict(_resolve(app, given | ({"run_dir": "-"} if in_own_folder else {})))
-        settings = {
-            name: Path(value) if name in FOLDERS_OR_NAMES and _is_folder(value) else value
-            for name, value in resolved.items()
-            if name not in (*WIRES, *MAY_CHANGE)
-        }
-        upstream = {name: stage.fingerprint for name, stage in reads.items()}
-        name = fingerprint(app, settings, upstream, inputs)
-        folder = self.config.run_dir / f"{app}-{name[:8]}"
-        if in_own_folder:
-            given["run_dir"] = folder
-        self.stages[app] = Stage(app, given, name, folder, **more)
-        return self.stages[app]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Check all flags, then run the stages that are not whole."""
     config = parse(PipelineConfig, argv)
@@ -210,7 +170,8 @@ def plan(config: PipelineConfig) -> list[Stage]:
         InputError: an unknown or wrong flag of a stage, or one of a stage that is left out; no
             data.
     """
-    chain = Chain(config)
+    flags = {app: getattr(config, app) for app in CONFIGS}
+    chain = Chain(config.run_dir, CONFIGS, flags, (*WIRES, *MAY_CHANGE), FOLDERS_OR_NAMES)
     reads: dict[str, Stage] = {}
     inputs: dict[str, str] = {}
     outside: dict[str, Any] = {}
@@ -218,32 +179,26 @@ def plan(config: PipelineConfig) -> list[Stage]:
         outside = {"vectors": config.vectors}
         inputs = {"vectors": ItemVectors.open(config.vectors).fingerprint}
     elif config.uses_vectors:
-        reads = {"vectors": _phase_one(chain)}
-    reads["encoded"] = _encode(chain)
+        reads = {"vectors": _phase_one(config, chain)}
+    reads["encoded"] = _encode(config, chain)
+    training = {**outside, "seed": config.seed, "resume": True}
     if "make" in config.method:
-        flags = {**outside, "seed": config.seed, "resume": True}
-        reads["make"] = chain.add("train_make", flags, reads, inputs)
-    flags = {**outside, "method": config.method, "seed": config.seed, "resume": True}
-    ranker = chain.add("train_ranker", flags, reads, inputs)
-    chain.add(
-        "evaluate",
-        {},
-        {"run_dir": ranker, "encoded": reads["encoded"]},
-        {},
-        results=(ranker.folder / "metrics.json",),
-    )
-    for app in CONFIGS:
-        if app not in chain.stages and getattr(config, app):
+        reads["make"] = chain.add("train_make", training, reads, inputs)
+    wires = training | {"method": config.method}
+    ranker = chain.add("train_ranker", wires, reads, inputs)
+    scored = {"run_dir": ranker, "encoded": reads["encoded"]}
+    chain.add("evaluate", {}, scored, {}, results=(ranker.folder / "metrics.json",))
+    for app, given in flags.items():
+        if given and app not in chain.stages:
             raise InputError(
-                f"{app} must be left out where its stage is: method {config.method}, "
-                f"vectors {config.vectors}, got {getattr(config, app)}"
+                f"{app} must be left out, as its stage is with method {config.method} and "
+                f"vectors {config.vectors}, got {given}"
             )
     return list(chain.stages.values())
 
 
-def _phase_one(chain: Chain) -> Stage:
+def _phase_one(config: PipelineConfig, chain: Chain) -> Stage:
     """From items/ and searches/ to item vectors."""
-    config = chain.config
     modality = config.pretrain.get("modality", "both")
     items, searches = (_parquet(config.data, name) for name in ("items", "searches"))
     packed = chain.add(
@@ -264,9 +219,9 @@ def _phase_one(chain: Chain) -> Stage:
     )
 
 
-def _encode(chain: Chain) -> Stage:
+def _encode(config: PipelineConfig, chain: Chain) -> Stage:
     """Requests as rankers read them."""
-    data, flags = chain.config.data, chain.config.encode
+    data, flags = config.data, config.encode
     if flags.get("source") == "taobao_mm":
         inputs = {"data": path_signature(data)}
     else:
@@ -286,22 +241,6 @@ def _encode(chain: Chain) -> Stage:
 def _parquet(data: Path, name: str) -> str:
     """Signature of a folder's Parquet files; pictures that items/ names by path are not in it."""
     return files_signature(parquet_files(data / name), data)
-
-
-def _resolve(app: str, flags: Mapping[str, Any]) -> Any:
-    """The config that the flags are to the command.
-
-    Raises:
-        InputError: what the command would refuse, after the name of its flag here.
-    """
-    try:
-        return parse(CONFIGS[app], flag_words(flags), command=f"apps.{app}")
-    except InputError as error:
-        raise InputError(f"{app}: {error}") from error
-
-
-def _is_folder(value: str | None) -> bool:
-    return value is not None and Path(value).is_dir()
 
 
 def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
