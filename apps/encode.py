@@ -17,8 +17,7 @@ from torchrec_mm.data.taobao_mm import TaobaoMM
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
-from torchrec_mm.parallel.first_rank import on_first_rank
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import on_first_rank, process_group
 
 
 @dataclass(frozen=True)

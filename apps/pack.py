@@ -16,8 +16,7 @@ from torchrec_mm.data.content_columns import MODALITIES
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.files import refuse_existing
-from torchrec_mm.parallel.first_rank import on_first_rank
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import on_first_rank, process_group
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,6 @@ def wait_for(file) -> None:
 
 
 @pytest.mark.kill
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child")
 def test_ranks_are_told_to_stop_when_what_launched_them_is_killed(tmp_path):
     (tmp_path / "rank.py").write_text(WAITING)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path / "rank.py", tmp_path])

@@ -8,8 +8,7 @@ from pathlib import Path
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.first_rank import on_first_rank
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
-from torchrec_mm.parallel.first_rank import PATIENCE
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.process_group import PATIENCE, Worker
 
 WORK_FILE = "work.json"
 
