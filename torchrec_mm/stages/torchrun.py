@@ -9,6 +9,7 @@ was asked to.
 """
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ class Agent(LocalElasticAgent):
 def main(argv: Sequence[str]) -> int:
     """Launch, wait, and return the exit status."""
     _end_with_parent()
+    # Torchrun's store outlives a restart; ranks would find in it where their peers were before
+    # (pytorch/pytorch#135712).
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     launcher.LocalElasticAgent = Agent
     try:
         torchrun(list(argv))
