@@ -34,6 +34,7 @@ ARROWS = {
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel", "environment"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
+    "stages": WALLS,
     "benchmarks": WALLS
     | {
         "kernels",
