@@ -4,12 +4,9 @@ Ports, keys, spools and logs are the cluster's own, in one folder. Node names ar
 loopback, so that jobs find them without a line in /etc/hosts. Nothing needs root.
 """
 
-import getpass
 import os
 import re
-import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,37 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NODES = ("127.0.0.2", "127.0.0.3")
-PARTITION = "cpu"
+from tests.slurm.config import NODES, write_config
+
 PATIENCE_S = 60
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"}
-
-CONFIG = """\
-ClusterName=test
-SlurmctldHost=localhost(127.0.0.1)
-SlurmctldPort={controller_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd-%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1
-MpiDefault=none
-{nodes}
-PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-NODE = "NodeName={name} NodeHostname=localhost NodeAddr={name} Port={port} CPUs=2 RealMemory=8000"
 
 
 @dataclass(frozen=True)
@@ -93,42 +63,12 @@ class Cluster:
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster for the block; afterwards none of its processes is left, nor of its jobs."""
     cluster = Cluster(folder)
-    write_config(cluster)
+    write_config(folder)
     try:
         start(cluster)
         yield cluster
     finally:
         stop(cluster)
-
-
-def write_config(cluster: Cluster) -> None:
-    folder = cluster.folder
-    (folder / "state").mkdir()
-    key = folder / "munge.key"
-    key.touch(0o600)
-    key.write_bytes(secrets.token_bytes(1024))
-    controller_port, *ports = free_ports(1 + len(NODES))
-    cluster.config.write_text(
-        CONFIG.format(
-            folder=folder,
-            user=getpass.getuser(),
-            controller_port=controller_port,
-            partition=PARTITION,
-            nodes="\n".join(
-                NODE.format(name=name, port=port) for name, port in zip(NODES, ports, strict=True)
-            ),
-        )
-    )
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def start(cluster: Cluster) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.runs import ROOT, ranker_flags
-from tests.slurm.cluster import ENDED, PARTITION, Cluster, wait_until
+from tests.slurm.cluster import ENDED, Cluster, wait_until
+from tests.slurm.config import PARTITION
 from tests.small_market import SmallMarket
 
 STEPS = 48
@@ -79,14 +80,14 @@ class Jobs:
 
     def torchx(self, name: str, *arguments: str) -> str:
         """Job id of a component under `torchx run`, which fails after it: it asks sacct."""
-        done = self.submit(*TORCHX, *TORCHX_PARTITION, component(name), *arguments)
+        done = self.submit(*TORCHX, *TORCHX_PARTITION, name, *arguments)
         handle = re.search(r"^slurm://\w+/(\d+)$", done.stdout, re.MULTILINE)
         assert handle, done.stderr
         return handle[1]
 
     def plain(self, name: str, *arguments: str) -> str:
         """Job id of a component under a plain script."""
-        done = self.submit(*PLAIN, component(name), *arguments)
+        done = self.submit(*PLAIN, name, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

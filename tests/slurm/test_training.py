@@ -13,6 +13,7 @@ from tests.slurm.jobs import (
     TRAIN_REQUESTS,
     TWO_NODES,
     Jobs,
+    component,
     train_without_slurm,
     training_flags,
 )
@@ -20,6 +21,8 @@ from tests.small_market import SmallMarket, write_small_market
 from torchrec_mm.train.checkpoint_folders import list_checkpoints
 
 pytestmark = pytest.mark.slurm
+
+TWO_SMALL_NODES = ["--num_replicas", "2", "--cpu", "1", "--memMB", "100"]
 
 
 class Run:
@@ -73,7 +76,7 @@ def test_under_torchx_a_killed_rank_restarts_both_nodes_and_the_metrics_are_the_
     jobs, market, whole, tmp_path
 ):
     run = Run(market, tmp_path / "run")
-    job_id = jobs.torchx("train_ranker", *TWO_NODES, "--", *run.training)
+    job_id = jobs.torchx(component("train_ranker"), *TWO_NODES, "--", *run.training)
     jobs.wait(lambda: run.saved >= 6)
     before = jobs.ranks()
     os.kill(before["1"], signal.SIGKILL)
@@ -82,7 +85,7 @@ def test_under_torchx_a_killed_rank_restarts_both_nodes_and_the_metrics_are_the_
     assert saved <= run.saved < STEPS
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "0"), jobs.logs()
-    job_id = jobs.torchx("evaluate", *TWO_NODES, "--", *run.evaluation)
+    job_id = jobs.torchx(component("evaluate"), *TWO_NODES, "--", *run.evaluation)
     assert jobs.end(job_id)["JobState"] == "COMPLETED", jobs.logs()
     run.assert_ends_like(whole)
 
@@ -91,7 +94,7 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
     jobs, market, whole, tmp_path
 ):
     run = Run(market, tmp_path / "run")
-    job_id = jobs.plain("train_ranker", *TWO_NODES, "--", *run.training)
+    job_id = jobs.plain(component("train_ranker"), *TWO_NODES, "--", *run.training)
     stops = [
         ("scontrol", "requeue", job_id),  # as pre-emption does
         ("scancel", "--batch", "--signal=USR1", job_id),  # as #SBATCH --signal does
@@ -107,17 +110,25 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
         assert saved <= run.saved < STEPS
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "2"), jobs.logs()
-    job_id = jobs.plain("evaluate", *TWO_NODES, "--", *run.evaluation)
+    job_id = jobs.plain(component("evaluate"), *TWO_NODES, "--", *run.evaluation)
     assert jobs.end(job_id)["JobState"] == "COMPLETED", jobs.logs()
     run.assert_ends_like(whole)
 
 
-def test_a_plain_script_that_fails_is_retried_as_often_as_asked_and_not_after_scancel(
-    jobs, tmp_path
-):
-    arguments = [*TWO_NODES, "--max_restarts", "0", "--max_retries", "1"]
-    job_id = jobs.plain("evaluate", *arguments, "--", "--run_dir", str(tmp_path / "nothing"))
+def test_a_plain_script_that_fails_is_retried_as_often_as_asked(jobs):
+    job_id = jobs.plain("utils.sh", *TWO_SMALL_NODES, "--max_retries", "1", "--", "false")
     jobs.wait(lambda: jobs.cluster.job(job_id)["Restarts"] == "1")
     jobs.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("FAILED", "1"), jobs.logs()
+
+
+def test_a_plain_script_gets_devices_for_each_node_and_is_not_tried_again_after_scancel(jobs):
+    arguments = [*TWO_SMALL_NODES, "--gpu", "2", "--max_retries", "1"]
+    job_id = jobs.plain("utils.sh", *arguments, "--", "sleep", "300")
+    jobs.wait(lambda: jobs.cluster.job(job_id)["JobState"] == "RUNNING")
+    assert jobs.cluster.job(job_id)["TresPerNode"] == "gres:gpu:2"
+    jobs.cluster.ask("scancel", job_id)
+    jobs.wait(lambda: not jobs.cluster.processes(f"SLURM_JOB_ID={job_id}"))
+    end = jobs.cluster.job(job_id)
+    assert (end["JobState"], end["Restarts"]) == ("CANCELLED", "0"), jobs.logs()
