@@ -23,9 +23,10 @@ SCRIPT = """\
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 rendezvous="$first_node:$((15000 + SLURM_JOB_ID % 15000))"
 
-# USR1 comes from --signal, before the time limit; SIGTERM makes the ranks save and leave.
+# USR1 comes from --signal, before the time limit. SIGTERM makes the ranks save and leave; scancel
+# sends it to them, while srun would answer one with SIGKILL.
 stopped=false
-trap 'stopped=true; kill -TERM "$step"' USR1
+trap 'stopped=true; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 
 srun {srun} \\
     {command} &

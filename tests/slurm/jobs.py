@@ -82,7 +82,7 @@ class Jobs:
         """Job id of a component under `torchx run`, which fails after it: it asks sacct."""
         done = self.submit(*TORCHX, *TORCHX_PARTITION, name, *arguments)
         handle = re.search(r"^slurm://\w+/(\d+)$", done.stdout, re.MULTILINE)
-        assert handle, done.stderr
+        assert handle and done.returncode == 1 and "'sacct'" in done.stderr, done.stderr
         return handle[1]
 
     def plain(self, name: str, *arguments: str) -> str:
@@ -101,6 +101,16 @@ class Jobs:
             wait_until(happens, PATIENCE_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def start_at_once(self, job_id: str, restarts: int) -> None:
+        """Once the job is queued again: Slurm would let it wait for two minutes."""
+
+        def queued() -> bool:
+            job = self.cluster.job(job_id)
+            return (job["JobState"], job["Restarts"]) == ("PENDING", str(restarts))
+
+        self.wait(queued)
+        self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def end(self, job_id: str) -> dict[str, str]:
         """Fields of the job once it is over."""

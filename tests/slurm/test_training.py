@@ -67,6 +67,14 @@ def whole(market, tmp_path_factory) -> dict:
     return without_folder(evaluate(market, run_dir))
 
 
+def stops(job_id: str) -> list[tuple[str, ...]]:
+    """Commands that do what pre-emption does, and what --signal does before the time limit."""
+    return [
+        ("scontrol", "requeue", job_id),
+        ("scancel", "--batch", "--signal=USR1", job_id),
+    ]
+
+
 @pytest.fixture
 def jobs(cluster, tmp_path) -> Jobs:
     return Jobs(cluster, tmp_path)
@@ -95,17 +103,12 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
 ):
     run = Run(market, tmp_path / "run")
     job_id = jobs.plain(component("train_ranker"), *TWO_NODES, "--", *run.training)
-    stops = [
-        ("scontrol", "requeue", job_id),  # as pre-emption does
-        ("scancel", "--batch", "--signal=USR1", job_id),  # as #SBATCH --signal does
-    ]
-    for number, stop in enumerate(stops, 1):
+    for number, stop in enumerate(stops(job_id), 1):
         target = run.saved + 6
         jobs.wait(lambda target=target: run.saved >= target)
         saved = run.saved
         jobs.cluster.ask(*stop)
-        jobs.wait(lambda: jobs.cluster.job(job_id)["JobState"] == "PENDING")
-        jobs.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        jobs.start_at_once(job_id, restarts=number)
         jobs.wait(lambda number=number: len(jobs.ranks(f"SLURM_RESTART_COUNT={number}")) == 2)
         assert saved <= run.saved < STEPS
     end = jobs.end(job_id)
@@ -115,10 +118,21 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
     run.assert_ends_like(whole)
 
 
+def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
+    saves = jobs.folder / "saves"
+    saves.write_text("trap 'sleep 1; echo saved; exit 143' TERM\necho begun\nsleep 300 & wait\n")
+    job_id = jobs.plain("utils.sh", *TWO_SMALL_NODES, "--", "sh", str(saves))
+    for number, stop in enumerate(stops(job_id), 1):
+        jobs.wait(lambda number=number: jobs.logs().count("begun") == 2 * number)
+        jobs.cluster.ask(*stop)
+        jobs.start_at_once(job_id, restarts=number)
+        assert jobs.logs().count("saved") == 2 * number, jobs.logs()
+    jobs.cluster.ask("scancel", job_id)
+
+
 def test_a_plain_script_that_fails_is_retried_as_often_as_asked(jobs):
     job_id = jobs.plain("utils.sh", *TWO_SMALL_NODES, "--max_retries", "1", "--", "false")
-    jobs.wait(lambda: jobs.cluster.job(job_id)["Restarts"] == "1")
-    jobs.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    jobs.start_at_once(job_id, restarts=1)
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("FAILED", "1"), jobs.logs()
 
