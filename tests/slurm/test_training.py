@@ -127,7 +127,9 @@ def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
         jobs.cluster.ask(*stop)
         jobs.start_at_once(job_id, restarts=number)
         assert jobs.logs().count("saved") == 2 * number, jobs.logs()
+    jobs.wait(lambda: jobs.logs().count("begun") == 6)
     jobs.cluster.ask("scancel", job_id)
+    jobs.wait(lambda: jobs.logs().count("saved") == 6)
 
 
 def test_a_plain_script_that_fails_is_retried_as_often_as_asked(jobs):
