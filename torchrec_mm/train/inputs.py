@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.vocabulary import Vocabularies
-from torchrec_mm.errors import InputError
 from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
