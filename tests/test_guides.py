@@ -43,7 +43,10 @@ def run_here(folder: Path, app: str, *flags: str) -> tuple[int, str]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
-        status = run(import_module(app).main, list(flags))
+        try:
+            status = run(import_module(app).main, list(flags))
+        except SystemExit as left:  # --print_config
+            status = left.code
     return status, out.getvalue() if status == 0 else err.getvalue()
 
 
@@ -57,11 +60,14 @@ def run_apart(folder: Path, *words: str) -> tuple[int, str]:
 
 def run_as_told(folder: Path, command: Command) -> None:
     """Status 0, or 2 where an error is shown; and what is shown is what is printed."""
-    words = shlex.split(command.line)
+    line, _, file = command.line.partition(" > ")
+    words = shlex.split(line)
     in_process = words[:2] == ["python", "-m"] and words[2].startswith("apps.")
     status, printed = run_here(folder, *words[2:]) if in_process else run_apart(folder, *words)
     refused = (command.shown or "").startswith("error: ")
     assert status == (2 if refused else 0), f"{command.line}\n{printed}"
+    if file:
+        (folder / file).write_text(printed)
     if command.shown is not None:
         assert matches(command.shown, printed), f"{command.line}\n{printed}"
 
