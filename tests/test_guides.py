@@ -129,6 +129,8 @@ def test_a_link_leads_somewhere(page, link):
         ("AUC 0.7012 on 544", "AUC 0.7012 on 545\n", False),
         ("first\n...\nlast", "first\n1.5 of it\nlast", True),
         ("first\n...\nlast", "first\nmiddle", False),
+        ("...\n0.75 to spare", "1.5\n0.25 to spare", False),
+        ("...\n0.75 to spare", "1.5\n0.75 to spare", True),
     ],
 )
 def test_what_is_shown_is_compared(shown, printed, alike):
