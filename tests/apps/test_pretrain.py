@@ -420,12 +420,3 @@ def last_step(run_dir: Path) -> int:
     log = run_dir / "metrics.jsonl"
     steps = re.findall(r'^{"step": (\d+),', log.read_text() if log.is_file() else "", re.MULTILINE)
     return max(map(int, steps), default=0)
-
-
-def test_the_torchx_component_names_this_app_and_passes_its_flags():
-    from torchx_components.pretraining import pretrain as component
-
-    (role,) = component("--data", "d", "--epochs", "3", j="1x2").roles
-    command = " ".join(role.args)
-    assert "-m apps.pretrain --data d --epochs 3" in command
-    assert "--nproc_per_node 2" in command

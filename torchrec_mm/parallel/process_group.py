@@ -1,5 +1,6 @@
 """Join the other ranks, or be the only one: the one place that picks device and backend."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ def process_group() -> Iterator[Worker]:
         yield Worker(device, dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+        # What is left in reference cycles holds the group, whose threads then end together with the
+        # interpreter: a rank that has done all its work may abort.
+        gc.collect()
 
 
 def _device() -> torch.device:
