@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     aside = config.output.with_name(f".{config.output.name}.parts")
     with quiet_libraries(), process_group() as worker, shared_folder(aside, worker) as folder:
-        first_writes(folder / "encoded", worker, encode)
+        first_writes(folder / "encoded", encode)
         data = EncodedRequests(folder / "encoded", SCORED)
         scored = score(trained, data, vectors, config.vector_storage, config.batch_requests, worker)
         write_scores(scored, data, folder, worker, config.output)

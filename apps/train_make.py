@@ -100,6 +100,9 @@ class TrainMakeConfig:
     hang_timeout_s: float = 600.0
     """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
 
+    stop_timeout_s: float = 25.0
+    """Seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it."""
+
     profile_steps: int = 0
     """Steps to trace, into trace.json in run_dir; 0 for none."""
 
@@ -113,7 +116,7 @@ class TrainMakeConfig:
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
-        check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "stop_timeout_s")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
 

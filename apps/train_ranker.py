@@ -153,6 +153,9 @@ class TrainRankerConfig:
     hang_timeout_s: float = 600.0
     """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
 
+    stop_timeout_s: float = 25.0
+    """Seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it."""
+
     profile_steps: int = 0
     """Steps to trace, into trace.json in run_dir; 0 for none."""
 
@@ -178,6 +181,7 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "stop_timeout_s")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         read_tables(self.tables)
         check_raw_ids(self.zero_collision)

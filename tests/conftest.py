@@ -24,6 +24,7 @@ COMPONENTS = {
 # CI sets this: there a missing component is an error, not something to leave out.
 ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
 
+
 def missing(marker: str) -> str:
     """The parts of a component that this machine lacks, as words; empty if none."""
     commands, modules = COMPONENTS[marker]

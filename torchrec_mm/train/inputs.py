@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.vocabulary import Vocabularies
-from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.files import remove_unfinished
+from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
 def check_source(data: Path | None, encoded: Path | None) -> None:
@@ -50,7 +50,6 @@ def encoded_requests(
         return
     first_writes(
         aside,
-        worker,
         partial(
             encode_folder,
             data,
@@ -67,9 +66,7 @@ def encoded_requests(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def first_writes(
-    folder: Path, worker: Worker, write: Callable[..., None], reuse: bool = False
-) -> None:
+def first_writes(folder: Path, write: Callable[..., None], reuse: bool = False) -> None:
     """Have the first rank call ``write(out=folder)``; the others wait for it. Collective.
 
     Args:
@@ -78,13 +75,11 @@ def first_writes(
     Raises:
         InputError: what ``write`` refuses, on every rank.
     """
-    problem: list[str | None] = [None]
-    if worker.is_first and not (reuse and folder.exists()):
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
+
+    def write_anew() -> None:
+        if not (reuse and folder.exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_unfinished(folder.parent, folder.name)
             write(out=folder)
-        except InputError as error:
-            problem = [str(error)]
-    dist.broadcast_object_list(problem)
-    if problem[0] is not None:
-        raise InputError(problem[0])
+
+    on_first_rank(write_anew)

@@ -32,7 +32,7 @@ import yaml
 
 from torchrec_mm.config import to_yaml
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file, refuse_existing, write_json
+from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.rank_log import rank_log
@@ -46,7 +46,8 @@ INPUTS = ("data", "encoded", "packed", "vectors", "make")
 # Other flags that a resumed run may be given anew.
 MAY_CHANGE = (
     *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
-    *("log_every_steps", "hang_timeout_s", "profile_steps", "vector_storage", "num_workers"),
+    *("log_every_steps", "hang_timeout_s", "stop_timeout_s", "profile_steps"),
+    *("vector_storage", "num_workers"),
 )
 
 
@@ -92,6 +93,9 @@ class RunFolder:
         """
         values = yaml.safe_load(to_yaml(with_absolute_paths(config)))
         run = cls(path, worker)
+        if resume and worker.is_first:
+            remove_unfinished(path)
+        dist.barrier()
         goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
             before = yaml.safe_load((path / "config.yaml").read_text())
