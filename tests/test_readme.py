@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import README, ROOT, commands_of
+from torchx_components import slurm
 
 COMMANDS = [command.line for command in commands_of(README)]
 
@@ -31,12 +32,27 @@ def accepts(app: str, flags: list[str], capsys) -> None:
 def test_every_command_is_of_a_kind_that_is_tested():
     kinds = {command.split()[0] for command in COMMANDS}
     assert kinds <= {"make", "python", "torchrun", "torchx", "source"}
+    assert set(PYTHON) == {*APPS, *starting_with("python", "-m", "torchx_components.slurm")}
 
 
-@pytest.mark.parametrize("command", starting_with("python", "-m"))
+PYTHON = starting_with("python", "-m")
+APPS = [command for command in PYTHON if command.split()[2].startswith("apps.")]
+
+
+@pytest.mark.parametrize("command", APPS)
 def test_a_python_command_parses(command, capsys):
     _, _, app, *flags = shlex.split(command)
     accepts(app, flags, capsys)
+
+
+@pytest.mark.parametrize("command", starting_with("python", "-m", "torchx_components.slurm"))
+def test_a_slurm_command_prints_a_script_that_the_app_understands(command, capsys):
+    _, _, _, *words = shlex.split(command)
+    assert "--dry-run" in words and slurm.main(words) == 0
+    (component,) = (word for word in words if word.startswith("torchx_components/"))
+    app = f"apps.{component.partition(':')[2]}"
+    assert app in capsys.readouterr().out
+    accepts(app, words[words.index("--") + 1 :], capsys)
 
 
 @pytest.mark.parametrize("command", starting_with("torchrun"))
