@@ -29,6 +29,7 @@ class BenchmarkName:
         "launch",
         "loader",
         "memory",
+        "prepare",
         "pretraining",
         "ranker",
         "simtier",

@@ -225,13 +225,13 @@ def train_encoder(
         pin_memory=worker.device.type == "cuda",
     )
     trainer = build_trainer(config, encoder, precision, worker)
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
-    start = restore(run_folder, trainer)
-    run_folder.forget_after(start)
-    results = Results(run_folder, encoder, judge, config.encoder_name)
-    results.begin(start)
-    fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
+        start = restore(run_folder, trainer)
+        run_folder.forget_after(start)
+        results = Results(run_folder, encoder, judge, config.encoder_name)
+        results.begin(start)
+        fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
     return results.report
 
 

@@ -159,9 +159,16 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     settings = OptimizerSettings(config.learning_rate, config.weight_decay)
     distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
     test = loader("test", None) if config.test_auc else None
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "make", "vectors": vectors.origin, "spec": asdict(spec)})
-    fit(distributed, loader("train", config.seed), run_folder, FitSettings.of(config), test)
+    train = loader("train", config.seed)
+    model = {
+        "kind": "make",
+        "vectors": vectors.origin,
+        "train": train.data.sizes,
+        "spec": asdict(spec),
+    }
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(model)
+        fit(distributed, train, run_folder, FitSettings.of(config), test)
 
 
 if __name__ == "__main__":

@@ -217,22 +217,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train_bias(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
     """Count clicks; the checkpoint holds the offsets."""
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     train = EncodedRequests(encoded, "train")
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": "bias",
-            "vectors": None,
-            "vocabulary": train.meta["vocabulary"],
-            "spec": None,
-        }
-    )
-    save_files(run_folder, encoded)
-    if not list_checkpoints(run_folder.checkpoints):
-        pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
-        with Checkpointer(run_folder.checkpoints) as checkpointer:
-            checkpointer.save(pieces, Position(), companions=run_folder.companions)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(
+            {
+                "kind": "ranker",
+                "method": "bias",
+                "vectors": None,
+                "vocabulary": train.meta["vocabulary"],
+                "train": train.sizes,
+                "spec": None,
+            }
+        )
+        save_files(run_folder, encoded)
+        if not list_checkpoints(run_folder.checkpoints):
+            pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+            with Checkpointer(run_folder.checkpoints) as checkpointer:
+                checkpointer.save(pieces, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
@@ -268,19 +269,20 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     )
     options = TableOptions(read_tables(config.tables), config.communication, config.plan)
     distributed = distribute(model, worker, settings, config.seed, options)
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": config.method,
-            "vectors": vectors.origin if vectors else None,
-            "vocabulary": train.meta["vocabulary"],
-            "spec": asdict(spec),
-        }
-    )
-    save_files(run_folder, encoded)
-    distributed.save_plan(run_folder.path)
-    fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(
+            {
+                "kind": "ranker",
+                "method": config.method,
+                "vectors": vectors.origin if vectors else None,
+                "vocabulary": train.meta["vocabulary"],
+                "train": train.sizes,
+                "spec": asdict(spec),
+            }
+        )
+        save_files(run_folder, encoded)
+        distributed.save_plan(run_folder.path)
+        fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
 
 
 def ranker_spec(

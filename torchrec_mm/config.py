@@ -4,10 +4,11 @@ A command is ``main(argv)``: it calls ``parse(Config, argv)``, does its work, an
 for what the user can fix. ``run`` turns that into the promised exit status.
 """
 
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -52,6 +53,12 @@ def parse(
         return config_class(**values)
     except ValueError as error:
         raise InputError(_one_line(error)) from error
+
+
+def flag_words(flags: Mapping[str, Any]) -> list[str]:
+    """``{"bank_slots": 0, "in_batch": False}`` as ``parse`` reads it from a command line."""
+    values = ((n, v if isinstance(v, str | Path) else json.dumps(v)) for n, v in flags.items())
+    return [word for name, value in values for word in (f"--{name}", str(value))]
 
 
 def check_fields(config: Any, holds: Callable[[Any], bool], rule: str, *names: str) -> None:

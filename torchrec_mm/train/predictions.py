@@ -1,7 +1,6 @@
 """Logits of a data set, a batch at a time on the rank that computed them."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def exact_auc(
         before_batch: as ``predict`` takes it.
     """
     worker = distributed.worker
-    with shared_folder(run, worker) as folder:
+    with shared_folder(run / ".test_auc", worker) as folder:
         files = ImpressionFiles(folder, worker.rank)
         for scored in predict(distributed, loader, before_batch):
             files.add(None, scored.labels, scored.logits)
@@ -99,15 +98,17 @@ def exact_auc(
 
 
 @contextmanager
-def shared_folder(parent: Path, worker: Worker) -> Iterator[Path]:
+def shared_folder(folder: Path, worker: Worker) -> Iterator[Path]:
     """A new folder that all ranks write to, gone after the block. Collective.
 
-    ``parent`` must be on storage that all ranks share, as run folders are. The first rank removes
-    the folder when its block ends: the others must have passed a barrier in theirs by then.
+    What a killed process left there is removed first. It must be on storage that all ranks share,
+    as run folders are. The first rank removes it when its block ends: the others must have passed
+    a barrier in theirs by then.
     """
-    name = [tempfile.mkdtemp(dir=parent, prefix=".predictions.") if worker.is_first else None]
-    dist.broadcast_object_list(name)
-    folder = Path(name[0])
+    if worker.is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    dist.barrier()
     try:
         yield folder
     finally:
