@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-ROOMS = ("apps", "torchrec_mm", "torchx_components")
-GUIDES = sorted(guide for room in ROOMS for guide in (ROOT / room).glob("**/README.md"))
+LAUNCHING = ROOT / "torchx_components" / "README.md"
+GUIDES = sorted([*ROOT.glob("apps/README.md"), *ROOT.glob("torchrec_mm/**/README.md")])
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!http)([^)]+)\)")

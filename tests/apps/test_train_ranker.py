@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import apps.train_ranker
 from tests.runs import lines_of, ranker_flags, train_make, train_ranker
@@ -87,6 +88,17 @@ def test_the_config_of_a_run_trains_the_same_run_again(market, tmp_path):
     config = ["--config", str(first / "config.yaml"), "--run_dir", str(tmp_path / "second")]
     apps.train_ranker.main(config)
     assert lines_of(tmp_path / "second", "step") == lines_of(first, "step")
+
+
+def test_a_run_resumes_where_its_data_moved_to_unless_they_differ(market, tmp_path, capsys):
+    run_dir = train_ranker(market, tmp_path / "run", "id")
+    moved = SmallMarket(shutil.copytree(market.data, tmp_path / "data"), market.vectors)
+    train_ranker(moved, run_dir, "id", "--resume")
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["data"] == str(moved.data)
+    folder = moved.data / "requests" / "train"
+    rewrite(folder, labels=[[1] * len(labels) for labels in read_parquet(folder)["labels"]])
+    line = refused([*ranker_flags(moved, run_dir, "id"), "--resume"], capsys)
+    assert "train must stay {" in line and "to resume " in line
 
 
 def test_another_seed_trains_another_run(market, tmp_path):

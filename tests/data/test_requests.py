@@ -6,6 +6,7 @@ import pytest
 
 from tests.request_folders import read_requests
 from tests.small_market import write_parquet
+from torchrec_mm.data.requests import RequestColumns, parse_requests
 from torchrec_mm.errors import InputError
 
 GOOD = {
@@ -56,6 +57,20 @@ def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, ke
 def test_times_are_optional_and_all_or_none(tmp_path):
     assert requests_of(tmp_path, timestamp=None).timestamps is None
     assert requests_of(tmp_path, timestamp=[1, None]).timestamps is None
+
+
+def test_without_labels_only_what_is_known_is_read(tmp_path):
+    changes = {"labels": [[5], []], "number": [None, 1], "prices": [[2], [3, 4]]}
+    write_parquet(tmp_path / "new", GOOD | changes)
+    table = pq.read_table(tmp_path / "new")
+    columns = RequestColumns.of(table.schema).without_labels({"city", "action"})
+    assert columns.read == [
+        *("user_id", "timestamp", "city", "behaviour_item_ids", "candidate_item_ids", "action")
+    ]
+    requests = parse_requests(table.select(columns.read), "new", columns, 50)
+    assert requests.labels.tolist() == [0, 0, 0]
+    assert list(requests.features) == ["city"] and requests.features["city"].tolist() == [3, 4]
+    assert list(requests.behaviour_attributes) == ["action"]
 
 
 def test_files_of_a_folder_are_read_in_name_order(tmp_path):

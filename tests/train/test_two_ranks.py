@@ -203,9 +203,23 @@ def test_a_run_goes_on_with_another_number_of_ranks(market, runs):
     whole, half = runs / "one" / "id", runs / "half"
     assert losses(half) == pytest.approx(losses(whole), rel=LOSS_TOLERANCE)
     assert [line["epoch"] for line in lines_of(half, "epoch")] == [1, 2]
+    starts = json.loads((half / "environment.json").read_text())
+    assert [start["world_size"] for start in starts] == [1, 2]
+    assert [sum(map(len, start["devices"].values())) for start in starts] == [1, 2]
     assert evaluate(market, half)["log_loss"] == pytest.approx(
         evaluate(market, whole)["log_loss"], rel=LOSS_TOLERANCE
     )
+
+
+def test_each_rank_of_each_start_has_its_say(runs):
+    first, second = (
+        (runs / "half" / "logs" / f"rank-0000{rank}.log").read_text().splitlines()
+        for rank in range(2)
+    )
+    assert "started as rank 0 of 1 on " in first[0] and "ended by Stopped" in first[1]
+    (again,) = (line for line in first if "started as rank 0 of 2 on " in line)
+    assert first.index(again) > 1 and first[-1].endswith("done")
+    assert "started as rank 1 of 2 on " in second[0] and second[-1].endswith("done")
 
 
 def test_the_planner_places_every_table(runs):

@@ -12,12 +12,12 @@ trace.json        the profiler's, where it was asked for
 metrics.json      written by apps.evaluate
 
 A ranker's also holds vocabularies.safetensors and item_frequency.safetensors, an encoder's
-retrieval.json and the encoder's files.
+retrieval.json, encoder.json and encoder.safetensors.
 
-Inputs may move between a run's start and its resumption: name them anew, and config.yaml follows.
-What they hold must be the same. model.json tells: the vocabulary and sizes of the requests, the
-origin of the item vectors, the fingerprint of packed content. A MAKE run must be of the same shape
-and vectors; its weights count until the first checkpoint is saved.
+Inputs may have moved when a run is resumed: name them anew, and config.yaml follows. What they
+hold must be the same, by model.json: the requests' vocabulary and sizes, the item vectors' origin,
+the packed content's fingerprint. A MAKE run must be of the same shape and vectors; its weights
+count until the first checkpoint.
 """
 
 import json
@@ -61,7 +61,7 @@ class RunFolder:
         self.path = path
         self.worker = worker
         self._log: AbstractContextManager[None] | None = None
-        self._moved: dict[str, Any] = {}  # config.yaml with the inputs where they are now
+        self._moved: dict[str, Any] = {}  # inputs that are not where config.yaml says
 
     def __enter__(self) -> "RunFolder":
         self._log = rank_log(self.path / "logs", self.worker)
@@ -74,10 +74,6 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
 
     @property
     def companions(self) -> list[Path]:
@@ -100,11 +96,12 @@ class RunFolder:
         if resume and worker.is_first:
             remove_unfinished(path)
         dist.barrier()
-        goes_on = resume and run.config_file.is_file()
+        goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
-            before = yaml.safe_load(run.config_file.read_text())
+            before = yaml.safe_load((path / "config.yaml").read_text())
             _check_same(path, before, values)
-            run._moved = before | {name: values[name] for name in INPUTS if name in values}
+            now = {name: values[name] for name in INPUTS if name in values}
+            run._moved = {name: at for name, at in now.items() if at != before.get(name)}
         else:
             refuse_existing(path)
         dist.barrier()
@@ -146,11 +143,12 @@ class RunFolder:
         if self.worker.is_first and not path.is_file():
             write_json(path, model)
         if self._moved:
-            self._write_config(self._moved)
+            config = yaml.safe_load((self.path / "config.yaml").read_text())
+            self._write_config(config | self._moved)
 
     def _write_config(self, values: dict[str, Any]) -> None:
         if self.worker.is_first:
-            with new_file(self.config_file) as aside:
+            with new_file(self.path / "config.yaml") as aside:
                 aside.write_text(yaml.safe_dump(values, sort_keys=False))
 
 

@@ -93,7 +93,7 @@ def _git(folder: Path, *words: str) -> str | None:
     """What a git command prints; None if it fails."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
             capture_output=True,
             text=True,
             timeout=GIT_TIMEOUT_S,
