@@ -169,6 +169,8 @@ def test_a_job_that_lost_a_node_goes_on_with_the_other(market, whole, tmp_path):
     host.wait_until(lambda: is_listened_to(port))
     guest = node(port, market, run_dir, tmp_path / "guest")
     host.wait_until(lambda: last_step(run_dir) >= STEPS_PER_KILL)
+    (rank,) = guest.ranks()
+    assert b"\0WORLD_SIZE=2\0" in environment_of(str(rank))
     for process in guest.processes():
         os.kill(process, signal.SIGKILL)
     host.finish()

@@ -204,7 +204,11 @@ class Loop:
         self.warm_up.set_for(step)
         # So that dropout is the same after a resume, and differs between ranks.
         seeds = np.random.SeedSequence([self.settings.seed, step, rank])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+        seed = int(seeds.generate_state(1, np.uint64)[0])
+        # Not torch.manual_seed: without a CUDA context that formats a stack trace each time.
+        torch.default_generator.manual_seed(seed)
+        if self.training.distributed.worker.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _after_step(self, requests_done: int, last: bool) -> None:
         step = self.training.position.step + 1
