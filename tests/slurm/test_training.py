@@ -113,8 +113,7 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
         assert saved <= run.saved < STEPS
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "2"), jobs.logs()
-    job_id = jobs.plain(component("evaluate"), *TWO_NODES, "--", *run.evaluation)
-    assert jobs.end(job_id)["JobState"] == "COMPLETED", jobs.logs()
+    evaluate(market, run.path)
     run.assert_ends_like(whole)
 
 
@@ -146,5 +145,5 @@ def test_a_plain_script_gets_devices_for_each_node_and_is_not_tried_again_after_
     assert jobs.cluster.job(job_id)["TresPerNode"] == "gres:gpu:2"
     jobs.cluster.ask("scancel", job_id)
     jobs.wait(lambda: not jobs.cluster.processes(f"SLURM_JOB_ID={job_id}"))
-    end = jobs.cluster.job(job_id)
+    end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("CANCELLED", "0"), jobs.logs()
