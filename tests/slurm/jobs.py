@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import strftime
 
 from tests.runs import ROOT, ranker_flags
 from tests.slurm.cluster import ENDED, Cluster, wait_until
@@ -21,10 +22,7 @@ PATIENCE_S = 120
 TORCHX = [Path(sys.executable).with_name("torchx"), "run", "-s", "slurm"]
 TORCHX_PARTITION = ["-cfg", f"partition={PARTITION}"]
 PLAIN = [sys.executable, "-m", "torchx_components.slurm", "--partition", PARTITION]
-# What torchx_components/README.md tells users of `torchx run` on several nodes to set.
-NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
-ENVIRONMENT = f"GLOO_SOCKET_IFNAME=lo,{NEW_STORE}"
-TWO_NODES = ["-j", "2x1", "--cpu", "1", "--memMB", "2000", "--env", ENVIRONMENT]
+TWO_NODES = ["-j", "2x1", "--cpu", "1", "--memMB", "2000", "--env", "GLOO_SOCKET_IFNAME=lo"]
 
 
 def component(name: str) -> str:
@@ -103,14 +101,15 @@ class Jobs:
             raise AssertionError(f"{error}\n{self.logs()}") from error
 
     def start_at_once(self, job_id: str, restarts: int) -> None:
-        """Once the job is queued again: Slurm would let it wait for two minutes."""
+        """See the job start again, without the two minutes that Slurm would let it wait."""
 
-        def queued() -> bool:
+        def started() -> bool:
             job = self.cluster.job(job_id)
-            return (job["JobState"], job["Restarts"]) == ("PENDING", str(restarts))
+            if job["JobState"] == "PENDING" and job["EligibleTime"] > strftime("%Y-%m-%dT%H:%M:%S"):
+                self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+            return job["JobState"] in {"RUNNING", *ENDED} and job["Restarts"] == str(restarts)
 
-        self.wait(queued)
-        self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+        self.wait(started)
 
     def end(self, job_id: str) -> dict[str, str]:
         """Fields of the job once it is over."""
