@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import strftime
+from time import localtime, strftime, time
 
 from tests.runs import ROOT, ranker_flags
 from tests.slurm.cluster import ENDED, Cluster, wait_until
@@ -100,13 +100,17 @@ class Jobs:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from error
 
-    def start_at_once(self, job_id: str, restarts: int) -> None:
-        """See the job start again, without the two minutes that Slurm would let it wait."""
+    def start_soon(self, job_id: str, restarts: int) -> None:
+        """See the job start again, without the two minutes that Slurm would let it wait.
+
+        Two seconds must pass: what starts in the second of the requeue is killed with it.
+        """
 
         def started() -> bool:
             job = self.cluster.job(job_id)
-            if job["JobState"] == "PENDING" and job["EligibleTime"] > strftime("%Y-%m-%dT%H:%M:%S"):
-                self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+            waits = job["JobState"] == "PENDING" and job["EligibleTime"] > time_in(10)
+            if waits and job["Restarts"] == str(restarts):
+                self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now+2")
             return job["JobState"] in {"RUNNING", *ENDED} and job["Restarts"] == str(restarts)
 
         self.wait(started)
@@ -118,3 +122,8 @@ class Jobs:
 
     def logs(self) -> str:
         return "\n".join(log.read_text()[-6000:] for log in sorted(self.folder.glob("slurm-*")))
+
+
+def time_in(seconds: float) -> str:
+    """A time from now, as Slurm writes it."""
+    return strftime("%Y-%m-%dT%H:%M:%S", localtime(time() + seconds))
