@@ -9,8 +9,8 @@ from torchx.specs import AppDef, Role, macros
 # Time for ranks to save and leave before the time limit, at which Slurm kills them.
 STOP_BEFORE_S = 120
 
-# torchrun's own store outlives a restart, and in it each rank would find where its peers were
-# before (pytorch/pytorch#135712): let the ranks make a new one.
+# Else processes that start again meet at a store that still names those that died
+# (pytorch/pytorch#135712).
 NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 SCRIPT = """\

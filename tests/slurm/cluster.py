@@ -90,9 +90,10 @@ def start(cluster: Cluster) -> None:
 
 
 def serve(cluster: Cluster, *command: str) -> None:
+    """Start a server, which dies with this process if nothing stops it before."""
     with (cluster.folder / f"{command[0]}.log").open("a") as log:
         server = subprocess.Popen(
-            command,
+            ["setpriv", "--pdeathsig", "KILL", *command],
             env=cluster.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

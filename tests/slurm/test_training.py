@@ -108,13 +108,12 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
         jobs.wait(lambda target=target: run.saved >= target)
         saved = run.saved
         jobs.cluster.ask(*stop)
-        jobs.start_at_once(job_id, restarts=number)
+        jobs.start_soon(job_id, restarts=number)
         jobs.wait(lambda number=number: len(jobs.ranks(f"SLURM_RESTART_COUNT={number}")) == 2)
         assert saved <= run.saved < STEPS
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "2"), jobs.logs()
-    job_id = jobs.plain(component("evaluate"), *TWO_NODES, "--", *run.evaluation)
-    assert jobs.end(job_id)["JobState"] == "COMPLETED", jobs.logs()
+    evaluate(market, run.path)
     run.assert_ends_like(whole)
 
 
@@ -125,7 +124,7 @@ def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
     for number, stop in enumerate(stops(job_id), 1):
         jobs.wait(lambda number=number: jobs.logs().count("begun") == 2 * number)
         jobs.cluster.ask(*stop)
-        jobs.start_at_once(job_id, restarts=number)
+        jobs.start_soon(job_id, restarts=number)
         assert jobs.logs().count("saved") == 2 * number, jobs.logs()
     jobs.wait(lambda: jobs.logs().count("begun") == 6)
     jobs.cluster.ask("scancel", job_id)
@@ -134,7 +133,7 @@ def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
 
 def test_a_plain_script_that_fails_is_retried_as_often_as_asked(jobs):
     job_id = jobs.plain("utils.sh", *TWO_SMALL_NODES, "--max_retries", "1", "--", "false")
-    jobs.start_at_once(job_id, restarts=1)
+    jobs.start_soon(job_id, restarts=1)
     end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("FAILED", "1"), jobs.logs()
 
@@ -146,5 +145,5 @@ def test_a_plain_script_gets_devices_for_each_node_and_is_not_tried_again_after_
     assert jobs.cluster.job(job_id)["TresPerNode"] == "gres:gpu:2"
     jobs.cluster.ask("scancel", job_id)
     jobs.wait(lambda: not jobs.cluster.processes(f"SLURM_JOB_ID={job_id}"))
-    end = jobs.cluster.job(job_id)
+    end = jobs.end(job_id)
     assert (end["JobState"], end["Restarts"]) == ("CANCELLED", "0"), jobs.logs()
