@@ -1,6 +1,7 @@
 """Event logs through Spark, on this machine: the same requests as through DuckDB."""
 
 import random
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -39,9 +40,11 @@ def spark(tmp_path_factory):
         "spark.sql.shuffle.partitions": "3",
         "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
     }
-    session = SparkSession.builder.config(map=settings).getOrCreate()
-    yield session
-    session.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        session = SparkSession.builder.config(map=settings).getOrCreate()
+        yield session
+        session.stop()
 
 
 def spark_engine(log):
