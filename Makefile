@@ -5,6 +5,8 @@ PYTEST_ARGS ?=
 # Small batches gain nothing from more threads than this.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
+# Files of tests side by side: each is of one thread, and those of several ranks wait a lot.
+TEST_WORKERS := $(DEMO_THREADS)
 
 .PHONY: help install demo test lint
 
@@ -17,7 +19,7 @@ demo: .venv/.ready  ## both phases on a simulated market: a result table in runs
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(DEMO_THREADS)} .venv/bin/python -m apps.demo
 
 test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/.ready  ## ruff: rules and formatting
 	.venv/bin/ruff check

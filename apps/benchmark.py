@@ -24,7 +24,9 @@ class BenchmarkName:
     name: Literal[
         "checkpoint",
         "embedding",
+        "fit",
         "gauc",
+        "launch",
         "loader",
         "memory",
         "prepare",

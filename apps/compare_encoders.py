@@ -15,7 +15,7 @@ import yaml
 
 from apps.compare import Job, call, run_side_by_side
 from apps.pretrain import PretrainConfig
-from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.config import check_fields, flag_words, parse, run
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.pretraining.ablation import ENCODERS, OFF_THE_SHELF, plan
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
     """The flags checked, and what they leave out by default."""
     flags = DEFAULTS | config.flags | {"packed": config.content, "run_dir": config.run_dir}
-    settings = parse(PretrainConfig, _flag_words(flags))
+    settings = parse(PretrainConfig, flag_words(flags))
     check_fields(settings, lambda x: x >= 1, "at least 1", "epochs")
     return settings
 
@@ -160,16 +160,8 @@ def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str
 def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str, Any]) -> Job:
     run_dir = config.run_of(encoder, seed)
     own = {"packed": config.content, "run_dir": run_dir, "seed": seed, "resume": True}
-    words = _flag_words(DEFAULTS | config.flags | flags | own)
+    words = flag_words(DEFAULTS | config.flags | flags | own)
     return Job((("pretrain", words),), run_dir / RESULT_FILE)
-
-
-def _flag_words(flags: dict[str, Any]) -> list[str]:
-    """``{"bank_slots": 0, "in_batch": False}`` as a command line has it."""
-    values = (
-        (name, v if isinstance(v, str | Path) else json.dumps(v)) for name, v in flags.items()
-    )
-    return [word for name, value in values for word in (f"--{name}", str(value))]
 
 
 def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list[str]) -> None:

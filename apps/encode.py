@@ -17,13 +17,15 @@ from torchrec_mm.data.taobao_mm import TaobaoMM
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
+from torchrec_mm.parallel.process_group import on_first_rank, process_group
 
 
 @dataclass(frozen=True)
 class EncodeConfig:
     """Write an encoded data set, which rankers read without looking at an id again.
 
-    Memory grows with the number of distinct ids, not with that of requests.
+    Memory grows with the number of distinct ids, not with that of requests. Of several processes
+    the first works and the others wait.
     """
 
     data: Path
@@ -59,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.vocabulary is not None:
         settings["vocabularies"] = Vocabularies.load(config.vocabulary / "vocabularies.safetensors")
         settings["frequency"] = ItemFrequency.load(config.vocabulary / "item_frequency.safetensors")
+    with process_group():
+        on_first_rank(lambda: _encode(config, settings))
+
+
+def _encode(config: EncodeConfig, settings: dict[str, Any]) -> None:
     if config.source == "requests":
         encode_folder(config.data, config.splits, config.run_dir, **settings)
     else:

@@ -16,11 +16,15 @@ from torchrec_mm.data.content_columns import MODALITIES
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.files import refuse_existing
+from torchrec_mm.parallel.process_group import on_first_rank, process_group
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """Write pictures, texts and clicks as apps.pretrain --packed reads them."""
+    """Write pictures, texts and clicks as apps.pretrain --packed reads them.
+
+    Of several processes the first works and the others wait.
+    """
 
     data: Path
     """folder that holds items/ and searches/"""
@@ -34,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Pack, then say what."""
     config = parse(PackConfig, argv)
     refuse_existing(config.run_dir)
-    pack(
-        config.data, config.run_dir, MODALITIES if config.modality == "both" else [config.modality]
-    )
-    print(_sentence(PackedContent.open(config.run_dir)))
+    modalities = MODALITIES if config.modality == "both" else [config.modality]
+    with process_group() as worker:
+        on_first_rank(lambda: pack(config.data, config.run_dir, modalities))
+        if worker.is_first:
+            print(_sentence(PackedContent.open(config.run_dir)))
 
 
 def _sentence(packed: PackedContent) -> str:

@@ -24,8 +24,6 @@ COMPONENTS = {
 # CI sets this: there a missing component is an error, not something to leave out.
 ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
 
-_left_out: Counter[str] = Counter()
-
 
 def missing(marker: str) -> str:
     """The parts of a component that this machine lacks, as words; empty if none."""
@@ -41,11 +39,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if item.get_closest_marker(marker) and (lacking := missing(marker)):
             if ALL:
                 pytest.fail(f"{marker} test, but this machine has no {lacking}", pytrace=False)
-            _left_out[f"{marker} (no {lacking})"] += 1
+            # Travels with the test's report, out of the process that ran the test.
+            item.user_properties.append(("left out", f"{marker} (no {lacking})"))
             pytest.skip(f"no {lacking}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was left out, once a component."""
-    for component, count in sorted(_left_out.items()):
+    skipped = terminalreporter.stats.get("skipped", [])
+    properties = [pair for report in skipped for pair in report.user_properties]
+    left_out = Counter(component for name, component in properties if name == "left out")
+    for component, count in sorted(left_out.items()):
         terminalreporter.write_line(f"left out: {count} {component}", yellow=True)

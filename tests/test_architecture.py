@@ -32,8 +32,9 @@ ARROWS = {
     "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
-    "train": WALLS | {"metrics", "data", "parallel"},
+    "train": WALLS | {"metrics", "data", "parallel", "environment"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
+    "stages": WALLS,
     "benchmarks": WALLS
     | {
         "kernels",

@@ -18,7 +18,10 @@ def run_on_a_bare_machine(folder: Path, everything: bool) -> subprocess.Complete
         "def test_plain(): pass\n"
     )
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), str(folder)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-n", "2", "-c", str(ROOT / "pyproject.toml")),
+            str(folder),
+        ],
         cwd=folder,
         env=os.environ | {"PATH": str(folder), "TORCHREC_MM_ALL": "1" if everything else "0"},
         capture_output=True,

@@ -3,10 +3,11 @@
 import pytest
 from torchx.components.component_test_base import ComponentTestCase
 
-from torchx_components import pretraining, ranking
+from torchx_components import pipeline, pretraining, ranking
 
 TRAINING = [(pretraining, "pretrain"), (ranking, "train_make"), (ranking, "train_ranker")]
-COMPONENTS = [*TRAINING, (pretraining, "embed_items"), (ranking, "evaluate")]
+SCORING = [(ranking, "evaluate"), (ranking, "predict")]
+COMPONENTS = [*TRAINING, (pretraining, "embed_items"), *SCORING]
 
 
 def command_of(app):
@@ -14,7 +15,7 @@ def command_of(app):
     return " ".join([role.entrypoint, *role.args])
 
 
-@pytest.mark.parametrize(("module", "name"), COMPONENTS)
+@pytest.mark.parametrize(("module", "name"), [*COMPONENTS, (pipeline, "pipeline")])
 def test_the_component_is_valid_and_its_docstring_is_its_help(module, name):
     case = ComponentTestCase()
     case.setUp()
@@ -43,3 +44,26 @@ def test_restarts_logs_and_environment_reach_the_launcher(module, name):
     wanted = {"A": "b", "PET_MAX_RESTARTS": "5", "PET_LOG_DIR": "logs"}
     assert role.env.items() >= wanted.items()
     assert "PET_LOG_DIR" not in getattr(module, name)().roles[0].env
+
+
+def test_every_node_runs_the_pipeline_and_knows_the_first_one():
+    flags = ("--pretrain", "{epochs: 3}")
+    app = pipeline.pipeline(*flags, j="2x4", gpu=4, max_restarts=5, max_retries=1)
+    (role,) = app.roles
+    assert (role.num_replicas, role.min_replicas, role.max_retries) == (2, 2, 1)
+    assert role.resource.gpu == 4
+    assert command_of(app) == (
+        "bash -c python -u -m apps.pipeline --nodes 2 --processes 4 --max_restarts 5 "
+        "--rdzv_endpoint $${${rank0_env}:=localhost}:29500 --pretrain '{epochs: 3}'"
+    )
+
+
+def test_logs_and_environment_reach_the_launcher_of_each_stage():
+    (role,) = pipeline.pipeline(env={"A": "b"}, log_dir="logs").roles
+    assert role.env.items() >= {"A": "b", "PET_LOG_DIR": "logs", "PET_TEE": "3"}.items()
+    assert "PET_LOG_DIR" not in pipeline.pipeline().roles[0].env
+
+
+def test_a_pipeline_that_would_start_on_fewer_nodes_is_refused():
+    with pytest.raises(ValueError, match="j must name one number of nodes, got 1:2x4"):
+        pipeline.pipeline(j="1:2x4")

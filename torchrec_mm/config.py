@@ -4,10 +4,11 @@ A command is ``main(argv)``: it calls ``parse(Config, argv)``, does its work, an
 for what the user can fix. ``run`` turns that into the promised exit status.
 """
 
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -54,6 +55,12 @@ def parse(
         raise InputError(_one_line(error)) from error
 
 
+def flag_words(flags: Mapping[str, Any]) -> list[str]:
+    """``{"bank_slots": 0, "in_batch": False}`` as ``parse`` reads it from a command line."""
+    values = ((n, v if isinstance(v, str | Path) else json.dumps(v)) for n, v in flags.items())
+    return [word for name, value in values for word in (f"--{name}", str(value))]
+
+
 def check_fields(config: Any, holds: Callable[[Any], bool], rule: str, *names: str) -> None:
     """For ``__post_init__``: refuse a field, or a number in a tuple of them, that breaks a rule.
 
@@ -75,7 +82,10 @@ def to_yaml(config: Any) -> str:
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted."""
+    """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
+
+    Training that SIGTERM stopped leaves with 143 instead; see ``train.stop``.
+    """
     try:
         main(argv)
     except InputError as error:

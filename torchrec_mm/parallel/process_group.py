@@ -1,14 +1,18 @@
 """Join the other ranks, or be the only one: the one place that picks device and backend."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from torchrec_mm.errors import InputError
+
+PATIENCE = timedelta(days=7)  # ranks wait for one that works alone, however long it takes
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ def process_group() -> Iterator[Worker]:
         yield Worker(device, dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+        # What is left in reference cycles holds the group, whose threads then end together with the
+        # interpreter: a rank that has done all its work may abort.
+        gc.collect()
 
 
 def _device() -> torch.device:
@@ -90,3 +97,22 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
+
+
+def on_first_rank(work: Callable[[], None]) -> None:
+    """Call ``work`` on rank 0 while the others wait. Collective.
+
+    Raises:
+        InputError: that of ``work``, on every rank.
+    """
+    problem: list[str | None] = [None]
+    together = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if dist.get_rank() == 0:
+        try:
+            work()
+        except InputError as error:
+            problem = [str(error)]
+    dist.broadcast_object_list(problem, group=together)
+    dist.destroy_process_group(together)
+    if problem[0] is not None:
+        raise InputError(problem[0])

@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch.distributed as dist
-
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.parts import PATIENCE
+from torchrec_mm.files import remove_unfinished
+from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
 @contextmanager
@@ -47,7 +45,7 @@ def packed_content(
         return
     aside = run_dir.with_name(f".{run_dir.name}.packed")
     if not (goes_on and (aside / META).is_file()):
-        _pack_on_first_rank(data, aside, modalities, worker)
+        on_first_rank(lambda: _pack_anew(data, aside, modalities))
     is_done = False
     try:
         yield PackedContent.open(aside)
@@ -62,20 +60,10 @@ def has_begun(run_dir: Path) -> bool:
     return (run_dir / "config.yaml").is_file()
 
 
-def _pack_on_first_rank(data: Path, aside: Path, modalities: Sequence[str], worker: Worker) -> None:
-    """Pack, while the other ranks wait however long it takes."""
-    problem: list[str | None] = [None]
-    together = dist.new_group(backend="gloo", timeout=PATIENCE)
-    if worker.is_first:
-        _remove(aside)
-        try:
-            pack(data, aside, modalities)
-        except InputError as error:
-            problem = [str(error)]
-    dist.broadcast_object_list(problem, group=together)
-    dist.destroy_process_group(together)
-    if problem[0] is not None:
-        raise InputError(problem[0])
+def _pack_anew(data: Path, aside: Path, modalities: Sequence[str]) -> None:
+    _remove(aside)
+    remove_unfinished(aside.parent, aside.name)
+    pack(data, aside, modalities)
 
 
 def _remove(aside: Path) -> None:

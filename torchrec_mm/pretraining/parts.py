@@ -6,7 +6,6 @@ missing. What a part holds must depend on its number and on the work alone.
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from tqdm import tqdm
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.process_group import PATIENCE, Worker
 
 WORK_FILE = "work.json"
-PATIENCE = timedelta(days=7)  # the first rank to finish waits for the slowest
 
 
 def claim_parts(folder: Path, work: dict[str, Any], worker: Worker) -> None:

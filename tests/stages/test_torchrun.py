@@ -1,0 +1,80 @@
+"""torchrun's exit status, and what it starts again. Ranks are small scripts without torch."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+PATIENCE_S = 60
+
+RANK = """
+import os, pathlib, signal, sys
+folder, ends = pathlib.Path(sys.argv[1]), sys.argv[2:]
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+(folder / f"{ends[0]}-{os.environ['RANK']}-{attempt}").touch()
+end = int(ends[min(attempt, len(ends) - 1)])
+os.kill(os.getpid(), -end) if end < 0 else sys.exit(end)
+"""
+
+LAUNCHES = """
+import json, sys
+from torchrec_mm.stages.torchrun import main
+rank, folder, launches = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+flags = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1", rank, folder]
+print(json.dumps([main([*flags, *ends]) for ends in launches]))
+"""
+
+
+def test_the_status_is_that_of_the_rank_that_failed_and_a_mistake_is_not_tried_again(tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    ends = [["2"], ["143"], ["7"], ["-9", "0"]]  # of each attempt in turn
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHES, tmp_path / "rank.py", tmp_path, json.dumps(ends)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "LOGLEVEL": "CRITICAL"},
+    )
+    assert json.loads(done.stdout) == [2, 143, 7, 0], done.stderr
+    attempts = {end: len(list(tmp_path.glob(f"{end}-0-*"))) for (end, *_) in ends}
+    assert attempts == {"2": 1, "143": 1, "7": 2, "-9": 2}
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("exitcode  : 7") == 2  # named, both ranks of the last attempt
+
+
+WAITING = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    (folder / "stopped").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+(folder / "waiting").touch()
+time.sleep(120)
+"""
+
+PARENT = """
+import subprocess, sys
+launch = [sys.executable, "-m", "torchrec_mm.stages.torchrun", "--standalone"]
+subprocess.run([*launch, *sys.argv[1:]])
+"""
+
+
+def wait_for(file) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.kill
+def test_ranks_are_told_to_stop_when_what_launched_them_is_killed(tmp_path):
+    (tmp_path / "rank.py").write_text(WAITING)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path / "rank.py", tmp_path])
+    wait_for(tmp_path / "waiting")
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path / "stopped")

@@ -1,0 +1,63 @@
+"""Both phases as one job for `torchx run`. Imports torchx only."""
+
+import shlex
+from typing import Dict, Optional
+
+from torchx import specs
+from torchx.components import dist
+from torchx.specs import AppDef, macros
+
+PORT = 29500
+
+
+def pipeline(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
+) -> AppDef:
+    """Both phases: pack, pretrain, embed_items, encode, train_make, train_ranker, evaluate.
+
+    Args:
+        app_args: flags of apps.pipeline, written after a bare --
+        j: {nodes}x{processes per node}, for example 1x2
+        cpu: CPU cores per node
+        gpu: GPUs per node, 0 for gloo on CPU
+        memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes of a stage start again when one dies
+        max_retries: how often the scheduler starts the whole job again, at the unfinished stage
+        log_dir: folder for what each process prints, empty for a temporary one
+        image: container image, empty for the local working directory
+    """
+    fewest, nodes, processes, _ = dist.parse_nnodes(j)
+    if fewest != nodes:
+        raise ValueError(f"j must name one number of nodes, got {j}")
+    launch = ["--nodes", nodes, "--processes", processes, "--max_restarts", max_restarts]
+    command = shlex.join(["python", "-u", "-m", "apps.pipeline", *map(str, launch)])
+    # Not quoted: the shell on each node knows the first one's host.
+    first = f"$${{{macros.rank0_env}:=localhost}}:{PORT}"
+    logs = {"PET_LOG_DIR": log_dir, "PET_TEE": "3"} if log_dir else {}
+    return AppDef(
+        name="pipeline",
+        roles=[
+            specs.Role(
+                name="pipeline",
+                image=image,
+                min_replicas=nodes,
+                entrypoint="bash",
+                num_replicas=nodes,
+                resource=specs.resource(cpu=cpu, gpu=gpu, memMB=memMB),
+                args=["-c", f"{command} --rdzv_endpoint {first} {shlex.join(app_args)}"],
+                env={"LOGLEVEL": "WARNING"} | logs | (env or {}),
+                port_map={"c10d": PORT},
+                max_retries=max_retries,
+            )
+        ],
+    )
