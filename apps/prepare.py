@@ -1,6 +1,8 @@
-"""python -m apps.prepare --source movielens --input DIR --run_dir DATA
+"""Turn ratings, impressions or event logs of any size into requests.
 
-Turn ratings, impressions or event logs into requests.
+python -m apps.prepare --source movielens --input DIR --run_dir DATA
+python -m apps.prepare --source events --input LOGS --run_dir DATA --memory_gb 8
+python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spark
 """
 
 import sys

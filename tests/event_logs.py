@@ -31,13 +31,24 @@ EVENTS = st.tuples(
 
 
 def write_log(folder: Path, *files: list[tuple]) -> Path:
-    """One Parquet file for each list of (user_id, item_id, timestamp, event)."""
+    """One Parquet file for each list of (user_id, item_id, timestamp, event).
+
+    Files take turns in the order of their columns.
+    """
     folder.mkdir(exist_ok=True)
     for number, rows in enumerate(files):
         columns = map(list, zip(*rows, strict=True))
         table = pa.table(dict(zip(NAMES, columns, strict=True)))
+        table = table.select(NAMES[:: -1 if number % 2 else 1])
         pq.write_table(table, folder / f"{number}.parquet")
     return folder
+
+
+def wildcards(log: Path) -> Path:
+    """Rename two files so that the name of one, as a pattern, is that of the other."""
+    (log / "0.parquet").rename(log / "b.parquet")
+    (log / "1.parquet").rename(log / "[b].parquet")
+    return log
 
 
 def write_csv(path: Path, rows: list[tuple], header: str = ",".join(NAMES)) -> Path:

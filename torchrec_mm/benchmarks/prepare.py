@@ -5,13 +5,12 @@ its own. The baseline is the least that any way must do: DuckDB, in the same mem
 log by user and hands over the rows, which are dropped.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +32,7 @@ from torchrec_mm.data.events import REQUEST_SCHEMA, EventRules
 from torchrec_mm.data.events_duckdb import DuckdbEngine
 
 RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults of apps.prepare
+POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,26 @@ def run_prepare(root: Path, memory_gb: float) -> tuple[float, float]:
     command = [sys.executable, "-m", "apps.prepare", *flags, f"--memory_gb={memory_gb}"]
     begin = time.perf_counter()
     process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak_gb = 0.0
+    while process.poll() is None:
+        peak_gb = max(peak_gb, resident_gb(process.pid))
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_S)
     seconds = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return seconds, usage.ru_maxrss * 1024 / 1e9
+    return seconds, peak_gb
+
+
+def resident_gb(pid: int) -> float:
+    """GB resident at most so far; 0 once the process has ended.
+
+    Not ``ru_maxrss``: that counts what the parent had in memory when it forked.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e9
+    return 0.0
 
 
 def sort_alone(root: Path, memory_gb: float) -> float:

@@ -15,8 +15,8 @@ def whole_users(
 
     Args:
         batches: with a column user_id, int64, ascending over all batches.
-        least_rows: a chunk is cut as soon as it has so many rows: it holds fewer only at the end,
-            and more by a batch, or where one user has more.
+        least_rows: a chunk is cut when it has so many rows or more, of two users or more. It
+            exceeds them, or the rows of its first user, by less than a batch.
     """
     held: list[pa.RecordBatch] = []
     rows = 0

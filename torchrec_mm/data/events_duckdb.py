@@ -139,7 +139,7 @@ def _select(files: LogFiles, number: int) -> str:
     if files.places is None:
         casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
         columns = ", ".join(casts)
-        return f"SELECT {columns} FROM read_parquet($files_{number}, union_by_name = true)"
+        return f"SELECT {columns} FROM read_parquet($files_{number})"
     fields = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(files.width))
     columns = ", ".join(_csv_column(name, f"c{at}") for name, at in files.places.items())
     return (

@@ -43,13 +43,19 @@ class SparkEngine:
 
     Args:
         folder: of the log, for messages. log: its files. rules: which events count.
+
+    Raises:
+        InputError: Spark does not start.
     """
 
     def __init__(self, folder: Path, log: list[LogFiles], rules: EventRules) -> None:
         self.folder, self.rules = folder, rules
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         self._is_ours = SparkSession.getActiveSession() is None
-        self._spark = SparkSession.builder.appName("torchrec_mm.prepare").getOrCreate()
+        try:
+            self._spark = SparkSession.builder.appName("torchrec_mm.prepare").getOrCreate()
+        except PySparkException as error:
+            raise InputError(f"engine spark needs Java, 17 or newer: {error}") from error
         with self._named_errors():
             frames = [_read(self._spark, files) for files in log]
         self._events = reduce(DataFrame.unionAll, frames)
