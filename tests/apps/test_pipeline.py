@@ -15,7 +15,7 @@ from tests.small_market import SmallMarket, write_small_market
 from tests.whole_market import tiny_flags, write_whole_market
 from torchrec_mm.config import flag_words, run
 
-PATIENCE_S = 300
+PATIENCE_S = 600
 PHASE_ONE = ["pack", "pretrain", "embed_items"]
 RANKING = ["encode", "train_ranker", "evaluate"]
 WITH_MAKE = ["encode", "train_make", "train_ranker", "evaluate"]
