@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
             )
             sys.exit(status)
-        done = "is there already" if skipped else "is whole"
+        done = "is there already, skipped" if skipped else "is whole"
         print(f"pipeline: {stage.folder} {done}", flush=True)
     _summarise(config, stages)
 

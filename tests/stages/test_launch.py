@@ -171,8 +171,8 @@ from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
 class Sleep(Launch):
     def command(self, stage, number):
-        mark = "import os, time; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'child')"
-        return [sys.executable, "-c", mark + "; time.sleep(60)"]
+        mark = "open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'child')"
+        return [sys.executable, "-c", "import os, time; " + mark + "; time.sleep(60)"]
 run_stage(Stage("bake", {}, "0123", Path("bake-0123").absolute()), Sleep(), 0)
 """
 
