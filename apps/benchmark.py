@@ -22,7 +22,17 @@ class BenchmarkName:
     """
 
     name: Literal[
-        "checkpoint", "embedding", "gauc", "loader", "memory", "pretraining", "ranker", "simtier"
+        "checkpoint",
+        "embedding",
+        "fit",
+        "gauc",
+        "launch",
+        "loader",
+        "memory",
+        "prepare",
+        "pretraining",
+        "ranker",
+        "simtier",
     ]
     """What to measure."""
 

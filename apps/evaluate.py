@@ -1,42 +1,27 @@
 """Score requests/test with a ranker's checkpoint: exact AUC, GAUC, log loss, and slices.
 
-python -m apps.evaluate --run_dir runs/id --data market
+python -m apps.evaluate --run_dir runs/id
 torchrun --nproc-per-node 2 -m apps.evaluate --run_dir runs/id --data market
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
+from apps.predict import Storage, behaviours_read, open_vectors, score
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
-from torchrec_mm.data.frequency import ItemFrequency
-from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
-from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.parallel.sharded_vectors import vector_source
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
-from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.inputs import collator_for_ranker, rows_of_vectors
-from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import spec_from_json
-from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.evaluation import Evaluated, RequestReader, measure
-from torchrec_mm.train.inputs import check_source, encoded_requests
-from torchrec_mm.train.predictions import Scored, predict
-from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
-from torchrec_mm.train.state import model_pieces
+from torchrec_mm.ranking.inputs import rows_of_vectors
+from torchrec_mm.train.evaluation import Evaluated, measure
+from torchrec_mm.train.inputs import encoded_requests
+from torchrec_mm.train.trained_run import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,8 @@ class EvaluateConfig:
     """Folder of a ranker run; metrics.json is written into it."""
 
     data: Path | None = None
-    """Folder that holds items/ and requests/test; they are encoded first, as training was."""
+    """Folder that holds items/ and requests/test; they are encoded first, as training was. Without
+    data and encoded: what the run was trained on."""
 
     encoded: Path | None = None
     """Encoded data set that the run was trained on, instead of data; its split test is scored."""
@@ -59,7 +45,7 @@ class EvaluateConfig:
     vectors: Path | None = None
     """Folder of item vectors of the same encoder, where they have moved or items were added."""
 
-    vector_storage: Literal["mapped", "sharded"] = "mapped"
+    vector_storage: Storage = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
 
     checkpoint: str = "latest"
@@ -72,122 +58,64 @@ class EvaluateConfig:
     """Requests in a global batch, over all ranks."""
 
     def __post_init__(self) -> None:
-        check_source(self.data, self.encoded)
+        if self.data and self.encoded:
+            raise InputError(
+                f"data must not be given with encoded, got {self.data} and {self.encoded}"
+            )
         check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(EvaluateConfig, argv)
-    trained, model = read_run(config.run_dir, "ranker")
-    checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint).folder
-    muse = model["method"] == "muse"
+    trained = TrainedRun.open(config.run_dir, config.checkpoint)
+    vectors = open_vectors(trained, config.vectors, config.vector_storage)
+    data, encoded = config.data, config.encoded
+    if not data and not encoded:
+        data, encoded = trained.input("data"), trained.input("encoded")
     with quiet_libraries(), process_group() as worker:
         with encoded_requests(
-            config.data,
-            config.encoded,
+            data,
+            encoded,
             config.run_dir / ".encoded",
             worker,
             ("test",),
-            max_behaviours=trained["searched_behaviours" if muse else "max_behaviours"],
-            vocabularies=Vocabularies.load(config.run_dir / "vocabularies.safetensors"),
-        ) as encoded:
-            data = EncodedRequests(encoded, "test")
-            evaluate(config, checkpoint, trained, model, data, worker)
+            max_behaviours=behaviours_read(trained),
+            vocabularies=trained.vocabularies,
+        ) as folder:
+            test = EncodedRequests(folder, "test")
+            trained.check_vocabulary(test)
+            metrics = evaluate(config, trained, test, vectors, worker)
+            if worker.is_first:
+                write_json(config.run_dir / "metrics.json", metrics)
+                print(in_a_line(metrics))
 
 
 def evaluate(
     config: EvaluateConfig,
-    checkpoint: Path,
-    trained: dict[str, Any],
-    model: dict[str, Any],
-    data: EncodedRequests,
-    worker: Worker,
-) -> None:
-    """Score, measure, write."""
-    vectors = open_vectors(config, trained, model)
-    if model["method"] == "bias":
-        scored = score_bias(config, checkpoint, data, worker)
-    else:
-        scored = score(config, checkpoint, trained, model, data, vectors, worker)
-    evaluated = Evaluated(
-        data,
-        ItemFrequency.load(config.run_dir / "item_frequency.safetensors"),
-        rows_of_vectors(data.items, vectors) >= 0 if vectors else None,
-    )
-    metrics = measure(scored, evaluated, config.run_dir, worker, config.predictions) | {
-        "method": method_name(model["method"], vectors),
-        "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
-        "seed": trained["seed"],
-        "checkpoint": str(checkpoint),
-    }
-    if worker.is_first:
-        write_json(config.run_dir / "metrics.json", metrics)
-        print(
-            f"{metrics['method']}: AUC {in_words(metrics['auc'])}, "
-            f"GAUC {in_words(metrics['gauc'])}, "
-            f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
-        )
-
-
-def open_vectors(
-    config: EvaluateConfig, trained: dict[str, Any], model: dict[str, Any]
-) -> ItemVectors | None:
-    """Vectors of the origin that the run was trained with; others are refused."""
-    if model["vectors"] is None:
-        if config.vectors:
-            raise InputError(
-                f"vectors must not be given for a run of method {model['method']}, "
-                f"got {config.vectors}"
-            )
-        if config.vector_storage != "mapped":
-            raise InputError(
-                f"vector_storage must be mapped for a run of method {model['method']}, "
-                f"got {config.vector_storage}"
-            )
-        return None
-    folder = config.vectors or Path(trained["vectors"])
-    vectors = ItemVectors.open(folder)
-    check_origin(vectors, model["vectors"], f"run_dir {config.run_dir}")
-    return vectors
-
-
-def score(
-    config: EvaluateConfig,
-    checkpoint: Path,
-    trained: dict[str, Any],
-    model: dict[str, Any],
+    trained: TrainedRun,
     data: EncodedRequests,
     vectors: ItemVectors | None,
     worker: Worker,
-) -> Iterator[Scored]:
-    """This rank's requests, scored by a network."""
-    spec = spec_from_json(model["spec"])
-    distributed = distribute(Ranker(spec), worker, OptimizerSettings(0.0, 0.0), seed=0)
-    load_checkpoint(checkpoint, model_pieces(distributed), ignore=("optimizer.", "epoch."))
-    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
-    loader = RequestLoader(
-        data,
-        collator_for_ranker(spec, data.items, source, trained["max_behaviours"]),
-        BatchLimits(config.batch_requests),
-        rank=worker.rank,
-        world_size=worker.world_size,
-        collate_ahead=not (source and source.collective),
+) -> dict[str, Any]:
+    """What metrics.json says, on the first rank. Collective."""
+    scored = score(trained, data, vectors, config.vector_storage, config.batch_requests, worker)
+    has_vector = rows_of_vectors(data.items, vectors) >= 0 if vectors else None
+    evaluated = Evaluated(data, trained.frequency, has_vector)
+    return measure(scored, evaluated, config.run_dir, worker, config.predictions) | {
+        "method": method_name(trained.method, vectors),
+        "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
+        "seed": trained.config["seed"],
+        "checkpoint": str(trained.checkpoint),
+    }
+
+
+def in_a_line(metrics: dict[str, Any]) -> str:
+    """The figures for the terminal."""
+    return (
+        f"{metrics['method']}: AUC {in_words(metrics['auc'])}, GAUC {in_words(metrics['gauc'])}, "
+        f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
     )
-    return predict(distributed, loader)
-
-
-def score_bias(
-    config: EvaluateConfig, checkpoint: Path, data: EncodedRequests, worker: Worker
-) -> Iterator[Scored]:
-    """This rank's share of the requests, scored without a network."""
-    bias = BiasModel.from_tensors(read_checkpoint(checkpoint, ""))
-    read = RequestReader(data)
-    mine = np.array_split(np.arange(len(data)), worker.world_size)[worker.rank]
-    for start in range(0, len(mine), config.batch_requests):
-        requests = read(mine[start : start + config.batch_requests])
-        logits = bias.logits(requests, data.items)
-        yield Scored(requests.rows, requests.candidates.lengths, requests.labels, logits)
 
 
 def in_words(value: float | None) -> str:

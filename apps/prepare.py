@@ -5,15 +5,19 @@ Turn ratings, impressions or event logs into requests.
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.data.events import EventRules, prepare_events
+from torchrec_mm.data.event_log import open_log
+from torchrec_mm.data.events import EventRules
 from torchrec_mm.data.impressions import prepare_impressions
 from torchrec_mm.data.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepared import Prepared, write_prepared
+from torchrec_mm.data.prepared_events import write_prepared_events
+from torchrec_mm.data.scratch import scratch_folder
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
 
@@ -51,6 +55,12 @@ class PrepareConfig:
     """events: value of column event for a click (click)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
+    engine: Literal["duckdb", "spark"] | None = None
+    """events: duckdb, on this machine; spark, on the cluster of Spark's own configuration, local
+    where it names none. Both give the same requests; Spark in any order of users (duckdb)"""
+    memory_gb: float | None = None
+    """events, engine duckdb: memory of this process at most; what needs more goes to disk beside
+    run_dir. At least 1 (4)"""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
@@ -60,6 +70,7 @@ class PrepareConfig:
             ("max_candidates", 1),
             ("pause_s", 0),
             ("attribution_s", 0),
+            ("memory_gb", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -68,6 +79,8 @@ class PrepareConfig:
             if field.default is None and field.name not in SETTINGS[self.source]:
                 if getattr(self, field.name) is not None:
                     raise InputError(f"{field.name} does not apply to source {self.source}")
+        if self.engine == "spark" and self.memory_gb is not None:
+            raise InputError("memory_gb does not apply to engine spark: set spark.driver.memory")
 
     def settings(self) -> dict[str, Any]:
         """The flags that apply to the source, defaults filled in."""
@@ -89,25 +102,45 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "shown_event": "impression",
         "clicked_event": "click",
         "attribution_s": 1800,
+        "engine": "duckdb",
+        "memory_gb": 4.0,
     },
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read everything, check it, then write."""
+    """Read everything, check it, then write; a log of events passes through instead."""
     config = parse(PrepareConfig, argv)
     refuse_existing(config.run_dir)
-    write_prepared(config.run_dir, _prepare(config))
+    if config.source == "events":
+        _prepare_events(config)
+    else:
+        write_prepared(config.run_dir, _prepare(config))
 
 
 def _prepare(config: PrepareConfig) -> Prepared:
     settings = config.settings()
     if config.source == "movielens":
         return prepare_movielens(config.input, MovieLensRules(**settings))
-    items = settings.pop("items")
-    if config.source == "impressions":
-        return prepare_impressions(config.input, items, **settings)
-    return prepare_events(config.input, items, EventRules(**settings))
+    return prepare_impressions(config.input, **settings)
+
+
+def _prepare_events(config: PrepareConfig) -> None:
+    settings = config.settings()
+    items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
+    rules = EventRules(**settings)
+    log = open_log(config.input)
+    with scratch_folder(config.run_dir) as scratch:
+        if engine == "duckdb":
+            from torchrec_mm.data.events_duckdb import DuckdbEngine
+
+            opened = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
+        else:
+            from torchrec_mm.data.events_spark import SparkEngine
+
+            opened = SparkEngine(config.input, log, rules)
+        with closing(opened):
+            write_prepared_events(opened, config.run_dir, items, scratch)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ class PretrainConfig:
     """steps in a line of metrics.jsonl"""
     hang_timeout_s: float = 600.0
     """seconds without a step after which all stacks are printed; 0: never"""
+    stop_timeout_s: float = 25.0
+    """seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it"""
     seed: int = 0
     """of shuffling and augmentation"""
     resume: bool = False
@@ -125,6 +127,7 @@ class PretrainConfig:
         check_fields(self, lambda x: x >= 1, "at least 1", *at_least_one, "log_every_steps")
         counts = ("epochs", "bank_slots", "warmup_steps", "num_workers", "checkpoint_steps", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", *counts)
+        check_fields(self, lambda x: x > 0, "above 0", "stop_timeout_s")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "momentum")
         check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
         check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "layer_decay")
@@ -222,13 +225,13 @@ def train_encoder(
         pin_memory=worker.device.type == "cuda",
     )
     trainer = build_trainer(config, encoder, precision, worker)
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
-    start = restore(run_folder, trainer)
-    run_folder.forget_after(start)
-    results = Results(run_folder, encoder, judge, config.encoder_name)
-    results.begin(start)
-    fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
+        start = restore(run_folder, trainer)
+        run_folder.forget_after(start)
+        results = Results(run_folder, encoder, judge, config.encoder_name)
+        results.begin(start)
+        fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
     return results.report
 
 

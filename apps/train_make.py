@@ -100,6 +100,9 @@ class TrainMakeConfig:
     hang_timeout_s: float = 600.0
     """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
 
+    stop_timeout_s: float = 25.0
+    """Seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it."""
+
     profile_steps: int = 0
     """Steps to trace, into trace.json in run_dir; 0 for none."""
 
@@ -113,7 +116,7 @@ class TrainMakeConfig:
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "batch_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
-        check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "stop_timeout_s")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
 
@@ -156,9 +159,16 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     settings = OptimizerSettings(config.learning_rate, config.weight_decay)
     distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
     test = loader("test", None) if config.test_auc else None
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model({"kind": "make", "vectors": vectors.origin, "spec": asdict(spec)})
-    fit(distributed, loader("train", config.seed), run_folder, FitSettings.of(config), test)
+    train = loader("train", config.seed)
+    model = {
+        "kind": "make",
+        "vectors": vectors.origin,
+        "train": train.data.sizes,
+        "spec": asdict(spec),
+    }
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(model)
+        fit(distributed, train, run_folder, FitSettings.of(config), test)
 
 
 if __name__ == "__main__":

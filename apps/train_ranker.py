@@ -153,6 +153,9 @@ class TrainRankerConfig:
     hang_timeout_s: float = 600.0
     """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
 
+    stop_timeout_s: float = 25.0
+    """Seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it."""
+
     profile_steps: int = 0
     """Steps to trace, into trace.json in run_dir; 0 for none."""
 
@@ -178,6 +181,7 @@ class TrainRankerConfig:
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale", "seed")
         check_fields(self, lambda x: x >= 0, "at least 0", "warmup_steps", "checkpoint_steps")
         check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "stop_timeout_s")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         read_tables(self.tables)
         check_raw_ids(self.zero_collision)
@@ -213,22 +217,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train_bias(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
     """Count clicks; the checkpoint holds the offsets."""
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
     train = EncodedRequests(encoded, "train")
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": "bias",
-            "vectors": None,
-            "vocabulary": train.meta["vocabulary"],
-            "spec": None,
-        }
-    )
-    save_files(run_folder, encoded)
-    if not list_checkpoints(run_folder.checkpoints):
-        pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
-        with Checkpointer(run_folder.checkpoints) as checkpointer:
-            checkpointer.save(pieces, Position(), companions=run_folder.companions)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(
+            {
+                "kind": "ranker",
+                "method": "bias",
+                "vectors": None,
+                "vocabulary": train.meta["vocabulary"],
+                "train": train.sizes,
+                "spec": None,
+            }
+        )
+        save_files(run_folder, encoded)
+        if not list_checkpoints(run_folder.checkpoints):
+            pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+            with Checkpointer(run_folder.checkpoints) as checkpointer:
+                checkpointer.save(pieces, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> None:
@@ -264,19 +269,20 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
     )
     options = TableOptions(read_tables(config.tables), config.communication, config.plan)
     distributed = distribute(model, worker, settings, config.seed, options)
-    run_folder = RunFolder.create(config.run_dir, config, worker, config.resume)
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": config.method,
-            "vectors": vectors.origin if vectors else None,
-            "vocabulary": train.meta["vocabulary"],
-            "spec": asdict(spec),
-        }
-    )
-    save_files(run_folder, encoded)
-    distributed.save_plan(run_folder.path)
-    fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
+    with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
+        run_folder.write_model(
+            {
+                "kind": "ranker",
+                "method": config.method,
+                "vectors": vectors.origin if vectors else None,
+                "vocabulary": train.meta["vocabulary"],
+                "train": train.sizes,
+                "spec": asdict(spec),
+            }
+        )
+        save_files(run_folder, encoded)
+        distributed.save_plan(run_folder.path)
+        fit(distributed, loader(train, config.seed), run_folder, FitSettings.of(config), test)
 
 
 def ranker_spec(

@@ -32,7 +32,7 @@ ARROWS = {
     "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
-    "train": WALLS | {"metrics", "data", "parallel"},
+    "train": WALLS | {"metrics", "data", "parallel", "environment"},
     "reporting": WALLS | {"nn", "metrics", "data", "item_vectors"},
     "stages": WALLS,
     "benchmarks": WALLS
@@ -74,6 +74,8 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
+    "duckdb": {"data", "benchmarks"},
+    "pyspark": {"data"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.

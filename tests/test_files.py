@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file, new_folder, refuse_existing, write_json
+from torchrec_mm.files import (
+    new_file,
+    new_folder,
+    refuse_existing,
+    remove_unfinished,
+    write_json,
+)
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -130,3 +136,22 @@ def test_a_kill_in_mid_writing_leaves_no_folder_under_the_promised_name(tmp_path
     with new_folder(tmp_path / "run") as aside:  # and the name is free for the next try
         (aside / "a.txt").write_text("a")
     assert everything_in(tmp_path / "run") == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from torchrec_mm.files import new_file, new_folder
+folder = Path(sys.argv[1])
+with new_file(folder / "[a].txt"), new_file(folder / "b.txt"), new_folder(folder / "c") as aside:
+    (aside / "d").touch()
+    os._exit(0)
+"""
+    (tmp_path / ".hidden").touch()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert len(everything_in(tmp_path)) == 4
+    remove_unfinished(tmp_path, "[a].txt")
+    assert len(everything_in(tmp_path)) == 3
+    remove_unfinished(tmp_path)
+    assert everything_in(tmp_path) == [".hidden"]

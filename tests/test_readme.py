@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+from tests.commands import README, ROOT, commands_of
+
+COMMANDS = [command.line for command in commands_of(README)]
 
 
 def starting_with(*words: str) -> list[str]:
@@ -65,10 +64,3 @@ def test_a_torchx_command_is_understood_by_torchx_and_by_the_app(command, capsys
 @pytest.mark.parametrize("command", starting_with("make"))
 def test_a_make_command_has_a_target(command):
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
-def test_a_link_leads_somewhere(link):
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {f"#{heading.lower().replace(' ', '-')}" for heading in headings}
-    assert link in anchors or (ROOT / link).exists()

@@ -6,7 +6,8 @@ from torchx.components.component_test_base import ComponentTestCase
 from torchx_components import pipeline, pretraining, ranking
 
 TRAINING = [(pretraining, "pretrain"), (ranking, "train_make"), (ranking, "train_ranker")]
-COMPONENTS = [*TRAINING, (pretraining, "embed_items"), (ranking, "evaluate")]
+SCORING = [(ranking, "evaluate"), (ranking, "predict")]
+COMPONENTS = [*TRAINING, (pretraining, "embed_items"), *SCORING]
 
 
 def command_of(app):

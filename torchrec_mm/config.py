@@ -82,7 +82,10 @@ def to_yaml(config: Any) -> str:
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted."""
+    """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
+
+    Training that SIGTERM stopped leaves with 143 instead; see ``train.stop``.
+    """
     try:
         main(argv)
     except InputError as error:

@@ -1,5 +1,6 @@
 """Outputs appear whole: written aside, flushed to disk, renamed into place."""
 
+import glob
 import json
 import os
 import shutil
@@ -51,6 +52,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of ``new_file`` and ``new_folder`` in ``folder``.
+
+    Args:
+        folder: need not exist. name: of what they were to make there, anything if empty.
+    """
+    for path in folder.glob(f".{glob.escape(name) or '*'}.????????"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def refuse_existing(path: Path) -> None:

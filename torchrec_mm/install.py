@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-EXTRAS = ("pretrained", "neighbours", "benchmark", "test")
+EXTRAS = ("pretrained", "neighbours", "benchmark", "spark", "kubernetes", "test")
 
 
 def main() -> int:

@@ -33,6 +33,8 @@ def pretrain(
         image: container image, empty for the local working directory
     """
     ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    # Else processes that start again meet at a store that still names those that died.
+    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *("--resume", "true"),
         *app_args,
@@ -75,6 +77,8 @@ def embed_items(
         image: container image, empty for the local working directory
     """
     ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    # Else processes that start again meet at a store that still names those that died.
+    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *app_args,
         m="apps.embed_items",

@@ -33,6 +33,8 @@ def train_make(
         image: container image, empty for the local working directory
     """
     ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    # Else processes that start again meet at a store that still names those that died.
+    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *("--resume", "true"),
         *app_args,
@@ -75,6 +77,8 @@ def train_ranker(
         image: container image, empty for the local working directory
     """
     ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    # Else processes that start again meet at a store that still names those that died.
+    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *("--resume", "true"),
         *app_args,
@@ -117,10 +121,53 @@ def evaluate(
         image: container image, empty for the local working directory
     """
     ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    # Else processes that start again meet at a store that still names those that died.
+    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *app_args,
         m="apps.evaluate",
         name="torchrec_mm/evaluate",
+        j=j,
+        cpu=cpu,
+        gpu=gpu,
+        memMB=memMB,
+        env=ranks | (env or {}),
+        max_retries=max_retries,
+        image=image,
+    )
+
+
+def predict(
+    *app_args: str,
+    j: str = "1x1",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 8192,
+    env: Optional[Dict[str, str]] = None,
+    max_restarts: int = 3,
+    max_retries: int = 0,
+    log_dir: str = "",
+    image: str = "",
+) -> AppDef:
+    """Phase two, step four: click probabilities for a folder of requests.
+
+    Args:
+        app_args: flags of apps.predict, written after a bare --
+        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
+        cpu: CPU cores per node
+        gpu: GPUs per node, 0 for gloo on CPU
+        memMB: host memory per node in MiB
+        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+        max_restarts: how often all processes start again from the beginning when one dies
+        max_retries: how often the scheduler starts the whole job again
+        log_dir: folder for what each process prints, empty for a temporary one
+        image: container image, empty for the local working directory
+    """
+    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
+    return dist.ddp(
+        *app_args,
+        m="apps.predict",
+        name="torchrec_mm/predict",
         j=j,
         cpu=cpu,
         gpu=gpu,

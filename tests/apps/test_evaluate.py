@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import apps.encode
 import apps.evaluate
-from tests.runs import evaluate, lines_of, predictions, train_make, train_ranker
+import apps.train_ranker
+from tests.runs import SMALL_RANKER, evaluate, lines_of, predictions, train_make, train_ranker
 from tests.small_market import (
     DAY_S,
     NEVER_SHOWN,
@@ -284,6 +286,56 @@ def test_data_that_does_not_fit_the_run_is_named(
     (run_dir / "metrics.json").unlink(missing_ok=True)
     assert words in refused(["--data", str(data), "--run_dir", str(run_dir)], capsys)
     assert not (run_dir / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("method", ["bias", "make"])
+def test_a_run_needs_nothing_else_from_any_working_directory(
+    method, market, runs, tmp_path, monkeypatch
+):
+    wanted = evaluate(market, runs[method])
+    shutil.copytree(market.data, tmp_path / "data")
+    shutil.copytree(market.vectors, tmp_path / "vectors")
+    here = SmallMarket(Path("data"), Path("vectors"))
+    monkeypatch.chdir(tmp_path)
+    make = runs["id"].parent / "make_itself"
+    train_ranker(here, Path("run"), method, "--seed", "3", "--epochs", "2", make=make)
+    monkeypatch.chdir("/")
+    apps.evaluate.main(["--run_dir", str(tmp_path / "run")])
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert found | {"checkpoint": ""} == wanted | {"checkpoint": ""}
+
+
+def test_a_run_on_an_encoded_data_set_scores_that_and_no_other(market, tmp_path, capsys):
+    encoded, other, run_dir = (tmp_path / name for name in ("encoded", "other", "run"))
+    apps.encode.main([*market.flags, "--run_dir", str(encoded), "--min_count", "2"])
+    apps.encode.main([*market.flags, "--run_dir", str(other), "--min_count", "3"])
+    apps.train_ranker.main(["--encoded", str(encoded), "--run_dir", str(run_dir), *SMALL_RANKER])
+    apps.evaluate.main(["--run_dir", str(run_dir)])
+    by_itself = json.loads((run_dir / "metrics.json").read_text())
+    assert evaluate(market, run_dir)["auc"] == by_itself["auc"]
+    capsys.readouterr()
+    line = refused(["--run_dir", str(run_dir), "--encoded", str(other)], capsys)
+    assert "encoded must have the vocabulary of " in line
+    shutil.rmtree(encoded)
+    line = refused(["--run_dir", str(run_dir)], capsys)
+    assert f"encoded must be given: {run_dir}/config.yaml names {encoded}, which is gone" in line
+
+
+def test_inputs_that_are_gone_are_named(market, tmp_path, capsys):
+    moved = SmallMarket(tmp_path / "data", tmp_path / "vectors")
+    shutil.copytree(market.data, moved.data)
+    shutil.copytree(market.vectors, moved.vectors)
+    run_dir = train_ranker(moved, tmp_path / "run", "vector")
+    for folder, name in ((moved.data, "data"), (moved.vectors, "vectors")):
+        shutil.rmtree(folder)
+        line = refused(["--run_dir", str(run_dir)], capsys)
+        assert f"{name} must be given: {run_dir}/config.yaml names {folder}, which is gone" in line
+    assert evaluate(market, run_dir, "--vectors", str(market.vectors))["impressions"]
+
+
+def test_data_and_encoded_together_are_refused(market, runs, capsys):
+    flags = [*market.flags, "--encoded", "e", "--run_dir", str(runs["id"])]
+    assert "data must not be given with encoded, got " in refused(flags, capsys)
 
 
 def test_vectors_that_the_run_does_not_use_are_refused(market, runs, capsys):

@@ -1,11 +1,17 @@
 """python -m apps.prepare: from files of the user to folders of the contract."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from apps.prepare import PrepareConfig, main
 from tests.request_folders import read_requests
+from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.items import read_items
 from torchrec_mm.errors import InputError
 
@@ -87,6 +93,10 @@ def test_a_given_catalogue_is_copied_whole(impressions, tmp_path):
         (["--like_from=3"], "like_from does not apply to source impressions"),
         (["--test_share=1"], "test_share must be between 0 and 1, got 1.0"),
         (["--behaviours=0"], "behaviours must be at least 1, got 0"),
+        (["--engine=spark"], "engine does not apply to source impressions"),
+        (["--source=events", "--memory_gb=0.5"], "memory_gb must be at least 1, got 0.5"),
+        (["--source=events", "--engine=spark", "--memory_gb=9"], "memory_gb does not apply to eng"),
+        (["--source=events"], "must have a column event, got user_id"),
         (["--source=taobao"], "source must be one of movielens, impressions, events"),
         (["--input=nowhere"], "nowhere must be a folder of Parquet files"),
         (["--items=nowhere"], "nowhere/items must be a folder"),
@@ -108,6 +118,24 @@ def test_too_few_rows_to_split_are_refused(tmp_path):
     with pytest.raises(InputError, match="requests/test must hold at least one request, got 0"):
         main(["--source=impressions", f"--input={tmp_path / 'in'}", f"--run_dir={tmp_path / 'o'}"])
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_log_cut_short_leaves_no_folder_and_the_next_start_clears_up(tmp_path, sent, status):
+    draw_log(tmp_path / "log", 2_000_000)
+    runs = tmp_path / "runs"
+    flags = ["--source=events", f"--input={tmp_path / 'log'}", f"--run_dir={runs / 'data'}"]
+    process = subprocess.Popen([sys.executable, "-m", "apps.prepare", *flags])
+    while not any(runs.rglob("requests/train/part-0000.parquet")):
+        assert process.poll() is None, "it ended before it could be stopped"
+    process.send_signal(sent)
+    assert process.wait(timeout=60) == status
+    assert not (runs / "data").exists()
+    assert bool(os.listdir(runs)) == (sent == signal.SIGKILL)
+    draw_log(tmp_path / "small", 1000)
+    main([flags[0], f"--input={tmp_path / 'small'}", flags[2]])
+    assert os.listdir(runs) == ["data"]
 
 
 def test_an_existing_folder_is_refused_before_anything_is_read(impressions, tmp_path):

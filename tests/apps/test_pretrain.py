@@ -140,7 +140,7 @@ def test_metrics_jsonl_has_every_epoch_and_the_steps_between(learned):
 def test_a_run_folder_is_whole_and_its_encoder_can_be_loaded(learned, room):
     assert {entry.name for entry in learned.iterdir()} == {
         *("config.yaml", "model.json", "metrics.jsonl", "retrieval.json", "checkpoints"),
-        *("encoder.json", "encoder.safetensors", "tensorboard"),
+        *("encoder.json", "encoder.safetensors", "tensorboard", "environment.json", "logs"),
     }
     assert [entry.name for entry in learned.parent.iterdir()] == ["run"]
     content = PackedContent.open(room.packed).fingerprint
@@ -231,9 +231,10 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(pretrain, room, tmp_path)
     before = contents(tmp_path / "run")
     pretrain(tmp_path / "run", *flags, "--resume")
     after = contents(tmp_path / "run")
-    assert {n: b for n, b in after.items() if "tensorboard" not in n} == {
-        n: b for n, b in before.items() if "tensorboard" not in n
-    }
+    changed = {name for name in after if after[name] != before.get(name)}
+    of_each_start = {"environment.json", "logs/rank-00000.log"}
+    assert {name for name in changed if "tensorboard" not in name} == of_each_start
+    assert before.keys() <= after.keys()
 
 
 def test_data_packed_on_the_way_gives_what_packed_before_does(pretrain, room, tmp_path):

@@ -2,12 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 import apps.train_make
 from tests.runs import lines_of, make_flags, train_make
-from tests.small_market import VECTOR_WIDTH, SmallMarket, rewrite, write_small_market
+from tests.small_market import (
+    VECTOR_WIDTH,
+    SmallMarket,
+    read_parquet,
+    rewrite,
+    write_small_market,
+)
 from torchrec_mm.config import run
 from torchrec_mm.item_vectors.store import ItemVectors
 
@@ -24,14 +31,29 @@ def refused(flags: list[str], capsys) -> str:
     return line
 
 
+def sizes_of(folder: Path) -> dict[str, int]:
+    requests = read_parquet(folder)
+    labels = sum(requests["labels"], [])
+    return {
+        "requests": len(requests["labels"]),
+        "impressions": len(labels),
+        "behaviours": sum(map(len, requests["behaviour_item_ids"])),
+        "clicks": sum(labels),
+    }
+
+
 def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
     run_dir = train_make(market, tmp_path / "run", "--test_auc", "true")
     files = {entry.name for entry in run_dir.iterdir()}
-    assert files == {"config.yaml", "model.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert files == {
+        *("config.yaml", "environment.json", "model.json", "metrics.jsonl"),
+        *("checkpoints", "logs", "tensorboard"),
+    }
     model = json.loads((run_dir / "model.json").read_text())
     assert model == {
         "kind": "make",
         "vectors": ItemVectors.open(market.vectors).origin,
+        "train": sizes_of(market.data / "requests" / "train"),
         "spec": {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4], "dropout": 0.0},
     }
     epochs = lines_of(run_dir, "epoch")

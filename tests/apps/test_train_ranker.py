@@ -44,7 +44,7 @@ def refused(flags: list[str], capsys) -> str:
 def test_every_method_trains_and_leaves_a_whole_run(method, market, make, tmp_path):
     run_dir = train_ranker(market, tmp_path / "run", method, make=make)
     files = {entry.name for entry in run_dir.iterdir()}
-    expected = {"config.yaml", "model.json", "checkpoints"}
+    expected = {"config.yaml", "environment.json", "model.json", "checkpoints", "logs"}
     expected |= {"vocabularies.safetensors", "item_frequency.safetensors"}
     if method != "bias":
         expected |= {"metrics.jsonl", "plan.json", "tensorboard"}

@@ -1,114 +1,62 @@
-"""Event logs as requests, against a plain-Python oracle."""
+"""Events of whole users as requests, against a plain-Python oracle."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchrec_mm.data.events import EventRules, prepare_events
-from torchrec_mm.data.prepared import Prepared
+from tests.event_logs import EVENTS, RULES, by_user, requests_of_events, requests_of_rows, table_of
+from torchrec_mm.data import events as events_module
+from torchrec_mm.data.events import EventRules, requests_of
 from torchrec_mm.errors import InputError
 
-RULES = EventRules(
-    shown_event="view",
-    clicked_event="click",
-    attribution_s=5,
-    pause_s=0,
-    max_candidates=20,
-    behaviours=3,
-    test_share=0.3,
+RULES_OF_ANY_KIND = st.builds(
+    EventRules,
+    shown_event=st.just("view"),
+    clicked_event=st.just("click"),
+    attribution_s=st.integers(0, 8),
+    pause_s=st.integers(0, 4),
+    max_candidates=st.integers(1, 5),
+    behaviours=st.integers(1, 4),
+    test_share=st.floats(0.05, 0.95),
 )
-NAMES = ("user_id", "item_id", "timestamp", "event")
-EVENTS = st.tuples(
-    st.integers(1, 2), st.integers(-1, 1), st.integers(0, 15), st.sampled_from(["view", "click"])
-)
-ONE_OF_EACH = [(3, 0, 0, "view"), (3, 0, 0, "click"), (3, 0, 1, "basket")]
 
 
-def write_log(folder, rows):
-    folder.mkdir(exist_ok=True)
-    columns = zip(*rows, strict=True)
-    pq.write_table(
-        pa.table(dict(zip(NAMES, map(list, columns), strict=True))), folder / "a.parquet"
-    )
-    return folder
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EVENTS, max_size=40), RULES_OF_ANY_KIND)
+def test_requests_are_those_of_a_slow_reading_of_the_log(rows, rules):
+    assert by_user(requests_of_events(rows, rules)) == requests_of_rows(rows, rules)
 
 
-def requests_of(prepared: Prepared) -> list[dict]:
-    return prepared.train.to_pylist() + prepared.test.to_pylist()
+def test_requests_of_a_long_user_come_in_tables_of_bounded_size(monkeypatch):
+    rows = [(1, time % 5, time, "view" if time % 2 else "click") for time in range(100)]
+    whole = requests_of_events(rows)
+    monkeypatch.setattr(events_module, "VALUES_A_TABLE", 21)
+    tables = list(requests_of(table_of(rows), RULES))
+    assert [table.num_rows for table in tables] == [7] * 7 + [1]
+    assert [row for table in tables for row in table.to_pylist()] == whole
 
 
-def label_oracle(rows, user, item, time):
-    """A click at or after the impression, in time, and before the next impression."""
-    mine = [row for row in rows if row[:2] == (user, item)]
-    clicks = [t for *_, t, event in mine if event == "click" and t >= time]
-    later = [t for *_, t, event in mine if event == "view" and t > time]
-    in_time = bool(clicks) and min(clicks) - time <= RULES.attribution_s
-    return in_time and not (later and min(later) <= min(clicks))
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(EVENTS, max_size=40, unique=True))
-def test_labels_and_behaviours_are_those_of_a_slow_reading_of_the_log(tmp_path_factory, events):
-    rows = [*events, *ONE_OF_EACH]
-    prepared = prepare_events(write_log(tmp_path_factory.mktemp("log"), rows), None, RULES)
-    views = {row[:3] for row in rows if row[3] == "view"}
-    for request in requests_of(prepared):
-        user, time = request["user_id"], request["timestamp"]
-        clicks = [
-            (t, place, item)
-            for place, (who, item, t, event) in enumerate(rows)
-            if event == "click" and who == user and t < time
-        ]
-        assert request["behaviour_item_ids"] == [item for *_, item in sorted(clicks)][-3:]
-        for item, label in zip(request["candidate_item_ids"], request["labels"], strict=True):
-            views.remove((user, item, time))
-            assert label == label_oracle(rows, user, item, time)
-    assert views == set(), "every impression is a candidate once"
-
-
-def test_a_sitting_can_be_one_request_with_the_time_of_its_first_impression(tmp_path):
+def test_a_sitting_can_be_one_request_with_the_time_of_its_first_impression():
     rows = [(1, 5, 10, "view"), (1, 6, 12, "view"), (1, 5, 11, "click"), (1, 7, 40, "view")]
-    rules = EventRules("view", "click", 5, 3, 20, 3, 0.5)
-    (first,) = prepare_events(write_log(tmp_path / "log", rows), None, rules).train.to_pylist()
+    first, _ = requests_of_events(rows, EventRules("view", "click", 5, 3, 20, 3, 0.5))
     assert first["timestamp"] == 10
     assert first["candidate_item_ids"] == [5, 6]
     assert first["labels"] == [1, 0]
     assert first["behaviour_item_ids"] == []  # the click came during the sitting
 
 
-def test_csv_logs_give_the_same_requests_as_parquet(tmp_path):
-    rows = [(1, 5, 10, "view"), (1, 6, 12, "view"), (1, 5, 11, "click")]
-    (tmp_path / "csv").mkdir()
-    text = "\n".join(",".join(map(str, row)) for row in [NAMES, *rows])
-    (tmp_path / "csv" / "log.csv").write_text(text)
-    parquet = prepare_events(write_log(tmp_path / "log", rows), None, RULES)
-    assert requests_of(prepare_events(tmp_path / "csv", None, RULES)) == requests_of(parquet)
+def test_a_click_counts_for_the_latest_impression_before_it():
+    rows = [(1, 5, 10, "view"), (1, 5, 11, "view"), (1, 5, 11, "click"), (1, 5, 12, "view")]
+    assert [row["labels"] for row in requests_of_events(rows)] == [[0], [1], [0]]
 
 
-def test_without_a_catalogue_items_are_the_ids_that_occur(tmp_path):
-    rows = [(1, 5, 10, "view"), (1, 4, 1, "click"), (1, 9, 20, "basket")]
-    prepared = prepare_events(write_log(tmp_path / "log", rows), None, RULES)
-    assert prepared.items.to_pydict() == {"item_id": [4, 5]}
+def test_events_of_one_second_are_in_the_order_of_their_item_ids():
+    rows = [(1, 9, 10, "click"), (1, 7, 10, "click"), (1, 8, 11, "view"), (1, 3, 11, "view")]
+    (request,) = requests_of_events(rows)
+    assert request["behaviour_item_ids"] == [7, 9]
+    assert request["candidate_item_ids"] == [3, 8]
 
 
-@pytest.mark.parametrize(
-    ("rows", "complaint"),
-    [
-        ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
-        ([(1, 5, 10, "view")], "event must hold 'click' at least once, got view"),
-        ([(1, 5, None, "view"), (1, 5, 3, "click")], "timestamp must not be null"),
-    ],
-)
-def test_logs_that_cannot_be_used_are_refused(tmp_path, rows, complaint):
-    with pytest.raises(InputError, match=complaint):
-        prepare_events(write_log(tmp_path / "log", rows), None, RULES)
-
-
-def test_a_candidate_missing_from_the_given_catalogue_is_refused(tmp_path):
-    (tmp_path / "items").mkdir()
-    pq.write_table(pa.table({"item_id": [6]}), tmp_path / "items" / "a.parquet")
-    log = write_log(tmp_path / "log", [(1, 5, 10, "view"), (1, 6, 1, "click")])
-    with pytest.raises(InputError, match="item_id must be in .*items, got 5"):
-        prepare_events(log, tmp_path, RULES)
+def test_one_event_cannot_be_both_impression_and_click():
+    with pytest.raises(InputError, match="clicked_event must differ from shown_event, got view"):
+        EventRules("view", "view", 5, 3, 20, 3, 0.5)

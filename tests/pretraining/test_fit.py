@@ -1,6 +1,8 @@
 """Training that stops anywhere goes on to the same bits; what ends it says why."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torchrec_mm.train.checkpoint_folders import list_checkpoints
 from torchrec_mm.train.guards import TrainingDiverged
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.train.stop import Stopped as StoppedBySigterm
 
 STEPS = 6  # of an epoch: 108 pairs, 16 a batch
 
@@ -90,6 +93,32 @@ def test_a_run_that_stopped_anywhere_goes_on_to_the_same_bits(train, tmp_path, s
         train(tmp_path / "half", stop, checkpoint_steps=3)
     assert_same(train(tmp_path / "half", checkpoint_steps=3), whole)
     assert train.started.step == {1: 0, 5: 3, 6: 6, 11: 9}[stop]
+    assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [1, STEPS - 1])
+def test_a_run_that_got_sigterm_saves_and_goes_on_to_the_same_bits(train, tmp_path, stop):
+    whole = train(tmp_path / "whole", log_every_steps=1)
+
+    def get_signal(run: SmallRun) -> None:
+        make = run.trainer.step
+
+        def step(batch, number, total_steps):
+            if number == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return make(batch, number, total_steps)
+
+        run.trainer.step = step
+
+    try:
+        with pytest.raises(StoppedBySigterm):
+            train(tmp_path / "half", log_every_steps=1, change=get_signal, stop_timeout_s=1e6)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+    (saved,) = list_checkpoints(tmp_path / "half" / "checkpoints")
+    assert saved.position.step == stop + 1
+    assert_same(train(tmp_path / "half", log_every_steps=1), whole)
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.position import Position
@@ -15,7 +16,9 @@ from torchrec_mm.train.run_folder import RunFolder, read_run
 class Config:
     """A command's flags."""
 
-    data: Path = Path("market")
+    data: Path | None = Path("market")
+    encoded: Path | None = None
+    plan: Path = Path("a")
     hidden: tuple[int, ...] = (4, 3)
     seed: int = 0
     checkpoint_steps: int = 0
@@ -25,7 +28,7 @@ class Config:
 
 def test_a_run_starts_with_its_config(worker, tmp_path):
     run = RunFolder.create(tmp_path / "run", Config(), worker, resume=False)
-    assert (tmp_path / "run" / "config.yaml").read_text().splitlines()[0] == "data: market"
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["hidden"] == [4, 3]
     assert run.checkpoints == tmp_path / "run" / "checkpoints"
     assert [path.name for path in run.companions] == ["config.yaml"]
 
@@ -51,13 +54,37 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resuming(worker, tmp_path):
     [
         ({"seed": 1}, r"seed must stay 0 to resume .*, got 1"),
         ({"hidden": (4,)}, r"hidden must stay \[4, 3\] to resume .*, got \[4\]"),
-        ({"data": Path("shop")}, r"data must stay 'market' to resume .*, got 'shop'"),
+        ({"plan": Path("b")}, r"plan must stay '/.*/a' to resume .*, got '/.*/b'"),
     ],
 )
 def test_resuming_with_another_config_is_refused_by_field(change, words, worker, tmp_path):
     RunFolder.create(tmp_path, Config(), worker, resume=False)
     with pytest.raises(InputError, match=words):
         RunFolder.create(tmp_path, replace(Config(resume=True), **change), worker, resume=True)
+
+
+def test_paths_are_absolute_and_another_spelling_is_the_same_path(worker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("run")
+    RunFolder.create(run, Config(plan=Path("x/../a")), worker, resume=False)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["data"], config["plan"]) == (str(tmp_path / "market"), str(tmp_path / "a"))
+    monkeypatch.chdir(run)
+    RunFolder.create(tmp_path / "run", Config(plan=Path("../a")), worker, resume=True)
+
+
+def test_inputs_may_have_moved_when_what_they_hold_is_the_same(worker, tmp_path):
+    def start(model: dict, **config) -> dict:
+        run = RunFolder.create(tmp_path / "run", Config(**config), worker, resume=True)
+        run.write_model(model)
+        return yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+
+    first = start({"vocabulary": "abc"})
+    with pytest.raises(InputError, match="vocabulary must stay 'abc' to resume .*, got 'def'"):
+        start({"vocabulary": "def"}, data=tmp_path / "other")
+    assert start({"vocabulary": "abc"}) == first
+    moved = start({"vocabulary": "abc"}, data=None, encoded=tmp_path / "there", checkpoint_steps=3)
+    assert moved == first | {"data": None, "encoded": str(tmp_path / "there")}
 
 
 def test_resuming_what_never_started_starts_it(worker, tmp_path):
@@ -119,3 +146,11 @@ def test_resuming_on_other_data_is_refused(worker, tmp_path):
 def test_how_a_run_is_saved_may_change_when_it_resumes(change, worker, tmp_path):
     RunFolder.create(tmp_path, Config(), worker, resume=False)
     RunFolder.create(tmp_path, replace(Config(resume=True), **change), worker, resume=True)
+
+
+def test_a_run_logs_while_it_lasts(worker, tmp_path):
+    with pytest.raises(InputError), RunFolder.create(tmp_path, Config(), worker, resume=False):
+        raise InputError("seed must be\nlucky, got 13")
+    first, last = (tmp_path / "logs" / "rank-00000.log").read_text().splitlines()
+    assert "started as rank 0 of 1" in first
+    assert last.endswith("error: seed must be lucky, got 13")

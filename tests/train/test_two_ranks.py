@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import apps.predict
 from tests.runs import (
     Stopped,
     evaluate,
@@ -61,6 +62,7 @@ def runs(market, tmp_path_factory) -> Path:
                 commands.append(
                     Command("evaluate", evaluate_flags(market, trained, sharding), sharding)
                 )
+            commands.append(Command("predict", predict_flags(market, one / method), sharding))
     flags = [*half_flags(market, folder / "half"), "--resume", "true"]
     commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
     flags = [*ranker_flags(market, two / "raw-ids", "id"), *RAW_IDS]
@@ -86,6 +88,13 @@ def storage_commands(market: SmallMarket, folder: Path) -> list[Command]:
 def evaluate_flags(market: SmallMarket, run_dir: Path, sharding: str) -> list[str]:
     file = run_dir / f"two-ranks-{sharding}.parquet"
     return [*market.flags, "--run_dir", str(run_dir), "--predictions", str(file)]
+
+
+def predict_flags(market: SmallMarket, run_dir: Path, name: str = "two-ranks") -> list[str]:
+    """Batches that leave a rank without requests now and then."""
+    requests, file = market.data / "requests" / "test", run_dir / f"{name}-requests.parquet"
+    flags = ["--run_dir", run_dir, "--requests", requests, "--output", file]
+    return [*map(str, flags), "--batch_requests", "3"]
 
 
 def half_flags(market: SmallMarket, run_dir: Path) -> list[str]:
@@ -158,6 +167,19 @@ def test_a_checkpoint_of_two_ranks_predicts_the_same_on_one(
     assert measured_there["gauc"] == pytest.approx(measured_here["gauc"], abs=1e-6)
     alone = predictions(market, runs / "one" / method, tmp_path / "alone.parquet")["logit"]
     assert here == pytest.approx(alone, abs=LOGIT_TOLERANCE)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_score_requests_into_the_file_that_one_writes(method, market, runs):
+    run_dir = runs / "one" / method
+    apps.predict.main(predict_flags(market, run_dir, "one-rank"))
+    there, here = (
+        pq.read_table(run_dir / f"{name}-requests.parquet").to_pydict()
+        for name in ("two-ranks", "one-rank")
+    )
+    scores = [sum(table.pop("click_probabilities"), []) for table in (there, here)]
+    assert there == here and len(here["user_id"]) == 25
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("method", VECTOR_METHODS)

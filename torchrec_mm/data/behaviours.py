@@ -49,11 +49,30 @@ def behaviours_before(
         (R,) list<int64>, oldest first; empty where the user had not clicked yet.
     """
     order = np.lexsort((click_time, click_user))
-    first = np.searchsorted(click_user[order], request_user)
+    begin, lengths = behaviour_ranges(
+        click_user[order], click_time[order], request_user, request_time, limit
+    )
+    return list_array(click_item[order][ragged_positions(begin, lengths)], lengths)
+
+
+def behaviour_ranges(
+    click_user: np.ndarray,
+    click_time: np.ndarray,
+    request_user: np.ndarray,
+    request_time: np.ndarray,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the behaviours of each request lie among clicks sorted by user and time.
+
+    Arguments as in ``behaviours_before``, the clicks sorted.
+
+    Returns:
+        (R,) int64 position of the oldest behaviour, and (R,) int64 number of behaviours.
+    """
+    first = np.searchsorted(click_user, request_user)
     end = count_before(click_user, click_time, request_user, request_time)
     begin = np.maximum(first, end - limit)
-    lengths = end - begin
-    return list_array(click_item[order][ragged_positions(begin, lengths)], lengths)
+    return begin, end - begin
 
 
 def count_before(

@@ -1,12 +1,26 @@
 """CSV files with a header: column names in any case, values of the promised type."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from torchrec_mm.errors import InputError
+
+
+def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
+    """The place in a line of each of ``columns``, and how many fields a line has.
+
+    Raises:
+        InputError: no such file, no header, or a column is missing.
+    """
+    header = _header(path)
+    by_name = {name.strip().lower(): at for at, name in reversed(list(enumerate(header)))}
+    for name in columns:
+        if name.lower() not in by_name:
+            raise InputError(f"{path} must have a column {name}, got {', '.join(header)}")
+    return {name: by_name[name.lower()] for name in columns}, len(header)
 
 
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -16,16 +30,10 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
         InputError: no such file, a column is missing, or a value has the wrong type or is missing
             in a column that is not a string.
     """
-    if not path.is_file():
-        raise InputError(f"{path} must be a CSV file: no such file")
+    header = _header(path)
+    places, _ = csv_columns(path, columns)
+    found = {header[places[name]]: kind for name, kind in columns.items()}
     try:
-        with pa_csv.open_csv(path) as reader:
-            header = reader.schema.names
-        by_name = {name.strip().lower(): name for name in reversed(header)}
-        for name in columns:
-            if name.lower() not in by_name:
-                raise InputError(f"{path} must have a column {name}, got {', '.join(header)}")
-        found = {by_name[name.lower()]: kind for name, kind in columns.items()}
         table = pa_csv.read_csv(
             path,
             convert_options=pa_csv.ConvertOptions(
@@ -39,3 +47,13 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
         if table[name].null_count:
             raise InputError(f"{path} column {name} must not be empty in any row")
     return table
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"{path} must be a CSV file: no such file")
+    try:
+        with pa_csv.open_csv(path) as reader:
+            return reader.schema.names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} must be a CSV file with a header: {error}") from error

@@ -31,6 +31,8 @@ from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, refuse_existing, write_json
 
+SCORED = "scored"
+
 
 def encode_folder(
     data: Path,
@@ -56,7 +58,8 @@ def encode_folder(
         InputError: ``out`` exists, or anything that breaks the contract: file and rule named.
     """
     refuse_existing(out)
-    source = RequestFolders(data, splits, max_behaviours)
+    folders = {split: data / "requests" / split for split in splits}
+    source = RequestFolders(folders, data / "items", max_behaviours)
     encode(
         source,
         out,
@@ -65,6 +68,24 @@ def encode_folder(
         vocabularies=vocabularies,
         frequency=frequency,
     )
+
+
+def encode_to_score(
+    requests: Path, items: Path, out: Path, *, max_behaviours: int, vocabularies: Vocabularies
+) -> None:
+    """Encode a folder of requests that nothing is learned from; labels are not read.
+
+    Args:
+        requests: files with the columns of ``requests/``. items: in the layout of ``items/``.
+        out: the encoded data set to create, whole or not at all; its split is ``SCORED``.
+        max_behaviours: the newest behaviours kept of each request. vocabularies: of the model.
+
+    Raises:
+        InputError: see ``encode_folder``.
+    """
+    refuse_existing(out)
+    source = RequestFolders({SCORED: requests}, items, max_behaviours, vocabularies)
+    encode(source, out, max_behaviours=max_behaviours, vocabularies=vocabularies)
 
 
 def encode(

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Protocol
 
 from torchrec_mm.data.chunks import count_rows, read_chunks
-from torchrec_mm.data.items import ItemCatalogue, read_items
+from torchrec_mm.data.items import ItemCatalogue, read_catalogue
 from torchrec_mm.data.parquet import open_dataset, parquet_files
 from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 
 TRAIN = "train"
@@ -40,30 +41,43 @@ class RequestSource(Protocol):
 
 
 class RequestFolders:
-    """``items/`` and ``requests/<split>`` of one data folder."""
+    """Folders of requests by split, and the folder ``items/``."""
 
     told = ()
     missing = None
     notes: Mapping[str, int] = {}
 
-    def __init__(self, data: Path, splits: Sequence[str], max_behaviours: int) -> None:
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        items: Path,
+        max_behaviours: int,
+        known: Vocabularies | None = None,
+    ) -> None:
         """Read the catalogue, and of the requests the columns' names.
+
+        Args:
+            folders: of requests, by split. items: in the layout of ``items/``.
+            max_behaviours: the newest behaviours kept of each request.
+            known: of a model that scores the requests: only what it needs is read, labels are not.
 
         Raises:
             InputError: a missing, empty or unreadable folder, files of other columns, a
                 behaviour attribute called like a column of ``items/``.
         """
-        self.splits = splits
+        self.splits = list(folders)
         self.max_behaviours = max_behaviours
-        self.folders = {split: data / "requests" / split for split in splits}
+        self.folders = folders
         datasets = {folder: open_dataset(folder) for folder in self.folders.values()}
         for folder, dataset in datasets.items():
             if dataset.count_rows() == 0:
                 raise InputError(f"{folder} must hold at least one row, got 0")
         self.columns = RequestColumns.of(next(iter(datasets.values())).schema)
+        if known is not None:
+            self.columns = self.columns.without_labels({*known.request, *known.behaviour})
         self.request_features = ("user_id", *self.columns.features)
         self.behaviour_features = self.columns.behaviour_attributes
-        self.items = read_items(data)
+        self.items = read_catalogue(items)
         for name in {"item_id", *self.items.attributes} & {*self.behaviour_features}:
             raise InputError(
                 f"behaviour attribute {name} must not share its name with a column of items/"
@@ -76,8 +90,10 @@ class RequestFolders:
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = self.items.index
+        names = open_dataset(self.folders[split]).schema.names
+        read = [name for name in self.columns.read if name in names]
         for file in parquet_files(self.folders[split]):
-            for table, where in read_chunks(file):
+            for table, where in read_chunks(file, read):
                 requests = parse_requests(table, where, self.columns, self.max_behaviours)
                 unknown = index.rows(requests.candidates.values) < 0
                 if unknown.any():

@@ -139,13 +139,18 @@ class EncodedRequests:
         return len(self.lengths)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many requests, impressions, behaviours and clicks."""
+        return self.meta["splits"][self.split]
+
+    @property
     def num_impressions(self) -> int:
-        return self.meta["splits"][self.split]["impressions"]
+        return self.sizes["impressions"]
 
     @property
     def click_rate(self) -> float:
         """Clicks per impression."""
-        return self.meta["splits"][self.split]["clicks"] / self.num_impressions
+        return self.sizes["clicks"] / self.num_impressions
 
     @cached_property
     def group_starts(self) -> np.ndarray:

@@ -1,20 +1,41 @@
-"""Raw event logs as requests: what was shown, what was clicked soon after."""
+"""Raw event logs as requests: what was shown, what was clicked soon after.
 
+``requests_of`` is the one definition of it; the engines (events_duckdb, events_spark) only read
+the log and bring the events of each user together.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from torchrec_mm.data.behaviours import behaviours_before, count_before
-from torchrec_mm.data.csv_files import read_csv
-from torchrec_mm.data.parquet import INT64, STRING, check_columns, read_table
-from torchrec_mm.data.prepared import Prepared, items_for
+from torchrec_mm.data.behaviours import (
+    behaviour_ranges,
+    count_before,
+    list_array,
+    ragged_positions,
+)
+from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST
 from torchrec_mm.data.sittings import cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
 
-COLUMNS = {"user_id": INT64, "item_id": INT64, "timestamp": INT64, "event": STRING}
+# Events of one user at one second are in the order of their item ids: files of a log have no order.
+SORTED_BY = ("user_id", "timestamp", "item_id", "is_click")
+EVENT_SCHEMA = pa.schema(
+    {"user_id": INT64, "timestamp": INT64, "item_id": INT64, "is_click": pa.bool_()}
+)
+REQUEST_SCHEMA = pa.schema(
+    {
+        "user_id": INT64,
+        "timestamp": INT64,
+        "behaviour_item_ids": INT64_LIST,
+        "candidate_item_ids": INT64_LIST,
+        "labels": INT8_LIST,
+        "is_test": pa.bool_(),
+    }
+)
+VALUES_A_TABLE = 4_000_000  # behaviours in a table at most, so that a long user fits in memory
 
 
 @dataclass(frozen=True)
@@ -35,40 +56,62 @@ class EventRules:
     behaviours: int
     test_share: float
 
+    def __post_init__(self) -> None:
+        if self.shown_event == self.clicked_event:
+            raise InputError(
+                f"clicked_event must differ from shown_event, got {self.clicked_event} for both"
+            )
 
-def prepare_events(folder: Path, items: Path | None, rules: EventRules) -> Prepared:
-    """Read a folder of Parquet or CSV logs with user_id, item_id, timestamp (s) and event.
+
+def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
+    """The requests of some users, by user and time.
 
     An impression's label is 1 if its user clicked its item at or after it, within
-    ``attribution_s`` and before the item was shown to him again. Behaviours are all the user's
-    clicks strictly before the request.
+    ``attribution_s`` and before the item was shown to him again. Behaviours are the user's latest
+    clicks strictly before the request; of two at one second, the one of the greater item id is the
+    later. Candidates of a request are in the order of time, then item id.
 
-    Raises:
-        InputError: missing folder or column, wrong type, no impression or no click at all.
+    Args:
+        events: N rows of EVENT_SCHEMA without nulls, all events of each user, sorted by SORTED_BY.
+        rules: what a click, a request and the test split are.
+
+    Yields:
+        Rows of REQUEST_SCHEMA; an impression is a candidate once.
     """
-    events = read_events(folder)
-    shown = _of_kind(events, rules.shown_event, folder)
-    clicked = _of_kind(events, rules.clicked_event, folder)
-    label = attribute_clicks(shown, clicked, rules.attribution_s)
+    shown, clicked = _split(events)
+    if len(shown[0]) == 0:
+        return
     user, item, time = shown
+    label = attribute_clicks(shown, clicked, rules.attribution_s)
     is_test = latest_rows(user, time, rules.test_share)
     begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
-    click_user, click_item, click_time = clicked
-    behaviours = behaviours_before(
-        click_user, click_time, click_item, user[begins], time[begins], rules.behaviours
+    first = np.flatnonzero(begins)
+    old, number = behaviour_ranges(
+        clicked[0], clicked[2], user[first], time[first], rules.behaviours
     )
-    table = request_table(begins, user, time, item, label, behaviours, features={})
-    train = table.filter(pa.array(~is_test[begins]))
-    test = table.filter(pa.array(is_test[begins]))
-    return Prepared(items_for(table, items), train, test)
+    ends = np.append(first, len(user))
+    step = max(VALUES_A_TABLE // rules.behaviours, 1)
+    for at in range(0, len(first), step):
+        requests = slice(at, at + step)
+        rows = slice(first[at], ends[min(at + step, len(first))])
+        past = clicked[1][ragged_positions(old[requests], number[requests])]
+        table = request_table(
+            begins[rows],
+            user[rows],
+            time[rows],
+            item[rows],
+            label[rows],
+            list_array(past, number[requests]),
+            features={"is_test": is_test[rows]},
+        )
+        yield table.cast(REQUEST_SCHEMA)
 
 
-def read_events(folder: Path) -> pa.Table:
-    """All files of the folder, Parquet or else CSV."""
-    files = sorted(folder.glob("*.csv"))
-    if not files or any(folder.glob("*.parquet")):
-        return check_columns(read_table(folder, list(COLUMNS)), folder, COLUMNS)
-    return pa.concat_tables([read_csv(file, COLUMNS) for file in files])
+def _split(events: pa.Table) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """user, item, time of the impressions and of the clicks, order kept."""
+    is_click = events["is_click"].to_numpy()
+    columns = [events[name].to_numpy() for name in ("user_id", "item_id", "timestamp")]
+    return tuple(c[~is_click] for c in columns), tuple(c[is_click] for c in columns)
 
 
 def attribute_clicks(
@@ -81,6 +124,8 @@ def attribute_clicks(
         clicked: user, item, time of C clicks, each (C,) int64.
         attribution_s: seconds, not negative.
     """
+    if len(clicked[0]) == 0:
+        return np.zeros(len(shown[0]), dtype=bool)
     shown_pair, clicked_pair = _pair_numbers(shown, clicked)
     order = np.lexsort((clicked[2], clicked_pair))
     next_click = count_before(clicked_pair, clicked[2], shown_pair, shown[2])
@@ -111,14 +156,3 @@ def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> n
     again = np.zeros(len(pair), dtype=bool)
     again[earlier] = time[later] <= moment[earlier]
     return again
-
-
-def _of_kind(events: pa.Table, kind: str, folder: Path) -> tuple[np.ndarray, ...]:
-    """user, item, time of the events of one kind, sorted by user, time and place in the log."""
-    chosen = events.filter(pc.equal(events["event"], kind))
-    if chosen.num_rows == 0:
-        kinds = ", ".join(sorted(pc.unique(events["event"]).to_pylist())[:10])
-        raise InputError(f"{folder} column event must hold {kind!r} at least once, got {kinds}")
-    user, item, time = (chosen[name].to_numpy() for name in ("user_id", "item_id", "timestamp"))
-    order = np.lexsort((time, user))
-    return user[order], item[order], time[order]

@@ -37,12 +37,16 @@ class ItemCatalogue:
 
 
 def read_items(data: Path) -> ItemCatalogue:
-    """Read ``data/items/`` without pictures and titles.
+    """The catalogue of a data folder: ``read_catalogue`` of its ``items/``."""
+    return read_catalogue(data / "items")
+
+
+def read_catalogue(folder: Path) -> ItemCatalogue:
+    """Read a folder in the layout of ``items/``, without pictures and titles.
 
     Raises:
         InputError: missing folder or column, wrong type, duplicate item_id.
     """
-    folder = data / "items"
     schema = open_dataset(folder).schema
     attributes = attribute_columns(schema)
     has_time = "created_at" in schema.names

@@ -1,6 +1,6 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
-NAMED = frozenset({"user_id", "timestamp", *LISTS})
+NAMED = ("user_id", "timestamp", *LISTS)
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Requests:
 
     user_ids: (R,) int64. timestamps: (R,) int64 seconds, or None.
     behaviours: item ids, oldest first, at most ``max_behaviours`` newest ones kept.
-    candidates: item ids, at least one a request. labels: (impressions,) int8 in {0, 1}.
+    candidates: item ids, at least one a request.
+    labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
     features: categorical user and context features by column name, each (R,) int64.
     behaviour_attributes: by column name, int64 values aligned with ``behaviours.values``.
     """
@@ -52,11 +53,12 @@ class RequestColumns:
     """What the columns of requests are, told by name and type.
 
     features: categorical user and context features. behaviour_attributes: lists as long as the
-    behaviours. Each in the order of the file.
+    behaviours. Each in the order of the file. has_labels: False where labels are not read.
     """
 
     features: tuple[str, ...]
     behaviour_attributes: tuple[str, ...]
+    has_labels: bool = True
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "RequestColumns":
@@ -67,6 +69,25 @@ class RequestColumns:
                 f.name for f in extra if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
             ),
         )
+
+    def without_labels(self, known: Collection[str]) -> "RequestColumns":
+        """Of features and attributes those that are ``known``, and no labels."""
+        return RequestColumns(
+            tuple(name for name in self.features if name in known),
+            tuple(name for name in self.behaviour_attributes if name in known),
+            has_labels=False,
+        )
+
+    @property
+    def lists(self) -> dict[str, pa.DataType]:
+        """Types of the list columns, by name, that are read."""
+        named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
+        return named | dict.fromkeys(self.behaviour_attributes, INT64_LIST)
+
+    @property
+    def read(self) -> list[str]:
+        """Names of all columns that are read, where they exist."""
+        return ["user_id", "timestamp", *self.features, *self.lists]
 
 
 def parse_requests(
@@ -82,18 +103,18 @@ def parse_requests(
     table = check_columns(
         table,
         where,
-        required={"user_id": INT64}
-        | LISTS
-        | dict.fromkeys(columns.features, INT64)
-        | dict.fromkeys(columns.behaviour_attributes, INT64_LIST),
+        required={"user_id": INT64} | columns.lists | dict.fromkeys(columns.features, INT64),
         nullable={"timestamp": INT64},
     )
     lists = {
-        name: Jagged.from_arrow(table[name], f"{where} column {name}")
-        for name in [*LISTS, *columns.behaviour_attributes]
+        name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
     }
-    behaviours, candidates, labels = (lists[name] for name in LISTS)
-    _check_labels(where, candidates, labels)
+    behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
+    _check_candidates(where, candidates)
+    labels = np.zeros(len(candidates.values), np.int8)
+    if columns.has_labels:
+        _check_labels(where, candidates, lists["labels"])
+        labels = lists["labels"].values
     for name in columns.behaviour_attributes:
         _check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
     newest, positions = behaviours.newest(max_behaviours)
@@ -102,7 +123,7 @@ def parse_requests(
         timestamps=_timestamps(table),
         behaviours=newest,
         candidates=candidates,
-        labels=labels.values,
+        labels=labels,
         features={name: table[name].to_numpy() for name in columns.features},
         behaviour_attributes={
             name: lists[name].values[positions] for name in columns.behaviour_attributes
@@ -116,11 +137,14 @@ def _timestamps(table: pa.Table) -> np.ndarray | None:
     return table["timestamp"].to_numpy()
 
 
-def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None:
-    _check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
+def _check_candidates(where: Path | str, candidates: Jagged) -> None:
     if (candidates.lengths == 0).any():
         row = int(np.argmax(candidates.lengths == 0))
         raise InputError(f"{where} column candidate_item_ids must not be empty, row {row} is")
+
+
+def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None:
+    _check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
     wrong = (labels.values != 0) & (labels.values != 1)
     if wrong.any():
         raise InputError(

@@ -22,6 +22,7 @@ from torchrec_mm.train.guards import TrainingDiverged
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder
 from torchrec_mm.train.scalars import Scalars
+from torchrec_mm.train.stop import Stop, Stopped
 from torchrec_mm.train.watchdog import Watchdog
 
 
@@ -32,7 +33,7 @@ class FitSettings:
     epochs: passes over the pairs. corrupt_share: of the pictures, that may be impossible to decode.
     checkpoint_steps: from one checkpoint to the next, 0 for the ends of epochs alone.
     keep_checkpoints: how many stay, besides the best. log_every_steps: steps in a line of
-    metrics.jsonl. hang_timeout_s: as ``Watchdog`` takes it.
+    metrics.jsonl. hang_timeout_s: as ``Watchdog`` takes it. stop_timeout_s: as ``Stop`` takes it.
     """
 
     epochs: int
@@ -41,6 +42,7 @@ class FitSettings:
     keep_checkpoints: int
     log_every_steps: int
     hang_timeout_s: float
+    stop_timeout_s: float = 25.0
 
     @classmethod
     def of(cls, flags: Any) -> "FitSettings":
@@ -68,12 +70,14 @@ def fit(
     Raises:
         InputError: a checkpoint could not be written, or too many pictures are corrupt.
         TrainingDiverged: the loss became NaN or infinite.
+        Stopped: a rank got SIGTERM; everything is saved.
     """
     with (
+        Stop(settings.stop_timeout_s) as stop,
         Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer,
         Scalars(run, start.step) as scalars,
     ):
-        loop = _Loop(trainer, loader, run, settings, checkpointer, scalars, start)
+        loop = _Loop(trainer, loader, run, settings, checkpointer, scalars, start, stop)
         batches = loader.batches(settings.epochs, start.step)
         for epoch in range(start.epoch, settings.epochs):
             loop.train_epoch(batches)
@@ -104,10 +108,11 @@ class _Loop:
         checkpointer: Checkpointer,
         scalars: Scalars,
         start: Position,
+        stop: Stop,
     ) -> None:
         self.trainer, self.loader, self.run, self.settings = trainer, loader, run, settings
         self.checkpointer, self.scalars, self.position = checkpointer, scalars, start
-        self.total_steps = settings.epochs * loader.steps_per_epoch
+        self.stop, self.total_steps = stop, settings.epochs * loader.steps_per_epoch
 
     def train_epoch(self, batches) -> None:
         """Do what is left of an epoch."""
@@ -129,7 +134,8 @@ class _Loop:
 
     def _after_step(self, window: "Window", bar: tqdm, last: bool) -> None:
         step, every = self.position.step, self.settings.checkpoint_steps
-        is_due = every > 0 and step % every == 0 and not last
+        is_stopped = self.stop.agreed()
+        is_due = is_stopped or (every > 0 and step % every == 0 and not last)
         if step % self.settings.log_every_steps == 0 or last or is_due:
             figures = window.close(self.position, self.settings.corrupt_share)
             self.run.log(step=step, **figures)
@@ -139,6 +145,10 @@ class _Loop:
             )
         if is_due:
             self.save()
+        if is_stopped:
+            self.checkpointer.wait()
+            self.stop.say(step)
+            raise Stopped
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint. Collective."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
@@ -61,6 +62,7 @@ def has_begun(run_dir: Path) -> bool:
 
 def _pack_anew(data: Path, aside: Path, modalities: Sequence[str]) -> None:
     _remove(aside)
+    remove_unfinished(aside.parent, aside.name)
     pack(data, aside, modalities)
 
 

@@ -4,6 +4,7 @@ What step s of an epoch holds follows from seed, epoch and s alone, so a run goe
 under any number of ranks. Shape letters: B pairs of this rank, P pairs, H hard-negative slots.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,14 @@ class PairLoader:
                 collate_fn=_as_it_is,
                 pin_memory=self.pin_memory,
                 prefetch_factor=BATCHES_AHEAD if workers else None,
+                worker_init_fn=_outlive_sigterm,
             )
         )
+
+
+def _outlive_sigterm(_: int) -> None:
+    """In a worker: a scheduler's SIGTERM is for the rank, which may need batches until it stops."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

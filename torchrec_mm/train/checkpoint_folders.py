@@ -72,7 +72,12 @@ def best_of(found: list[Checkpoint]) -> Checkpoint | None:
 
 def aside_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is written."""
-    return folder / f".step-{step:08d}"
+    return folder / f".{folder_of(folder, step).name}"
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """The whole checkpoint of a step."""
+    return folder / f"step-{step:08d}"
 
 
 def put_in_place(
@@ -84,13 +89,18 @@ def put_in_place(
         aside: as ``aside_of`` names it. position, metric: of the checkpoint.
         companions: files to copy into it.
     """
-    write_json(aside / STATE, {"position": asdict(position), "metric": metric})
+    put_state(aside, position, metric)
     for path in companions:
         with new_file(aside / path.name) as copy:
             shutil.copyfile(path, copy)
     flush(aside)
     aside.replace(aside.with_name(aside.name.removeprefix(".")))
     flush(aside.parent)
+
+
+def put_state(checkpoint: Path, position: Position, metric: float | None) -> None:
+    """Write beside a checkpoint's tensors what they are, or something else than before."""
+    write_json(checkpoint / STATE, {"position": asdict(position), "metric": metric})
 
 
 def remove_old(folder: Path, keep: int) -> None:

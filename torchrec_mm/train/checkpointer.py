@@ -19,7 +19,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.checkpoint_folders import (
     aside_of,
+    folder_of,
     put_in_place,
+    put_state,
     remove_leftovers,
     remove_old,
 )
@@ -61,7 +63,9 @@ class Checkpointer:
     ) -> None:
         """Copy ``pieces`` and return; the copy is written meanwhile.
 
-        Waits for the checkpoint before, should it still be in flight.
+        Waits for the checkpoint before, should it still be in flight. Where that step is saved
+        already, as by a run that was stopped between an epoch's last step and its end, the tensors
+        stay, and ``position`` and ``metric`` are written anew.
 
         Args:
             pieces: this rank's part of each tensor. position: names the checkpoint.
@@ -111,17 +115,22 @@ class Checkpointer:
         companions: Sequence[Path],
     ) -> str | None:
         """What went wrong, in words, the same on every rank."""
-        aside = aside_of(self.folder, position.step)
+        aside, whole = (of(self.folder, position.step) for of in (aside_of, folder_of))
         problem: list[str | None] = [None]
+        is_saved = whole.exists()
         try:
-            dcp.save(
-                {},
-                storage_writer=IndexedWriter(aside),
-                planner=PieceSavePlanner(pieces),
-                process_group=self.group,
-            )
+            if not is_saved:
+                dcp.save(
+                    {},
+                    storage_writer=IndexedWriter(aside),
+                    planner=PieceSavePlanner(pieces),
+                    process_group=self.group,
+                )
             if self.is_first:
-                put_in_place(aside, position, metric, companions)
+                if is_saved:
+                    put_state(whole, position, metric)
+                else:
+                    put_in_place(aside, position, metric, companions)
                 remove_old(self.folder, self.keep)
         except CheckpointException as error:
             rank, (cause, _) = min(error.failures.items())

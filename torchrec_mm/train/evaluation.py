@@ -15,7 +15,14 @@ from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.metrics.impression_files import ImpressionFiles
 from torchrec_mm.metrics.slices import SLICES, age_slices, frequency_slices, measure_slices
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.train.prediction_files import RankPredictions, merge_predictions
+from torchrec_mm.train.prediction_files import (
+    PER_IMPRESSION,
+    PER_REQUEST,
+    RankPredictions,
+    impression_rows,
+    merge_predictions,
+    request_rows,
+)
 from torchrec_mm.train.predictions import Scored, shared_folder
 
 
@@ -52,7 +59,7 @@ def measure(
     """
     read = RequestReader(evaluated.data)
     coverage = np.zeros(2, np.int64)
-    with shared_folder(run_dir, worker) as folder:
+    with shared_folder(run_dir / ".evaluated", worker) as folder:
         files = ImpressionFiles(folder, worker.rank, SLICES)
         with RankPredictions(folder, worker.rank) as rows:
             for part in scored:
@@ -62,17 +69,36 @@ def measure(
                 files.add(users, part.labels, part.logits, slice_masks(requests, evaluated))
                 if predictions:
                     item_ids = evaluated.data.items.item_ids[requests.candidates.values]
-                    rows.add(part, users, item_ids)
+                    rows.add(impression_rows(part, users, item_ids))
         files.flush()
         total = torch.from_numpy(coverage).to(worker.device)
         dist.all_reduce(total)  # also waits for everyone's files
         if not worker.is_first:
             return {}
         if predictions:
-            merge_predictions(folder, predictions)
+            merge_predictions(folder, predictions, PER_IMPRESSION)
         with_vector, seen = total.tolist()
         share = None if evaluated.has_vector is None else with_vector / seen
         return measure_slices(folder) | {"vector_coverage": share}
+
+
+def write_scores(
+    scored: Iterable[Scored], data: EncodedRequests, folder: Path, worker: Worker, output: Path
+) -> None:
+    """Write a Parquet file with a row a request, ``PER_REQUEST``, in their order. Collective.
+
+    Args:
+        scored: this rank's requests, ascending; all ranks' together are ``data``.
+        folder: an empty one that all ranks share. worker: this rank.
+        output: file to create or replace, whole or not at all.
+    """
+    read = RequestReader(data)
+    with RankPredictions(folder, worker.rank) as rows:
+        for part in scored:
+            rows.add(request_rows(part, read(part.requests), data.items))
+    dist.barrier()  # everyone's files are there
+    if worker.is_first:
+        merge_predictions(folder, output, PER_REQUEST)
 
 
 class RequestReader:

@@ -25,6 +25,7 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.predictions import exact_auc
 from torchrec_mm.train.run_folder import RunFolder
 from torchrec_mm.train.state import Training
+from torchrec_mm.train.stop import Stop, Stopped
 from torchrec_mm.train.warm_up import WarmUp
 
 
@@ -37,7 +38,7 @@ class FitSettings:
     epochs alone. keep_checkpoints: how many stay, besides the best by test AUC. resume: go on
     from the latest, if there is one. allow_keys: as ``load_checkpoint`` takes them.
     log_every_steps: steps in a window of figures. hang_timeout_s, profile_steps: as ``Observer``
-    takes them.
+    takes them. stop_timeout_s: as ``Stop`` takes it.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class FitSettings:
     log_every_steps: int = 20
     hang_timeout_s: float = 600.0
     profile_steps: int = 0
+    stop_timeout_s: float = 25.0
 
     @classmethod
     def of(cls, flags: Any) -> "FitSettings":
@@ -74,9 +76,13 @@ def fit(
     Raises:
         InputError: the latest checkpoint does not fit, or one could not be written.
         TrainingDiverged: the loss became NaN or infinite.
+        Stopped: a rank got SIGTERM; everything is saved.
     """
     training = Training(distributed)
-    with Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer:
+    with (
+        Stop(settings.stop_timeout_s) as stop,
+        Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer,
+    ):
         if settings.resume:
             restore(run, training, settings.allow_keys)
         run.forget_after(training.position)
@@ -88,15 +94,14 @@ def fit(
         ) as observer:
             observer.write(training.position.step, {"table_bytes": table_bytes(distributed)})
             guard = Guard(train.data, lambda: last_checkpoint(checkpointer))
-            loop = Loop(training, run, settings, checkpointer, observer, guard)
-            for epoch in range(training.position.epoch, settings.epochs):
-                metrics = loop.train_epoch(train)
-                if test is not None:
-                    auc = exact_auc(distributed, test, run.path)
-                    metrics["test_auc"] = None if auc is None else finite_or_none(auc)
-                run.log(**metrics)  # before the checkpoint: a line too many is dropped by a resume
-                training.position = Position(training.position.step, epoch + 1)
-                loop.save(metrics.get("test_auc"))
+            loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
+            try:
+                for epoch in range(training.position.epoch, settings.epochs):
+                    loop.train_epoch(train)
+                    loop.end_epoch(epoch, test)
+            except Stopped:
+                loop.save_in_mid_epoch()
+                raise
 
 
 def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> None:
@@ -106,6 +111,8 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
         training.distributed.create_optimizer_state()
         load_checkpoint(latest.folder, training.pieces(), allow=allow)
         training.position = latest.position
+        if not latest.position.requests_done:
+            training.totals.clear()  # an epoch that ended where its steps were saved before
         training.distributed.set_step(latest.position.step)
 
 
@@ -126,20 +133,21 @@ class Loop:
     checkpointer: Checkpointer
     observer: Observer
     guard: Guard
+    stop: Stop
 
     def __post_init__(self) -> None:
         optimizer = self.training.distributed.optimizer
         self.warm_up = WarmUp(optimizer, self.settings.warmup_steps)
+        self.saved: Position | None = None
 
-    def train_epoch(self, train: RequestLoader) -> dict[str, Any]:
-        """Do what is left of an epoch; its line of metrics, on the first rank. Collective."""
+    def train_epoch(self, train: RequestLoader) -> None:
+        """Do what is left of an epoch's steps. Collective."""
         training, position = self.training, self.training.position
         ends = train.ends(position.epoch, position.requests_done)
         batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
-        resumed_with = training.totals.impressions()
-        start = time.perf_counter()
+        self.resumed_with, start = training.totals.impressions(), time.perf_counter()
         with (
             frozen_garbage(),
             self.observer.steps(ends, position.epoch, training.totals.auc) as steps,
@@ -151,23 +159,45 @@ class Loop:
                 self.guard.add(Step(training.position, loss, logits, mask, rows))
                 self._after_step(int(end), last=end == ends[-1])
         pipeline.detach()
-        epoch = training.totals.close_epoch()
-        seconds = time.perf_counter() - start
-        return {
-            "epoch": position.epoch + 1,
-            "loss": epoch.loss,
-            "train_auc": finite_or_none(epoch.auc),
-            "impressions": epoch.impressions,
-            "impressions_per_s": round((epoch.impressions - resumed_with) / seconds, 1),
-        }
+        self.seconds = time.perf_counter() - start
+
+    def end_epoch(self, epoch: int, test: RequestLoader | None) -> None:
+        """Measure, log, and start to write the checkpoint. Collective.
+
+        Args:
+            epoch: whose steps are done, from 0. test: as ``fit`` takes it.
+        """
+        training, test_figures = self.training, {}
+        if test is not None:  # before the sums are closed, for it may stop meanwhile
+            auc = exact_auc(training.distributed, test, self.run.path, self.stop.check)
+            test_figures["test_auc"] = None if auc is None else finite_or_none(auc)
+        summary = training.totals.close_epoch()
+        speed = (summary.impressions - self.resumed_with) / self.seconds
+        self.run.log(  # before the checkpoint: a line too many is dropped by a resume
+            epoch=epoch + 1,
+            loss=summary.loss,
+            train_auc=finite_or_none(summary.auc),
+            impressions=summary.impressions,
+            impressions_per_s=round(speed, 1),
+            **test_figures,
+        )
+        training.position = Position(training.position.step, epoch + 1)
+        self.save(test_figures.get("test_auc"))
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint, unless training has gone wrong. Collective."""
         self.guard.check()
         self.training.totals.reduce()
-        self.checkpointer.save(
-            self.training.pieces(), self.training.position, metric, self.run.companions
-        )
+        self.saved = self.training.position
+        self.checkpointer.save(self.training.pieces(), self.saved, metric, self.run.companions)
+
+    def save_in_mid_epoch(self) -> None:
+        """Have everything on disk, and say so. Collective."""
+        if self.saved != self.training.position:
+            settle_zero_collision(self.training.distributed.model)
+            self.save()
+        self.checkpointer.wait()
+        self.stop.say(self.training.position.step)
 
     def _before_step(self) -> None:
         step, rank = self.training.position.step, self.training.distributed.worker.rank
@@ -189,6 +219,7 @@ class Loop:
             settle_zero_collision(self.training.distributed.model)
         if is_due and not last:
             self.save()
+        self.stop.check()
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """Where a command's requests come from: an encoded data set, or raw ones that are encoded first."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
 from torchrec_mm.data.encode import encode_folder
 from torchrec_mm.data.vocabulary import Vocabularies
-from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.files import remove_unfinished
+from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
 def check_source(data: Path | None, encoded: Path | None) -> None:
@@ -47,24 +48,38 @@ def encoded_requests(
     if encoded is not None:
         yield encoded
         return
-    problem: list[str | None] = [None]
-    if worker.is_first and not (reuse and aside.exists()):
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            encode_folder(
-                data,
-                splits,
-                aside,
-                vocabularies=vocabularies,
-                min_count=min_count,
-                max_behaviours=max_behaviours,
-            )
-        except InputError as error:
-            problem = [str(error)]
-    dist.broadcast_object_list(problem)
-    if problem[0] is not None:
-        raise InputError(problem[0])
+    first_writes(
+        aside,
+        partial(
+            encode_folder,
+            data,
+            splits,
+            vocabularies=vocabularies,
+            min_count=min_count,
+            max_behaviours=max_behaviours,
+        ),
+        reuse,
+    )
     yield aside
     dist.barrier()
     if worker.is_first:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def first_writes(folder: Path, write: Callable[..., None], reuse: bool = False) -> None:
+    """Have the first rank call ``write(out=folder)``; the others wait for it. Collective.
+
+    Args:
+        folder: what to write, anew even if it is there, unless it is to ``reuse``.
+
+    Raises:
+        InputError: what ``write`` refuses, on every rank.
+    """
+
+    def write_anew() -> None:
+        if not (reuse and folder.exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_unfinished(folder.parent, folder.name)
+            write(out=folder)
+
+    on_first_rank(write_anew)

@@ -1,8 +1,7 @@
 """Logits of a data set, a batch at a time on the rank that computed them."""
 
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +51,20 @@ class Scored:
         )
 
 
-def predict(distributed: DistributedModel, loader: RequestLoader) -> Iterator[Scored]:
+def predict(
+    distributed: DistributedModel,
+    loader: RequestLoader,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Iterator[Scored]:
     """Score this rank's requests without learning from them, in the order of the loader.
 
-    Collective: every rank takes all it is given, the same number of batches.
+    Collective: every rank takes all it is given, the same number of batches. ``before_batch`` is
+    called as often on every rank; what it raises ends it.
     """
     distributed.model.eval()
     try:
         for batch in with_equal_strides(loader.epoch(0)):
+            before_batch()
             with torch.no_grad():
                 _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
             part = Scored.of_batch(*scored)
@@ -69,17 +74,23 @@ def predict(distributed: DistributedModel, loader: RequestLoader) -> Iterator[Sc
         distributed.model.train()
 
 
-def exact_auc(distributed: DistributedModel, loader: RequestLoader, run: Path) -> float | None:
+def exact_auc(
+    distributed: DistributedModel,
+    loader: RequestLoader,
+    run: Path,
+    before_batch: Callable[[], None] = lambda: None,
+) -> float | None:
     """AUC of a data set on the first rank, None on the others. Collective.
 
     Args:
         distributed: the model. loader: the requests to score.
         run: a folder that all ranks see, for files that are gone afterwards.
+        before_batch: as ``predict`` takes it.
     """
     worker = distributed.worker
-    with shared_folder(run, worker) as folder:
+    with shared_folder(run / ".test_auc", worker) as folder:
         files = ImpressionFiles(folder, worker.rank)
-        for scored in predict(distributed, loader):
+        for scored in predict(distributed, loader, before_batch):
             files.add(None, scored.labels, scored.logits)
         files.flush()
         dist.barrier()
@@ -87,15 +98,17 @@ def exact_auc(distributed: DistributedModel, loader: RequestLoader, run: Path) -
 
 
 @contextmanager
-def shared_folder(parent: Path, worker: Worker) -> Iterator[Path]:
+def shared_folder(folder: Path, worker: Worker) -> Iterator[Path]:
     """A new folder that all ranks write to, gone after the block. Collective.
 
-    ``parent`` must be on storage that all ranks share, as run folders are. The first rank removes
-    the folder when its block ends: the others must have passed a barrier in theirs by then.
+    What a killed process left there is removed first. It must be on storage that all ranks share,
+    as run folders are. The first rank removes it when its block ends: the others must have passed
+    a barrier in theirs by then.
     """
-    name = [tempfile.mkdtemp(dir=parent, prefix=".predictions.") if worker.is_first else None]
-    dist.broadcast_object_list(name)
-    folder = Path(name[0])
+    if worker.is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    dist.barrier()
     try:
         yield folder
     finally:

@@ -1,16 +1,29 @@
 """The folder that a training command creates: what was asked for, what happened, what came out.
 
-config.yaml     the resolved config, readable by --config
-model.json      the model's shape and the data it fits, for whoever loads a checkpoint
-plan.json       how each table is sharded
-metrics.jsonl   one JSON object a line, steps and epochs
-checkpoints/    step-<steps>/, each a torch.distributed.checkpoint
-tensorboard/    figures of each window of steps
-trace.json      the profiler's, where it was asked for
-metrics.json    written by apps.evaluate
+config.yaml       the resolved config, readable by --config; its paths are absolute
+environment.json  versions, code, command, hosts and devices of each start
+model.json        the model's shape and the data it fits, for whoever loads a checkpoint
+plan.json         how each table is sharded
+metrics.jsonl     one JSON object a line, steps and epochs
+checkpoints/      step-<steps>/, each a torch.distributed.checkpoint
+tensorboard/      figures of each window of steps
+logs/             rank-<rank>.log, what each rank logged and how it ended
+trace.json        the profiler's, where it was asked for
+metrics.json      written by apps.evaluate
+
+A ranker's also holds vocabularies.safetensors and item_frequency.safetensors, an encoder's
+retrieval.json and the encoder's files.
+
+Inputs may move between a run's start and its resumption: name them anew, and config.yaml follows.
+What they hold must be the same. model.json tells: the vocabulary and sizes of the requests, the
+origin of the item vectors, the fingerprint of packed content. A MAKE run must be of the same shape
+and vectors; its weights count until the first checkpoint is saved.
 """
 
 import json
+import os
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +32,52 @@ import yaml
 
 from torchrec_mm.config import to_yaml
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file, refuse_existing, write_json
+from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.train.position import Position
+from torchrec_mm.train.rank_log import rank_log
+from torchrec_mm.train.starts import add_start
 
 CHECKPOINTS = "checkpoints"
 
-# Flags that a resumed run may be given anew.
+# Flags of inputs, which may have moved when a run is resumed.
+INPUTS = ("data", "encoded", "packed", "vectors", "make")
+
+# Other flags that a resumed run may be given anew.
 MAY_CHANGE = (
     *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
-    *("log_every_steps", "hang_timeout_s", "profile_steps", "vector_storage", "num_workers"),
+    *("log_every_steps", "hang_timeout_s", "stop_timeout_s", "profile_steps"),
+    *("vector_storage", "num_workers"),
 )
 
 
 class RunFolder:
-    """A run on disk; only the first rank writes."""
+    """A run on disk; only the first rank writes, but for the logs.
+
+    A context around the work: each rank logs into logs/ while it lasts, see ``rank_log``.
+    """
 
     def __init__(self, path: Path, worker: Worker) -> None:
         self.path = path
         self.worker = worker
+        self._log: AbstractContextManager[None] | None = None
+        self._moved: dict[str, Any] = {}  # config.yaml with the inputs where they are now
+
+    def __enter__(self) -> "RunFolder":
+        self._log = rank_log(self.path / "logs", self.worker)
+        self._log.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._log.__exit__(*raised)
 
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
 
     @property
     def companions(self) -> list[Path]:
@@ -51,7 +87,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Any, worker: Worker, resume: bool) -> "RunFolder":
-        """Start a run, or go on with one.
+        """Start a run, or go on with one. Collective.
 
         Call it when the inputs have been read and found good, so that bad input leaves no folder.
 
@@ -59,17 +95,22 @@ class RunFolder:
             InputError: the folder holds something and ``resume`` is False, or it holds a run of
                 another config.
         """
-        text = to_yaml(config)
-        written = path / "config.yaml"
-        if resume and written.is_file():
-            _check_same(path, yaml.safe_load(written.read_text()), yaml.safe_load(text))
+        values = yaml.safe_load(to_yaml(with_absolute_paths(config)))
+        run = cls(path, worker)
+        if resume and worker.is_first:
+            remove_unfinished(path)
+        dist.barrier()
+        goes_on = resume and run.config_file.is_file()
+        if goes_on:
+            before = yaml.safe_load(run.config_file.read_text())
+            _check_same(path, before, values)
+            run._moved = before | {name: values[name] for name in INPUTS if name in values}
         else:
             refuse_existing(path)
         dist.barrier()
-        run = cls(path, worker)
-        if worker.is_first and not written.is_file():
-            with new_file(written) as aside:
-                aside.write_text(text)
+        if not goes_on:
+            run._write_config(values)
+        add_start(path / "environment.json", worker)
         dist.barrier()
         return run
 
@@ -93,7 +134,7 @@ class RunFolder:
             aside.write_text("".join(line for line in lines if _is_before(line, position)))
 
     def write_model(self, model: dict[str, Any]) -> None:
-        """Write model.json, or find the same in it.
+        """Write model.json, or find the same in it; then config.yaml follows inputs that moved.
 
         Raises:
             InputError: the run that is resumed is of another model, or of other data.
@@ -104,6 +145,13 @@ class RunFolder:
         dist.barrier()
         if self.worker.is_first and not path.is_file():
             write_json(path, model)
+        if self._moved:
+            self._write_config(self._moved)
+
+    def _write_config(self, values: dict[str, Any]) -> None:
+        if self.worker.is_first:
+            with new_file(self.config_file) as aside:
+                aside.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,9 +173,19 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return yaml.safe_load((path / "config.yaml").read_text()), model
 
 
+def with_absolute_paths(config: Any) -> Any:
+    """The config with the same paths, understood from any working directory."""
+    paths = {
+        field.name: Path(os.path.abspath(value))  # symbolic links stay: what they name may move
+        for field in fields(config)
+        if isinstance(value := getattr(config, field.name), Path)
+    }
+    return replace(config, **paths)
+
+
 def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
-        if name not in MAY_CHANGE and before.get(name) != value:
+        if name not in (*MAY_CHANGE, *INPUTS) and before.get(name) != value:
             raise InputError(
                 f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
             )

@@ -60,9 +60,13 @@ class Totals:
         self.reduce()
         loss, steps = self.epoch.tolist()
         summary = EpochSummary(loss / max(steps, 1.0), self.auc.value(), self.impressions())
+        self.clear()
+        return summary
+
+    def clear(self) -> None:
+        """Begin an epoch."""
         for sums in self.tensors().values():
             sums.zero_()
-        return summary
 
     def reduce(self) -> None:
         """Gather all sums on the first rank. Collective."""

@@ -1,0 +1,153 @@
+"""Event logs through DuckDB: any files, any order, bounded memory."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.event_logs import (
+    RULES,
+    duckdb_engine,
+    prepare,
+    requests_in,
+    requests_of_rows,
+    write_csv,
+    write_log,
+)
+from torchrec_mm.data.event_log import open_log
+from torchrec_mm.data.items import read_items
+from torchrec_mm.errors import InputError
+
+EVENTS = st.tuples(
+    st.integers(1, 3),
+    st.integers(-1, 1),
+    st.integers(0, 15),
+    st.sampled_from(["view", "click", "basket"]),
+)
+BOTH_SPLITS = [(4, 0, 0, "click"), *((4, 0, time, "view") for time in range(4))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(EVENTS, max_size=40), st.integers(1, 40))
+def test_requests_are_those_of_a_slow_reading_however_the_log_is_cut(tmp_path_factory, rows, cut):
+    folder = tmp_path_factory.mktemp("log")
+    rows = rows + BOTH_SPLITS
+    files = [part for part in (rows[:cut], rows[cut:]) if part]
+    run_dir = prepare(duckdb_engine(write_log(folder / "log", *files)), folder / "data")
+    assert requests_in(run_dir) == requests_of_rows(rows)
+    names = ("train", "test")
+    tables = [pq.read_table(run_dir / "requests" / name).to_pylist() for name in names]
+    for table in tables:
+        order = [(row["user_id"], row["timestamp"]) for row in table]
+        assert order == sorted(order)
+
+
+def test_csv_logs_give_the_same_requests_as_parquet(tmp_path):
+    rows = [*BOTH_SPLITS, (1, 5, 10, "view"), (1, 6, 12, "view"), (1, 5, 11, "click")]
+    folder = write_csv(tmp_path / "csv" / "a.csv", rows[:2])
+    more = [
+        (event, f'"said ""{n}"",\nthen"', time, user, item)
+        for n, (user, item, time, event) in enumerate(rows[2:])
+    ]
+    write_csv(folder / "b.csv", more, "event,note,TIMESTAMP, User_ID ,item_id")
+    prepared = prepare(duckdb_engine(folder), tmp_path / "data")
+    assert requests_in(prepared) == requests_of_rows(rows)
+
+
+def test_a_path_may_hold_wildcards(tmp_path):
+    log = write_log(tmp_path / "a[b]*?{c}", BOTH_SPLITS)
+    write_csv(tmp_path / "[x]" / "*.csv", BOTH_SPLITS)
+    for number, folder in enumerate((log, tmp_path / "[x]")):
+        prepared = prepare(duckdb_engine(folder), tmp_path / str(number))
+        assert requests_in(prepared) == requests_of_rows(BOTH_SPLITS)
+
+
+def test_without_a_catalogue_items_are_the_ids_shown_or_clicked(tmp_path):
+    log = write_log(tmp_path / "log", [*BOTH_SPLITS, (1, 5, 9, "click"), (1, 7, 20, "basket")])
+    run_dir = prepare(duckdb_engine(log), tmp_path / "data")
+    assert read_items(run_dir).item_ids.tolist() == [0, 5]
+
+
+def test_a_candidate_missing_from_the_given_catalogue_is_refused(tmp_path):
+    (tmp_path / "items").mkdir()
+    pq.write_table(pa.table({"item_id": [0, 6]}), tmp_path / "items" / "a.parquet")
+    log = write_log(tmp_path / "log", [*BOTH_SPLITS, (1, 7, 1, "click")])
+    assert (prepare(duckdb_engine(log), tmp_path / "ok", tmp_path) / "items/a.parquet").exists()
+    log = write_log(tmp_path / "log", [*BOTH_SPLITS, (1, 5, 10, "view")])
+    with pytest.raises(InputError, match="item_id must be in .*items, got 5"):
+        prepare(duckdb_engine(log), tmp_path / "data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
+        ([(1, 5, 10, "view")], "event must hold 'click' at least once, got view"),
+        ([(1, 5, None, "view"), (1, 5, 3, "click")], "timestamp must hold int64 .* 1 rows without"),
+        ([(1, 5, 3, None), (1, 5, 3, "click")], "event must hold string .* 1 rows without"),
+        ([(1, 5, "3", "view")], "timestamp must be int64, got string"),
+        ([(1, 5.0, 3, "view")], "item_id must be int64, got double"),
+        ([(1, 5, 3, "view"), (1, 5, 3, "click")], "requests/test must hold .* got 0: too few rows"),
+    ],
+)
+def test_logs_that_cannot_be_used_are_refused_by_name(tmp_path, rows, complaint):
+    log = write_log(tmp_path / "log", rows)
+    with pytest.raises(InputError, match=complaint):
+        prepare(duckdb_engine(log), tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_an_id_that_does_not_fit_is_refused(tmp_path):
+    ids = pa.array([2**64 - 1, 1], pa.uint64())
+    log = write_log(tmp_path / "log", [(1, 5, 3, "view"), (1, 5, 3, "click")])
+    table = pq.read_table(log / "0.parquet").set_column(0, "user_id", ids)
+    pq.write_table(table, log / "0.parquet")
+    with pytest.raises(InputError, match="user_id must hold int64 .* 1 rows without"):
+        prepare(duckdb_engine(log), tmp_path / "data")
+
+
+@pytest.mark.parametrize("value", ["", "1.5", "1e3", "x", "99999999999999999999"])
+def test_a_csv_value_that_is_no_whole_number_is_refused(tmp_path, value):
+    rows = [(1, 5, 3, "click"), (1, 5, value, "view"), (1, 5, 3, "")]
+    folder = write_csv(tmp_path / "csv" / "a.csv", rows)
+    with pytest.raises(InputError, match="csv column timestamp must hold int64 .* 1 rows without"):
+        prepare(duckdb_engine(folder), tmp_path / "data")
+
+
+def test_a_line_of_another_length_is_refused(tmp_path):
+    rows = [(1, 5, 3, "click")] * 100_000  # the first block is read before, for the header
+    folder = write_csv(tmp_path / "csv" / "a.csv", [*rows, (1, 5)])
+    with pytest.raises(InputError, match="csv could not be read"):
+        prepare(duckdb_engine(folder), tmp_path / "data")
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    log = write_log(tmp_path / "log", BOTH_SPLITS * 1000)
+    whole = (log / "0.parquet").read_bytes()
+    (log / "0.parquet").write_bytes(whole[:4] + bytes(100) + whole[104:])
+    with pytest.raises(InputError, match="log could not be read"):
+        prepare(duckdb_engine(log), tmp_path / "data")
+    (log / "0.parquet").write_bytes(whole[:50])
+    with pytest.raises(InputError, match="0.parquet must be a readable Parquet file"):
+        open_log(log)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("user_id,item_id,timestamp\n1,1,1\n", "must have a column event, got user_id"),
+        ("", "header"),
+    ],
+)
+def test_a_csv_file_without_the_columns_is_refused(tmp_path, content, complaint):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=complaint):
+        open_log(tmp_path)
+
+
+def test_too_little_memory_is_named(tmp_path):
+    rows = [(n % 7, n, n, "view" if n % 3 else "click") for n in range(200_000)]
+    log = write_log(tmp_path / "log", rows)
+    with pytest.raises(InputError, match="memory_gb must be more, got 0.002"):
+        prepare(duckdb_engine(log, RULES, 0.002), tmp_path / "data")

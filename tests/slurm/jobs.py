@@ -1,0 +1,121 @@
+"""The ranker on the small market, trained as a job of two nodes or without Slurm."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.runs import ROOT, ranker_flags
+from tests.slurm.cluster import ENDED, Cluster, wait_until
+from tests.slurm.config import PARTITION
+from tests.small_market import SmallMarket
+
+STEPS = 48
+BATCH = 16
+TRAIN_REQUESTS = STEPS * BATCH
+PATIENCE_S = 120
+
+TORCHX = [Path(sys.executable).with_name("torchx"), "run", "-s", "slurm"]
+TORCHX_PARTITION = ["-cfg", f"partition={PARTITION}"]
+PLAIN = [sys.executable, "-m", "torchx_components.slurm", "--partition", PARTITION]
+# What torchx_components/README.md tells users of `torchx run` on several nodes to set.
+NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+ENVIRONMENT = f"GLOO_SOCKET_IFNAME=lo,{NEW_STORE}"
+TWO_NODES = ["-j", "2x1", "--cpu", "1", "--memMB", "2000", "--env", ENVIRONMENT]
+
+
+def component(name: str) -> str:
+    return f"{ROOT}/torchx_components/ranking.py:{name}"
+
+
+def training_flags(market: SmallMarket, run_dir: Path) -> list[str]:
+    return [*ranker_flags(market, run_dir, "simtier"), "--checkpoint_steps", "2"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a login shell in the repository has: the commands of its virtual environment."""
+    binaries = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TORCHXCONFIG": str(ROOT / ".torchxconfig"),
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+
+
+def train_without_slurm(market: SmallMarket, run_dir: Path) -> None:
+    """Two ranks under torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "apps.train_ranker", *training_flags(market, run_dir)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Where jobs are submitted from, and their logs land."""
+
+    cluster: Cluster
+    folder: Path
+
+    def submit(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment(SLURM_CONF=str(self.cluster.config)),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    def torchx(self, name: str, *arguments: str) -> str:
+        """Job id of a component under `torchx run`, which fails after it: it asks sacct."""
+        done = self.submit(*TORCHX, *TORCHX_PARTITION, name, *arguments)
+        handle = re.search(r"^slurm://\w+/(\d+)$", done.stdout, re.MULTILINE)
+        assert handle and done.returncode == 1 and "'sacct'" in done.stderr, done.stderr
+        return handle[1]
+
+    def plain(self, name: str, *arguments: str) -> str:
+        """Job id of a component under a plain script."""
+        done = self.submit(*PLAIN, name, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def ranks(self, *variables: str) -> dict[str, int]:
+        """Process id by rank, of the ranks with such variables."""
+        found = ((rank, self.cluster.processes(f"RANK={rank}", *variables)) for rank in "01")
+        return {rank: pids[0] for rank, pids in found if pids}
+
+    def wait(self, happens: Callable[[], bool]) -> None:
+        try:
+            wait_until(happens, PATIENCE_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def start_at_once(self, job_id: str, restarts: int) -> None:
+        """Once the job is queued again: Slurm would let it wait for two minutes."""
+
+        def queued() -> bool:
+            job = self.cluster.job(job_id)
+            return (job["JobState"], job["Restarts"]) == ("PENDING", str(restarts))
+
+        self.wait(queued)
+        self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+    def end(self, job_id: str) -> dict[str, str]:
+        """Fields of the job once it is over."""
+        self.wait(lambda: self.cluster.job(job_id)["JobState"] in ENDED)
+        return self.cluster.job(job_id)
+
+    def logs(self) -> str:
+        return "\n".join(log.read_text()[-6000:] for log in sorted(self.folder.glob("slurm-*")))

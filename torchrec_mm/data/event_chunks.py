@@ -1,0 +1,38 @@
+"""A sorted stream of events in pieces that hold all events of each of their users."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+CHUNK_EVENTS = 500_000
+
+
+def whole_users(
+    batches: Iterable[pa.RecordBatch], least_rows: int = CHUNK_EVENTS
+) -> Iterator[pa.Table]:
+    """Cut a stream between users.
+
+    Args:
+        batches: with a column user_id, int64, ascending over all batches.
+        least_rows: a chunk is cut as soon as it has so many rows: it holds fewer only at the end,
+            and more by a batch, or where one user has more.
+    """
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        held.append(batch)
+        rows += batch.num_rows
+        last_user = batch["user_id"][-1].as_py()
+        if rows < least_rows or held[0]["user_id"][0].as_py() == last_user:
+            continue
+        chunk = pa.Table.from_batches(held)
+        cut = int(np.searchsorted(chunk["user_id"].to_numpy(), last_user))
+        yield chunk.slice(0, cut)
+        rest = chunk.slice(cut).combine_chunks()  # copied, so that the chunk can be freed
+        held, rows = rest.to_batches(), rest.num_rows
+        del chunk, rest
+    if held:
+        yield pa.Table.from_batches(held)

@@ -1,0 +1,98 @@
+"""The files of an event log, and what must hold of them before the long work begins."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from torchrec_mm.data.csv_files import csv_columns
+from torchrec_mm.data.events import EventRules
+from torchrec_mm.data.parquet import INT64, STRING, check_columns, parquet_files
+from torchrec_mm.errors import InputError
+
+NUMBERS = ("user_id", "item_id", "timestamp")
+COLUMNS = dict.fromkeys(NUMBERS, INT64) | {"event": STRING}
+WHOLE_NUMBER = r"^\s*[+-]?[0-9]+\s*$"  # of CSV fields: a cast alone would take 1.5 for 2
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """Files of a log that are read alike.
+
+    files: in name order. places: of CSV files, the place of each of COLUMNS in a line; None of
+    Parquet files. width: of CSV files, the fields of a line; 0 of Parquet files.
+    """
+
+    files: tuple[Path, ...]
+    places: dict[str, int] | None = None
+    width: int = 0
+
+
+def open_log(folder: Path) -> list[LogFiles]:
+    """The files of a folder of Parquet or else CSV logs, by how they are read.
+
+    Only headers and schemas are looked at.
+
+    Raises:
+        InputError: missing folder, neither kind of file, an unreadable one, a missing column or,
+            in Parquet, one of another type.
+    """
+    csv = sorted(folder.glob("*.csv"))
+    if csv and not any(folder.glob("*.parquet")):
+        layouts = [(file, csv_columns(file, COLUMNS)) for file in csv]
+        alike = _alike((file, (tuple(places.items()), width)) for file, (places, width) in layouts)
+        return [LogFiles(files, dict(places), width) for (places, width), files in alike]
+    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in parquet_files(folder))]
+
+
+def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path, ...]]]:
+    groups = defaultdict(list)
+    for file, key in files:
+        groups[key].append(file)
+    return [(key, tuple(group)) for key, group in groups.items()]
+
+
+def _types(file: Path) -> tuple[pa.DataType, ...]:
+    """Checked types of COLUMNS in a Parquet file."""
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    check_columns(schema.empty_table(), file, COLUMNS)
+    return tuple(schema.field(name).type for name in COLUMNS)
+
+
+@dataclass(frozen=True)
+class Census:
+    """What an engine counted in one pass over the log.
+
+    events: rows in all. shown, clicked: rows of these two kinds.
+    known: by column, rows that hold a value of its type.
+    kinds: some values of the column event; filled only where shown or clicked is 0.
+    """
+
+    events: int
+    shown: int
+    clicked: int
+    known: dict[str, int]
+    kinds: tuple[str, ...] = ()
+
+    def check(self, folder: Path, rules: EventRules) -> None:
+        """Refuse a log that cannot be used, by name: InputError."""
+        if self.events == 0:
+            raise InputError(f"{folder} must hold at least one row, got 0")
+        for name, count in self.known.items():
+            if count < self.events:
+                raise InputError(
+                    f"{folder} column {name} must hold {COLUMNS[name]} in every row, "
+                    f"got {self.events - count} rows without"
+                )
+        for kind, count in ((rules.shown_event, self.shown), (rules.clicked_event, self.clicked)):
+            if count == 0:
+                kinds = ", ".join(self.kinds)
+                raise InputError(
+                    f"{folder} column event must hold {kind!r} at least once, got {kinds}"
+                )
