@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 file=sys.stderr,
             )
             sys.exit(status)
-        done = "is there already" if skipped else "is whole"
+        done = "is there already, skipped" if skipped else "is whole"
         print(f"pipeline: {stage.folder} {done}", flush=True)
     _summarise(config, stages)
 
@@ -186,8 +186,9 @@ def plan(config: PipelineConfig) -> list[Stage]:
         reads["make"] = chain.add("train_make", training, reads, inputs)
     wires = training | {"method": config.method}
     ranker = chain.add("train_ranker", wires, reads, inputs)
-    scored = {"run_dir": ranker, "encoded": reads["encoded"]}
-    chain.add("evaluate", {}, scored, {}, results=(ranker.folder / "metrics.json",))
+    scored = {name: stage for name, stage in reads.items() if name != "make"}
+    result = ranker.folder / "metrics.json"
+    chain.add("evaluate", outside, scored | {"run_dir": ranker}, inputs, results=(result,))
     for app, given in flags.items():
         if given and app not in chain.stages:
             raise InputError(

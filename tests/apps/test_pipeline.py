@@ -15,7 +15,7 @@ from tests.small_market import SmallMarket, write_small_market
 from tests.whole_market import tiny_flags, write_whole_market
 from torchrec_mm.config import flag_words, run
 
-PATIENCE_S = 300
+PATIENCE_S = 600
 PHASE_ONE = ["pack", "pretrain", "embed_items"]
 RANKING = ["encode", "train_ranker", "evaluate"]
 WITH_MAKE = ["encode", "train_make", "train_ranker", "evaluate"]
@@ -52,7 +52,7 @@ def test_a_method_gets_the_stages_that_it_needs(data, method, apps):
 def test_vectors_made_elsewhere_take_the_place_of_phase_one(market):
     stages = stages_of(market.data, vectors=market.vectors)
     assert list(stages) == WITH_MAKE
-    for app in ("train_make", "train_ranker"):
+    for app in ("train_make", "train_ranker", "evaluate"):
         assert stages[app].flags["vectors"] == market.vectors
 
 
@@ -66,7 +66,7 @@ def test_each_stage_reads_those_before_it(data):
         "encode": {},
         "train_make": {"vectors": "embed_items", "encoded": "encode"},
         "train_ranker": {"vectors": "embed_items", "encoded": "encode", "make": "train_make"},
-        "evaluate": {"run_dir": "train_ranker", "encoded": "encode"},
+        "evaluate": {"run_dir": "train_ranker", "encoded": "encode", "vectors": "embed_items"},
     }
     for app, names in read.items():
         wanted = {flag: folders[name] for flag, name in names.items()}

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -121,13 +122,18 @@ time.sleep(60)
 """
 
 
+def wait_for(holds) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def when_there(file: Path, act) -> threading.Thread:
     """Call ``act`` once the file is there."""
 
     def wait() -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(file.exists)
         act()
 
     thread = threading.Thread(target=wait)
@@ -149,14 +155,47 @@ def test_while_a_stage_runs_no_other_pipeline_works_in_its_folder(tmp_path):
     held = []
 
     def try_to_lock() -> None:
-        with (tmp_path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held.append(True)
+        held.append(not is_free(tmp_path / ".lock"))
         os.kill(os.getpid(), signal.SIGTERM)
 
     other = when_there(tmp_path / "waiting", try_to_lock)
     run(stage_of(tmp_path), WAITING.format(status=0))
     other.join()
     assert held == [True]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from torchrec_mm.stages.launch import Launch, run_stage
+from torchrec_mm.stages.stage import Stage
+class Sleep(Launch):
+    def command(self, stage, number):
+        mark = "open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'child')"
+        return [sys.executable, "-c", "import os, time; " + mark + "; time.sleep(60)"]
+run_stage(Stage("bake", {}, "0123", Path("bake-0123").absolute()), Sleep(), 0)
+"""
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.kill
+def test_what_a_killed_pipeline_launched_keeps_others_out_until_it_ends(tmp_path):
+    root = str(Path(__file__).parents[2])
+    pipeline = subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
+    )
+    wait_for(lambda: (tmp_path / "child").exists())
+    child = int((tmp_path / "child").read_text())
+    pipeline.kill()
+    pipeline.wait()
+    assert not is_free(tmp_path / ".lock")
+    os.kill(child, signal.SIGKILL)
+    wait_for(lambda: is_free(tmp_path / ".lock"))

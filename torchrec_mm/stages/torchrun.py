@@ -12,16 +12,17 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.distributed.launcher.api as launcher
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import main as torchrun
 
 MISTAKE = 2
 STOPPED = 128 + signal.SIGTERM
+FINAL = (MISTAKE, STOPPED)
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -30,8 +31,7 @@ class Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group):
         result = super()._monitor_workers(worker_group)
-        statuses = {status_of(failure.exitcode) for failure in result.failures.values()}
-        if statuses & {MISTAKE, STOPPED}:
+        if result.is_failed() and status_of(result.failures) in FINAL:
             self._remaining_restarts = 0
         return result
 
@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         torchrun(list(argv))
     except ChildFailedError as error:
-        status = status_of(error.get_first_failure()[1].exitcode)
-        if status not in (MISTAKE, STOPPED):
+        status = status_of(error.failures)
+        if status not in FINAL:
             print(error, file=sys.stderr)
         return status
     except SignalException as error:
@@ -55,9 +55,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def status_of(exitcode: int) -> int:
-    """A process's exit code, -n where signal n killed it, as a shell has it."""
-    return exitcode if exitcode >= 0 else 128 - exitcode
+def status_of(failures: Mapping[int, ProcessFailure]) -> int:
+    """Of ranks of this node that did not succeed, one at least, the status that says why.
+
+    Torchrun ends the others of a rank that failed with SIGTERM, and they say so: that is the reason
+    only where nobody has another.
+    """
+    codes = [failure.exitcode for failure in failures.values()]
+    statuses = [code if code >= 0 else 128 - code for code in codes]  # as a shell has it
+    if MISTAKE in statuses:
+        return MISTAKE
+    return next((status for status in statuses if status != STOPPED), STOPPED)
 
 
 def _end_with_parent() -> None:
