@@ -32,9 +32,6 @@ def pretrain(
         log_dir: folder for what each process prints, empty for a temporary one
         image: container image, empty for the local working directory
     """
-    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
-    # Else processes that start again meet at a store that still names those that died.
-    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *("--resume", "true"),
         *app_args,
@@ -44,7 +41,7 @@ def pretrain(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=ranks | (env or {}),
+        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
@@ -76,9 +73,6 @@ def embed_items(
         log_dir: folder for what each process prints, empty for a temporary one
         image: container image, empty for the local working directory
     """
-    ranks = {"PET_MAX_RESTARTS": str(max_restarts)} | ({"PET_LOG_DIR": log_dir} if log_dir else {})
-    # Else processes that start again meet at a store that still names those that died.
-    ranks["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return dist.ddp(
         *app_args,
         m="apps.embed_items",
@@ -87,7 +81,16 @@ def embed_items(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=ranks | (env or {}),
+        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
+
+
+def _for_torchrun(max_restarts: int, log_dir: str) -> Dict[str, str]:
+    """Settings of torchrun that it reads from the environment."""
+    logs = {"PET_LOG_DIR": log_dir} if log_dir else {}
+    # Else processes that start again meet at a store that still names those that died
+    # (pytorch/pytorch#135712).
+    new_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {"PET_MAX_RESTARTS": str(max_restarts)} | logs | new_store

@@ -19,9 +19,10 @@ SCRIPT = """\
 
 {exports}
 
-# Nodes meet at the first one, at a port of this job's own: several jobs may share a node.
+# Nodes meet at the first one, at a port of this job's own: several jobs may share a node. Ten
+# ports, for a pipeline's stages.
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-rendezvous="$first_node:$((15000 + SLURM_JOB_ID % 15000))"
+rendezvous="$first_node:$((15000 + SLURM_JOB_ID % 1500 * 10))"
 
 # USR1 comes from --signal, before the time limit. SIGTERM makes the ranks save and leave; scancel
 # sends it to them, while srun would answer one with SIGKILL.
@@ -61,7 +62,7 @@ def sbatch_script(app: AppDef, options: Mapping[str, Optional[str]]) -> str:
     srun = f"--label --wait=60 --kill-on-bad-exit=1 --cpus-per-task={role.resource.cpu}"
     return SCRIPT.format(
         directives="\n".join(directive(name, v) for name, v in wanted.items() if v is not None),
-        exports="\n".join(export(*variable) for variable in (NEW_STORE | role.env).items()),
+        exports="\n".join(export(*variable) for variable in role.env.items()),
         srun=srun,
         command=" \\\n        ".join(command_lines(role)),
         max_retries=role.max_retries,

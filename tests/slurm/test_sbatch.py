@@ -116,7 +116,7 @@ def test_each_node_runs_the_command_of_the_component_and_meets_at_the_first(caps
     srun, torchrun = stubs.words()[:4], stubs.words()[4:]
     assert srun == ["--label", "--wait=60", "--kill-on-bad-exit=1", "--cpus-per-task=16"]
     assert torchrun == [
-        *("torchrun", "--rdzv_backend", "c10d", "--rdzv_endpoint", "n7:15003"),
+        *("torchrun", "--rdzv_backend", "c10d", "--rdzv_endpoint", "n7:15030"),
         *("--rdzv_id", "15003", "--nnodes", "2", "--nproc_per_node", "8", "--tee", "3"),
         *("--role", "", "-m", "apps.train_ranker", "--resume", "true"),
         *("--run_dir", "runs/15003", "--method", "id"),
