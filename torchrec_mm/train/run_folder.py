@@ -21,8 +21,8 @@ count until the first checkpoint.
 """
 
 import json
-from collections.abc import Sequence
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
