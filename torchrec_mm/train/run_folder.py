@@ -22,6 +22,7 @@ count until the first checkpoint.
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -99,7 +100,7 @@ class RunFolder:
         goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
             before = yaml.safe_load((path / "config.yaml").read_text())
-            _check_same(path, before, values)
+            _check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
             now = {name: values[name] for name in INPUTS if name in values}
             run._moved = {name: at for name, at in now.items() if at != before.get(name)}
         else:
@@ -181,9 +182,11 @@ def with_absolute_paths(config: Any) -> Any:
     return replace(config, **paths)
 
 
-def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same(
+    path: Path, before: dict[str, Any], now: dict[str, Any], may_change: Sequence[str] = ()
+) -> None:
     for name, value in now.items():
-        if name not in (*MAY_CHANGE, *INPUTS) and before.get(name) != value:
+        if name not in may_change and before.get(name) != value:
             raise InputError(
                 f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
             )
