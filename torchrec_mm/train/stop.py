@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
+NO_SIGNAL = 0
 
 
 class Stopped(SystemExit):
@@ -93,8 +94,10 @@ class Stop:
         if self._is_handler:
             signal.set_wakeup_fd(self._fd_before)
             signal.signal(signal.SIGTERM, self._before)
-        os.close(self._heard)
+        # Closing would not do: processes that were forked meanwhile hold the pipe open.
+        os.write(self._heard, bytes([NO_SIGNAL]))
         self._listener.join()
+        os.close(self._heard)
         os.close(self._hears)
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -103,7 +106,7 @@ class Stop:
     def _listen(self) -> None:
         """The listener's work: wait for the signal, then for the time to be over."""
         while signal.SIGTERM not in (received := os.read(self._hears, 64)):
-            if not received:
+            if NO_SIGNAL in received:
                 return
         self.is_asked = True
         time.sleep(self.timeout_s)
