@@ -118,17 +118,25 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
 
 
 def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
-    saves = jobs.folder / "saves"
-    saves.write_text("trap 'sleep 1; echo saved; exit 143' TERM\necho begun\nsleep 300 & wait\n")
+    saves, told = jobs.folder / "saves", jobs.folder / "told"
+    # To a file: what is printed after srun has gone is lost. Slurm signals children too.
+    saves.write_text(
+        f"trap 'trap \"\" TERM; sleep 1; echo saved >> {told}; exit 143' TERM\n"
+        f"echo begun >> {told}\nsleep 300 & wait\n"
+    )
+
+    def have_told(word: str, times: int) -> bool:
+        return told.is_file() and told.read_text().count(word) == times
+
     job_id = jobs.plain("utils.sh", *TWO_SMALL_NODES, "--", "sh", str(saves))
     for number, stop in enumerate(stops(job_id), 1):
-        jobs.wait(lambda number=number: jobs.logs().count("begun") == 2 * number)
+        jobs.wait(lambda number=number: have_told("begun", 2 * number))
         jobs.cluster.ask(*stop)
         jobs.start_soon(job_id, restarts=number)
-        assert jobs.logs().count("saved") == 2 * number, jobs.logs()
-    jobs.wait(lambda: jobs.logs().count("begun") == 6)
+        assert have_told("saved", 2 * number), jobs.logs()
+    jobs.wait(lambda: have_told("begun", 6))
     jobs.cluster.ask("scancel", job_id)
-    jobs.wait(lambda: jobs.logs().count("saved") == 6)
+    jobs.wait(lambda: have_told("saved", 6))
 
 
 def test_a_plain_script_that_fails_is_retried_as_often_as_asked(jobs):

@@ -32,6 +32,8 @@ BATCH = 16
 TRAIN_REQUESTS = BATCH * STEPS_PER_KILL * (KILLS + 1) // EPOCHS
 START_S = 6  # in which processes import, meet, and read
 PATIENCE_S = 120
+BESIDE_PYTHON = Path(sys.executable).parent  # torchx and the torchrun that it calls
+PATH = f"{BESIDE_PYTHON}{os.pathsep}{os.environ['PATH']}"
 
 pytestmark = [
     pytest.mark.kill,
@@ -66,7 +68,13 @@ class Job:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", name: value, **environment},
+                env={
+                    **os.environ,
+                    "PATH": PATH,
+                    "OMP_NUM_THREADS": "1",
+                    name: value,
+                    **environment,
+                },
                 stdout=out,
                 stderr=out,
             )
@@ -133,10 +141,8 @@ def kill_one(job: Job, run_dir: Path, number: int, chance: random.Random) -> Non
 def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(market, whole, tmp_path):
     run_dir, chance = tmp_path / "killed", random.Random(3)
     component = ["torchx_components/ranking.py:train_ranker", "-j", "1x2", "--max_restarts", "10"]
-    job = Job(
-        ["torchx", "run", "-s", "local_cwd", *component, "--", *flags_of(market, run_dir)],
-        tmp_path / "log",
-    )
+    launch = [str(BESIDE_PYTHON / "torchx"), "run", "-s", "local_cwd", *component, "--"]
+    job = Job([*launch, *flags_of(market, run_dir)], tmp_path / "log")
     for number in range(KILLS):
         kill_one(job, run_dir, number, chance)
     job.finish()

@@ -57,6 +57,19 @@ def test_what_others_log_counts_from_warnings_on(tmp_path):
     ]
 
 
+def test_a_handler_that_a_library_put_on_the_root_shows_what_it_showed(tmp_path):
+    seen: list[str] = []
+    library = logging.Handler()
+    library.emit = lambda record: seen.append(record.getMessage())
+    logging.root.addHandler(library)
+    with rank_log(tmp_path, WORKER):
+        logging.getLogger("torchrec_mm.some").info("quiet")
+        logging.getLogger("torchrec_mm.some").warning("loud")
+    logging.root.removeHandler(library)
+    assert seen == ["loud"]
+    assert not library.filters
+
+
 def test_warnings_are_logged_and_still_shown(tmp_path):
     with pytest.warns(UserWarning, match="mind the gap"), rank_log(tmp_path, WORKER):
         warnings.warn("mind the gap", stacklevel=1)

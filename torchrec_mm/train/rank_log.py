@@ -53,6 +53,11 @@ def _is_for_users(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] == OURS.name
 
 
+def _is_for_terminals(record: logging.LogRecord) -> bool:
+    """Whether it is serious, or not ours: that a rank has started is for its log alone."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] != OURS.name
+
+
 class _EachLine(logging.Formatter):
     """Time, rank and level before every line, those of a traceback too."""
 
@@ -75,15 +80,20 @@ def _attached(handler: logging.Handler) -> Iterator[None]:
     named = logging.root.manager.loggerDict.values()
     apart = [log for log in named if isinstance(log, logging.Logger) and not log.propagate]
     handlers = [(log, handler) for log in (logging.root, *apart)]
+    shown = list(logging.root.handlers)
     if not logging.root.handlers:  # its last resort, stderr, would fall silent
         handlers.append((logging.root, logging.lastResort))
     level = OURS.level
     OURS.setLevel(logging.INFO)
+    for others in shown:
+        others.addFilter(_is_for_terminals)
     for log, added in handlers:
         log.addHandler(added)
     try:
         yield
     finally:
+        for others in shown:
+            others.removeFilter(_is_for_terminals)
         for log, added in handlers:
             log.removeHandler(added)
         OURS.setLevel(level)
