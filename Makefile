@@ -19,7 +19,7 @@ demo: .venv/.ready  ## both phases on a simulated market: a result table in runs
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(DEMO_THREADS)} .venv/bin/python -m apps.demo
 
 test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
-	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/.ready  ## ruff: rules and formatting
 	.venv/bin/ruff check

@@ -21,6 +21,8 @@ COMPONENTS = {
     "spark": (("java",), ("pyspark",)),
 }
 
+SLOW = ("slurm", "spark", "kill")
+
 # CI sets this: there a missing component is an error, not something to leave out.
 ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
 
@@ -31,6 +33,12 @@ def missing(marker: str) -> str:
     lacking = [command for command in commands if not shutil.which(command)]
     lacking += [module for module in modules if not importlib.util.find_spec(module)]
     return ", ".join(lacking)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for other processes come first, so that none of them is left for the end."""
+    slow = {item.path for item in items for mark in SLOW if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

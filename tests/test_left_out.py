@@ -19,7 +19,7 @@ def run_on_a_bare_machine(folder: Path, everything: bool) -> subprocess.Complete
     )
     return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-n", "2", "-c", str(ROOT / "pyproject.toml")),
+            *(sys.executable, "-m", "pytest", "-q", "-n", "1", "-c", str(ROOT / "pyproject.toml")),
             str(folder),
         ],
         cwd=folder,
