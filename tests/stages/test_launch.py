@@ -97,11 +97,11 @@ def test_a_folder_that_appears_in_one_move_is_whole_without_a_note(tmp_path):
 
 def test_what_a_killed_command_had_not_moved_yet_is_removed(tmp_path):
     stage = stage_of(tmp_path, in_one_move=True)
-    for name in (".bake-0123.x1", ".bake-9999.x1"):
+    for name in (".bake-0123.x1x2x3x4", ".bake-9999.x1x2x3x4"):
         (tmp_path / name).mkdir()
     run(stage)
-    assert not (tmp_path / ".bake-0123.x1").exists()
-    assert (tmp_path / ".bake-9999.x1").exists()
+    assert not (tmp_path / ".bake-0123.x1x2x3x4").exists()
+    assert (tmp_path / ".bake-9999.x1x2x3x4").exists()
 
 
 def test_results_that_lie_elsewhere_are_copied(tmp_path):

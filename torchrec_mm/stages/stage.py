@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchrec_mm.files import new_file, write_json
+from torchrec_mm.files import new_file, remove_unfinished, write_json
 
 STAGE_FILE = "stage.json"
 
@@ -39,8 +39,7 @@ class Stage:
     def clear_aside(self) -> None:
         """Remove what a command that was killed left of a folder that it had not moved yet."""
         if self.in_one_move:
-            for left in self.folder.parent.glob(f".{self.folder.name}.*"):
-                shutil.rmtree(left, ignore_errors=True)
+            remove_unfinished(self.folder.parent, self.folder.name)
 
     def finish(self, seconds: float) -> None:
         """Note that the result is whole; every node of a job notes the same."""
