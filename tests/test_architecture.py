@@ -27,8 +27,9 @@ ARROWS = {
     "nn": {"kernels"},
     "losses": PURE,
     "metrics": PURE,
-    "item_vectors": WALLS,
-    "data": WALLS | {"item_vectors", "kernels"},
+    "tables": WALLS,
+    "item_vectors": WALLS | {"tables"},
+    "data": WALLS | {"tables", "item_vectors", "kernels"},
     "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.data.csv_files import csv_columns
 from torchrec_mm.data.events import EventRules
-from torchrec_mm.data.parquet import INT64, STRING, check_columns, parquet_files
+from torchrec_mm.data.parquet import INT64, STRING, check_columns
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.files import CSV, PARQUET, data_files
 
 NUMBERS = ("user_id", "item_id", "timestamp")
 COLUMNS = dict.fromkeys(NUMBERS, INT64) | {"event": STRING}
@@ -32,20 +33,20 @@ class LogFiles:
 
 
 def open_log(folder: Path) -> list[LogFiles]:
-    """The files of a folder of Parquet or else CSV logs, by how they are read.
+    """The files of a folder of Parquet or of CSV logs, by how they are read.
 
     Only headers and schemas are looked at.
 
     Raises:
-        InputError: missing folder, neither kind of file, an unreadable one, a missing column or,
-            in Parquet, one of another type.
+        InputError: missing folder, both kinds of files or neither, any other entry, an unreadable
+            file, a missing column or, in Parquet, one of another type.
     """
-    csv = sorted(folder.glob("*.csv"))
-    if csv and not any(folder.glob("*.parquet")):
-        layouts = [(file, csv_columns(file, COLUMNS)) for file in csv]
+    files = data_files(folder, (PARQUET, CSV))
+    if files[0].suffix == CSV:
+        layouts = [(file, csv_columns(file, COLUMNS)) for file in files]
         alike = _alike((file, (tuple(places.items()), width)) for file, (places, width) in layouts)
         return [LogFiles(files, dict(places), width) for (places, width), files in alike]
-    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in parquet_files(folder))]
+    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in files)]
 
 
 def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path, ...]]]:

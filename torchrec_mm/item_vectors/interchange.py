@@ -18,6 +18,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
+from torchrec_mm.tables.files import data_files
 
 BATCH_ROWS = 8192
 COLUMNS = ("item_id", "vector")
@@ -47,7 +48,7 @@ def import_parquet(
         InputError: missing or empty folder, wrong columns or types, vectors of two lengths or of
             two origins, and everything ``write_blocks`` refuses.
     """
-    files = _parquet_files(vectors)
+    files = [vectors] if vectors.is_file() else data_files(vectors)
     stored = _one_element_type(files, columns)
     origin = _one_origin(files)
     item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
@@ -81,17 +82,6 @@ def export_parquet(vectors: ItemVectors, folder: Path) -> None:
                 column = pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), element))
                 ids = pa.array(np.ascontiguousarray(vectors.item_ids[block]))
                 writer.write_table(pa.table([ids, column], schema=schema))
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise InputError(f"{folder} must be a folder of Parquet files: no such folder")
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise InputError(f"{folder} must hold at least one .parquet file, found none")
-    return files
 
 
 def _one_element_type(files: list[Path], columns: tuple[str, str]) -> str:
