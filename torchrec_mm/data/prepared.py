@@ -12,6 +12,7 @@ from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import write_table
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.tables.reading import input_errors
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def write_prepared(run_dir: Path, prepared: Prepared) -> None:
             )
     with new_folder(run_dir) as folder:
         if isinstance(prepared.items, Path):
-            copytree(prepared.items, folder / "items")
+            with input_errors(prepared.items, "could not be copied"):
+                copytree(prepared.items, folder / "items")
         else:
             write_table(folder / "items" / "part-0000.parquet", prepared.items)
         write_table(folder / "requests" / "train" / "part-0000.parquet", prepared.train)

@@ -14,6 +14,7 @@ from torchrec_mm.data.items import read_items
 from torchrec_mm.data.parquet import INT64
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush, new_folder, refuse_existing
+from torchrec_mm.tables.reading import input_errors
 
 SPLITS = ("train", "test")
 
@@ -59,7 +60,8 @@ def write_prepared_events(engine: Engine, run_dir: Path, items: Path | None, scr
         engine.write_requests(data / "requests", census.shown + census.clicked)
         _check_splits(data / "requests")
         if items is not None:
-            shutil.copytree(items / "items", data / "items")
+            with input_errors(items / "items", "could not be copied"):
+                shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
     (scratch / "data").replace(run_dir)
