@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from torchrec_mm.data.augment import augment
@@ -15,6 +15,7 @@ from torchrec_mm.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_IMAGE_PIXELS = 50_000_000
+GREY_STEPS = {"L;2": 85, "L;4": 17}  # between two greys of as many bits, in 8
 
 
 def decode_image(
@@ -27,7 +28,8 @@ def decode_image(
     """Decode one picture to a fixed size; the whole picture, without keeping its proportions.
 
     The size in the file's header is checked before a pixel is decoded. Transparent parts become
-    white, the camera's rotation mark is applied.
+    white, the camera's rotation mark is applied, 16 bits a channel become 8, and of an animation
+    the first picture counts.
 
     Args:
         source: encoded JPEG, PNG or WebP, or the path of such a file.
@@ -51,6 +53,7 @@ def decode_image(
                 raise InputError(
                     f"{where} must have at most {max_pixels} pixels, got {width} x {height}"
                 )
+            _scale_transparent_colour(image)
             image.draft("RGB", (2 * size, 2 * size))
             ImageOps.exif_transpose(image, in_place=True)
             picture = _on_white(image)
@@ -105,9 +108,40 @@ def _open(source: bytes | Path) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
+def upright_size(source: bytes | Path) -> tuple[int, int]:
+    """Width and height of a picture that ``decode_image`` takes, its rotation mark applied."""
+    with warnings.catch_warnings(), _open(source) as image:
+        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if lies_on_its_side else image.size
+
+
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """PNG names its transparent colour in the file's own bits; Pillow compares it with 8 of them.
+
+    To be called before the pixels are decoded: they alone tell how many bits those were.
+    """
+    colour = image.info.get("transparency")
+    bits = image.tile[0][3] if image.tile else None
+    if colour is not None and bits in GREY_STEPS:
+        image.info["transparency"] = colour * GREY_STEPS[bits]
+    if colour is not None and bits == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def _on_white(image: Image.Image) -> Image.Image:
+    """RGB, without transparency."""
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image), image.info.get("transparency"))
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     transparent = image.convert("RGBA")
     white = Image.new("RGBA", transparent.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, transparent).convert("RGB")
+
+
+def _from_16_bits(grey: np.ndarray, transparent: int | None) -> Image.Image:
+    """(H, W) of 0 to 65535 in RGB; Pillow's own conversion cuts off all above 255."""
+    grey8 = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257
+    if transparent is not None:
+        grey8[grey == transparent] = 255
+    return Image.fromarray(grey8).convert("RGB")

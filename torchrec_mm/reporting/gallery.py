@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from PIL import Image
 
-from torchrec_mm.data.images import decode_image
+from torchrec_mm.data.images import decode_image, upright_size
 from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, open_dataset
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
@@ -105,8 +105,7 @@ def _thumbnail(row: dict, folder: Path) -> str | None:
         square = decode_image(source, THUMBNAIL, f"{folder} image of item_id {row['item_id']}")
     except InputError:
         return None
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as header:
-        width, height = header.size
+    width, height = upright_size(source)
     scale = THUMBNAIL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     encoded = io.BytesIO()
