@@ -1,5 +1,6 @@
 """Pictures are checked before they are decoded, and decoded only when asked for."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -7,9 +8,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from torchrec_mm.data.augment import augment
 from torchrec_mm.data.images import decode_image, decode_images, upright_size
@@ -66,8 +67,7 @@ def deep(*values: int) -> np.ndarray:
 
 def colours(source: bytes) -> list[list[int]]:
     """RGB of the pixels of the first row, decoded without a change of size."""
-    with Image.open(io.BytesIO(source)) as header:
-        width = header.width
+    width = picture_of(source).width
     wide = decode_image(source, max(width, 2), "picture")
     return wide[0, :width].tolist()
 
@@ -132,17 +132,38 @@ def test_of_an_animation_the_first_picture_counts():
         assert (decode_image(file.getvalue(), 4, "picture") == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_the_cameras_rotation_mark_is_applied(form):
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("mark", range(10))
+def test_the_cameras_rotation_mark_is_applied(form, mark):
     picture = Image.new("RGB", (40, 20), "black")
-    picture.paste("white", (0, 0, 20, 20))  # left half
+    picture.paste("white", (0, 0, 20, 10))  # the upper left quarter
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise: left becomes top
+    exif[0x0112] = mark
     file = io.BytesIO()
     picture.save(file, form, exif=exif)
-    decoded = decode_image(file.getvalue(), 8, "picture")
-    assert decoded[0].mean() > 200 and decoded[-1].mean() < 55
-    assert upright_size(file.getvalue()) == (20, 40)
+    source = file.getvalue()
+    turned = ImageOps.exif_transpose(picture_of(source))
+    decoded = decode_image(source, 8, "picture")
+    corners = decoded[::7, ::7].mean(axis=2)
+    assert (corners > 128).tolist() == [
+        [turned.getpixel((x, y))[0] > 128 for x in (2, turned.width - 3)]
+        for y in (2, turned.height - 3)
+    ]
+    assert upright_size(source) == turned.size
+
+
+def test_a_mark_that_could_not_be_written_again_does_not_spoil_the_picture():
+    # Orientation 6, and a page number (0x0129) that is a text.
+    marks = "4d4d002a00000008 0002 01290002000000036869 0000 01120003000000010006 0000 00000000"
+    source = encoded(size=(40, 20), form="JPEG", exif=b"Exif\0\0" + bytes.fromhex(marks))
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(picture_of(source))
+    assert upright_size(source) == (20, 40)
+    assert decode_image(source, 8, "picture").shape == (8, 8, 3)
+
+
+def picture_of(source: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +223,20 @@ def test_each_picture_is_augmented_by_its_own_seed():
     expected = augment(Image.fromarray(noise), 8, 5)
     assert (images[1].permute(1, 2, 0).numpy() == expected).all()
     assert (decode_image(source, 8, "picture", seed=5) == expected).all()
+
+
+@given(
+    source=st.sampled_from([encoded(form=form) for form in ("PNG", "JPEG", "WEBP")]),
+    changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
+)
+@settings(deadline=None)
+@example(encoded(form="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0"), [])
+def test_a_garbled_picture_is_decoded_or_refused_and_nothing_else(source, changes):
+    garbled = bytearray(source)
+    for place, byte in changes:
+        garbled[place % len(garbled)] = byte
+    with contextlib.suppress(InputError):
+        assert decode_image(bytes(garbled), 8, "picture").shape == (8, 8, 3)
 
 
 def test_odd_marks_in_a_file_print_nothing(recwarn):
