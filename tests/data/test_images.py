@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -135,8 +135,7 @@ def test_of_an_animation_the_first_picture_counts():
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("mark", range(10))
 def test_the_cameras_rotation_mark_is_applied(form, mark):
-    picture = Image.new("RGB", (40, 20), "black")
-    picture.paste("white", (0, 0, 20, 10))  # the upper left quarter
+    picture = Image.fromarray(np.array([[0, 80], [160, 240]], np.uint8)).resize((40, 20))
     exif = Image.Exif()
     exif[0x0112] = mark
     file = io.BytesIO()
@@ -144,11 +143,8 @@ def test_the_cameras_rotation_mark_is_applied(form, mark):
     source = file.getvalue()
     turned = ImageOps.exif_transpose(picture_of(source))
     decoded = decode_image(source, 8, "picture")
-    corners = decoded[::7, ::7].mean(axis=2)
-    assert (corners > 128).tolist() == [
-        [turned.getpixel((x, y))[0] > 128 for x in (2, turned.width - 3)]
-        for y in (2, turned.height - 3)
-    ]
+    expected = np.asarray(turned.convert("RGB").resize((8, 8)))
+    assert np.abs(decoded[::7, ::7].astype(int) - expected[::7, ::7]).max() < 40
     assert upright_size(source) == turned.size
 
 
@@ -230,13 +226,18 @@ def test_each_picture_is_augmented_by_its_own_seed():
     changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
 )
 @settings(deadline=None)
-@example(encoded(form="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0"), [])
 def test_a_garbled_picture_is_decoded_or_refused_and_nothing_else(source, changes):
     garbled = bytearray(source)
     for place, byte in changes:
         garbled[place % len(garbled)] = byte
     with contextlib.suppress(InputError):
         assert decode_image(bytes(garbled), 8, "picture").shape == (8, 8, 3)
+
+
+def test_whatever_pillow_stumbles_over_is_refused(monkeypatch):
+    monkeypatch.setattr(Image.Image, "getexif", lambda image: {}["mark"])
+    with pytest.raises(InputError, match="must be a JPEG, PNG or WebP picture: 'mark'"):
+        decode_image(encoded(), 8, "picture")
 
 
 def test_odd_marks_in_a_file_print_nothing(recwarn):
