@@ -3,7 +3,6 @@
 python -m apps.demo
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,8 +23,9 @@ from apps.compare import (
     words,
 )
 from torchrec_mm.config import check_fields, parse, run, to_yaml
+from torchrec_mm.documents import read_json, read_text
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file
+from torchrec_mm.files import new_file, write_json
 
 BANK_SLOTS = 16_384  # three times the market's searches
 
@@ -68,7 +68,7 @@ class Stages:
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "stages.json"
-        self.seconds = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.seconds = read_json(self.path) if self.path.is_file() else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[bool]:
@@ -80,8 +80,7 @@ class Stages:
         start = time.monotonic()
         yield True
         self.seconds[name] = round(time.monotonic() - start, 1)
-        with new_file(self.path) as aside:
-            aside.write_text(json.dumps(self.seconds))
+        write_json(self.path, self.seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -160,7 +159,7 @@ def _claim(config: DemoConfig) -> None:
     """Take the folder, or go on in it if it is of the same config."""
     written = config.run_dir / "demo.yaml"
     text = to_yaml(config)
-    if written.is_file() and written.read_text() != text:
+    if written.is_file() and read_text(written) != text:
         raise InputError(
             f"run_dir {config.run_dir} holds a demo with other settings: remove it, or name another"
         )
@@ -168,7 +167,7 @@ def _claim(config: DemoConfig) -> None:
         if config.run_dir.exists() and any(config.run_dir.iterdir()):
             raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
         with new_file(written) as aside:
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
 
 
 def _torchx(component: str, *flags: object) -> None:
@@ -192,7 +191,7 @@ def _cleared(folder: Path) -> Path:
 
 
 def _print_table(report: Path) -> None:
-    rows = json.loads(report.read_text())["rows"]
+    rows = read_json(report)["rows"]
     print(f"\nSimulated market, {report}\n{'method':24}{'seed':>5}{'AUC':>9}{'GAUC':>9}")
     for row in rows:
         print(f"{row['method']:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")

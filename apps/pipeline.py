@@ -9,7 +9,6 @@ pack -> pretrain -> embed_items --+-> train_make --+-> train_ranker -> evaluate
 encode ---------------------------+----------------+----------------> (read by all three)
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from apps.pretrain import PretrainConfig
 from apps.train_make import TrainMakeConfig
 from apps.train_ranker import TrainRankerConfig
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -252,7 +252,7 @@ def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
         stage.app: {"folder": stage.folder.name, "seconds": stage.seconds()} for stage in stages
     }
     write_json(config.run_dir / "pipeline.json", {"stages": summary, "metrics": str(result)})
-    metrics = json.loads(result.read_text())
+    metrics = read_json(result)
     print(
         f"{result}: {metrics['method']}, AUC {in_words(metrics['auc'])}, "
         f"GAUC {in_words(metrics['gauc'])}, log loss {metrics['log_loss']:.4f} "

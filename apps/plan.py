@@ -15,6 +15,7 @@ from typing import Any, Literal
 from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.capacity import RankMemory, Workload, cures, memory_of_ranks
@@ -156,7 +157,7 @@ def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
     if trained.method == "bias":
         raise InputError("train must be the config of a method with tables, got bias")
     if (folder / "model.json").is_file():
-        model = json.loads((folder / "model.json").read_text())
+        model = read_json(folder / "model.json")
         return partial(Ranker, spec_from_json(model["spec"]))
     if trained.encoded is None:
         raise InputError(

@@ -72,7 +72,8 @@ def import_problem() -> str | None:
 
     Tried in a process of its own: a wrong build of fbgemm can take the interpreter down with it.
     """
-    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    probe = [sys.executable, "-c", _PROBE]
+    done = subprocess.run(probe, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0:
         return None
     reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

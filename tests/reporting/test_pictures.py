@@ -102,8 +102,10 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
 
 
 def test_pictures_become_small_jpegs_of_the_same_proportions(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
     put_data(tmp_path / "d", ["wide", "tall", "broken"], [
-        picture(size=(400, 200)), picture(size=(100, 400)), b"not a picture",
+        picture(size=(400, 200)), picture(size=(400, 100), exif=turned), b"not a picture",
     ])  # fmt: skip
     rows = gallery(tmp_path / "d", {"SCL": opened(tmp_path / "v", [EAST, NORTH, WEST])})
     sizes = []

@@ -187,7 +187,7 @@ def test_the_report_may_lie_beside_its_runs_but_never_replaces_one(tmp_path):
 def test_bad_input_leaves_nothing_behind(tmp_path):
     flags = put_everything(tmp_path)
     (tmp_path / "data" / "market.json").write_text("{")
-    with pytest.raises(InputError, match="market.json must be a JSON object"):
+    with pytest.raises(InputError, match="market.json must be JSON"):
         written(tmp_path, *flags)
     with pytest.raises(InputError, match="no such folder"):
         written(tmp_path, "--scl_vectors", str(tmp_path / "nowhere"))

@@ -109,5 +109,5 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
 
 def is_step_done(log: Path) -> bool:
     """Whether there is a line of a step, whole."""
-    lines = log.read_text().split("\n")[:-1] if log.is_file() else []
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
     return any("step" in json.loads(line) for line in lines)

@@ -140,7 +140,7 @@ def reading(impressions: Iterator[int], seconds: float) -> Reading:
 
 def memory_bytes(name: str) -> int:
     """Resident memory of this process: VmRSS, or VmHWM, the most since it began."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         (line,) = (line for line in status if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 

@@ -161,5 +161,5 @@ def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
 
 def resident_bytes() -> int:
     """Resident memory of this process."""
-    with open("/proc/self/statm") as pages:
+    with open("/proc/self/statm", encoding="utf-8") as pages:
         return int(pages.read().split()[1]) * 4096

@@ -110,7 +110,7 @@ def resident_gb(pid: int) -> float:
 
     Not ``ru_maxrss``: that counts what the parent had in memory when it forked.
     """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e9
     return 0.0

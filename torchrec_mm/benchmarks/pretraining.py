@@ -26,6 +26,7 @@ from torchrec_mm.benchmarks.pretraining_data import make_searches
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.documents import read_text
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 from torchrec_mm.pretraining.contrast import Contrast, LossSettings
 from torchrec_mm.pretraining.encoder import EncoderSpec
@@ -128,7 +129,7 @@ def ours(root: Path, config: PretrainingConfig, bank_slots: int) -> dict[str, An
         run = RunFolder(Path(folder), worker)
         settings = FitSettings(1, 0.0, 0, 1, log_every_steps=1, hang_timeout_s=0)
         fit(trainer, loader, run, settings, Position(), lambda epoch: None)
-        lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+        lines = map(json.loads, read_text(run.path / "metrics.jsonl").splitlines())
         seconds = [config.batch_size / line["pairs_per_s"] for line in lines]
         bank = trainer.scl.losses["image"].bank
         return {

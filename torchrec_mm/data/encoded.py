@@ -6,7 +6,6 @@ one at a time; what is known of the items is memory-mapped.
 Shape letters: U items, F item tables, n requests of a row group.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from torchrec_mm.data.jagged import Jagged
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.tables.files import data_files
 from torchrec_mm.tables.reading import input_errors, read_metadata
@@ -200,7 +200,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     if not path.is_file():
         raise InputError(f"{folder} must be an encoded data set: no meta.json in it")
-    meta = json.loads(path.read_text())
+    meta = read_json(path)
     if meta.get("format") != FORMAT:
         raise InputError(f"{path} format must be {FORMAT}, got {meta.get('format')!r}")
     return meta

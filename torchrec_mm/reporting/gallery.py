@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from torchrec_mm.data.images import decode_image
+from torchrec_mm.data.images import decode_image, upright_size
 from torchrec_mm.data.item_rows import read_rows
 from torchrec_mm.data.items import CONTENTS, ITEM_ID, open_items
 from torchrec_mm.errors import InputError
@@ -98,8 +98,7 @@ def _thumbnail(row: dict, folder: Path) -> str | None:
         square = decode_image(source, THUMBNAIL, f"{folder} image of item_id {row['item_id']}")
     except InputError:
         return None
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as header:
-        width, height = header.size
+    width, height = upright_size(source)
     scale = THUMBNAIL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     encoded = io.BytesIO()

@@ -104,7 +104,7 @@ def _locked(folder: Path, nodes: int) -> Iterator[int | None]:
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("wb") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

@@ -26,7 +26,9 @@ def rank_log(folder: Path, worker: Worker) -> Iterator[None]:
     rank and level.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"rank-{worker.rank:05}.log", encoding="utf-8")
+    handler = logging.FileHandler(
+        folder / f"rank-{worker.rank:05}.log", encoding="utf-8", errors="backslashreplace"
+    )
     handler.setFormatter(_EachLine(worker.rank))
     handler.addFilter(_is_for_users)
     with _attached(handler), _warnings_too(handler):
