@@ -29,7 +29,8 @@ ARROWS = {
     "metrics": PURE,
     "item_vectors": WALLS,
     "data": WALLS | {"item_vectors", "kernels"},
-    "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
+    # what ranks exchange, and on which devices
+    "parallel": WALLS | {"data", "item_vectors", "kernels", "environment", "gpus"},
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel", "environment"},
@@ -55,6 +56,7 @@ ARROWS = {
     "files": {"errors"},
     "config": {"errors"},
     "environment": set(),
+    "gpus": {"environment"},
     "install": {"environment"},
     "links": set(),
 }
