@@ -32,7 +32,8 @@ ARROWS = {
     "tables": WALLS,
     "item_vectors": WALLS | {"tables"},
     "data": WALLS | {"tables", "item_vectors", "kernels"},
-    "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
+    # what ranks exchange, and on which devices
+    "parallel": WALLS | {"data", "item_vectors", "kernels", "environment", "gpus"},
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel", "environment"},
@@ -61,6 +62,7 @@ ARROWS = {
     "documents": {"errors"},
     "ending": set(),
     "environment": set(),
+    "gpus": {"environment"},
     "install": {"environment"},
     "links": set(),
 }

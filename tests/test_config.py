@@ -13,8 +13,9 @@ from typing import Literal
 import pytest
 import yaml
 
+from torchrec_mm import config
 from torchrec_mm.config import check_fields, parse, run, to_yaml
-from torchrec_mm.errors import InputError
+from torchrec_mm.errors import HostError, InputError
 
 
 @dataclass(frozen=True)
@@ -282,10 +283,21 @@ def test_run_prints_the_users_mistake_as_one_line_and_returns_2(capsys):
     assert capsys.readouterr() == ("", "error: seed must be even\n")
 
 
-def test_of_several_ranks_only_the_first_one_speaks(capsys, monkeypatch):
+def test_of_several_ranks_the_others_let_the_first_one_speak(capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr(config.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
     assert run(fail_with(InputError("no"))) == 2
-    assert capsys.readouterr().err == ""
+    assert waited == [config.FIRST_SPEAKS_S]
+    assert capsys.readouterr().err == "error: no\n"  # it is still here: nobody else has said it
+
+
+def test_of_several_hosts_each_says_what_is_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(config.time, "sleep", lambda seconds: 1 / 0)
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert run(fail_with(HostError("n1 must have a GPU"))) == 2
+    assert capsys.readouterr().err == "error: n1 must have a GPU\n"
 
 
 def test_run_returns_0_when_done_and_130_when_interrupted():

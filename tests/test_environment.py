@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +44,32 @@ def test_the_driver_decides_which_build_of_fbgemm_belongs_here(machine, driver, 
     machine(TESTED | {build: TESTED_FBGEMM}, driver)
     assert fbgemm_build() == build
     assert version_problem() is None
+
+
+@pytest.mark.parametrize("driver", [True, False])
+@pytest.mark.parametrize(("choice", "build"), [("cpu", "fbgemm-gpu-cpu"), ("cuda", "fbgemm-gpu")])
+def test_a_choice_decides_before_the_driver_does(
+    machine, choice, build, driver, tmp_path, monkeypatch
+):
+    machine(TESTED | {build: TESTED_FBGEMM}, driver)
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
+    (tmp_path / environment.CHOICE).write_text(choice)
+    assert fbgemm_build() == build
+    assert version_problem() is None
+    machine(TESTED | dict.fromkeys(environment.FBGEMM_BUILDS, TESTED_FBGEMM), driver)
+    assert f"does not belong where FBGEMM={choice} was chosen. Cure: " in version_problem()
+
+
+def test_the_cuda_build_by_choice_is_sent_to_a_host_with_a_driver(machine, tmp_path, monkeypatch):
+    machine({})
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
+    (tmp_path / environment.CHOICE).write_text("cuda")
+    failed = subprocess.CompletedProcess([], 1, "", "OSError: libnvidia-ml.so.1: cannot open")
+    monkeypatch.setattr(environment.subprocess, "run", lambda *args, **kwargs: failed)
+    assert environment.import_problem() == (
+        "torch, torchrec and fbgemm must load together, got OSError: libnvidia-ml.so.1: cannot "
+        "open. Cure: to work where an NVIDIA driver is, or make install FBGEMM=cpu"
+    )
 
 
 def test_a_build_number_behind_the_release_is_no_mismatch(machine):

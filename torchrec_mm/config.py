@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -17,9 +18,13 @@ from typing import Any, TypeVar, get_type_hints
 from torchrec_mm.config_words import in_our_words
 from torchrec_mm.documents import check_keys, read_text
 from torchrec_mm.ending import in_one_line, print_anything
-from torchrec_mm.errors import InputError
+from torchrec_mm.errors import HostError, InputError
 
 ConfigT = TypeVar("ConfigT")
+
+# How long a rank keeps quiet when it has the same to say as the first one, which may be late to see
+# it, or when another one has left, who says why. The launcher ends it meanwhile.
+FIRST_SPEAKS_S, PEER_SPEAKS_S = 10.0, 1.0
 
 
 def parse(
@@ -92,25 +97,54 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
 
     1 in one line where the disk is full or broken. Training that SIGTERM stopped leaves with 143
-    instead; see ``train.stop``.
+    instead; see ``train.stop``. One rank of several that fails ends at once, whatever its threads
+    wait for, and its launcher ends the others.
     """
     print_anything()
     try:
         main(argv)
         sys.stdout.flush()
     except InputError as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        if not _speaks_for_all(error):
+            time.sleep(FIRST_SPEAKS_S)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return _leave(2)
     except KeyboardInterrupt:
-        return 130
+        return _leave(130)
     except Exception as error:
-        if (told := in_one_line(error)) is None:
+        if told := in_one_line(error):
+            status, line = told
+            print(f"error: {line}", file=sys.stderr)
+            return _leave(status)
+        if _ranks() == 1:
             raise
-        status, line = told
-        print(f"error: {line}", file=sys.stderr)
-        return status
+        if " by peer" in str(error):  # gloo: connection closed, or reset
+            time.sleep(PEER_SPEAKS_S)
+        sys.excepthook(*sys.exc_info())  # torch's names the rank
+        return _leave(1)
     return 0
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _speaks_for_all(error: InputError) -> bool:
+    """Whether this rank is the first of those that have the same to say."""
+    rank = "LOCAL_RANK" if isinstance(error, HostError) else "RANK"
+    return int(os.environ.get(rank, "0")) == 0
+
+
+def _leave(status: int) -> int:
+    """The status; one rank of several does not return.
+
+    On its way out the interpreter would wait for threads of the group, and they for other ranks.
+    """
+    if _ranks() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _parser_for(config_class: type, command: str) -> Any:

@@ -97,7 +97,7 @@ def on_fresh_ranks(
     with _environment({} if threads is None else {"OMP_NUM_THREADS": str(threads)}):
         ranks = torch.multiprocessing.start_processes(
             _one_rank,
-            (world_size, _free_port(), threads, results, work, args),
+            (world_size, free_port(), threads, results, work, args),
             nprocs=world_size,
             start_method="spawn",
             join=False,
@@ -134,7 +134,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
