@@ -46,7 +46,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o755)
-        for entry in aside.rglob("*"):
+        for entry in (aside, *aside.rglob("*")):
             flush(entry)
         aside.replace(path)
         flush(path.parent)

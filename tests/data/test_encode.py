@@ -15,6 +15,7 @@ from tests.request_folders import parquet_files
 from tests.small_market import write_parquet, write_small_market
 from torchrec_mm.data import chunks, encode_writer
 from torchrec_mm.data.encode import encode_folder
+from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.vocabulary import Vocabularies
@@ -186,6 +187,9 @@ def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
     part.write_bytes(content)
     with pytest.raises(InputError, match="part-00000.parquet row group 0 could not be read: .*CRC"):
         list(chunks.read_chunks(part))
+    requests = EncodedRequests(tmp_path / "out", "train")
+    with pytest.raises(InputError, match="part-00000.parquet row group 0 must be readable: .*CRC"):
+        requests.read(requests.groups[0])
 
 
 def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
@@ -240,6 +244,14 @@ def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path):
     assert "timestamp" not in rows_of(out / "requests" / "train")[0]
     assert [row["timestamp"] for row in rows_of(out / "requests" / "test")] == [8, 9]
     assert not (out / "items" / "created_at.npy").exists()
+
+
+@pytest.mark.parametrize(("min_count", "own"), [(1, [-4, 1, 2, 3, 99]), (2, [1]), (3, [])])
+def test_an_item_seen_exactly_min_count_times_has_a_row_of_its_own(tmp_path, min_count, own):
+    """Item 1 is there twice, once as a behaviour and once as a candidate; others once."""
+    out = encoded(small(tmp_path), tmp_path / "out", ("train",), min_count=min_count)
+    learned = Vocabularies.load(out / "vocabularies.safetensors").item["item_id"]
+    assert learned.known_ids.tolist() == own
 
 
 def test_what_only_the_test_shows_has_no_row_of_its_own_and_is_counted(tmp_path):

@@ -44,6 +44,15 @@ def test_requests_are_those_of_a_slow_reading_however_the_log_is_cut(tmp_path_fa
         assert order == sorted(order)
 
 
+def test_events_of_one_second_are_in_the_order_of_their_items_not_of_the_files(tmp_path):
+    clicks = [(4, item, 0, "click") for item in range(9, 0, -1)]
+    views = [(4, item, 1, "view") for item in range(9, 0, -1)]
+    log = write_log(tmp_path / "log", [*clicks, *views], [(4, 0, 1, "view"), (4, 5, 0, "view")])
+    events = pa.Table.from_batches(duckdb_engine(log).sorted_events())
+    assert events["item_id"].to_pylist() == [1, 2, 3, 4, 5, 5, 6, 7, 8, 9, *range(10)]
+    assert events["is_click"].to_pylist()[4:6] == [False, True]
+
+
 def test_csv_logs_give_the_same_requests_as_parquet(tmp_path):
     rows = [*BOTH_SPLITS, (1, 5, 10, "view"), (1, 6, 12, "view"), (1, 5, 11, "click")]
     folder = write_csv(tmp_path / "csv" / "a.csv", rows[:2])

@@ -144,6 +144,13 @@ def test_every_part_of_the_click_rule_matters(market, impressions):
     assert reach["oracle"] > reach["quality+taste"] + 0.01 > reach["taste"] + 0.03
 
 
+def test_what_is_shown_first_is_clicked_most(market, impressions):
+    lengths = market.requests.lengths
+    place = np.arange(len(impressions[0])) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    label = impressions[3]
+    assert label[place < 3].mean() > label[place >= 9].mean()
+
+
 def test_past_clicks_tell_a_users_taste(market, impressions):
     """Attributes shared with the warm-up's clicks rank test impressions better than chance."""
     user, time, item, label = impressions

@@ -31,10 +31,11 @@ ITEM_ROWS = [(1, 10, 5, 6), (-2, 20, 5, 0), (3, 0, 7, 8), (BIG, 10, 5, 6)]
 # Users 7 and -8 alternate; user 9 has no features.
 TRAIN = [(7, 1, 0), (-8, -2, 1), (7, 3, 1), (-8, BIG, 0), (9, 1, 1)]
 TEST = [(7, 1, 0), (7, 44, 1)]
-# User 5 has no samples. Item 30 is no candidate; 0 is no item; 3 has its category from here. The
-# category of 31 is not known at first.
+# Users 5 and 6 have no samples. Item 30 is no candidate; 0 is no item; 3 has its category from
+# here. The category of 31 is not known at first.
 TRAIN_USERS = [
     (5, [1], [10]),
+    (6, [1], [10]),
     (-8, [30, 1, 0, 3, 31], [11, 12, 99, 13, 0]),
     (7, [30, 30, 31], [11, 14, 16]),
 ]
@@ -102,7 +103,7 @@ def test_a_user_of_a_split_is_a_request(data, tmp_path):
         "behaviours": 7,
         "clicks": 3,
     }
-    assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 1}
+    assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 2}
 
 
 def test_features_have_a_row_for_each_value_but_0(data, tmp_path):

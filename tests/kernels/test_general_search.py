@@ -90,6 +90,20 @@ def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
         assert same(general_search(*given), search_in_pytorch(*given))
 
 
+def test_sums_larger_than_float32_holds_are_exact():
+    """3000 products of about 13 000 are more than 2**24."""
+    vectors = small_integers(60, 3000, 100, 128)
+    given = (vectors, *requests([(5, 50)], 60, holes=0.0), 50, 20)
+    found = search_in_pytorch(*given)
+    products = vectors.long() @ vectors.long().T
+    lengths = products.diag().float().double().sqrt().float()
+    for row, kept, values in zip(given[1], found.kept, found.cosine, strict=True):
+        rows = given[2][kept]
+        cosines = products[row, rows].float() * (1 / lengths[row]) * (1 / lengths[rows])
+        assert torch.equal(values, cosines)
+    assert same(found, general_search(*given))
+
+
 @pytest.mark.parametrize("flags", OTHER_PROCESSORS)
 @pytest.mark.parametrize(("low", "high"), [(-128, 128), (-1, 2)], ids=["any", "many ties"])
 def test_int8_kernels_of_other_processors_agree_too(monkeypatch, flags, low, high):
