@@ -1,6 +1,7 @@
 """Predictions: padding dropped, impressions in their order on disk, whoever scored them."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from torchrec_mm.train.prediction_files import (
     merge_predictions,
     probabilities,
 )
-from torchrec_mm.train.predictions import Scored, shared_folder
+from torchrec_mm.train.predictions import Scored, predict, shared_folder
 
 ROW_BYTES = 8 + 8 + 8 + 1 + 4
 
@@ -49,6 +50,22 @@ def test_padding_is_dropped_and_a_request_of_nothing_but_padding():
     assert found.logits.tolist() == [3.0, 5.0, 6.0]
     assert found.labels.tolist() == [1, 1, 0]
     assert (found.labels.dtype, found.logits.dtype) == ("int8", "float32")
+
+
+class DropsOut(torch.nn.Module):
+    """Logits (2, 500) that half of are zero in training."""
+
+    def forward(self, batch):
+        logits = torch.nn.functional.dropout(torch.ones(2, 500), 0.5, self.training)
+        return None, (None, logits, logits, logits.isfinite(), torch.arange(2))
+
+
+def test_scoring_drops_nothing_out_and_leaves_the_model_training(worker):
+    distributed = SimpleNamespace(model=DropsOut(), worker=worker)
+    loader = SimpleNamespace(epoch=lambda _: [torch.zeros(1)] * 2)
+    parts = list(predict(distributed, loader))
+    assert [part.logits.tolist() for part in parts] == [[1.0] * 1000] * 2
+    assert distributed.model.training
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests import another_rank
 from torchrec_mm.train.totals import Totals
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -45,3 +46,11 @@ def test_what_a_checkpoint_held_is_counted_on(worker):
     assert after.close_window() == 4
     epoch = after.close_epoch()
     assert (epoch.loss, epoch.impressions) == (pytest.approx(3), 9)
+
+
+def test_two_ranks_shares_of_a_global_batch_make_its_loss(worker, monkeypatch):
+    """A rank's loss is its part of the batch's times the number of ranks; steps count once."""
+    another_rank.join(monkeypatch, lambda ours: torch.tensor([5.0 / 2, 0.0]).double())
+    totals = Totals(worker.device)
+    add(totals, 1.0)
+    assert totals.close_window() == 3
