@@ -1,9 +1,17 @@
 """Sums of an epoch: means of what was added, also across a checkpoint."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests import another_rank
+from tests.train.test_warm_up import TableAndWeight
+from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.fit import restore
+from torchrec_mm.train.position import Position
+from torchrec_mm.train.state import Training
 from torchrec_mm.train.totals import Totals
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -54,3 +62,25 @@ def test_two_ranks_shares_of_a_global_batch_make_its_loss(worker, monkeypatch):
     totals = Totals(worker.device)
     add(totals, 1.0)
     assert totals.close_window() == 3
+
+
+@pytest.mark.parametrize(
+    ("position", "impressions"), [(Position(4, 0, 60), 3), (Position(4, 1), 0)]
+)
+def test_an_epoch_is_counted_on_until_it_has_ended(
+    position, impressions, worker, tmp_path, monkeypatch
+):
+    """Of an epoch that was stopped after its last step, the sums are on disk when it ends."""
+    told: list[int] = []
+    monkeypatch.setattr(DistributedModel, "set_step", lambda _, step: told.append(step))
+    settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0)
+    before, after = (
+        Training(distribute(TableAndWeight(), worker, settings, seed=0)) for _ in range(2)
+    )
+    before.distributed.create_optimizer_state()
+    add(before.totals, 1.0)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(before.pieces(), position)
+    restore(SimpleNamespace(checkpoints=tmp_path), after)
+    assert after.totals.impressions() == impressions
+    assert (after.position, told) == (position, [4])
