@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests import another_rank
 from tests.train.test_warm_up import TableAndWeight
@@ -62,6 +63,18 @@ def test_two_ranks_shares_of_a_global_batch_make_its_loss(worker, monkeypatch):
     totals = Totals(worker.device)
     add(totals, 1.0)
     assert totals.close_window() == 3
+
+
+def test_other_ranks_count_no_steps_and_keep_nothing_that_was_reduced(worker, monkeypatch):
+    another_rank.join(monkeypatch, lambda ours: ours)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    totals = Totals(worker.device)
+    add(totals, 3.0)
+    assert totals.window.tolist() == [3 / 2, 0]
+    totals.close_window()
+    assert not totals.epoch.any() and totals.impressions() == 3
+    totals.reduce()
+    assert totals.impressions() == 0
 
 
 @pytest.mark.parametrize(
