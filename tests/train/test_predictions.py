@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchrec_mm.train import prediction_files
@@ -72,8 +72,9 @@ def test_scoring_drops_nothing_out_and_leaves_the_model_training(worker):
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=60),
     st.integers(1, 9),
-    st.integers(1, 200 * ROW_BYTES),
+    st.integers(1, 40 * ROW_BYTES),
 )
+@example([0, 1, 2, 0, 2, 2, 2, 2, 2, 0, 1, 1], 2, 1)  # 9 lies on disk when 10 is in memory
 def test_ranks_are_merged_in_the_order_of_the_data_set(
     tmp_path_factory, rank_of_request, batch, row_group
 ):
