@@ -13,6 +13,9 @@ from tests.runs import make_flags, ranker_flags, train_ranker
 from tests.small_market import SmallMarket, read_parquet, write_small_market
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.ranking.make import MakeRanker, make_spec_from_json
+from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.train.fit import FitSettings
 from torchrec_mm.train.state import model_pieces
 
@@ -127,6 +130,17 @@ def test_the_seed_is_that_of_all_weights_and_of_the_order(phase, request):
     assert {name.rpartition(".")[2] for name in drawn} >= {"weight", "bias"}
     for name in drawn:
         assert not torch.equal(one.weights[name], other.weights[name]), name
+
+
+def test_dense_weights_are_drawn_from_the_seed_alone(rankers, makes):
+    for seed, ranker, make in zip((4, 1), rankers, makes, strict=True):
+        for run, build in (
+            (ranker, lambda spec: Ranker(spec_from_json(spec))),
+            (make, lambda spec: MakeRanker(make_spec_from_json(spec))),
+        ):
+            torch.manual_seed(seed)
+            for name, drawn in build(run.spec).named_parameters():
+                assert drawn.is_meta or torch.equal(run.weights[f"model.{name}"], drawn), name
 
 
 def test_a_batch_holds_no_more_than_it_may(rankers, makes, muse):
