@@ -7,7 +7,7 @@ import pytest
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.capacity import Workload, cures, fewest_ranks, memory_of_ranks
-from torchrec_mm.parallel.planning import DoesNotFit, table_configs
+from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.tables import TableSettings, for_every_table
 from torchrec_mm.parallel.topology import GIB, Machines
@@ -94,6 +94,22 @@ def test_ranks_add_up_to_the_whole_table():
         assert size == (1_000_003 + 999) * a_row
     assert [rank.rank for rank in ranks] == list(range(16))
     assert all(rank.used <= rank.capacity for rank in ranks)
+
+
+def test_shards_of_a_table_on_one_rank_are_counted_together():
+    work = workload({"item_id": 1000}, sharding="column_wise", optimizer="adagrad")
+    (table,) = work.plan(gpus(2))
+    assert len(table.shards) == 2
+    gathered = replace(table, shards=tuple(replace(shard, rank=1) for shard in table.shards))
+    empty, full = memory_of_ranks(work, gpus(2), [gathered])
+    assert not empty.tables
+    assert full.tables["item_id_table"].weights == 1000 * 64 * 4
+
+
+def test_the_planner_is_told_how_much_of_a_table_is_cached():
+    work = workload({"item_id": 10}, kernel="fused_uvm_caching", cache_load_factor=0.5)
+    constraints = constraints_of(work.build(), work.tables, gpus(1))
+    assert constraints["item_id_table"].cache_params.load_factor == 0.5
 
 
 def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
