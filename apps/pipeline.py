@@ -143,7 +143,13 @@ class PipelineConfig:
     def launch(self) -> Launch:
         """How stages are launched."""
         host, _, port = self.rdzv_endpoint.rpartition(":")
-        return Launch(self.nodes, self.processes, host, int(port), self.max_restarts)
+        return Launch(
+            nodes=self.nodes,
+            processes=self.processes,
+            host=host,
+            port=int(port),
+            max_restarts=self.max_restarts,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

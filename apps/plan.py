@@ -149,7 +149,12 @@ def workload_of(config: PlanConfig) -> Workload:
         build = builder_of(config.train.parent, trained)
     options = TableOptions(read_tables(raw), plan=config.plan)
     tables = settings_of_tables(build(), options)
-    return Workload(build, tables, config.batch_ids, config.dense_parameters)
+    return Workload(
+        build=build,
+        tables=tables,
+        batch_ids=config.batch_ids,
+        more_dense=config.dense_parameters,
+    )
 
 
 def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:

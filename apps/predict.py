@@ -159,7 +159,9 @@ def score(
     if trained.method == "bias":
         return score_bias(trained.checkpoint, data, batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
-    distributed = distribute(Ranker(spec), worker, OptimizerSettings(0.0, 0.0), seed=0)
+    distributed = distribute(
+        Ranker(spec), worker, OptimizerSettings(learning_rate=0.0, weight_decay=0.0), seed=0
+    )
     pieces = model_pieces(distributed)
     load_checkpoint(trained.checkpoint, pieces, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, storage, worker) if vectors else None

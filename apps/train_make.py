@@ -155,8 +155,15 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
         )
 
     torch.manual_seed(config.seed)
-    spec = MakeSpec(vectors.width, config.width, config.hidden, config.dropout)
-    settings = OptimizerSettings(config.learning_rate, config.weight_decay)
+    spec = MakeSpec(
+        vector_width=vectors.width,
+        width=config.width,
+        hidden=config.hidden,
+        dropout=config.dropout,
+    )
+    settings = OptimizerSettings(
+        learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
     distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
     test = loader("test", None) if config.test_auc else None
     train = loader("train", config.seed)

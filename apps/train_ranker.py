@@ -262,10 +262,10 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
         model.network.make.load_state_dict(made)
     settings = OptimizerSettings(
-        config.learning_rate,
-        config.weight_decay,
-        config.table_learning_rate,
-        config.table_scale,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        table_learning_rate=config.table_learning_rate,
+        table_scale=config.table_scale,
     )
     options = TableOptions(read_tables(config.tables), config.communication, config.plan)
     distributed = distribute(model, worker, settings, config.seed, options)

@@ -46,6 +46,13 @@ def test_restarts_logs_and_environment_reach_the_launcher(module, name):
     assert "PET_LOG_DIR" not in getattr(module, name)().roles[0].env
 
 
+@pytest.mark.parametrize(("module", "name"), COMPONENTS)
+def test_ranks_that_start_again_meet_at_a_new_store(module, name):
+    """The old one still names those that died (pytorch/pytorch#135712)."""
+    (role,) = getattr(module, name)().roles
+    assert role.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
 def test_every_node_runs_the_pipeline_and_knows_the_first_one():
     flags = ("--pretrain", "{epochs: 3}")
     app = pipeline.pipeline(*flags, j="2x4", gpu=4, max_restarts=5, max_retries=1)

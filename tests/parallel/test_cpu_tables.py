@@ -140,7 +140,7 @@ def test_tables_with_other_rules_keep_to_fbgemms_way(other):
 
 def test_the_tables_of_a_sharded_model_take_the_short_way():
     model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
-    settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1)
+    settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1)
     with (
         quiet_libraries(),
         process_group() as worker,

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.parallel.process_group import core_for_reading, process_group
+from torchrec_mm.parallel.process_group import core_for_reading, gather_rows, process_group
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,16 @@ def test_two_ranks_under_torchrun_see_each_other_and_end_with_the_one_that_fails
         assert (tmp_path / str(rank)).read_text() == said
     assert done.returncode == 1
     assert "[rank1]: ZeroDivisionError: ours" in done.stderr
+
+
+def test_rows_are_gathered_in_the_order_of_the_ranks(monkeypatch):
+    def all_gather(places: list[torch.Tensor], rows: torch.Tensor) -> None:
+        for rank, place in enumerate(places):
+            place.copy_(rows + 10 * rank)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    assert gather_rows(torch.tensor([1, 2])).tolist() == [1, 2, 11, 12, 21, 22]
 
 
 @pytest.mark.parametrize(("threads", "left"), [(1, 1), (2, 1), (3, 2)])

@@ -32,7 +32,7 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.state import model_pieces, training_pieces
 
 SETTINGS = OptimizerSettings(
-    learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
+    learning_rate=0.01, weight_decay=0.2, table_learning_rate=0.1, table_scale=0.05
 )
 EMBEDDING_DIM = 4
 
@@ -122,6 +122,11 @@ def test_tables_depend_on_the_seed_and_on_nothing_else(encoded, worker):
     for name, table in first.items():
         assert torch.equal(table, again[name])
         assert not torch.equal(table, other[name])
+
+
+def test_the_dense_part_has_its_learning_rate_and_weight_decay(encoded, worker):
+    (group,) = distributed_of(encoded, worker, "id").dense_optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.2)
 
 
 def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, worker):

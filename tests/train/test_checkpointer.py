@@ -72,6 +72,16 @@ def test_a_save_waits_for_the_one_before(worker, tmp_path, monkeypatch):
     assert [value_in(c.folder) for c in list_checkpoints(tmp_path)] == [1, 2]
 
 
+def test_a_step_that_was_saved_already_gets_the_later_position_and_metric(worker, tmp_path):
+    """As where a run was stopped between the last step of an epoch and the epoch's end."""
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 3)
+        checkpointer.save({"model.a": Pieces.of(torch.zeros(2, 3))}, Position(3, epoch=1), 0.75)
+    (latest,) = list_checkpoints(tmp_path)
+    assert (latest.position, latest.metric) == (Position(3, epoch=1), 0.75)
+    assert value_in(latest.folder) == 3
+
+
 def test_a_checkpoint_has_no_name_until_all_of_it_is_on_disk(worker, tmp_path, monkeypatch):
     put, seen = checkpoint_folders.put_in_place, []
 

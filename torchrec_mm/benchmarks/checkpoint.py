@@ -114,7 +114,9 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         tempfile.TemporaryDirectory(dir=config.work_dir) as folder,
         Checkpointer(Path(folder), keep=2) as checkpointer,
     ):
-        settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1, table_scale=0.01)
+        settings = OptimizerSettings(
+            learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.01
+        )
         model = TableAndMatrix(config.rows, config.embedding_dim)
         distributed = distribute(model, worker, settings, seed=0)
         step = training_step(distributed, config.rows)

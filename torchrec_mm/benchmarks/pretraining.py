@@ -42,7 +42,14 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder
 
 WARMUP_STEPS = 2
-OPTIMIZER = OptimizerSettings(3e-3, 1e-5, 1.0, 1e-4, 0, 0.0)
+OPTIMIZER = OptimizerSettings(
+    learning_rate=3e-3,
+    backbone_learning_rate=1e-5,
+    layer_decay=1.0,
+    weight_decay=1e-4,
+    warmup_steps=0,
+    clip_norm=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,14 @@ def ours(root: Path, config: PretrainingConfig, bank_slots: int) -> dict[str, An
         trainer, loader = built(root, config, bank_slots, worker)
         fill_banks(trainer.scl)
         run = RunFolder(Path(folder), worker)
-        settings = FitSettings(1, 0.0, 0, 1, log_every_steps=1, hang_timeout_s=0)
+        settings = FitSettings(
+            epochs=1,
+            corrupt_share=0.0,
+            checkpoint_steps=0,
+            keep_checkpoints=1,
+            log_every_steps=1,
+            hang_timeout_s=0,
+        )
         fit(trainer, loader, run, settings, Position(), lambda epoch: None)
         lines = map(json.loads, read_text(run.path / "metrics.jsonl").splitlines())
         seconds = [config.batch_size / line["pairs_per_s"] for line in lines]
@@ -161,10 +175,12 @@ def built(
     searches = torch.arange(packed.num_searches).numpy()
     unseen = torch.zeros(packed.num_items, dtype=torch.bool).numpy()
     pairs = training_pairs(packed, "scl", ("image", "text"), searches, unseen)
-    settings = LoaderSettings(config.batch_size, 0, num_workers=config.num_workers)
+    settings = LoaderSettings(batch_size=config.batch_size, seed=0, num_workers=config.num_workers)
     loader = PairLoader(pairs, reader, settings, worker.rank, worker.world_size)
     precision = Precision("float32", worker.device)
-    losses = LossSettings(0.99, bank_slots, True, 1.0, 0.1)
+    losses = LossSettings(
+        momentum=0.99, bank_slots=bank_slots, in_batch=True, triplet_weight=1.0, margin=0.1
+    )
     contrasts = [Contrast(space, space) for space in encoder.spaces]
     scl = SCL(encoder, contrasts, losses, gather_rows, precision)
     return Trainer(scl, OPTIMIZER, precision, worker), loader

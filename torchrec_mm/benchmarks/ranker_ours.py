@@ -55,7 +55,9 @@ class Ours:
             kept=50,
         )
         torch.manual_seed(task.seed)
-        settings = OptimizerSettings(3e-3, 1e-4, table_learning_rate=0.01, table_scale=0.01)
+        settings = OptimizerSettings(
+            learning_rate=3e-3, weight_decay=1e-4, table_learning_rate=0.01, table_scale=0.01
+        )
         self.distributed = distribute(Ranker(self.spec), worker, settings, task.seed)
 
     def loader(self, data: EncodedRequests) -> RequestLoader:

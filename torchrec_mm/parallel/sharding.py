@@ -29,7 +29,7 @@ from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_ta
 from torchrec_mm.parallel.topology import machines_here
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """How the two halves of a model learn.
 

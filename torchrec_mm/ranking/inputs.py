@@ -22,7 +22,7 @@ def collator_for_ranker(
         return collator
     rows = rows_of_vectors(items, vectors)
     if spec.method == "muse":
-        search = GeneralSearch(vectors.fetch, rows, spec.kept, spec.num_tiers)
+        search = GeneralSearch(vectors.fetch, rows, kept=spec.kept, num_tiers=spec.num_tiers)
         return replace(collator, search=search)
     return replace(collator, vectors=SlotVectors(vectors.gather, rows))
 

@@ -22,7 +22,7 @@ from torchrec_mm.stages.stage import Stage
 RENDEZVOUS = "read_timeout=600,join_timeout=1800"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """How stages are launched.
 
