@@ -37,7 +37,7 @@ def has_nvidia_driver() -> bool:
 def choice() -> str | None:
     """What `make install FBGEMM=...` chose for this environment; None where the driver decides."""
     file = Path(sys.prefix) / CHOICE
-    return file.read_text().strip() if file.is_file() else None
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def fbgemm_build() -> str:

@@ -61,11 +61,11 @@ def make_environment() -> None:
 
 
 def keep_choice(chosen: str) -> None:
-    """Have the build of fbgemm be the chosen one from now on; empty: the one it was to be before."""
+    """Have the build of fbgemm be the chosen one from now on; empty: the one it was before."""
     from torchrec_mm.environment import CHOICE
 
     if chosen:
-        (Path(sys.prefix) / CHOICE).write_text(chosen)
+        (Path(sys.prefix) / CHOICE).write_text(chosen, encoding="utf-8")
 
 
 def say_what_works() -> None:
