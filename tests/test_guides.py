@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.commands import (
     GUIDES,
     LAUNCHING,
@@ -28,6 +29,7 @@ from tests.commands import (
     links_of,
     matches,
 )
+from tests.forks import TORCHRUN
 from torchrec_mm.config import run
 
 PAGES = [README, LAUNCHING, *GUIDES]
@@ -57,7 +59,10 @@ def run_apart(folder: Path, *words: str) -> tuple[int, str]:
     """A process of its own."""
     here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": here, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    if words[0] == "torchrun":
+        done = forks.run([*TORCHRUN, *words[1:]], cwd=folder, env=environment)
+    else:
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
 

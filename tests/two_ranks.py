@@ -5,8 +5,6 @@ As a module of its own it is what each rank runs: ``python -m tests.two_ranks CO
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
 
-ROOT = Path(__file__).parents[1]
+from tests import forks
 
 
 @dataclass(frozen=True)
@@ -35,19 +33,7 @@ def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
     """Run the commands one after another; an exception in one ends them all."""
     listed = folder / "commands.json"
     listed.write_text(json.dumps([asdict(command) for command in commands]))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        [*launch, "-m", "tests.two_ranks", str(listed)],
-        env=environment,
-        cwd=folder,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    forks.run_on_two_ranks("-m", __name__, listed, cwd=folder)
 
 
 def main(listed: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from apps.pipeline import PipelineConfig, main, plan
+from tests import forks
+from tests.forks import PATIENCE_S
 from tests.small_market import SmallMarket, write_small_market
 from tests.whole_market import tiny_flags, write_whole_market
 from torchrec_mm.config import flag_words, run
 
-PATIENCE_S = 600
 PHASE_ONE = ["pack", "pretrain", "embed_items"]
 RANKING = ["encode", "train_ranker", "evaluate"]
 WITH_MAKE = ["encode", "train_make", "train_ranker", "evaluate"]
@@ -143,14 +144,19 @@ def test_the_users_mistakes_end_it_before_anything_runs(data, tmp_path, capfd, f
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mistake_in_the_data_is_one_line_of_the_stage_that_found_it(market, tmp_path, capfd):
+def pipeline(flags: dict) -> subprocess.CompletedProcess[str]:
+    """The command, on two ranks."""
+    words = flag_words({"processes": 2, **flags})
+    return forks.run([sys.executable, "-m", "apps.pipeline", *words])
+
+
+def test_a_mistake_in_the_data_is_one_line_of_the_stage_that_found_it(tmp_path):
     data = write_small_market(tmp_path).data
     (data / "requests" / "test" / "bad.parquet").write_text("no Parquet")
     flags = {"data": data, "run_dir": tmp_path / "run", "method": "id"}
-    with pytest.raises(SystemExit) as left:
-        main(flag_words(flags))
-    assert left.value.code == 2
-    said = capfd.readouterr().err
+    done = pipeline(flags)
+    assert done.returncode == 2
+    said = done.stderr
     assert said.count("error: ") == 1 and "bad.parquet must be a readable Parquet file" in said
     assert "pipeline: encode ended with status 2" in said and "Traceback" not in said
 
@@ -181,33 +187,30 @@ def notes_of(run_dir: Path) -> dict[str, int]:
 
 
 @pytest.mark.kill
-def test_a_killed_pipeline_goes_on_and_a_changed_flag_makes_what_depends_on_it(
-    data, tmp_path, capfd
-):
-    run_dir, flags = tmp_path / "run", tiny_flags(tmp_path)
-    words = flag_words({"data": data, "run_dir": run_dir, **flags})
+def test_a_killed_pipeline_goes_on_and_a_changed_flag_makes_what_depends_on_it(data, tmp_path):
+    run_dir = tmp_path / "run"
+    flags = {"data": data, "run_dir": run_dir, **tiny_flags(tmp_path)}
 
-    killed = torchx(words)
+    killed = torchx(flag_words(flags))
     wait_for(run_dir, "pretrain-*/config.yaml", killed)
     killed.send_signal(signal.SIGTERM)
     killed.communicate(timeout=PATIENCE_S)
     packed = notes_of(run_dir)
     assert [name.split("-")[0] for name in packed] == ["pack"]
 
-    said, _ = torchx(words).communicate(timeout=PATIENCE_S)
+    done = pipeline(flags)
     first = notes_of(run_dir)
     stages = json.loads((run_dir / "pipeline.json").read_text())["stages"]
-    assert list(stages) == PHASE_ONE + WITH_MAKE, said
+    assert list(stages) == PHASE_ONE + WITH_MAKE, done.stderr
     assert {stage["folder"] for stage in stages.values()} == first.keys()
     assert first.items() >= packed.items()
     metrics = run_dir / stages["evaluate"]["folder"] / "metrics.json"
-    assert f"{metrics}: simtier+make, AUC " in said.splitlines()[-2]  # the last is TorchX's
+    assert f"{metrics}: simtier+make, AUC " in done.stdout.splitlines()[-1]
     assert json.loads(metrics.read_text())["impressions"] == 100
 
-    main(words)
-    assert capfd.readouterr().out.count("is there already") == 7
+    assert pipeline(flags).stdout.count("is there already") == 7
     flags["train_ranker"]["embedding_dim"] = 8
-    main(flag_words({"data": data, "run_dir": run_dir, **flags}))
+    assert pipeline(flags).returncode == 0
     second = notes_of(run_dir)
     assert second.items() >= first.items()
     made = {name.split("-")[0] for name in second.keys() - first.keys()}

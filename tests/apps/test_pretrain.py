@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,10 @@ import yaml
 
 from apps.pack import main as pack
 from apps.pretrain import PretrainConfig, main
+from tests.forks import DEVNULL, PATIENCE_S, Fork
 from tests.pretraining.embedded import read_items, spoil, write_items
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
-from tests.runs import ROOT, Stopped, lines_of
+from tests.runs import Stopped, lines_of
 from torchrec_mm.config import run
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.errors import InputError
@@ -28,7 +28,6 @@ from torchrec_mm.pretraining.results import Results
 from torchrec_mm.pretraining.training import Trainer
 
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
-PATIENCE_S = 300
 FIGURES = {
     *("recall@1", "recall@10", "recall@100", "mrr", "hard_negative_accuracy", "searches", "items"),
     *("alignment", "uniformity", "mean_cosine"),
@@ -407,13 +406,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(room, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"killed", "whole"}
 
 
-def start(flags: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "apps.pretrain", *flags],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(flags: list[str]) -> Fork:
+    return Fork([sys.executable, "-m", "apps.pretrain", *flags], stdout=DEVNULL, stderr=DEVNULL)
 
 
 def last_step(run_dir: Path) -> int:

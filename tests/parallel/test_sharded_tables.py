@@ -1,14 +1,10 @@
 """Whatever the sharding, tables learn what plain tensors would: one launch of two ranks for all."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
+from tests import forks
 from tests.parallel.sharded_tables import (
     LEARNING_RATE,
     ROWS,
@@ -26,7 +22,6 @@ from torchrec_mm.parallel.tables import TableSettings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 
-ROOT = Path(__file__).parents[2]
 EPSILON = 1e-8
 IDS = [name_of(settings) for settings in combinations()]
 
@@ -34,16 +29,7 @@ IDS = [name_of(settings) for settings in combinations()]
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory) -> dict[str, dict[str, Tensor]]:
     out = tmp_path_factory.mktemp("ranks") / "tables.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launch, "-m", "tests.parallel.sharded_tables", str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    forks.run_on_two_ranks("-m", "tests.parallel.sharded_tables", out)
     return torch.load(out, weights_only=True)
 
 

@@ -6,8 +6,6 @@ TORCHREC_MM_KILLS is the number of kills in each test; half of them hit two rank
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +15,12 @@ import pytest
 import torch
 
 import apps.embed_items
+from tests.forks import PATIENCE_S, TORCHRUN, Fork, children_of
 from tests.pretraining.embedded import Room, make_room, read_items, write_items
-from tests.runs import ROOT
 
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
 ITEMS = 4000  # eight parts
 ENCODERS = ("trained", "off-the-shelf") if KILLS > 2 else ("trained",)
-PATIENCE_S = 300
 
 pytestmark = [
     pytest.mark.kill,
@@ -36,14 +33,8 @@ class Launch:
 
     def __init__(self, flags: list[str], run_dir: Path, world_size: int) -> None:
         self.log = run_dir.with_suffix(".log")
-        ranks = ["--standalone", f"--nproc_per_node={world_size}", "-m", "apps.embed_items"]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "torch.distributed.run", *ranks, *flags],
-                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                stdout=log,
-                stderr=log,
-            )
+        ranks = [f"--nproc_per_node={world_size}", "-m", "apps.embed_items"]
+        self.process = Fork([*TORCHRUN, *ranks, *flags], stdout=self.log, stderr=self.log)
 
     def kill_when(self, happened) -> bool:
         """Kill launcher and ranks once ``happened()``; False if it all ended before."""
@@ -53,16 +44,10 @@ class Launch:
             time.sleep(0.001)
         ended = self.process.poll() is not None
         with suppress(FileNotFoundError, ProcessLookupError):  # it may end at this moment
-            for pid in [*self.ranks(), self.process.pid]:
+            for pid in [*children_of(self.process.pid), self.process.pid]:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
         return not ended
-
-    def ranks(self) -> list[int]:
-        """Process ids of what the launcher has started."""
-        launcher = self.process.pid
-        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
-        return [int(pid) for pid in children.split()]
 
     def finish(self) -> None:
         assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-6000:]

@@ -2,23 +2,19 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests import forks
 from tests.pretraining.judged import ITEMS, SEARCHES, judge, made_up, titles_and_pictures
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.evaluation import retrieval_report, title_to_picture
 
 ALONE = Worker(torch.device("cpu"), 0, 1)
-ROOT = Path(__file__).parents[2]
 FIGURES = {
     *("recall@1", "recall@10", "recall@100", "mrr", "hard_negative_accuracy", "searches", "items"),
     *("alignment", "uniformity", "mean_cosine"),
@@ -191,15 +187,6 @@ def test_titles_without_pictures_have_no_figures_and_nan_is_refused():
 
 
 def test_two_ranks_report_what_one_does(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*launch, "-m", "tests.pretraining.judged", str(tmp_path)],
-        env=environment,
-        cwd=tmp_path,
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
+    forks.run_on_two_ranks("-m", "tests.pretraining.judged", tmp_path)
     alone = judge(ALONE)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [alone] * 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import localtime, strftime, time
 
+from tests.forks import PATIENCE_S, run_on_two_ranks
 from tests.runs import ROOT, ranker_flags
 from tests.slurm.cluster import ENDED, Cluster, wait_until
 from tests.slurm.config import PARTITION
@@ -17,7 +18,6 @@ from tests.small_market import SmallMarket
 STEPS = 48
 BATCH = 16
 TRAIN_REQUESTS = STEPS * BATCH
-PATIENCE_S = 120
 
 TORCHX = [Path(sys.executable).with_name("torchx"), "run", "-s", "slurm"]
 TORCHX_PARTITION = ["-cfg", f"partition={PARTITION}"]
@@ -48,15 +48,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def train_without_slurm(market: SmallMarket, run_dir: Path) -> None:
     """Two ranks under torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launch, "-m", "apps.train_ranker", *training_flags(market, run_dir)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_on_two_ranks("-m", "apps.train_ranker", *training_flags(market, run_dir))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from tests.runs import ROOT
+from tests import forks
 from torchrec_mm.errors import InputError
 from torchrec_mm.train import pieces as pieces_module
 from torchrec_mm.train.checkpoint import (
@@ -98,13 +97,7 @@ def test_a_plain_process_reads_without_a_process_group(worker, tmp_path):
         "import sys, pathlib; from torchrec_mm.train.checkpoint import read_checkpoint;"
         "print(read_checkpoint(pathlib.Path(sys.argv[1]), 'model.')['a'].tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(saved(tmp_path))],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "default"},
-        capture_output=True,
-        text=True,
-    )
+    done = forks.run([sys.executable, "-c", program, saved(tmp_path)])
     assert done.stdout == "[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]\n", done.stderr
     assert "unavailable or uninitialized" not in done.stderr
 

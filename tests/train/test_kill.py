@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import ROOT, evaluate, lines_of, ranker_flags
+from tests.forks import DEVNULL, PATIENCE_S, TORCHRUN, Fork, children_of
+from tests.runs import evaluate, lines_of, ranker_flags
 from tests.small_market import SmallMarket, write_small_market
 from torchrec_mm.train import fit
 
@@ -26,7 +26,6 @@ STEPS_PER_KILL = 8
 EPOCHS = 2
 BATCH = 16
 TRAIN_REQUESTS = BATCH * STEPS_PER_KILL * (KILLS + 1) // EPOCHS
-PATIENCE_S = 300
 # Sums of floats in another order, over the steps of the default number of kills and of 20.
 LOSS_TOLERANCE = 1e-4
 
@@ -43,20 +42,14 @@ class Launch:
         self.run_dir = run_dir
         flags = [*ranker_flags(market, run_dir, "simtier"), "--epochs", str(EPOCHS)]
         flags += ["--test_auc", "true", "--checkpoint_steps", "2", "--resume", "true"]
-        ranks = ["--standalone", f"--nproc_per_node={world_size}", "-m", "tests.train.test_kill"]
-        self.errors = run_dir.with_suffix(".err").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *ranks, *flags],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=self.errors,
-        )
+        ranks = [f"--nproc_per_node={world_size}", "-m", "tests.train.test_kill"]
+        self.errors = run_dir.with_suffix(".err")
+        self.errors.write_text("")
+        self.process = Fork([*TORCHRUN, *ranks, *flags], stdout=DEVNULL, stderr=self.errors)
 
     def ranks(self) -> list[int]:
         """Process ids of the ranks."""
-        launcher = self.process.pid
-        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        return [int(pid) for pid in children if b"\0RANK=" in environment_of(pid)]
+        return children_of(self.process.pid)
 
     def wait_until(self, happens: Callable[[], bool]) -> None:
         """Look again and again; fail when training ends first."""
@@ -68,20 +61,14 @@ class Launch:
 
     def finish(self) -> None:
         assert self.process.wait(PATIENCE_S) == 0, self.complaint()
-        self.errors.close()
 
     def kill(self, chance: random.Random) -> None:
         """End one rank the hard way; the launcher then ends the others."""
         os.kill(chance.choice(self.ranks()), signal.SIGKILL)
         assert self.process.wait(PATIENCE_S) != 0
-        self.errors.close()
 
     def complaint(self) -> str:
-        return self.run_dir.with_suffix(".err").read_text()
-
-
-def environment_of(pid: str) -> bytes:
-    return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+        return self.errors.read_text()
 
 
 def last_step(run_dir: Path) -> int:

@@ -1,11 +1,11 @@
 """The watchdog; a real hang is in a process of its own, for it writes past pytest."""
 
 import faulthandler
-import subprocess
 import sys
 
 import pytest
 
+from tests import forks
 from torchrec_mm.train import watchdog
 
 
@@ -22,7 +22,7 @@ with Watchdog(0.2) as watchdog:
         watchdog.alive()
     print("done", file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = forks.run([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
     printed = done.stderr
     assert printed.count("Timeout") == 2

@@ -8,12 +8,12 @@ it in its rendezvous. So all nodes find the same stages whole, and nobody has to
 import contextlib
 import fcntl
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 from torchrec_mm.config import flag_words
 from torchrec_mm.stages.stage import Stage
@@ -79,7 +79,7 @@ def _call(command: list[str], lock: int | None) -> int:
         stopped = True
         child.send_signal(signal.SIGTERM)
 
-    child = subprocess.Popen(command, pass_fds=() if lock is None else (lock,))
+    child = Popen(command, pass_fds=() if lock is None else (lock,))
     before = signal.signal(signal.SIGTERM, stop)
     try:
         status = child.wait()
