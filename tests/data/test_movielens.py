@@ -127,6 +127,14 @@ def test_without_tags_there_are_no_searches(tmp_path):
             lambda f: (f / "movies.csv").write_text("movieId,title\n5,A"),
             "must have a column genres",
         ),
+        (
+            lambda f: (f / "tags.csv").write_text("userId,größe\n1,2\n", encoding="latin-1"),
+            "tags.csv must be a CSV file in UTF-8 with a header: .*0xf6",
+        ),
+        (
+            lambda f: (f / "movies.csv").write_text("movieId,title,genres\n5,é,", "latin-1"),
+            "movies.csv must be a CSV file in UTF-8 with a header: .*invalid UTF8",
+        ),
         (lambda f: write_folder(f, [(1, 5, "good", 0)]), "conversion error to double"),
         (lambda f: write_folder(f, [(1, 5, "", 0)]), "column rating must not be empty"),
         (lambda f: write_folder(f, [(1, 4, 4.0, 0)]), "movieId must be in movies.csv, got 4"),

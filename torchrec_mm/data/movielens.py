@@ -18,6 +18,7 @@ from torchrec_mm.data.prepared import Prepared
 from torchrec_mm.data.sittings import cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.reading import input_errors
 
 YEAR = r"\((?P<year>\d{4})\)\s*$"
 
@@ -95,7 +96,8 @@ def _films(folder: Path) -> pa.Table:
 
 
 def _poster(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    with input_errors(path):
+        return path.read_bytes() if path.is_file() else None
 
 
 def _codes(texts: pa.ChunkedArray) -> np.ndarray:

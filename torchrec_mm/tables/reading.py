@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.errors import InputError
 
+SIGNATURE_BYTES = 28  # nonce and tag after a footer, in files with encrypted columns
+
 
 @contextmanager
 def input_errors(where: Path | str, rule: str = "could not be read") -> Iterator[None]:
@@ -41,10 +43,16 @@ def read_metadata(file: Path) -> pq.FileMetaData:
     """The footer as Arrow has it.
 
     Raises:
-        InputError: an unreadable file.
+        InputError: an unreadable file, or one with encrypted columns.
     """
-    with input_errors(file, "must be a readable Parquet file"):
-        return pq.read_metadata(file)
+    with input_errors(file, "must be a readable Parquet file"), pa.OSFile(str(file)) as source:
+        metadata = pq.read_metadata(source)
+        source.seek(source.size() - 8)
+        length = int.from_bytes(source.read(4), "little")
+    # Arrow ends the process at the first look at an encrypted column behind a readable footer.
+    if length - metadata.serialized_size == SIGNATURE_BYTES:
+        raise InputError(f"{file} must not be encrypted: its footer is signed")
+    return metadata
 
 
 def read_footer(file: Path) -> Footer:
