@@ -238,8 +238,10 @@ def small(tmp_path: Path, items=ITEMS, test: dict | None = None, **changes) -> P
     return tmp_path / "data"
 
 
-def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path):
-    data = small(tmp_path, timestamp=[1, None], test=GOOD | {"timestamp": [8, 9]})
+@pytest.mark.parametrize("times", [[1, None], [None, 1]])
+def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path, monkeypatch, times):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 1)
+    data = small(tmp_path, timestamp=times, test=GOOD | {"timestamp": [8, 9]})
     out = encoded(data, tmp_path / "out")
     assert "timestamp" not in rows_of(out / "requests" / "train")[0]
     assert [row["timestamp"] for row in rows_of(out / "requests" / "test")] == [8, 9]

@@ -101,6 +101,12 @@ def test_huge_and_tiny_vectors_keep_their_direction(tmp_path):
     assert np.allclose(vectors.values, np.array([[1, 1], [1, -1]]) / np.sqrt(2))
 
 
+def test_a_single_value_is_127_in_int8_whatever_it_was(tmp_path):
+    values = np.random.default_rng(0).normal(size=1000)[:, None]
+    vectors = ItemVectors.open(write(tmp_path / "v", np.arange(1000), values, "int8"))
+    assert (vectors.values == 127 * np.sign(values)).all()
+
+
 def test_dequantised_int8_is_value_over_127():
     assert dequantise(torch.tensor([127, -127, 0], dtype=torch.int8)).tolist() == [1, -1, 0]
     assert dequantise(torch.tensor([0.5], dtype=torch.float64)).dtype == torch.float32

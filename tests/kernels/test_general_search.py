@@ -177,6 +177,15 @@ def test_a_zero_vector_is_at_cosine_0(search):
 
 
 @both
+def test_a_cosine_too_small_for_a_number_is_0_and_ties_with_0_whatever_its_sign(search):
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1e-38, 1e15]])
+    rows = (torch.tensor([0]), torch.tensor([1, 2, 1]), offsets([1]), offsets([3]))
+    found = search(vectors, *rows, 3, 2)
+    assert found.cosine.tolist() == [[0.0, 0.0, 0.0]]
+    assert found.kept.tolist() == [[2, 1, 0]]
+
+
+@both
 @pytest.mark.parametrize("lengths", [[], [(0, 0)], [(2, 0), (0, 3)]])
 def test_empty_requests_give_empty_answers(search, lengths):
     found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), 3, 4)

@@ -89,6 +89,17 @@ def test_the_short_way_learns_what_fbgemm_learns(way):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_gradient_may_lie_in_memory_in_any_way(way):
+    found = []
+    for weight in (torch.ones(BAGS, 24), torch.ones(()).expand(BAGS, 24), torch.ones(24, BAGS).T):
+        short = tables()
+        assert is_short(short)
+        short(*batch(0)).backward(weight)
+        found.append(short.split_embedding_weights())
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_a_new_learning_rate_is_followed(way):
     short, long = tables(), tables()
     assert is_short(short)
