@@ -120,6 +120,19 @@ def test_a_finished_run_is_planned_with_its_own_tables_and_dense_part(capsys, ru
     assert plan["ranks"][0]["dense"] > 0
 
 
+def test_tables_given_here_win_over_those_of_the_config(capsys, run_dir):
+    flags = ["--train", str(run_dir / "config.yaml"), "--tables", "{item_id: {dtype: fp16}}"]
+    tables = {table["table"]: table for table in planned(capsys, *flags)["tables"]}
+    assert tables["item_id_table"]["dtype"] == "fp16"
+    assert tables["item_id_table"]["optimizer"] == "rowwise_adagrad"
+
+
+def test_each_rank_holds_the_dense_part_and_its_own_batch(capsys):
+    flags = ["--rows", "{item_id: 100}", "--batch_ids", "10", "--dense_parameters", "1000"]
+    (rank,) = planned(capsys, *flags)["ranks"]
+    assert (rank["dense"], rank["batch"]) == (16 * 1000, 10 * (16 + 16 * 4 * 2))
+
+
 def test_a_saved_plan_constrains_another(capsys, run_dir):
     flags = ["--rows", "{item_id: 1000}", "--world_size", "2"]
     told = complaint(*flags, "--plan", str(run_dir / "plan.json"))

@@ -11,7 +11,7 @@ from torchrec_mm.data import item_parts
 from torchrec_mm.data.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import process_group
+from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.pretraining import head_sample, vector_run
 from torchrec_mm.pretraining.embedding import EncodedItems, RandomItems
 from torchrec_mm.pretraining.encoder_files import load_encoder
@@ -70,6 +70,13 @@ def test_vectors_are_those_of_each_item_encoded_alone(room, tmp_path, space):
     expected = np.stack([alone[item_id] for item_id in sorted(alone)])
     np.testing.assert_allclose(vectors.values, expected, atol=1e-5)
     assert (vectors.width, len(vectors)) == ((256, 40) if space == "fused" else (128, 39))
+
+
+def test_an_encoder_that_was_in_training_embeds_in_evaluation_mode(room):
+    encoder = build_item_encoder(room.specs[:1]).train()
+    encoding = ItemEncoding(None, encoder, None, None, Worker(CPU, rank=0, world_size=1))
+    maker = EncodedItems(encoding, "scl", "image", "int8", fit_heads=False)
+    assert maker.encoder is encoder and not encoder.training
 
 
 def test_an_item_lacking_a_modality_has_the_other_vector_and_unit_length(room, tmp_path):
