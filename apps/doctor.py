@@ -21,7 +21,7 @@ from torchrec_mm.environment import (
     version_problem,
 )
 from torchrec_mm.errors import InputError
-from torchrec_mm.links import compiler, gpu_links, group_links, limits
+from torchrec_mm.links import gpu_links, group_links, limits
 
 # What each row needs, and what to do about it where it is missing.
 EXTRAS = {
@@ -42,7 +42,8 @@ TOOLS = {
 class DoctorConfig:
     """Print the installed releases, the devices, and what works here, or the cure.
 
-    Reads nothing and writes nothing. Leaves with status 2 and one line, the command that mends
+    Reads nothing, and writes nothing but the kernel that it compiles to see whether that can be
+    done. Leaves with status 2 and one line, the command that mends
     it, when torch, torchrec and fbgemm do not go together.
     """
 
@@ -89,16 +90,30 @@ def devices() -> dict[str, str]:
 
 
 def kernels() -> dict[str, str]:
-    """What compiles the C++ kernels, and what runs."""
-    tools = compiler()
+    """Whether the C++ kernels can be compiled, tried on the smallest, and what runs."""
     names = ", ".join(sorted(path.stem for path in KERNELS.glob("*.cpp")))
     if os.environ.get("TORCHREC_MM_KERNELS") == "0":
-        runs = f"PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: {names}"
-    elif any(found.startswith("no:") for found in tools.values()):
-        runs = f"PyTorch versions: {names}"
-    else:
-        runs = f"compiled on first use: {names}"
-    return tools | {"run": runs}
+        return {"run": f"PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: {names}"}
+    compiled = try_kernel()
+    side = "C++ versions" if compiled.startswith("yes") else "PyTorch versions, more slowly"
+    return {"compile": compiled, "run": f"{side}: {names}"}
+
+
+def try_kernel() -> str:
+    """``yes`` and where they lie, or why a kernel cannot be compiled, loaded or relied on."""
+    import torch
+
+    from torchrec_mm.kernels.build import attempt
+    from torchrec_mm.kernels.distinct import distinct
+
+    library, told = attempt("distinct")
+    if library is None:
+        cure = "; apt-get install g++" if told.startswith("no C++ compiler") else ""
+        return f"no: {told}{cure}"
+    ids, places = distinct(torch.tensor([5, 3, 5]))
+    if (ids.tolist(), places.tolist()) != ([5, 3], [0, 1, 0]):
+        return f"no: wrong numbers from the one in {told}"
+    return f"yes, in {Path(told).parent}"
 
 
 def abilities() -> dict[str, str]:

@@ -45,9 +45,3 @@ def test_scarce_shared_memory_and_files_come_with_a_cure(monkeypatch):
     rows = links.limits()
     assert rows["/dev/shm"] == "0.1 GiB; scarce: docker run --shm-size=8g"
     assert rows["open files"] == "1024; scarce: ulimit -n 4096"
-
-
-def test_without_a_compiler_the_slow_way_is_told(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
-    for said in links.compiler().values():
-        assert said.startswith("no: the PyTorch versions run, more slowly; ")

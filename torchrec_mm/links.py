@@ -1,10 +1,8 @@
 """What ranks on this machine could talk through, and what they could run into."""
 
-import os
 import resource
 import shutil
 import socket
-import sysconfig
 from pathlib import Path
 
 GIB = 2**30
@@ -72,14 +70,3 @@ def limits() -> dict[str, str]:
         "unlimited" if locked == resource.RLIM_INFINITY else f"{locked / 2**20:.0f} MiB"
     )
     return rows
-
-
-def compiler() -> dict[str, str]:
-    """What the C++ kernels need; without it their PyTorch versions run."""
-    slow = "the PyTorch versions run, more slowly"
-    cxx = shutil.which(os.environ.get("CXX", "c++"))
-    ninja = shutil.which("ninja") or shutil.which("ninja", path=sysconfig.get_path("scripts"))
-    return {
-        "C++ compiler": cxx or f"no: {slow}; apt-get install g++",
-        "ninja": ninja or f"no: {slow}; pip install ninja",
-    }
