@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.prepare import PrepareConfig, main
+from tests.event_logs import NAMES, requests_in, write_csv, write_log
 from tests.request_folders import read_requests
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.items import read_items
@@ -84,6 +88,38 @@ def test_a_given_catalogue_is_copied_whole(impressions, tmp_path):
     main(["--source=impressions", f"--input={impressions}", *flags])
     assert len(read_items(tmp_path / "data")) == 12
     assert (tmp_path / "data" / "items" / "9.jpg").read_bytes() == b"picture"
+
+
+LOG = [(4, 0, 0, "click"), *((4, 0, time, "impression") for time in range(5))]
+FOLDERS = st.text(st.sampled_from("ab=*?[]{},;:%~#$&|!'\"( )-\u00e9"), min_size=1, max_size=8)
+FOLDERS |= st.sampled_from([*(f"{name}=3" for name in NAMES), "c0=3", "file:", "s3:", "a%20b", "~"])
+
+
+@settings(max_examples=30)
+@given(FOLDERS, FOLDERS, st.booleans())
+def test_no_name_of_a_folder_changes_what_is_read_or_written(
+    tmp_path_factory, above, below, as_csv
+):
+    folder = tmp_path_factory.mktemp("logs") / above
+    log = folder / below / "log"
+    log.parent.mkdir(parents=True)
+    write_csv(log / "a.csv", LOG) if as_csv else write_log(log, LOG)
+    with working_in(folder):
+        main(["--source=events", f"--input={below}/log", f"--run_dir={below}/data"])
+    requests = requests_in(log.parent / "data")
+    assert [(row["user_id"], row["candidate_item_ids"]) for row in requests] == [(4, [0])] * 5
+    assert os.listdir(folder) == [below]
+    assert sorted(os.listdir(folder / below)) == ["data", "log"]
+
+
+@contextmanager
+def working_in(folder):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @pytest.mark.parametrize(

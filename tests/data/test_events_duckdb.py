@@ -29,12 +29,14 @@ EVENTS = st.tuples(
 BOTH_SPLITS = [(4, 0, 0, "click"), *((4, 0, time, "view") for time in range(4))]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(EVENTS, max_size=40), st.integers(1, 40))
-def test_requests_are_those_of_a_slow_reading_however_the_log_is_cut(tmp_path_factory, rows, cut):
+@settings(max_examples=25)
+@given(st.lists(EVENTS, max_size=40), st.integers(1, 40), st.integers(0, 40))
+def test_requests_are_those_of_a_slow_reading_however_the_log_is_cut(
+    tmp_path_factory, rows, cut, again
+):
     folder = tmp_path_factory.mktemp("log")
     rows = rows + BOTH_SPLITS
-    files = [part for part in (rows[:cut], rows[cut:]) if part]
+    files = [part for part in (rows[:cut], rows[cut:], rows[:again]) if part]
     run_dir = prepare(duckdb_engine(write_log(folder / "log", *files)), folder / "data")
     assert requests_in(run_dir) == requests_of_rows(rows)
     names = ("train", "test")

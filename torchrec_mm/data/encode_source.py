@@ -7,9 +7,10 @@ from typing import Protocol
 from torchrec_mm.data.chunks import count_rows, read_chunks
 from torchrec_mm.data.items import ItemCatalogue, read_catalogue
 from torchrec_mm.data.parquet import open_dataset, parquet_files
-from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.requests import NAMED, RequestColumns, Requests, parse_requests
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.names import refuse_lookalikes
 
 TRAIN = "train"
 
@@ -70,6 +71,7 @@ class RequestFolders:
         self.folders = folders
         datasets = {folder: open_dataset(folder) for folder in self.folders.values()}
         for folder, dataset in datasets.items():
+            refuse_lookalikes(folder, dataset.schema.names, NAMED)
             if dataset.count_rows() == 0:
                 raise InputError(f"{folder} must hold at least one row, got 0")
         self.columns = RequestColumns.of(next(iter(datasets.values())).schema)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from torchrec_mm.data.item_parts import ItemPart, parts_of
+from torchrec_mm.data.items import CONTENT_COLUMNS
 from torchrec_mm.data.parquet import (
     BINARY,
     INT64,
@@ -25,6 +26,7 @@ from torchrec_mm.data.parquet import (
 )
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import sort_unique
+from torchrec_mm.tables.names import refuse_lookalikes
 
 BATCH_ROWS = 1024
 BUFFER_BYTES = 1 << 20
@@ -68,6 +70,7 @@ class ItemStream:
         """
         self.folder = data / "items"
         names = open_dataset(self.folder).schema.names
+        refuse_lookalikes(self.folder, names, CONTENT_COLUMNS)
         self.modalities = tuple(modalities)
         for modality in self.modalities:
             if not set(COLUMNS[modality]) & set(names):

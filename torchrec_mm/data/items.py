@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from torchrec_mm.data.parquet import INT64, check_columns, open_dataset, read_table
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.names import refuse_lookalikes
+from torchrec_mm.tables.seconds import check_one_clock, check_seconds
 
 CONTENT_COLUMNS = frozenset({"item_id", "title", "image", "image_path", "created_at"})
 
@@ -32,6 +34,15 @@ class ItemCatalogue:
     def index(self) -> IdIndex:
         return IdIndex(self.item_ids)
 
+    def check_clock(self, where: Path | str, first: int, last: int) -> None:
+        """Refuse times of another clock than that of requests from ``first`` to ``last``.
+
+        ``where`` names the items. See ``tables.seconds.check_one_clock``.
+        """
+        if self.created_at is not None:
+            known = self.created_at[self.created_at != self.UNKNOWN_TIME]
+            check_one_clock(where, known, first, last)
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -45,9 +56,10 @@ def read_catalogue(folder: Path) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
     Raises:
-        InputError: missing folder or column, wrong type, duplicate item_id.
+        InputError: missing folder or column, wrong type or unit, duplicate item_id.
     """
     schema = open_dataset(folder).schema
+    refuse_lookalikes(folder, schema.names, CONTENT_COLUMNS)
     attributes = attribute_columns(schema)
     has_time = "created_at" in schema.names
     columns = ["item_id", *attributes] + (["created_at"] if has_time else [])
@@ -61,6 +73,7 @@ def read_catalogue(folder: Path) -> ItemCatalogue:
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
     if has_time:
+        check_seconds(folder, "created_at", table["created_at"])
         created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
     return ItemCatalogue(
         item_ids[order],

@@ -14,15 +14,21 @@ import pyarrow as pa
 
 from torchrec_mm.data.content_columns import MODALITIES, ContentFolder
 from torchrec_mm.data.content_writer import ContentWriter
-from torchrec_mm.data.items import attribute_columns
+from torchrec_mm.data.items import CONTENT_COLUMNS, attribute_columns
 from torchrec_mm.data.packed import FORMAT, META
 from torchrec_mm.data.parquet import INT64, INT64_LIST, open_dataset
 from torchrec_mm.data.search_rows import SearchRows
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.names import refuse_lookalikes
 
 ITEM_COLUMNS = {"image": "image", "text": "title"}
 SEARCH_COLUMNS = {"image": "query_image", "text": "query_text"}
+SEARCH_IDS = dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64)
+SEARCH_NAMES = (
+    *(*SEARCH_IDS, "user_id", "clicked_item_ids"),
+    *("query_text", "query_image", "query_image_path"),
+)
 
 
 def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> None:
@@ -67,7 +73,9 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
 
 
 def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, ContentFolder]:
-    attributes = attribute_columns(open_dataset(data / "items").schema)
+    schema = open_dataset(data / "items").schema
+    refuse_lookalikes(data / "items", schema.names, CONTENT_COLUMNS)
+    attributes = attribute_columns(schema)
     items = ContentFolder(
         data / "items",
         dict.fromkeys(["item_id", *attributes], INT64),
@@ -75,10 +83,10 @@ def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, Content
     )
     searches = ContentFolder(
         data / "searches",
-        dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64)
-        | {"clicked_item_ids": INT64_LIST},
+        SEARCH_IDS | {"clicked_item_ids": INT64_LIST},
         {modality: SEARCH_COLUMNS[modality] for modality in modalities},
     )
+    refuse_lookalikes(data / "searches", searches.schema.names, SEARCH_NAMES)
     return items, searches
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.seconds import check_seconds
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NAMED = ("user_id", "timestamp", *LISTS)
@@ -96,8 +97,8 @@ def parse_requests(
     """Check a table of requests and take its columns apart; ``where`` names it in complaints.
 
     Raises:
-        InputError: missing column, wrong type, null, labels not as long as the candidates or
-            outside {0, 1}, a request without candidates, a behaviour attribute not as long as
+        InputError: missing column, wrong type or unit, null, labels not as long as the candidates
+            or outside {0, 1}, a request without candidates, a behaviour attribute not as long as
             the behaviours.
     """
     table = check_columns(
@@ -106,6 +107,8 @@ def parse_requests(
         required={"user_id": INT64} | columns.lists | dict.fromkeys(columns.features, INT64),
         nullable={"timestamp": INT64},
     )
+    if "timestamp" in table.column_names:
+        check_seconds(where, "timestamp", table["timestamp"])
     lists = {
         name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
     }
