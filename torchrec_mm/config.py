@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from torchrec_mm.errors import InputError
+from torchrec_mm.errors import InputError, full_disk
 
 ConfigT = TypeVar("ConfigT")
 
@@ -84,11 +84,18 @@ def to_yaml(config: Any) -> str:
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
 
-    Training that SIGTERM stopped leaves with 143 instead; see ``train.stop``.
+    A full disk is 1, as other failures are, but a line too, of any rank. Training that SIGTERM
+    stopped leaves with 143 instead; see ``train.stop``.
     """
     try:
         main(argv)
-    except InputError as error:
+    except Exception as error:
+        if cause := full_disk(error):
+            words = "a disk must have room for what is written"
+            print(f"error: {words}: {_one_line(cause)}", file=sys.stderr)
+            return 1
+        if not isinstance(error, InputError):
+            raise
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
