@@ -1,11 +1,16 @@
 """Flags and YAML into dataclasses, and the user's mistakes as one line with status 2."""
 
+import errno
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -230,9 +235,37 @@ def test_run_returns_0_when_done_and_130_when_interrupted():
     assert run(fail_with(KeyboardInterrupt())) == 130
 
 
-def test_our_own_mistakes_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(fail_with(ZeroDivisionError()))
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EIO, "gone"), OSError("no")])
+def test_our_own_mistakes_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        run(fail_with(error))
+
+
+FILL = {
+    "Python": lambda: Path("/dev/full").write_text("x"),
+    "NumPy": lambda: np.zeros(10_000).tofile("/dev/full"),
+    "Arrow": lambda: pq.write_table(pa.table({"x": range(10_000)}), pa.OSFile("/dev/full", "w")),
+}
+
+
+@pytest.mark.parametrize("library", FILL)
+def test_a_full_disk_is_one_line_and_status_1_whoever_writes(library, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # it may be the disk of this rank's machine alone
+    assert run(lambda argv: FILL[library]()) == 1
+    line = "error: a disk must have room for what is written: .*\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", ["[Errno 122] Disk quota exceeded", "No space left on device"])
+def test_a_full_disk_is_one_that_a_library_tells_in_words_or_that_broke_a_reader(words, capsys):
+    def main(argv):
+        try:
+            raise RuntimeError(f"java.io.IOException:\n {words}")
+        except RuntimeError as error:
+            raise InputError("log could not be read") from error
+
+    assert run(main) == 1
+    assert capsys.readouterr().err.endswith(f"written: java.io.IOException: {words}\n")
 
 
 COMMAND = '''
