@@ -24,7 +24,6 @@ from apps.pretrain import PretrainConfig
 from apps.train_make import TrainMakeConfig
 from apps.train_ranker import TrainRankerConfig
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.parquet import parquet_files
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -32,6 +31,7 @@ from torchrec_mm.stages.chain import Chain
 from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
+from torchrec_mm.tables.files import data_files, nothing, pictures
 from torchrec_mm.train.run_folder import MAY_CHANGE
 
 CONFIGS: dict[str, type] = {
@@ -241,7 +241,8 @@ def _encode(config: PipelineConfig, chain: Chain) -> Stage:
 
 def _parquet(data: Path, name: str) -> str:
     """Signature of a folder's Parquet files; pictures that items/ names by path are not in it."""
-    return files_signature(parquet_files(data / name), data)
+    beside = pictures if name == "items" else nothing
+    return files_signature(data_files(data / name, beside=beside), data)
 
 
 def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:

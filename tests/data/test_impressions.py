@@ -107,6 +107,8 @@ GOOD = {"user_id": [1, 1], "item_id": [10, 11], "label": [0, 1], "timestamp": [5
         ({"user_id": None}, "must have a column user_id"),
         ({"timestamp": None}, "must have a column timestamp or behaviour_item_ids"),
         ({"place": [0, 1]}, "column place must have one value a request"),
+        ({"price": [0.5, 0.5]}, "a.parquet column price must be int64, or left out, got double"),
+        ({"city": ["a", "a"]}, "a.parquet column city must be int64, or left out, got string"),
         (
             {"behaviour_item_ids": [[1], [2]]},
             "column behaviour_item_ids must have one value a request",

@@ -112,8 +112,13 @@ def test_ids_given_twice_and_wrong_types_are_refused(tmp_path):
     with pytest.raises(InputError, match="item_id must be unique, got 3"):
         ItemStream(tmp_path, BOTH)
     write(tmp_path, "b", [7, 8], 4, title=pa.array([1, 2]), image=pa.array([b"", b""]))
+    with pytest.raises(InputError, match="b.parquet column title must be string, got int64"):
+        ItemStream(tmp_path, BOTH)
+    no_text = pa.array([b"good", b"t\xe9"]).view(pa.string())
+    write(tmp_path, "b", [7, 8], 4, title=no_text, image=pa.array([b"", b""]))
     stream = ItemStream(tmp_path, BOTH)
-    with pytest.raises(InputError, match="b.parquet row groups 0 to 0 column title must be string"):
+    words = "b.parquet row groups 0 to 0 column title must be UTF-8 text: .*index 1"
+    with pytest.raises(InputError, match=words):
         stream.read(stream.parts[-1])
 
 

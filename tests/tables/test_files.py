@@ -104,9 +104,9 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path, target):
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="none must be a folder of .parquet files: no such folder"):
+    with pytest.raises(InputError, match="none must be a folder of Parquet files: no such folder"):
         data_files(tmp_path / "none")
-    with pytest.raises(InputError, match=r"file must be a folder of .parquet files: .*Not a dir"):
+    with pytest.raises(InputError, match=r"file must be a folder of Parquet files: .*Not a dir"):
         data_files(tmp_path / "file")
 
 
@@ -115,7 +115,7 @@ def test_a_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(files.os, "scandir", denied)
-    with pytest.raises(InputError, match="must be a folder of .parquet files: .*Permission denied"):
+    with pytest.raises(InputError, match="must be a folder of Parquet files: .*Permission denied"):
         data_files(tmp_path)
 
 

@@ -8,6 +8,9 @@ import pyarrow.csv as pa_csv
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.tables.names import place_of
+from torchrec_mm.tables.reading import input_errors
+
+RULE = "must be a CSV file in UTF-8 with a header"
 
 
 def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
@@ -32,7 +35,7 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     header = _header(path)
     places, _ = csv_columns(path, columns)
     found = {header[places[name]]: kind for name, kind in columns.items()}
-    try:
+    with input_errors(path, RULE):
         table = pa_csv.read_csv(
             path,
             convert_options=pa_csv.ConvertOptions(
@@ -40,8 +43,6 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
             ),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         ).rename_columns(list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} must be a CSV file with a header: {error}") from error
     for name in columns:
         if table[name].null_count:
             raise InputError(f"{path} column {name} must not be empty in any row")
@@ -51,8 +52,5 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path} must be a CSV file: no such file")
-    try:
-        with pa_csv.open_csv(path) as reader:
-            return reader.schema.names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} must be a CSV file with a header: {error}") from error
+    with input_errors(path, RULE), pa_csv.open_csv(path) as reader:
+        return reader.schema.names

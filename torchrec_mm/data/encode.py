@@ -59,7 +59,7 @@ def encode_folder(
     """
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
-    source = RequestFolders(folders, data / "items", max_behaviours)
+    source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
     encode(
         source,
         out,
@@ -84,7 +84,9 @@ def encode_to_score(
         InputError: see ``encode_folder``.
     """
     refuse_existing(out)
-    source = RequestFolders({SCORED: requests}, items, max_behaviours, vocabularies)
+    source = RequestFolders(
+        {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
+    )
     encode(source, out, max_behaviours=max_behaviours, vocabularies=vocabularies)
 
 

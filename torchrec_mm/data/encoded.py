@@ -18,10 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import parquet_files
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.files import data_files
+from torchrec_mm.tables.reading import input_errors, read_metadata
 
 FORMAT = 1
+LENGTHS = "lengths.npy"  # beside the Parquet files
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class EncodedRequests:
         self.items = _open_items(folder / "items", tuple(self.meta["item_features"]))
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
-        self.lengths = _load(requests / "lengths.npy")
+        self.lengths = _load(requests / LENGTHS)
         if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
             raise InputError(
-                f"{requests / 'lengths.npy'} must hold one row a request of the Parquet files, "
+                f"{requests / LENGTHS} must hold one row a request of the Parquet files, "
                 f"got {self.lengths.shape}"
             )
 
@@ -163,13 +165,11 @@ class EncodedRequests:
         Raises:
             InputError: the file is truncated or garbled there; file and row group are named.
         """
-        try:
-            with pq.ParquetFile(group.file, page_checksum_verification=True) as file:
-                table = file.read_row_group(group.index, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{group.file} row group {group.index} must be readable: {error}"
-            ) from error
+        with (
+            input_errors(f"{group.file} row group {group.index}", "must be readable"),
+            pq.ParquetFile(group.file, page_checksum_verification=True) as file,
+        ):
+            table = file.read_row_group(group.index, use_threads=False)
         columns = {name: table[name] for name in table.column_names}
         lists = {
             name: Jagged.from_arrow(column, f"{group.file} column {name}")
@@ -220,11 +220,8 @@ def _open_items(folder: Path, features: tuple[str, ...]) -> EncodedItems:
 
 def _row_groups(folder: Path) -> list[RowGroup]:
     groups, first = [], 0
-    for path in parquet_files(folder):
-        try:
-            metadata = pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} must be a readable Parquet file: {error}") from error
+    for path in data_files(folder, beside=lambda entry: entry.name == LENGTHS):
+        metadata = read_metadata(path)
         for index in range(metadata.num_row_groups):
             num_requests = metadata.row_group(index).num_rows
             if num_requests:

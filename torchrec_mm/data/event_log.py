@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from torchrec_mm.data.csv_files import csv_columns
 from torchrec_mm.data.parquet import INT64, STRING, check_columns
-from torchrec_mm.errors import InputError
 from torchrec_mm.tables.files import CSV, PARQUET, data_files
 from torchrec_mm.tables.names import refuse_lookalikes
+from torchrec_mm.tables.reading import read_footer
 
 NUMBERS = ("user_id", "item_id", "timestamp")
 COLUMNS = dict.fromkeys(NUMBERS, INT64) | {"event": STRING}
@@ -59,10 +58,7 @@ def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path,
 
 def _types(file: Path) -> tuple[pa.DataType, ...]:
     """Checked types of COLUMNS in a Parquet file."""
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    schema = read_footer(file).schema
     refuse_lookalikes(file, schema.names, COLUMNS)
     check_columns(schema.empty_table(), file, COLUMNS)
     return tuple(schema.field(name).type for name in COLUMNS)

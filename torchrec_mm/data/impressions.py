@@ -11,15 +11,18 @@ import pyarrow as pa
 
 from torchrec_mm.data.behaviours import behaviours_before, list_array, ragged_positions
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import INT64, INT64_LIST, check_columns, read_table
+from torchrec_mm.data.parquet import INT64, INT64_LIST
+from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.data.prepared import Prepared, items_for
 from torchrec_mm.data.repeated_rows import first_of_equal, list_changes
+from torchrec_mm.data.roles import further_columns
 from torchrec_mm.data.sittings import changes, latest_rows, request_table
 from torchrec_mm.errors import InputError
-from torchrec_mm.tables.names import refuse_lookalikes
 from torchrec_mm.tables.seconds import check_seconds
 
-NAMED = frozenset({"user_id", "item_id", "label", "timestamp", "behaviour_item_ids"})
+REQUIRED = ("user_id", "item_id", "label")
+PAST = {"timestamp": INT64, "behaviour_item_ids": INT64_LIST}  # one of them at least
+NAMED = frozenset({*REQUIRED, *PAST})
 
 
 def prepare_impressions(
@@ -71,24 +74,15 @@ def prepare_impressions(
 
 
 def _read(folder: Path) -> pa.Table:
-    table = read_table(folder)
-    refuse_lookalikes(folder, table.column_names, NAMED)
-    features = [
-        field.name
-        for field in table.schema
-        if field.name not in NAMED and pa.types.is_integer(field.type)
-    ]
-    lists = {"behaviour_item_ids": INT64_LIST}
-    times = {"timestamp": INT64}
-    known = [name for name in (*times, *lists) if name in table.column_names]
+    rows = ParquetFolder(folder)
+    required = dict.fromkeys(REQUIRED, INT64) | further_columns([rows], NAMED, [INT64])
+    known = {name: kind for name, kind in PAST.items() if name in rows.names}
     if not known:
         raise InputError(
             f"{folder} must have a column timestamp or behaviour_item_ids, got "
-            f"{', '.join(table.column_names)}"
+            f"{', '.join(rows.names)}"
         )
-    required = {"user_id": INT64, "item_id": INT64, "label": INT64} | dict.fromkeys(features, INT64)
-    required |= {name: kind for name, kind in (times | lists).items() if name in known}
-    table = check_columns(table, folder, required).select(list(required))
+    table = rows.read(required | known)
     if "timestamp" in known:
         check_seconds(folder, "timestamp", table["timestamp"])
     label = table["label"].to_numpy()

@@ -13,6 +13,7 @@ from torchrec_mm.data.parquet import write_table
 from torchrec_mm.data.prepared_splits import notes_on, read_splits
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.tables.reading import input_errors
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
         write_table(folder / "requests" / "test" / "part-0000.parquet", prepared.test)
         splits = read_splits(folder / "requests", prepared.no_click)
         if isinstance(prepared.items, Path):
-            copytree(prepared.items, folder / "items")
+            with input_errors(prepared.items, "could not be copied"):
+                copytree(prepared.items, folder / "items")
         else:
             write_table(folder / "items" / "part-0000.parquet", prepared.items)
         if prepared.searches is not None:

@@ -15,6 +15,7 @@ from torchrec_mm.data.parquet import INT64
 from torchrec_mm.data.prepared_splits import Split, notes_on, read_splits
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush, new_folder, refuse_existing
+from torchrec_mm.tables.reading import input_errors
 
 
 class Engine(Protocol):
@@ -68,7 +69,8 @@ def write_prepared_events(
             "seconds after its user was shown its item",
         )
         if items is not None:
-            shutil.copytree(items / "items", data / "items")
+            with input_errors(items / "items", "could not be copied"):
+                shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
     (scratch / "data").replace(run_dir)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torchrec_mm.errors import InputError
 
 PARQUET, CSV = ".parquet", ".csv"
+WORDS = {PARQUET: "Parquet", CSV: "CSV"}
 PICTURES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
     *(".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
@@ -45,20 +46,20 @@ def data_files(
 
     Args:
         folder: looked at one level deep.
-        kinds: suffixes, exactly as names must have them.
+        kinds: suffixes of WORDS, exactly as names must have them.
         beside: says of an entry whether it may lie there although it is no table.
 
     Raises:
         InputError: no such folder, not a table in it, tables of two kinds, one file under two
             names, or any other entry that is not hidden: a folder, a broken link, another suffix.
     """
-    wanted = " or ".join(kinds)
+    wanted, words = " or ".join(kinds), " or ".join(WORDS[kind] for kind in kinds)
     try:
         names = _distinct(folder, kinds, beside)
     except FileNotFoundError as error:
-        raise InputError(f"{folder} must be a folder of {wanted} files: no such folder") from error
+        raise InputError(f"{folder} must be a folder of {words} files: no such folder") from error
     except OSError as error:
-        raise InputError(f"{folder} must be a folder of {wanted} files: {error}") from error
+        raise InputError(f"{folder} must be a folder of {words} files: {error}") from error
     if not names:
         raise InputError(f"{folder} must hold at least one {wanted} file, found none")
     for name in names:
