@@ -6,12 +6,19 @@ import shutil
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors, and several ranks at a time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# How long an example takes, or is drawn, says how busy the machine is.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # Marker -> commands that must be on the PATH, modules that must be importable.
 COMPONENTS = {

@@ -60,7 +60,7 @@ ARROWS = {
     "config": {"config_words", "documents", "ending", "errors"},
     "config_words": set(),
     "documents": {"errors"},
-    "ending": set(),
+    "ending": {"errors"},
     "environment": set(),
     "gpus": {"environment"},
     "install": {"environment"},

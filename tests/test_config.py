@@ -4,12 +4,16 @@ import builtins
 import contextlib
 import errno
 import io
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -319,8 +323,14 @@ def test_our_own_mistakes_keep_their_traceback(error):
         (OSError(errno.ENOSPC, "full", "a/b"), "a/b: No space left on device"),
         (OSError(errno.EDQUOT, "full", "a/b"), "a/b: Disk quota exceeded"),
         (OSError(errno.EROFS, "no", "a/b"), "a/b: Read-only file system"),
-        (OSError(errno.EIO, "[Errno 5] Error writing bytes"), "Input/output error"),
-        (RuntimeError("I/O error: (os error 28)"), "No space left on device"),
+        (
+            OSError(errno.EIO, "[Errno 5] Error writing bytes"),
+            "Input/output error: [Errno 5] [Errno 5] Error writing bytes",
+        ),
+        (
+            RuntimeError("I/O error: (os error 28)"),
+            "No space left on device: I/O error: (os error 28)",
+        ),
     ],
 )
 def test_what_the_machine_ran_into_is_one_line_and_status_1(capsys, error, line):
@@ -342,7 +352,10 @@ def test_a_full_disk_under_stdout_is_one_line_and_status_1(monkeypatch, capsys):
     with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # again when it is closed
         monkeypatch.setattr(sys, "stdout", full)
         assert run(lambda argv: print("figures")) == 1
-    assert capsys.readouterr().err == "error: No space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == "error: No space left on device: [Errno 28] No space left on device\n"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -358,6 +371,33 @@ def test_a_command_runs_where_stdout_is_no_stream_of_bytes(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert run(lambda argv: print("figures")) == 0
     assert sys.stdout.getvalue() == "figures\n"
+
+
+FILL = {
+    "Python": lambda: Path("/dev/full").write_text("x"),
+    "NumPy": lambda: np.zeros(10_000).tofile("/dev/full"),
+    "Arrow": lambda: pq.write_table(pa.table({"x": range(10_000)}), pa.OSFile("/dev/full", "w")),
+}
+
+
+@pytest.mark.parametrize("library", FILL)
+def test_a_full_disk_is_one_line_and_status_1_whoever_writes(library, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # it may be the disk of this rank's machine alone
+    assert run(lambda argv: FILL[library]()) == 1
+    line = "error: (/dev/full: )?No space left on device.*\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", ["[Errno 122] Disk quota exceeded", "No space left on device"])
+def test_a_full_disk_is_one_that_a_library_tells_in_words_or_that_broke_a_reader(words, capsys):
+    def main(argv):
+        try:
+            raise RuntimeError(f"java.io.IOException:\n {words}")
+        except RuntimeError as error:
+            raise InputError("log could not be read") from error
+
+    assert run(main) == 1
+    assert capsys.readouterr().err.endswith(f": java.io.IOException: {words}\n")
 
 
 COMMAND = '''

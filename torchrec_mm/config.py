@@ -96,7 +96,7 @@ def to_yaml(config: Any) -> str:
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
 
-    1 in one line where the disk is full or broken. Training that SIGTERM stopped leaves with 143
+    1 in one line where a disk is full or broken. Training that SIGTERM stopped leaves with 143
     instead; see ``train.stop``. One rank of several that fails ends at once, whatever its threads
     wait for, and its launcher ends the others.
     """
@@ -104,24 +104,24 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     try:
         main(argv)
         sys.stdout.flush()
-    except InputError as error:
-        if not _speaks_for_all(error):
-            time.sleep(FIRST_SPEAKS_S)
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return _leave(2)
     except KeyboardInterrupt:
         return _leave(130)
     except Exception as error:
         if told := in_one_line(error):
             status, line = told
-            print(f"error: {line}", file=sys.stderr)
-            return _leave(status)
-        if _ranks() == 1:
+        elif isinstance(error, InputError):
+            status, line = 2, _one_line(error)
+            if not _speaks_for_all(error):
+                time.sleep(FIRST_SPEAKS_S)
+        elif _ranks() == 1:
             raise
-        if " by peer" in str(error):  # gloo: connection closed, or reset
-            time.sleep(PEER_SPEAKS_S)
-        sys.excepthook(*sys.exc_info())  # torch's names the rank
-        return _leave(1)
+        else:
+            if " by peer" in str(error):  # gloo: connection closed, or reset
+                time.sleep(PEER_SPEAKS_S)
+            sys.excepthook(*sys.exc_info())  # torch's names the rank
+            return _leave(1)
+        print(f"error: {line}", file=sys.stderr)
+        return _leave(status)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this"."""
+"""The one kind of exception that means "the user can fix this"."""
 
 
 class InputError(ValueError):

@@ -149,7 +149,7 @@ def check_sample(root: Path, users: int) -> int:
             requests += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
     by_user = {user: [] for user in chosen}
     for user, *event in events:
-        by_user[user].append(event)
+        by_user[user].append(tuple(event))
     for user, of_user in by_user.items():
         ours = [request for request in requests if request["user_id"] == user]
         if _sorted(ours) != _sorted(slow_requests(user, of_user, RULES)):

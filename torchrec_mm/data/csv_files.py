@@ -1,4 +1,4 @@
-"""CSV files with a header: column names in any case, values of the promised type."""
+"""CSV files with a header: names as in ``tables.names``, values of the promised type."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.names import place_of
 from torchrec_mm.tables.reading import input_errors
 
 RULE = "must be a CSV file in UTF-8 with a header"
@@ -15,15 +16,13 @@ RULE = "must be a CSV file in UTF-8 with a header"
 def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
     """The place in a line of each of ``columns``, and how many fields a line has.
 
+    Names may differ by case and the spaces around them.
+
     Raises:
-        InputError: no such file, no header, or a column is missing.
+        InputError: no such file, no header, or not one column of a name.
     """
     header = _header(path)
-    by_name = {name.strip().lower(): at for at, name in reversed(list(enumerate(header)))}
-    for name in columns:
-        if name.lower() not in by_name:
-            raise InputError(f"{path} must have a column {name}, got {', '.join(header)}")
-    return {name: by_name[name.lower()] for name in columns}, len(header)
+    return {name: place_of(path, header, name) for name in columns}, len(header)
 
 
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:

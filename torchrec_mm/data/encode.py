@@ -106,6 +106,8 @@ def encode(
     elif TRAIN not in source.splits:
         raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     census = take_census(source)
+    if census.times is not None:
+        source.items.check_clock("items/", *census.times)
     universe = Universe(census, source)
     if learning:
         vocabularies = learn_features(source, census)

@@ -1,4 +1,4 @@
-"""The files of an event log, and what must hold of them before the long work begins."""
+"""The files of an event log, and what must hold of them before anything is read."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,10 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from torchrec_mm.data.csv_files import csv_columns
-from torchrec_mm.data.events import EventRules
 from torchrec_mm.data.parquet import INT64, STRING, check_columns
-from torchrec_mm.errors import InputError
 from torchrec_mm.tables.files import CSV, PARQUET, data_files
+from torchrec_mm.tables.names import refuse_lookalikes
 from torchrec_mm.tables.reading import read_footer
 
 NUMBERS = ("user_id", "item_id", "timestamp")
@@ -39,7 +38,8 @@ def open_log(folder: Path) -> list[LogFiles]:
 
     Raises:
         InputError: missing folder, both kinds of files or neither, any other entry, an unreadable
-            file, a missing column or, in Parquet, one of another type.
+            file, a missing column, two that differ by case or spaces alone or, in Parquet, one of
+            another type.
     """
     files = data_files(folder, (PARQUET, CSV))
     if files[0].suffix == CSV:
@@ -59,38 +59,6 @@ def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path,
 def _types(file: Path) -> tuple[pa.DataType, ...]:
     """Checked types of COLUMNS in a Parquet file."""
     schema = read_footer(file).schema
+    refuse_lookalikes(file, schema.names, COLUMNS)
     check_columns(schema.empty_table(), file, COLUMNS)
     return tuple(schema.field(name).type for name in COLUMNS)
-
-
-@dataclass(frozen=True)
-class Census:
-    """What an engine counted in one pass over the log.
-
-    events: rows in all. shown, clicked: rows of these two kinds.
-    known: by column, rows that hold a value of its type.
-    kinds: some values of the column event; filled only where shown or clicked is 0.
-    """
-
-    events: int
-    shown: int
-    clicked: int
-    known: dict[str, int]
-    kinds: tuple[str, ...] = ()
-
-    def check(self, folder: Path, rules: EventRules) -> None:
-        """Refuse a log that cannot be used, by name: InputError."""
-        if self.events == 0:
-            raise InputError(f"{folder} must hold at least one row, got 0")
-        for name, count in self.known.items():
-            if count < self.events:
-                raise InputError(
-                    f"{folder} column {name} must hold {COLUMNS[name]} in every row, "
-                    f"got {self.events - count} rows without"
-                )
-        for kind, count in ((rules.shown_event, self.shown), (rules.clicked_event, self.clicked)):
-            if count == 0:
-                kinds = ", ".join(self.kinds)
-                raise InputError(
-                    f"{folder} column event must hold {kind!r} at least once, got {kinds}"
-                )

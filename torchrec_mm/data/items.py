@@ -11,6 +11,8 @@ from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.data.roles import further_columns
 from torchrec_mm.ids import IdIndex, sort_unique
 from torchrec_mm.tables.files import pictures
+from torchrec_mm.tables.names import refuse_lookalikes
+from torchrec_mm.tables.seconds import check_one_clock, check_seconds
 
 ITEM_ID = {"item_id": INT64}
 CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
@@ -36,6 +38,15 @@ class ItemCatalogue:
     def index(self) -> IdIndex:
         return IdIndex(self.item_ids)
 
+    def check_clock(self, where: Path | str, first: int, last: int) -> None:
+        """Refuse times of another clock than that of requests from ``first`` to ``last``.
+
+        ``where`` names the items. See ``tables.seconds.check_one_clock``.
+        """
+        if self.created_at is not None:
+            known = self.created_at[self.created_at != self.UNKNOWN_TIME]
+            check_one_clock(where, known, first, last)
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -52,7 +63,7 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
         known: see ``attribute_columns``.
 
     Raises:
-        InputError: missing folder or column, wrong type, duplicate item_id.
+        InputError: missing folder or column, wrong type or unit, duplicate item_id.
     """
     items = open_items(folder)
     attributes = attribute_columns(items, known)
@@ -61,6 +72,7 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
     if "created_at" in items.names:
+        check_seconds(folder, "created_at", table["created_at"])
         created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
     return ItemCatalogue(
         item_ids[order],
@@ -71,7 +83,9 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
 
 def open_items(folder: Path) -> ParquetFolder:
     """A folder in the layout of ``items/``, which may hold pictures besides."""
-    return ParquetFolder(folder, beside=pictures)
+    items = ParquetFolder(folder, beside=pictures)
+    refuse_lookalikes(folder, items.names, ITEM_ID | CONTENTS | CREATED_AT)
+    return items
 
 
 def attribute_columns(items: ParquetFolder, known: Collection[str] | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.data.roles import further_columns
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.seconds import check_seconds
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
@@ -105,11 +106,13 @@ def parse_requests(
     """Check a table of requests and take its columns apart; ``where`` names it in complaints.
 
     Raises:
-        InputError: missing column, wrong type, null, labels not as long as the candidates or
-            outside {0, 1}, a request without candidates, a behaviour attribute not as long as
+        InputError: missing column, wrong type or unit, null, labels not as long as the candidates
+            or outside {0, 1}, a request without candidates, a behaviour attribute not as long as
             the behaviours.
     """
     table = check_columns(table, where, columns.required, NULLABLE)
+    if "timestamp" in table.column_names:
+        check_seconds(where, "timestamp", table["timestamp"])
     lists = {
         name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
     }

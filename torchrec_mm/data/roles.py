@@ -10,6 +10,7 @@ import pyarrow as pa
 from torchrec_mm.data.parquet import same_kind
 from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.names import refuse_lookalikes
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,15 @@ def further_columns(
             warning names them. None: none is left out.
 
     Raises:
-        InputError: a column that is none of the types in some file, or one of them in one file
-            and another in the next.
+        InputError: a column called like a named one but for case or spaces, one that is none of
+            the types in some file, or one of them in one file and another in the next.
     """
+    footers = [footer for folder in folders for footer in folder.footers]
+    for footer in footers:
+        refuse_lookalikes(footer.file, footer.schema.names, named)
     fields = [
         (footer.file, field)
-        for folder in folders
-        for footer in folder.footers
+        for footer in footers
         for field in footer.schema
         if field.name not in named
     ]

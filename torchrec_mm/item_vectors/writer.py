@@ -105,7 +105,7 @@ def write_blocks(
     with new_folder(folder) as aside:
         sorted_ids = item_ids[order]
         np.save(aside / ITEM_IDS_FILE, sorted_ids)
-        values = _allocate(aside / VECTORS_FILE, (len(item_ids), width), DTYPES[dtype])
+        values = new_array(aside / VECTORS_FILE, (len(item_ids), width), DTYPES[dtype])
         start = 0
         for block in blocks:
             stop = start + len(block)
@@ -166,7 +166,7 @@ def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
 
 
-def _allocate(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
+def new_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
     """Reserve a writable .npy: a full disk is an OSError here, and would be a bus error later."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:
