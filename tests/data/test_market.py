@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchrec_mm.data.market import studio
 from torchrec_mm.data.market.catalogue import DAY_S, START, draw_catalogue
 from torchrec_mm.data.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.data.market.market import simulate
@@ -151,6 +152,20 @@ def test_what_is_shown_first_is_clicked_most(market, impressions):
     assert label[place < 3].mean() > label[place >= 9].mean()
 
 
+def test_mornings_see_more_clicks_and_evenings_more_visits(market, impressions):
+    _, time, _, label = impressions
+    hour, visit = time % DAY_S // 3600, market.requests.timestamp % DAY_S // 3600
+    assert label[(hour >= 3) & (hour < 9)].mean() > label[(hour >= 15) & (hour < 21)].mean()
+    assert ((visit >= 17) & (visit < 23)).sum() > 1.5 * (visit < 6).sum()
+
+
+def test_what_is_shown_often_is_a_little_better(market):
+    quality, item = market.requests.parts["quality"], market.requests.item
+    items, first, times = np.unique(item, return_index=True, return_counts=True)
+    old = market.catalogue.created_at[items] < START
+    assert 0.1 < np.corrcoef(quality[first][old], np.log(times[old]))[0, 1] < 0.6
+
+
 def test_past_clicks_tell_a_users_taste(market, impressions):
     """Attributes shared with the warm-up's clicks rank test impressions better than chance."""
     user, time, item, label = impressions
@@ -199,11 +214,19 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
 def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
     catalogue, rows = draw_catalogue(100, DAYS, seed=0), np.arange(4)
     catalogue.has_picture[rows] = True
-    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as studio:
-        shop = studio.item_pictures(rows, 0)
-        photos = [studio.query_photos(rows, np.ones(4, dtype=bool), part) for part in (0, 1)]
+    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+        shop = photographer.item_pictures(rows, 0)
+        photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
     assert len(set(pictures)) == len(pictures)
+
+
+def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):
+    monkeypatch.setattr(studio, "CHUNK", 2)
+    catalogue = draw_catalogue(100, DAYS, seed=0)
+    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+        photos = photographer.query_photos(np.zeros(5, dtype=int), np.ones(5, dtype=bool), 0)
+    assert len(set(photos)) == 5
 
 
 @pytest.mark.parametrize("attribute", range(len(NUM_VALUES)))
