@@ -46,6 +46,15 @@ def test_restarts_logs_and_environment_reach_the_launcher(module, name):
     assert "PET_LOG_DIR" not in getattr(module, name)().roles[0].env
 
 
+@pytest.mark.parametrize(("module", "name"), [*COMPONENTS, (pipeline, "pipeline")])
+def test_a_node_is_asked_for_as_it_is_described_and_its_environment_wins(module, name):
+    node = {"cpu": 3, "gpu": 2, "memMB": 99}
+    given = {"image": "some:image", "max_retries": 4, "env": {"PET_LOG_DIR": "mine"}}
+    (role,) = getattr(module, name)(j="1x2", log_dir="logs", **node, **given).roles
+    assert vars(role.resource).items() >= node.items()
+    assert (role.image, role.max_retries, role.env["PET_LOG_DIR"]) == ("some:image", 4, "mine")
+
+
 @pytest.mark.parametrize(("module", "name"), COMPONENTS)
 def test_ranks_that_start_again_meet_at_a_new_store(module, name):
     """The old one still names those that died (pytorch/pytorch#135712)."""

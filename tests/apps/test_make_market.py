@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_what_can_be_reached_is_written_beside_the_data(data):
     assert sum(
         share for name, share in figures["test_shares"].items() if name.startswith("item_freq")
     ) == pytest.approx(1)
+
+
+def test_shares_of_the_test_days_are_by_how_often_training_showed_the_item(data):
+    shown = {
+        split: sum(pq.read_table(data / "requests" / split)["candidate_item_ids"].to_pylist(), [])
+        for split in ("train", "test")
+    }
+    in_training = Counter(shown["train"])
+    seen = [in_training[item] for item in shown["test"]]
+    shares = json.loads((data / "market.json").read_text())["test_shares"]
+    for name, low, high in (("0", 0, 0), ("1-5", 1, 5), ("6-20", 6, 20), ("21-100", 21, 100)):
+        share = sum(low <= count <= high for count in seen) / len(seen)
+        assert shares[f"item_frequency/{name}"] == pytest.approx(share), name
+    assert 0 < shares["item_frequency/0"] < 1
 
 
 def picture(shade: int) -> bytes:

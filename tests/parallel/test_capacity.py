@@ -112,6 +112,13 @@ def test_the_planner_is_told_how_much_of_a_table_is_cached():
     assert constraints["item_id_table"].cache_params.load_factor == 0.5
 
 
+@pytest.mark.parametrize(("sharding", "columns"), [("column_wise", 4), ("grid_shard", 32)])
+def test_columns_are_split_over_all_ranks_or_where_rows_are_too_over_nodes(sharding, columns):
+    work = workload({"item_id": 1000}, sharding=sharding, optimizer="adagrad")
+    (table,) = work.plan(gpus(16))
+    assert {shard.columns for shard in table.shards} == {columns}
+
+
 def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
     machines = Machines("cpu", 2, 2, 0, 24 * GIB)
     (storage, _) = (device.storage for device in machines.topology(0).devices)
