@@ -256,6 +256,17 @@ def test_an_item_seen_exactly_min_count_times_has_a_row_of_its_own(tmp_path, min
     assert learned.known_ids.tolist() == own
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_items_of_another_clock_than_the_requests_are_refused(tmp_path, split):
+    times = {"train": [[9, 5], [7, 8]], "test": [[7, 8], [5, 9]]}[split]
+    items = ITEMS | {"created_at": [None, 10, 20, 99]}
+    data = small(tmp_path, items, timestamp=times[0], test=GOOD | {"timestamp": times[1]})
+    with pytest.raises(InputError, match="items/ column created_at .* 10 to 99 .* of 5 to 9$"):
+        encoded(data, tmp_path / "out")
+    write_parquet(data / "items", items | {"created_at": [None, 9, 20, 99]})
+    assert encoded(data, tmp_path / "out").is_dir()
+
+
 def test_what_only_the_test_shows_has_no_row_of_its_own_and_is_counted(tmp_path):
     shown = {"user_id": [5, 6], "city": [3, 77], "action": [[10, 88, 30], []]}
     out = encoded(small(tmp_path, test=GOOD | shown), tmp_path / "out")

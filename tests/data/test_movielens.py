@@ -144,6 +144,18 @@ def test_without_tags_there_are_no_searches(tmp_path):
             "movieId must be unique, got 5",
         ),
         (
+            lambda f: write_folder(f, [(1, 5, 4.0, 1_260_759_144_000)]),
+            "ratings.csv column timestamp must be seconds .* milliseconds: divide by 1000",
+        ),
+        (
+            lambda f: write_folder(f, [(1, 5, 4.0, 0)], tags="1,5,odd,1260759144000\n"),
+            "tags.csv column timestamp must be seconds .* milliseconds: divide by 1000",
+        ),
+        (
+            lambda f: (f / "movies.csv").write_text("movieId,title,genres,Title\n5,A,B,C"),
+            "movies.csv must have one column title, got 'title', 'Title'",
+        ),
+        (
             lambda f: write_folder(f, [(1, 5, 4.0, 0)], tags="1,7,odd,0\n"),
             "tags.csv column movieId must be in movies.csv, got 7",
         ),

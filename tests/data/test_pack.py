@@ -265,6 +265,7 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
             "clicked_item_ids must not hold nulls",
         ),
         ({"timestamp": ["now", "then", "once"]}, "timestamp must be int64"),
+        ({"timestamp": [7, 10**18, 9]}, "row group 0 from row 0 column timestamp must be seconds"),
         (
             {"query_text": ["a", None, "b"], "query_image": [b"1", None, b"2"]},
             "columns query_image and query_text must not both be null, got search_id 4",

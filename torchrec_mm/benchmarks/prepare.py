@@ -5,6 +5,7 @@ its own. The baseline is the least that any way must do: DuckDB, in the same mem
 log by user and hands over the rows, which are dropped.
 """
 
+import glob
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def check_sample(root: Path, users: int) -> int:
         RuntimeError: a user's requests differ.
     """
     with duckdb.connect(config={"memory_limit": "1GB"}) as database:
-        log = database.read_parquet(str(root / "log" / "*.parquet"))
+        log = _rows(database, root / "log")
         counts = log.aggregate("user_id, count(*) AS events, hash(user_id) AS place")
         longest = counts.order("events DESC, user_id").limit(1)
         some = counts.order("place, user_id").limit(users)
@@ -143,7 +144,7 @@ def check_sample(root: Path, users: int) -> int:
         events = _of_users(log, chosen).select("user_id, timestamp, item_id, event").fetchall()
         requests = []
         for split in ("train", "test"):
-            rows = database.read_parquet(str(root / "data" / "requests" / split / "*.parquet"))
+            rows = _rows(database, root / "data" / "requests" / split)
             columns = ", ".join(REQUEST_SCHEMA.names[:-1])  # is_test is told by the folder
             table = _of_users(rows, chosen).select(columns).to_arrow_table()
             requests += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
@@ -155,6 +156,10 @@ def check_sample(root: Path, users: int) -> int:
         if _sorted(ours) != _sorted(slow_requests(user, of_user, RULES)):
             raise RuntimeError(f"the requests of user {user} are not those of the oracle")
     return len(chosen)
+
+
+def _rows(database: duckdb.DuckDBPyConnection, folder: Path) -> duckdb.DuckDBPyRelation:
+    return database.read_parquet(f"{glob.escape(str(folder))}/*.parquet", hive_partitioning=False)
 
 
 def _of_users(rows: duckdb.DuckDBPyRelation, users: set[int]) -> duckdb.DuckDBPyRelation:

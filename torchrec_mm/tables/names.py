@@ -24,8 +24,8 @@ def refuse_lookalikes(where: Path | str, given: Collection[str], promised: Colle
         meant = promised_by_key.get(_key(name), name)
         if name != meant:
             raise InputError(
-                f"{where} column {name!r} must be named {meant}, or otherwise: names that differ "
-                f"by case or spaces alone are one to some readers; all are {', '.join(given)}"
+                f"{where} column {name!r} must be named {meant}, or else differ from it by more "
+                f"than case and spaces, got {', '.join(given)}"
             )
 
 
