@@ -35,7 +35,8 @@ class DemoConfig:
     """From nothing to a result table: simulate a market, pre-train, embed, train, evaluate, report.
 
     Phase one and one of the rankers are launched by TorchX with two ranks each, or one where there
-    is one GPU; the other runs share a pool of processes. Started again after an interruption, it goes on where it stopped.
+    is one GPU; the other runs share a pool of processes. Started again after an interruption, it
+    goes on where it stopped.
     """
 
     run_dir: Path = Path("runs/demo")
@@ -179,12 +180,18 @@ def ranks_here() -> list[str]:
     return ["-j", f"1x{gpus or 2}", "--gpu", str(gpus)]
 
 
+def scheduler() -> list[str]:
+    """TorchX's for this machine; it would count GPUs from 0 whatever the user allows us."""
+    kept = "CUDA_VISIBLE_DEVICES" in os.environ
+    return ["-s", "local_cwd", *(["-cfg", "auto_set_cuda_visible_devices=False"] * kept)]
+
+
 def _torchx(component: str, *flags: object) -> None:
     """Launch a command of ours through TorchX on this machine, one thread a rank."""
     command = [
         str(Path(sys.executable).with_name("torchx")),
-        *("run", "-s", "local_cwd", "-cfg", "auto_set_cuda_visible_devices=False"),
-        *(f"torchx_components/{component}", *ranks_here(), "--", *words(*flags)),
+        *("run", *scheduler(), f"torchx_components/{component}", *ranks_here(), "--"),
+        *words(*flags),
     ]
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": beside_python}
