@@ -34,8 +34,9 @@ BANK_SLOTS = 16_384  # three times the market's searches
 class DemoConfig:
     """From nothing to a result table: simulate a market, pre-train, embed, train, evaluate, report.
 
-    Phase one and one of the rankers are launched by TorchX with two ranks each, the other runs
-    share a pool of processes. Started again after an interruption, it goes on where it stopped.
+    Phase one and one of the rankers are launched by TorchX with two ranks each, or one where there
+    is one GPU; the other runs share a pool of processes. Started again after an interruption, it
+    goes on where it stopped.
     """
 
     run_dir: Path = Path("runs/demo")
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *("--seed", config.seed),
             )
     scl, packed = root / "scl", root / "packed"
-    with stages.stage("phase one: SCL, two ranks through TorchX") as todo:
+    with stages.stage("phase one: SCL, on several ranks through TorchX") as todo:
         if todo:
             if not packed.exists():
                 call("pack", "--data", market, "--run_dir", packed)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with stages.stage("phase two: MAKE") as todo:
         if todo:
             run_side_by_side(list(make_jobs(comparison)), config.processes)
-    with stages.stage("phase two: a ranker on two ranks through TorchX") as todo:
+    with stages.stage("phase two: a ranker on several ranks through TorchX") as todo:
         if todo:
             cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
             _torchx("ranking.py:train_ranker", *ranker_flags(*cell))
@@ -170,11 +171,25 @@ def _claim(config: DemoConfig) -> None:
             aside.write_text(text, encoding="utf-8")
 
 
+def ranks_here() -> list[str]:
+    """As TorchX is told: two ranks on the CPU, or one on each of the first two GPUs."""
+    from torchrec_mm.parallel.process_group import usable_gpus  # brings torch
+
+    gpus = min(2, usable_gpus())
+    return ["-j", f"1x{gpus or 2}", "--gpu", str(gpus)]
+
+
+def scheduler() -> list[str]:
+    """TorchX's for this machine; it would count GPUs from 0 whatever the user allows us."""
+    kept = "CUDA_VISIBLE_DEVICES" in os.environ
+    return ["-s", "local_cwd", *(["-cfg", "auto_set_cuda_visible_devices=False"] * kept)]
+
+
 def _torchx(component: str, *flags: object) -> None:
-    """Launch a command of ours through TorchX on two local ranks, one thread each."""
+    """Launch a command of ours through TorchX on this machine, one thread a rank."""
     command = [
         str(Path(sys.executable).with_name("torchx")),
-        *("run", "-s", "local_cwd", f"torchx_components/{component}", "-j", "1x2", "--"),
+        *("run", *scheduler(), f"torchx_components/{component}", *ranks_here(), "--"),
         *words(*flags),
     ]
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

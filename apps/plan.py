@@ -55,9 +55,7 @@ class PlanConfig:
     plan: Path | None = None
     """A plan.json whose sharding and kernels to keep."""
 
-    device: Literal["cpu", "a100", "a100-40gb", "b200", "h100", "h200", "l4", "l40s", "v100"] = (
-        "h100"
-    )
+    device: Literal["cpu", "a100", "a100-40gb", "b200", "h100", "h200", "l4", "l40s"] = "h100"
     """Kind of device; it need not be here."""
 
     world_size: int = 1

@@ -24,8 +24,8 @@ from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.scoring import distribute_to_score
 from torchrec_mm.parallel.sharded_vectors import vector_source
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
@@ -159,11 +159,8 @@ def score(
     if trained.method == "bias":
         return score_bias(trained.checkpoint, data, batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
-    distributed = distribute(
-        Ranker(spec), worker, OptimizerSettings(learning_rate=0.0, weight_decay=0.0), seed=0
-    )
-    pieces = model_pieces(distributed)
-    load_checkpoint(trained.checkpoint, pieces, ignore=("optimizer.", "epoch."))
+    sharded = distribute_to_score(Ranker(spec), worker, trained.tables)
+    load_checkpoint(trained.checkpoint, model_pieces(sharded), ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, storage, worker) if vectors else None
     loader = RequestLoader(
         data,
@@ -173,7 +170,7 @@ def score(
         world_size=worker.world_size,
         collate_ahead=not (source and source.collective),
     )
-    return predict(distributed, loader)
+    return predict(sharded, loader)
 
 
 def score_bias(

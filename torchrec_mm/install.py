@@ -61,7 +61,7 @@ def make_environment() -> None:
 
 
 def keep_choice(chosen: str) -> None:
-    """Have the build of fbgemm be the chosen one from now on; empty: the one it was before."""
+    """Have the build of fbgemm be the chosen one from now on; empty leaves it what it was."""
     from torchrec_mm.environment import CHOICE
 
     if chosen:

@@ -136,10 +136,21 @@ def test_an_index_beyond_its_table_is_refused():
         short(indices, offsets)
 
 
+def test_tables_without_optimizer_state_go_the_short_way_as_long_as_nothing_learns(way):
+    short, long = (tables(EmbOptimType.EXACT_SGD) for _ in range(2))
+    assert is_short(short)
+    with mock.patch.object(cpu_tables, "one_id_bags", side_effect=module.one_id_bags) as called:
+        with torch.no_grad():
+            assert torch.equal(short(*batch(0)), long(*batch(0)))
+        assert called.call_count == 1
+        for ours, theirs in zip(trained(short), trained(long), strict=True):
+            assert torch.equal(ours, theirs)
+        assert called.call_count == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        {"optimizer": EmbOptimType.EXACT_SGD},
         {"optimizer": EmbOptimType.EXACT_ADAGRAD},
         {"weight_decay": 0.1},
         {"pooling_mode": PoolingMode.MEAN},

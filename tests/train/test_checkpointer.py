@@ -59,6 +59,22 @@ def test_training_goes_on_and_what_it_changes_is_not_saved(worker, tmp_path, mon
         assert value_in(find_checkpoint(tmp_path).folder) == 1
 
 
+def test_on_a_gpu_the_thread_that_writes_works_on_its_ranks_device(worker, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            torch.cuda,
+            "set_device",
+            lambda device: taken.append((device, threading.current_thread().name)),
+        )
+        with Checkpointer(tmp_path) as checkpointer:
+            save(checkpointer, 1)
+    assert taken == [(3, "checkpoint_0")]
+    assert steps(tmp_path) == [1]
+
+
 def test_a_save_waits_for_the_one_before(worker, tmp_path, monkeypatch):
     with held_back(monkeypatch) as go, Checkpointer(tmp_path, keep=9) as checkpointer:
         save(checkpointer, 1)

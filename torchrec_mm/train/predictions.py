@@ -16,7 +16,7 @@ from torchrec_mm.metrics.impression_files import ImpressionFiles
 from torchrec_mm.metrics.order import ALL
 from torchrec_mm.metrics.streamed import measure_scores
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 
 
@@ -52,7 +52,7 @@ class Scored:
 
 
 def predict(
-    distributed: DistributedModel,
+    distributed: ShardedModel,
     loader: RequestLoader,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Iterator[Scored]:
