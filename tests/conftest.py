@@ -5,8 +5,13 @@ import os
 import shutil
 from collections import Counter
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A busy machine is no failure: no example has a time limit.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,8 +1,10 @@
 """What ranks could talk through, with cures where something is scarce."""
 
+import resource
 import shutil
 import socket
 
+import pytest
 import torch
 
 from torchrec_mm import links
@@ -45,3 +47,11 @@ def test_scarce_shared_memory_and_files_come_with_a_cure(monkeypatch):
     rows = links.limits()
     assert rows["/dev/shm"] == "0.1 GiB; scarce: docker run --shm-size=8g"
     assert rows["open files"] == "1024; scarce: ulimit -n 4096"
+
+
+@pytest.mark.parametrize(("files", "said"), [(4096, "4096"), (resource.RLIM_INFINITY, "unlimited")])
+def test_what_is_just_enough_or_unlimited_needs_no_cure(monkeypatch, files, said):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, 0))
+    monkeypatch.setattr(links.resource, "getrlimit", lambda what: (files, files))
+    rows = links.limits()
+    assert (rows["/dev/shm"], rows["open files"]) == ("1.0 GiB", said)

@@ -78,12 +78,16 @@ def test_ids_are_distinct_signed_hashes_and_an_item_has_one_category(tables):
     for past in zip(lists(users, "150_2_180"), lists(users, "151_2_180"), strict=True):
         for item, its_category in zip(*past, strict=True):
             assert category.setdefault(item, its_category) == its_category
+    kinds = [set(items[name].to_pylist()) for name in ("205", "206", "213", "214")]
+    kinds.append(set(users["129_1"].to_pylist()))
+    assert len(set().union(*kinds)) == sum(map(len, kinds)), "no id is of two kinds"
     assert 0 in users["130_5"].to_pylist() and 0 not in users["130_1"].to_pylist()
     assert [len(set(users[name].to_pylist())) for name in PROFILE[:3]] == [11, 3, 49]
 
 
 def test_skew_and_repeats_are_like_the_published_ones(tables):
     histories = lists(tables["train_user_features"], "150_2_180")
+    assert len({items.tobytes() for items in histories}) == len(histories)
     distinct = np.mean([len(set(items)) / len(items) for items in histories])
     assert 0.5 < distinct < 0.68
     counts = np.sort(np.unique(np.concatenate(histories), return_counts=True)[1])[::-1]

@@ -162,6 +162,7 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
 
 def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 400)
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)  # the group goes on in the next piece
     out = encoded(market, tmp_path / "out")
     (part,) = parquet_files(out / "requests" / "train")
     file = pq.ParquetFile(part)

@@ -89,6 +89,14 @@ def test_without_time_neighbours_with_equal_behaviours_are_one_request(tmp_path)
     assert prepared.test["behaviour_item_ids"].to_pylist() == [[], [7]]
 
 
+def test_without_time_the_last_tenths_of_the_requests_are_for_testing(tmp_path):
+    users = list(range(10))
+    same = {"item_id": users, "label": [0] * 10, "behaviour_item_ids": [[]] * 10}
+    prepared = prepare(write(tmp_path / "in", user_id=users, **same), test_share=0.7)
+    assert prepared.train["user_id"].to_pylist() == users[:3]
+    assert prepared.test["user_id"].to_pylist() == users[3:]
+
+
 def test_items_are_the_ids_of_candidates_and_behaviours(tmp_path):
     folder = write(
         tmp_path / "in", user_id=[1], item_id=[10], label=[0], behaviour_item_ids=[[-4, 10]]

@@ -62,6 +62,25 @@ def test_parts_may_be_read_in_any_order_and_hold_the_contents(data):
             assert image == (None if item % 3 == 0 else b"%d" % item)
 
 
+def test_a_bit_that_has_changed_is_noticed(tmp_path):
+    titles = pa.array([f"title {i}" for i in range(20)])
+    (tmp_path / "items").mkdir()
+    file = tmp_path / "items" / "a.parquet"
+    pq.write_table(
+        pa.table({"item_id": range(20), "title": titles}),
+        file,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    content = bytearray(file.read_bytes())
+    content[content.index(b"title 7") + 6] ^= 1
+    file.write_bytes(content)
+    stream = ItemStream(tmp_path, ("text",))
+    with pytest.raises(InputError, match="a.parquet row groups 0 to 0 could not be read: .*CRC"):
+        stream.read(stream.parts[0])
+
+
 def test_large_rows_make_smaller_parts(data, monkeypatch):
     size = pq.read_metadata(data / "items" / "b.parquet").row_group(0).total_byte_size
     monkeypatch.setattr(item_parts, "MAX_BYTES", size // 5 + 1)
