@@ -98,6 +98,15 @@ def test_a_step_that_was_saved_already_gets_the_later_position_and_metric(worker
     assert value_in(latest.folder) == 3
 
 
+def test_the_latest_is_the_one_of_most_steps_however_many_digits_they_take(tmp_path):
+    for step in (100_000_000, 99_999_999, 7):
+        folder = checkpoint_folders.folder_of(tmp_path, step)
+        folder.mkdir()
+        checkpoint_folders.put_state(folder, Position(step), None)
+    assert steps(tmp_path) == [7, 99_999_999, 100_000_000]
+    assert find_checkpoint(tmp_path).position.step == 100_000_000
+
+
 def test_a_checkpoint_has_no_name_until_all_of_it_is_on_disk(worker, tmp_path, monkeypatch):
     put, seen = checkpoint_folders.put_in_place, []
 

@@ -97,6 +97,13 @@ def test_an_exit_is_logged_with_its_status(tmp_path):
     assert lines_of(tmp_path)[-1].endswith("left with status 143")
 
 
+def test_a_users_mistake_is_one_line_of_it(tmp_path):
+    with pytest.raises(InputError), rank_log(tmp_path, WORKER):
+        raise InputError("field must be\n  good")
+    _, line = lines_of(tmp_path)
+    assert line.endswith("Z rank 3 ERROR torchrec_mm: error: field must be good")
+
+
 def test_sigkill_loses_nothing_and_stderr_gets_what_it_got(tmp_path):
     program = f"""
 import logging, os, pathlib, signal, torch
