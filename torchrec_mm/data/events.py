@@ -152,8 +152,11 @@ def _pair_numbers(
 
 
 def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Whether a later impression of the same pair came by ``moment``; all (N,)."""
-    order = np.lexsort((time, pair))
+    """Whether a later impression of the same pair came by ``moment``; all (N,).
+
+    ``time`` ascends within a pair.
+    """
+    order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]
     earlier, later = order[:-1][same], order[1:][same]
     again = np.zeros(len(pair), dtype=bool)
