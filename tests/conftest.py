@@ -1,5 +1,6 @@
 """What every test run shares: no network, few threads, and a word on what could not be run."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -51,6 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for other processes come first, so that none of them is left for the end."""
     slow = {item.path for item in items for mark in SLOW if item.get_closest_marker(mark)}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    leave_what_is_loaded_to_itself()
+
+
+def leave_what_is_loaded_to_itself() -> None:
+    """Spare the garbage collector what is imported by now, which is most of what there is.
+
+    Training collects its garbage several times a run, and a small run would do little else.
+    """
+    gc.freeze()
+    gc.unfreeze = lambda: None  # training freezes, too, and would then undo both
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,7 +11,6 @@ variables that libraries read when they are imported, how the interpreter ends (
 output and is gone), and /proc/PID/environ, which is the server's.
 """
 
-import gc
 import multiprocessing
 import os
 import runpy
@@ -26,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from unittest import mock
+
+from tests.conftest import leave_what_is_loaded_to_itself
 
 PRELOAD = (
     __name__,
@@ -166,7 +167,7 @@ class _Start:
         """Settle in, then run the program."""
         global _is_fork
         _is_fork = True
-        gc.freeze()  # what is there already, it need not look through again and again
+        leave_what_is_loaded_to_itself()
         if self.new_session:
             os.setsid()
         os.environ.clear()
