@@ -1,6 +1,7 @@
 """The encoded data set against a plain-Python oracle, whatever the size of files and chunks."""
 
 import json
+import logging
 import tracemalloc
 from collections import Counter
 from itertools import chain
@@ -318,6 +319,10 @@ def test_a_column_of_another_type_in_a_later_file_is_refused_by_name(tmp_path):
     words = "second.parquet column city must be int64 or list<int64>, or left out, got string"
     with pytest.raises(InputError, match=words):
         encoded(data, tmp_path / "out", ("train",))
+    write_parquet(tmp_path / "other", GOOD | {"user_id": [1.0, 2.0]})
+    (tmp_path / "other" / "part.parquet").rename(train / "second.parquet")
+    with pytest.raises(InputError, match="second.parquet column user_id must be int64, got double"):
+        encoded(data, tmp_path / "out", ("train",))
 
 
 def test_a_truncated_file_and_a_damaged_row_group_are_named(tmp_path):
@@ -353,6 +358,31 @@ def test_a_column_that_training_had_is_missed_by_name(tmp_path, left_out, words)
     write_parquet(data / "items", {"item_id": ITEMS["item_id"]})
     with pytest.raises(InputError, match="items/ must have the column shop that"):
         encoded(data, tmp_path / "again", ("train",), vocabularies=vocabularies)
+
+
+def test_columns_that_training_did_not_have_are_named_and_not_used(tmp_path, caplog):
+    data = small(tmp_path, test=GOOD)
+    trained = encoded(data, tmp_path / "out")
+    vocabularies = Vocabularies.load(trained / "vocabularies.safetensors")
+    later = {"note": ["a", "b"], "price": [0.5, 1.5]}
+    write_parquet(data / "requests" / "test", GOOD | later)
+    write_parquet(data / "items", ITEMS | {"brand": ["a", "b", "c", "d"]})
+    with caplog.at_level(logging.WARNING):
+        again = encoded(data, tmp_path / "again", ("test",), vocabularies=vocabularies)
+    assert rows_of(again / "requests" / "test") == rows_of(trained / "requests" / "test")
+    words = "columns that the model was not trained with are not used"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{data / 'requests' / 'test'} {words}: note, price",
+        f"{data / 'items'} {words}: brand",
+    ]
+    with pytest.raises(InputError, match="test/part.parquet column note must be int64 or list"):
+        encoded(data, tmp_path / "new", ("test", "train"))
+
+
+def test_a_column_of_the_test_alone_is_missed_in_training(tmp_path):
+    data = small(tmp_path, test=GOOD | {"hour": [1, 2]})
+    with pytest.raises(InputError, match="requests/train must have a column hour, got user_id"):
+        encoded(data, tmp_path / "out")
 
 
 def test_what_cannot_be_encoded_at_all_is_refused(tmp_path):

@@ -193,6 +193,7 @@ def test_pictures_in_files_are_found_from_any_working_directory(tmp_path, monkey
     write_data(tmp_path / "data", items)
     (tmp_path / "data" / "items" / "shots").mkdir()
     (tmp_path / "data" / "items" / "shots" / "a.jpg").write_bytes(b"1")
+    (tmp_path / "data" / "searches" / "b.png").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
     found = packed(Path("data"))
     monkeypatch.chdir("/")

@@ -3,12 +3,14 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchrec_mm.data import chunks
 from torchrec_mm.data.parquet import BINARY, INT64, INT64_LIST, STRING
 from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.errors import InputError
@@ -179,6 +181,27 @@ def test_a_file_whose_pages_are_damaged_is_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"part-0\.parquet could not be read"):
         read(folder, {"a": STRING})
+
+
+def test_a_page_that_changed_on_disk_is_refused(tmp_path):
+    file = folder_of(tmp_path / "d", {"a": [1]}) / "part-0.parquet"
+    columns = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(pa.table({"a": [12345, 67890]}), file, **columns)
+    content = file.read_bytes()
+    place = content.index(np.array([12345, 67890]).tobytes())
+    file.write_bytes(content[:place] + b"\x01" + content[place + 1 :])
+    with pytest.raises(InputError, match=r"part-0\.parquet could not be read: .*checksum"):
+        read(file.parent, A)
+    with pytest.raises(InputError, match=r"row group 0 could not be read: .*checksum"):
+        list(ParquetFolder(file.parent).chunks(A))
+
+
+def test_chunks_are_small_whatever_the_columns_are_called(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 10)
+    folder = folder_of(tmp_path / "d", {"a.b": range(40), "a": range(40)})
+    for types in ({"a.b": INT64}, A):
+        parts = [table.num_rows for table, _ in ParquetFolder(folder).chunks(types)]
+        assert sum(parts) == 40 and max(parts) <= 10
 
 
 def test_files_that_disagree_on_their_columns_are_refused_by_name(tmp_path):
