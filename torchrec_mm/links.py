@@ -5,6 +5,8 @@ import shutil
 import socket
 from pathlib import Path
 
+from torchrec_mm import gpus
+
 GIB = 2**30
 SHM = Path("/dev/shm")
 # Loaders and NCCL keep shared memory; containers give 64 MiB unless told otherwise.
@@ -16,7 +18,7 @@ def gpu_links() -> dict[str, str]:
     """How each pair of GPUs copies: directly (NVLink or PCIe), or through the host's memory."""
     import torch
 
-    count = torch.cuda.device_count()
+    count = gpus.count()
     pairs = [(a, b) for a in range(count) for b in range(a + 1, count)]
     if not pairs:
         return {}
@@ -28,16 +30,8 @@ def gpu_links() -> dict[str, str]:
 
 
 def group_links() -> dict[str, str]:
-    """Which backends torch.distributed has, and over which interfaces ranks would meet."""
-    import torch
-    import torch.distributed as dist
-
-    nccl = "no: this torch has none"
-    if dist.is_nccl_available():
-        nccl = "yes" if torch.cuda.is_available() else "no: no NVIDIA GPU"
+    """Over which interfaces ranks would meet."""
     return {
-        "gloo": "yes" if dist.is_gloo_available() else "no: this torch has none",
-        "NCCL": nccl,
         "network interfaces": ", ".join(name for _, name in socket.if_nameindex()) or "none",
         "own host name": own_host_name(),
     }
