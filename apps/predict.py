@@ -53,7 +53,8 @@ class PredictConfig:
 
     requests: Path
     """Folder of Parquet files like requests/test; labels, and columns that the run does not know,
-    are not read. Each request has at least one candidate; behaviours may be none."""
+    are not read, the latter named on stderr. Each request has at least one candidate; behaviours
+    may be none."""
 
     output: Path
     """Parquet file to create or replace, whole or not at all; where all ranks can write."""
