@@ -6,13 +6,8 @@ import os
 import shutil
 from collections import Counter
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
-
-# A busy machine is no failure: no example has a time limit.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors, and several ranks
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# How long an example takes, or is drawn, says how busy the machine is.
+# A busy machine is no failure: neither running nor drawing an example has a time limit.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
