@@ -102,12 +102,10 @@ def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
     catalogue, days = draw_catalogue(200, DAYS, seed=0), {"days": DAYS, "test_days": TEST_DAYS}
     sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
     one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
-    for part in ("requests", "searches"):
-        users, same, others = (getattr(each, part).user.tolist() for each in (one, again, other))
-        assert users == same != others
-    assert (
-        one.requests.item.tolist() == again.requests.item.tolist() != other.requests.item.tolist()
-    )
+    columns = ("requests", "user"), ("requests", "item"), ("searches", "user")
+    for part, column in (*columns, ("searches", "has_photo")):
+        drawn = [getattr(getattr(each, part), column).tolist() for each in (one, again, other)]
+        assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_lookalikes_share_attributes_with_what_was_bought_but_not_all(market):
