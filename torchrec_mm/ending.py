@@ -62,4 +62,6 @@ def _what_happened(error: BaseException) -> str:
     told = os.strerror(_number(error))
     if path := getattr(error, "filename", None):
         return f"{path}: {told}"
-    return f"{told}: {' '.join(str(error).split())}"
+    # Java's errors are a hundred lines, of which one tells what happened.
+    lines = [line for line in str(error).splitlines() if told in line] or [str(error)]
+    return f"{told}: {' '.join(lines[0].split())}"

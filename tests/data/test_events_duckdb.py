@@ -107,6 +107,7 @@ def test_a_candidate_missing_from_the_given_catalogue_is_refused(tmp_path):
     [
         ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
         ([(1, 5, 10, "view")], "event must hold 'click' at least once, got view"),
+        ([*BOTH_SPLITS, (1, 5, -(10**13), "view")], "timestamp must be seconds .*, got -1(0*)$"),
         ([(1, 5, None, "view"), (1, 5, 3, "click")], "timestamp must hold int64 .* 1 rows without"),
         ([(1, 5, 3, None), (1, 5, 3, "click")], "event must hold string .* 1 rows without"),
         ([(1, 5, "3", "view")], "timestamp must be int64, got string"),

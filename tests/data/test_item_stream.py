@@ -116,6 +116,13 @@ def test_only_wanted_columns_are_read(tmp_path):
         ItemStream(tmp_path, BOTH)
 
 
+def test_a_column_that_is_written_otherwise_is_not_passed_over(tmp_path):
+    columns = {"title": pa.array(["a"] * 4), "Image_path": pa.array(["b.png"] * 4)}
+    write(tmp_path, "a", range(4), 4, **columns)
+    with pytest.raises(InputError, match="items column 'Image_path' must be named image_path"):
+        ItemStream(tmp_path, ("text",))
+
+
 def test_other_files_or_cuts_have_another_fingerprint(data, monkeypatch):
     before = ItemStream(data, BOTH).fingerprint
     assert before == ItemStream(data, BOTH).fingerprint

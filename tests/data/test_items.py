@@ -69,6 +69,12 @@ def test_ids_alone_make_a_catalogue(tmp_path):
         ({"item_id": [1, 2], "shop_id": [3, None]}, "column shop_id must not be null, got 1 nulls"),
         ({"item_id": [1], "price": [0.5]}, "column price must be int64, or left out, got double"),
         ({"item_id": [1], "tags": [[1]]}, "column tags must be int64, or left out, got list"),
+        ({"item_id": [1], "Item_ID": [1]}, "items column 'Item_ID' must be named item_id"),
+        ({"item_id": [1], "Created_at": [1]}, "column 'Created_at' must be named created_at"),
+        (
+            {"item_id": [1, 2], "created_at": [None, 1_650_000_000_000_000]},
+            "items column created_at must be seconds .* microseconds: divide by 1000000$",
+        ),
     ],
 )
 def test_a_mistake_is_named_by_column(tmp_path, columns, words):
