@@ -247,7 +247,7 @@ def _encode(config: PipelineConfig, chain: Chain) -> Stage:
 
 def _parquet(data: Path, name: str) -> str:
     """Signature of a folder's Parquet files; pictures that items/ names by path are not in it."""
-    beside = pictures if name == "items" else nothing
+    beside = pictures if name in ("items", "searches") else nothing
     return files_signature(data_files(data / name, beside=beside), data)
 
 

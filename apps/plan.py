@@ -15,6 +15,7 @@ from typing import Any, Literal
 from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.feature_names import table_name
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -94,9 +95,16 @@ class PlanConfig:
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         given = ("devices_per_node", "device_memory_gib", "host_memory_gib")
         check_fields(self, lambda x: x is None or x > 0, "above 0", *given)
+        tables: dict[str, str] = {}
         for feature, rows in self.rows.items():
             if rows < 1:
                 raise InputError(f"rows.{feature} must be at least 1, got {rows}")
+            table = table_name(feature)
+            if tables.setdefault(table, feature) != feature:
+                raise InputError(
+                    f"rows.{feature} must not be named like rows.{tables[table]}, as both tables "
+                    f"would be {table}"
+                )
         read_tables(self.tables)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from apps.make_market import main
 from tests.request_folders import read_requests
 from torchrec_mm.data.items import read_items
+from torchrec_mm.data.market.catalogue import DAY_S, START
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.errors import InputError
@@ -50,8 +51,10 @@ def test_the_folders_are_those_of_the_contract(data, tmp_path):
     train, test = (read_requests(data / "requests" / split, 50) for split in ("train", "test"))
     assert train.num_impressions + test.num_impressions == 3000
     assert set(train.features) == {"age_band", "hour"}
-    assert train.timestamps.max() < test.timestamps.min()
+    test_start = START + (12 - 2) * DAY_S
+    assert train.timestamps.max() < test_start <= test.timestamps.min() < test_start + DAY_S
     for requests in (train, test):
+        assert requests.features["hour"].tolist() == (requests.timestamps % DAY_S // 3600).tolist()
         assert (items.index.rows(requests.candidates.values) >= 0).all()
     searches = pq.read_table(data / "searches")
     assert searches.num_rows == 200

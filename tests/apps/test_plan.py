@@ -84,6 +84,10 @@ def test_what_is_said_to_fit_does(capsys, cure):
         (["--world_size", "12"], "world_size must be a multiple of devices_per_node (8), got 12"),
         (["--tables", "{item: {}}"], "tables must name tables of the model (item_id), got item"),
         (["--rows", "{item_id: 0}"], "rows.item_id must be at least 1, got 0"),
+        (
+            ["--rows", "{a.b: 5, a_b: 5}"],
+            "rows.a_b must not be named like rows.a.b, as both tables would be a_b_table",
+        ),
         (["--train", "c.yaml"], "train or rows must be given, and not both"),
         (
             ["--device", "cpu", "--tables", "{item_id: {optimizer: adam}}"],
@@ -93,7 +97,8 @@ def test_what_is_said_to_fit_does(capsys, cure):
     ],
 )
 def test_a_mistake_is_one_line(flags, told):
-    assert complaint(*ITEMS, *flags) == told
+    given = ITEMS if "--rows" not in flags else ()
+    assert complaint(*given, *flags) == told
 
 
 def test_nothing_to_plan_is_refused():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchrec_mm.data.epoch import WINDOW_GROUPS, BatchLimits, EpochOrder, share_bounds
+from torchrec_mm.data.batch_limits import BatchLimits
+from torchrec_mm.data.epoch import WINDOW_GROUPS, EpochOrder, share_bounds
 
 FOUR = BatchLimits(4)
 

@@ -10,7 +10,8 @@ from torchrec_mm.data.market import studio
 from torchrec_mm.data.market.catalogue import DAY_S, START, draw_catalogue
 from torchrec_mm.data.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.data.market.market import simulate
-from torchrec_mm.data.market.pictures import draw_pictures, render
+from torchrec_mm.data.market.photos import snapshots
+from torchrec_mm.data.market.pictures import draw_pictures, encode_jpeg, render
 from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.data.market.words import (
     NUM_VALUES,
@@ -95,6 +96,16 @@ def test_searches_do_not_depend_on_what_was_clicked(market):
     )
     assert other.searches.texts == market.searches.texts
     assert (other.searches.purchased == market.searches.purchased).all()
+
+
+def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
+    catalogue, days = draw_catalogue(200, DAYS, seed=0), {"days": DAYS, "test_days": TEST_DAYS}
+    sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
+    one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
+    columns = ("requests", "user"), ("requests", "item"), ("searches", "user")
+    for part, column in (*columns, ("searches", "has_photo")):
+        drawn = [getattr(getattr(each, part), column).tolist() for each in (one, again, other)]
+        assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_lookalikes_share_attributes_with_what_was_bought_but_not_all(market):
@@ -220,6 +231,14 @@ def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
         photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
     assert len(set(pictures)) == len(pictures)
+
+
+def test_every_other_snapshot_of_a_given_picture_is_mirrored():
+    halves = np.repeat([0, 255], 20 * 20).reshape(2, 20, 20).transpose(1, 0, 2).reshape(20, 40)
+    dark_left = encode_jpeg(np.stack([halves] * 3, axis=2).astype(np.uint8))
+    photos = [np.asarray(Image.open(io.BytesIO(p))) for p in snapshots([dark_left] * 100, 16, [0])]
+    mirrored = [photo[:, :4].mean() > photo[:, -4:].mean() for photo in photos]
+    assert 30 < sum(mirrored) < 70
 
 
 def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):

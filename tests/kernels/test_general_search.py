@@ -211,6 +211,20 @@ def test_a_history_answers_alike_in_any_batch():
     assert same(alone, Found(*(part[3:] for part in together)))
 
 
+def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
+    """More than the kernel compares at once: each candidate finds what it finds among few."""
+    vectors = small_integers(300, 16, -128, 128)
+    candidate_rows, behaviour_rows, *_ = requests([(30_000, 60)], 300)
+    found = general_search(
+        vectors, candidate_rows, behaviour_rows, offsets([30_000]), offsets([60]), 5, 20
+    )
+    some = torch.cat([torch.arange(0, 30_000, 997), torch.tensor([16_383, 16_384, 29_999])])
+    among_few = general_search(
+        vectors, candidate_rows[some], behaviour_rows, offsets([len(some)]), offsets([60]), 5, 20
+    )
+    assert same(Found(*(tensor[some] for tensor in found)), among_few)
+
+
 def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
     given = (small_integers(50, 8, -9, 9), *requests([(3, 20), (1, 9), (2, 33)], 50), 4, 20)
     whole = search_in_pytorch(*given)

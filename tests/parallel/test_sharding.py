@@ -136,6 +136,8 @@ def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, wor
     names = {name for name, _ in distributed.model.named_parameters()}
     assert optimized == {name for name in names if not name.startswith("network.make.")}
     assert any(name.startswith("network.make.") for name in names)
+    groups = distributed.dense_optimizer.param_groups
+    assert all(parameter.requires_grad for group in groups for parameter in group["params"])
 
 
 def test_training_moves_the_rows_that_were_read_and_no_other(encoded, worker):

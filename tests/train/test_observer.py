@@ -18,6 +18,7 @@ from torchrec_mm.train import fit, observer
 from torchrec_mm.train.guards import TrainingDiverged
 from torchrec_mm.train.observer import over_ranks, table_bytes, window_figures
 from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.scalars import Scalars
 
 STEPS = 4  # of an epoch
 
@@ -102,6 +103,13 @@ def test_table_bytes_are_those_of_the_fullest_rank(monkeypatch):
     monkeypatch.setattr(observer, "training_pieces", lambda distributed: pieces)
     another_rank.join(monkeypatch, lambda ours: torch.tensor(77))
     assert table_bytes(SimpleNamespace(worker=SimpleNamespace(device="cpu"))) == 77
+
+
+def test_a_figure_that_is_no_number_is_left_out_of_tensorboard(tmp_path):
+    run = SimpleNamespace(path=tmp_path, worker=SimpleNamespace(is_first=True))
+    with Scalars(run, start=0) as written:
+        written.write(3, {"auc": math.nan, "loss": 0.5, "speed": math.inf})
+    assert scalars(tmp_path) == {"loss": {3: 0.5}}
 
 
 def test_a_resumed_run_takes_back_the_scalars_that_it_writes_again(market, tmp_path):

@@ -9,9 +9,9 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask, steady_rate
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.data.vocabulary import Vocabularies
@@ -22,7 +22,7 @@ from torchrec_mm.parallel.process_group import Worker, core_for_reading, process
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.parallel.strides import with_equal_strides
-from torchrec_mm.ranking.inputs import collator_for_ranker
+from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 from torchrec_mm.train.predictions import predict
@@ -66,7 +66,7 @@ class Ours:
         return RequestLoader(
             data,
             collator_for_ranker(self.spec, data.items, MappedVectors(self.vectors), RECENT),
-            BatchLimits(requests),
+            BatchLimits.to_learn(requests, None, attended_behaviours(self.spec, RECENT)),
             rank=self.worker.rank,
             world_size=self.worker.world_size,
             shuffle_seed=self.task.seed,

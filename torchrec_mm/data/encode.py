@@ -26,6 +26,7 @@ from torchrec_mm.data.encode_source import TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode_universe import Universe
 from torchrec_mm.data.encode_writer import SplitWriter
 from torchrec_mm.data.encoded import FORMAT
+from torchrec_mm.data.feature_names import check_names
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
@@ -103,8 +104,11 @@ def encode(
     learning = vocabularies is None
     if not learning:
         check_features(source, vocabularies)
-    elif TRAIN not in source.splits:
-        raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
+    else:
+        attributes = ("item_id", *source.items.attributes)
+        check_names(attributes, source.request_features, source.behaviour_features)
+        if TRAIN not in source.splits:
+            raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     census = take_census(source)
     if census.times is not None:
         source.items.check_clock("items/", *census.times)

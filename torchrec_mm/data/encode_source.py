@@ -63,8 +63,7 @@ class RequestFolders:
             has_labels: whether labels are read.
 
         Raises:
-            InputError: a missing, empty or unreadable folder, files of other columns, a
-                behaviour attribute called like a column of ``items/``.
+            InputError: a missing, empty or unreadable folder, files of other columns.
         """
         self.splits = list(folders)
         self.max_behaviours = max_behaviours
@@ -76,10 +75,6 @@ class RequestFolders:
         self.request_features = ("user_id", *self.columns.features)
         self.behaviour_features = self.columns.behaviour_attributes
         self.items = read_catalogue(items, None if known is None else known.item)
-        for name in {"item_id", *self.items.attributes} & {*self.behaviour_features}:
-            raise InputError(
-                f"behaviour attribute {name} must not share its name with a column of items/"
-            )
         self.behaviour_item_features = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:

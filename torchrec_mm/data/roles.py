@@ -49,20 +49,19 @@ def further_columns(
     if known is not None:
         _warn_of_others(fields, known)
         fields = [(file, field) for file, field in fields if field.name in known]
-    found: dict[str, pa.DataType] = {}
-    told: dict[str, Path] = {}  # the first file that tells more than nulls
+    told: dict[str, tuple[pa.DataType, Path]] = {}
     for file, field in fields:
         kind = _kind(field, file, types)
-        if not pa.types.is_null(field.type):
-            first = told.setdefault(field.name, file)
-            if first != file and kind != found[field.name]:
-                raise InputError(
-                    f"{file} column {field.name} must be {_words(found[field.name])} as in "
-                    f"{first}, got {field.type}"
-                )
-        if field.name not in found or told.get(field.name) == file:
-            found[field.name] = kind
-    return found
+        if pa.types.is_null(field.type):
+            continue
+        first, by = told.setdefault(field.name, (kind, file))
+        if kind != first:
+            raise InputError(
+                f"{file} column {field.name} must be {_words(first)} as in {by}, got {field.type}"
+            )
+    return {
+        field.name: told[field.name][0] if field.name in told else types[0] for _, field in fields
+    }
 
 
 def _kind(field: pa.Field, file: Path, types: Sequence[pa.DataType]) -> pa.DataType:

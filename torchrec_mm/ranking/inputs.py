@@ -27,6 +27,11 @@ def collator_for_ranker(
     return replace(collator, vectors=SlotVectors(vectors.gather, rows))
 
 
+def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
+    """The most behaviours that a candidate is compared with one by one: newest, and kept ones."""
+    return max_behaviours + (spec.kept if spec.method == "muse" else 0)
+
+
 def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:
     """Vectors and nothing else."""
     slot_vectors = SlotVectors(vectors.gather, rows_of_vectors(items, vectors))

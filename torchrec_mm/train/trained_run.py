@@ -43,7 +43,19 @@ class TrainedRun:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        return Vocabularies.load(self.path / "vocabularies.safetensors")
+        """The ids of the model's rows.
+
+        Raises:
+            InputError: no such file, or not the one that the run was trained with.
+        """
+        path = self.path / "vocabularies.safetensors"
+        vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
+        if vocabularies.fingerprint != wanted:
+            raise InputError(
+                f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}, "
+                f"got {vocabularies.fingerprint[:12]}"
+            )
+        return vocabularies
 
     @property
     def frequency(self) -> ItemFrequency:
