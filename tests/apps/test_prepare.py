@@ -142,8 +142,9 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(
     impressions, tmp_path, flags, complaint
 ):
     given = ["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'data'}"]
+    changed = {flag.partition("=")[0]: flag for flag in [*given, *flags]}
     with pytest.raises(InputError, match=complaint):
-        main([*given, *flags])
+        main(list(changed.values()))
     assert [path.name for path in tmp_path.iterdir()] == ["impressions"]
 
 
