@@ -66,12 +66,14 @@ def capability_problem(capability: tuple[int, int]) -> str | None:
 
 def driver_problem() -> str | None:
     """Why torch sees no GPU where the driver does; None where the driver sees none either."""
+    if are_hidden():
+        return None
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
     failed = driver.cuInit(0)
-    if are_hidden() or failed in NO_DEVICE or (failed and not os.path.exists("/dev/nvidia0")):
+    if failed in NO_DEVICE or (failed and not os.path.exists("/dev/nvidia0")):
         return None
     version = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))

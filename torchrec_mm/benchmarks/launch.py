@@ -89,7 +89,11 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
         launched = subprocess.Popen(
             [*launcher, *flags],
             cwd=ROOT,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "CUDA_VISIBLE_DEVICES": "",  # as for the component
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

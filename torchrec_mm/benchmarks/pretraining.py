@@ -193,4 +193,5 @@ def fill_banks(scl: SCL) -> None:
         slots, width = loss.bank.keys.shape
         keys = F.normalize(torch.randn(slots, width, generator=generator), dim=1)
         ids = torch.arange(slots)[:, None].expand(-1, 2) + (1 << 40)
-        loss.bank.enqueue(keys, ids, torch.ones(slots, dtype=torch.bool))
+        columns = (keys, ids, torch.ones(slots, dtype=torch.bool))
+        loss.bank.enqueue(*(column.to(loss.bank.keys.device) for column in columns))

@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask, steady_rate
@@ -87,11 +88,11 @@ def speed(task: RankerTask) -> float:
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
-        def step() -> int:
+        def step() -> Tensor:
             _, _, _, candidate_mask, _ = pipeline.progress(batches)
-            return int(candidate_mask.sum())
+            return candidate_mask.sum()
 
-        rate = steady_rate(step, task.seconds)
+        rate = steady_rate(step, task.seconds, worker.device)
         batches.close()
         return rate
 
