@@ -13,7 +13,7 @@ from torchrec_mm.data.events import EventRules
 from torchrec_mm.data.items import read_items
 from torchrec_mm.data.parquet import INT64
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import flush, new_folder, refuse_existing
+from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 SPLITS = ("train", "test")
 
@@ -62,8 +62,7 @@ def write_prepared_events(engine: Engine, run_dir: Path, items: Path | None, scr
             shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
-    (scratch / "data").replace(run_dir)
-    flush(run_dir.parent)
+    put(scratch / "data", real(run_dir))
 
 
 def _check_catalogue(items: Path, candidates: Iterator[pa.RecordBatch]) -> None:
