@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.ending import print_anything
+from torchrec_mm.targets import check_working_folder
 
 WITHOUT_VECTORS = ("bias", "id")
 WITH_VECTORS = ("vector", "simscore", "simtier", "make", "simtier+make")
@@ -76,6 +77,7 @@ class Job:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(CompareConfig, argv)
+    check_working_folder(config.run_dir, "run_dir")
     for jobs in (list(make_jobs(config)), list(ranker_jobs(config))):
         run_side_by_side(jobs, config.processes)
 

@@ -20,6 +20,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.pretraining.ablation import ENCODERS, OFF_THE_SHELF, plan
 from torchrec_mm.reporting.encoder_table import encoder_rows, to_markdown
+from torchrec_mm.targets import check_working_folder
 
 DEFAULTS = {"holdout_by": "item"}
 OWN_FLAGS = ("config", "data", "packed", "run_dir", "method", "seed", "resume")
@@ -95,6 +96,7 @@ class CompareEncodersConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Pack, train, judge, write the table."""
     config = parse(CompareEncodersConfig, argv)
+    check_working_folder(config.run_dir, "run_dir")
     scl = _scl_settings(config)
     _claim(config)
     if not config.content.exists():

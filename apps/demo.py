@@ -26,6 +26,7 @@ from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.documents import read_json, read_text
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
+from torchrec_mm.targets import check_working_folder
 
 BANK_SLOTS = 16_384  # three times the market's searches
 
@@ -87,6 +88,7 @@ class Stages:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(DemoConfig, argv)
+    check_working_folder(config.run_dir, "run_dir")
     _claim(config)
     root, stages = config.run_dir, Stages(config.run_dir)
     market = root / "market"

@@ -14,7 +14,7 @@ from torchrec_mm.data.images import MAX_IMAGE_PIXELS
 from torchrec_mm.data.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 
 if TYPE_CHECKING:  # the encoders' libraries are slow to import
     from torchrec_mm.pretraining.encoder import EncoderSpec
@@ -90,10 +90,10 @@ class EmbedConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the vectors and say how many items have one."""
     config = parse(EmbedConfig, argv)
-    from torchrec_mm.pretraining.vector_run import make_item_vectors, refuse_finished
+    from torchrec_mm.pretraining.vector_run import check_run_dir, make_item_vectors
 
-    refuse_finished(config.run_dir)
     with process_group() as worker:
+        on_first_rank(lambda: check_run_dir(config.run_dir, config.data / "items"))
         stream = ItemStream(config.data, config.modalities)
         make_maker = _random_items if config.encoder == RANDOM else _encoded_items
         maker = make_maker(config, stream, worker)

@@ -16,8 +16,9 @@ from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.taobao_mm import TaobaoMM
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import refuse_existing
+from torchrec_mm.files import beside
 from torchrec_mm.parallel.process_group import on_first_rank, process_group
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class EncodeConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read everything twice: count, then map."""
     config = parse(EncodeConfig, argv)
-    refuse_existing(config.run_dir)
     settings: dict[str, Any] = {
         "max_behaviours": config.max_behaviours,
         "min_count": config.min_count,
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _encode(config: EncodeConfig, settings: dict[str, Any]) -> None:
+    reads = (config.data / "items", config.data / "requests", config.vocabulary)
+    check_new_folder(config.run_dir, "run_dir", reads)
     if config.source == "requests":
         encode_folder(config.data, config.splits, config.run_dir, **settings)
     else:
@@ -74,9 +76,9 @@ def _encode(config: EncodeConfig, settings: dict[str, Any]) -> None:
 
 
 def _encode_taobao_mm(config: EncodeConfig, settings: dict[str, Any]) -> None:
-    beside = config.run_dir.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{config.run_dir.name}.") as scratch:
+    aside = beside(config.run_dir, "samples")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=aside.parent, prefix=f"{aside.name}.") as scratch:
         source = TaobaoMM(config.data, config.splits, config.max_behaviours, Path(scratch))
         encode(source, config.run_dir, **settings)
 

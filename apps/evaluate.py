@@ -16,11 +16,12 @@ from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.ranking.inputs import rows_of_vectors
+from torchrec_mm.targets import check_file
 from torchrec_mm.train.evaluation import Evaluated, measure
-from torchrec_mm.train.inputs import encoded_requests
+from torchrec_mm.train.inputs import encoded_requests, reads_of
 from torchrec_mm.train.trained_run import TrainedRun
 
 
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not data and not encoded:
         data, encoded = trained.input("data"), trained.input("encoded")
     with quiet_libraries(), process_group() as worker:
+        on_first_rank(lambda: _check_targets(config, reads_of(data, encoded, config.vectors)))
         with encoded_requests(
             data,
             encoded,
@@ -89,6 +91,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             if worker.is_first:
                 write_json(config.run_dir / "metrics.json", metrics)
                 print(in_a_line(metrics))
+
+
+def _check_targets(config: EvaluateConfig, reads: list[Path]) -> None:
+    check_file(config.run_dir / "metrics.json", "run_dir")
+    if config.predictions:
+        check_file(config.predictions, "predictions", reads)
 
 
 def evaluate(

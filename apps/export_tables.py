@@ -18,6 +18,7 @@ from torchrec_mm.data.feature_names import table_name
 from torchrec_mm.data.vocabulary import rows_of_tables
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.targets import check_new_folder
 from torchrec_mm.train.checkpoint import checkpoint_shapes
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.export import SavedTable, write_parquet, write_safetensors
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = dict(tables_of(checkpoint, config.run_dir / "vocabularies.safetensors"))
     if not tables:
         raise InputError(f"{config.run_dir} must have tables, got a run of a method without them")
+    check_new_folder(config.output, "output", [config.run_dir / CHECKPOINTS])
     with new_folder(config.output) as folder:
         for name, table in tqdm(tables.items(), desc="tables", disable=None):
             WRITERS[config.format](table, folder / f"{name}.{config.format}")

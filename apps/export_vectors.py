@@ -8,6 +8,7 @@ from pathlib import Path
 from torchrec_mm.config import parse, run
 from torchrec_mm.item_vectors.interchange import export_parquet
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ExportVectorsConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ExportVectorsConfig, argv)
+    check_new_folder(config.run_dir, "run_dir", [config.vectors])
     export_parquet(ItemVectors.open(config.vectors), config.run_dir)
 
 

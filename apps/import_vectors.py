@@ -8,6 +8,7 @@ from typing import Literal
 
 from torchrec_mm.config import parse, run
 from torchrec_mm.item_vectors.interchange import import_parquet
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class ImportVectorsConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ImportVectorsConfig, argv)
+    check_new_folder(config.run_dir, "run_dir", [config.vectors])
     import_parquet(
         config.vectors,
         config.run_dir,

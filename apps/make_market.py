@@ -19,10 +19,11 @@ from torchrec_mm.data.market.given import read_catalogue
 from torchrec_mm.data.market.market import Market, simulate, write
 from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_folder, refuse_existing, write_json
+from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ LEAST = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Simulate, then write."""
     config = parse(MakeMarketConfig, argv)
-    refuse_existing(config.run_dir)
+    reads = [config.data / "items"] if config.data else []
+    check_new_folder(config.run_dir, "run_dir", reads)
     if config.data is None:
         catalogue = draw_catalogue(config.items, config.days, config.seed)
     else:

@@ -11,10 +11,11 @@ from pathlib import Path
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.taobao_mm_made import make_tables
 from torchrec_mm.data.taobao_mm_shop import ITEMS_PER_CATEGORY
-from torchrec_mm.files import new_folder, refuse_existing, write_json
+from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import finite_or_none
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class MakeTaobaoMMConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write all tables block by block."""
     config = parse(MakeTaobaoMMConfig, argv)
-    refuse_existing(config.run_dir)
+    check_new_folder(config.run_dir, "run_dir")
     settings = asdict(config)
     del settings["run_dir"]
     with new_folder(config.run_dir) as folder:

@@ -21,6 +21,7 @@ from torchrec_mm.item_vectors.faiss_index import FaissIndex
 from torchrec_mm.item_vectors.neighbour_file import write_neighbours
 from torchrec_mm.item_vectors.neighbours import Neighbours, Search, neighbours_of
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.targets import check_file, check_new_folder
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(NeighboursConfig, argv)
     if config.output is not None:
         refuse_existing(config.output)
+        check_file(config.output, "output", [config.vectors])
+    if config.index is not None and not config.index.exists():
+        check_new_folder(config.index, "index")
     vectors = ItemVectors.open(config.vectors)
     search = _search(config, vectors)
     if config.output is not None:

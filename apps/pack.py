@@ -15,8 +15,8 @@ from torchrec_mm.config import parse, run
 from torchrec_mm.data.content_columns import MODALITIES
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
-from torchrec_mm.files import refuse_existing
 from torchrec_mm.parallel.process_group import on_first_rank, process_group
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,17 @@ class PackConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Pack, then say what."""
     config = parse(PackConfig, argv)
-    refuse_existing(config.run_dir)
     modalities = MODALITIES if config.modality == "both" else [config.modality]
     with process_group() as worker:
-        on_first_rank(lambda: pack(config.data, config.run_dir, modalities))
+        on_first_rank(lambda: _pack(config, modalities))
         if worker.is_first:
             print(_sentence(PackedContent.open(config.run_dir)))
+
+
+def _pack(config: PackConfig, modalities: Sequence[str]) -> None:
+    reads = (config.data / "items", config.data / "searches")
+    check_new_folder(config.run_dir, "run_dir", reads)
+    pack(config.data, config.run_dir, modalities)
 
 
 def _sentence(packed: PackedContent) -> str:

@@ -32,6 +32,7 @@ from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
 from torchrec_mm.tables.files import data_files, nothing, pictures
+from torchrec_mm.targets import check_working_folder
 from torchrec_mm.train.run_folder import MAY_CHANGE
 
 CONFIGS: dict[str, type] = {
@@ -155,6 +156,7 @@ class PipelineConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check all flags, then run the stages that are not whole."""
     config = parse(PipelineConfig, argv)
+    check_working_folder(config.run_dir, "run_dir")
     stages = plan(config)
     for number, stage in enumerate(stages):
         status, skipped = run_stage(stage, config.launch, number)

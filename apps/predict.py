@@ -20,9 +20,10 @@ from torchrec_mm.data.encode import SCORED, encode_to_score
 from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.scoring import distribute_to_score
 from torchrec_mm.parallel.sharded_vectors import vector_source
@@ -30,6 +31,7 @@ from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
+from torchrec_mm.targets import check_file
 from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
 from torchrec_mm.train.evaluation import RequestReader, write_scores
 from torchrec_mm.train.inputs import first_writes
@@ -77,9 +79,6 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
-        check_fields(self, lambda x: not x.is_dir(), "a file, not a folder", "output")
-        if self.output.absolute().parent == self.requests.absolute():
-            raise InputError(f"output must not lie in the folder of requests, got {self.output}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,24 +86,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(PredictConfig, argv)
     trained = TrainedRun.open(config.run_dir, config.checkpoint)
     vectors = open_vectors(trained, config.vectors, config.vector_storage)
+    items = config.items or items_of(trained)
     encode = partial(
         encode_to_score,
         config.requests,
-        config.items or items_of(trained),
+        items,
         max_behaviours=behaviours_read(trained),
         vocabularies=trained.vocabularies,
     )
-    aside = config.output.with_name(f".{config.output.name}.parts")
-    with quiet_libraries(), process_group() as worker, shared_folder(aside, worker) as folder:
-        first_writes(folder / "encoded", encode)
-        data = EncodedRequests(folder / "encoded", SCORED)
-        scored = score(trained, data, vectors, config.vector_storage, config.batch_requests, worker)
-        write_scores(scored, data, folder, worker, config.output)
-        if worker.is_first:
-            print(
-                f"{len(data)} requests with {data.num_impressions} candidates scored by "
-                f"{trained.checkpoint}, written to {config.output}"
-            )
+    with quiet_libraries(), process_group() as worker:
+        on_first_rank(lambda: check_file(config.output, "output", [config.requests, items]))
+        with shared_folder(beside(config.output, "parts"), worker) as folder:
+            first_writes(folder / "encoded", encode)
+            data = EncodedRequests(folder / "encoded", SCORED)
+            storage = config.vector_storage
+            scored = score(trained, data, vectors, storage, config.batch_requests, worker)
+            write_scores(scored, data, folder, worker, config.output)
+            if worker.is_first:
+                print(
+                    f"{len(data)} requests with {data.num_impressions} candidates scored by "
+                    f"{trained.checkpoint}, written to {config.output}"
+                )
 
 
 def items_of(trained: TrainedRun) -> Path:

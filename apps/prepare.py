@@ -21,7 +21,7 @@ from torchrec_mm.data.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepared_events import write_prepared_events
 from torchrec_mm.data.scratch import scratch_folder
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import refuse_existing
+from torchrec_mm.targets import check_new_folder
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Read everything, check it, then write; a log of events passes through instead."""
     config = _with_whole_paths(parse(PrepareConfig, argv))
-    refuse_existing(config.run_dir)
+    reads = (config.input, config.items and config.items / "items")
+    check_new_folder(config.run_dir, "run_dir", reads)
     if config.source == "events":
         notes = _prepare_events(config)
     else:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import refuse_existing
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 
 if TYPE_CHECKING:
@@ -190,10 +189,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
     """The run; returns what it wrote to retrieval.json. Collective."""
     from torchrec_mm.pretraining.inputs import has_begun, packed_content
+    from torchrec_mm.train.run_folder import check_run_dir
 
+    data = (config.data / "items", config.data / "searches") if config.data else ()
+    check_run_dir(config.run_dir, config.resume, (*data, config.packed))
     goes_on = config.resume and has_begun(config.run_dir)
-    if not goes_on:
-        refuse_existing(config.run_dir)
     with packed_content(
         config.data, config.packed, config.run_dir, worker, config.modalities, goes_on
     ) as packed:

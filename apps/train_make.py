@@ -15,6 +15,7 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -23,8 +24,8 @@ from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.inputs import collator_for_make
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
 from torchrec_mm.train.fit import FitSettings, fit
-from torchrec_mm.train.inputs import check_source, encoded_requests
-from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.train.inputs import check_source, encoded_requests, reads_of
+from torchrec_mm.train.run_folder import RunFolder, check_run_dir
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainMakeConfig, argv)
     with quiet_libraries(), process_group() as worker, core_for_reading():
+        reads = reads_of(config.data, config.encoded, config.vectors)
+        check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(
             config.data,
             config.encoded,
-            config.run_dir.with_name(f".{config.run_dir.name}.encoded"),
+            beside(config.run_dir, "encoded"),
             worker,
             ("train", "test") if config.test_auc else ("train",),
             max_behaviours=config.max_behaviours,

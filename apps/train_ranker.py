@@ -20,7 +20,7 @@ from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file
+from torchrec_mm.files import beside, new_file
 from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
@@ -38,10 +38,10 @@ from torchrec_mm.train.checkpoint import read_checkpoint
 from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.train.checkpointer import Checkpointer
 from torchrec_mm.train.fit import FitSettings, fit
-from torchrec_mm.train.inputs import check_source, encoded_requests
+from torchrec_mm.train.inputs import check_source, encoded_requests, reads_of
 from torchrec_mm.train.pieces import Pieces
 from torchrec_mm.train.position import Position
-from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, read_run
+from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainRankerConfig, argv)
     with quiet_libraries(), process_group() as worker, core_for_reading():
-        aside = config.run_dir.with_name(f".{config.run_dir.name}.encoded")
+        reads = reads_of(config.data, config.encoded, config.vectors, config.make)
+        check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(
             config.data,
             config.encoded,
-            aside,
+            beside(config.run_dir, "encoded"),
             worker,
             ("train", "test") if config.test_auc else ("train",),
             max_behaviours=config.searched_behaviours

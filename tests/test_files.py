@@ -135,6 +135,36 @@ def test_an_empty_folder_is_as_good_as_none(tmp_path):
     assert everything_in(tmp_path / "run") == ["a.txt"]
 
 
+def test_a_link_stays_and_what_it_names_is_made_or_replaced(tmp_path):
+    (tmp_path / "disk" / "empty").mkdir(parents=True)
+    (tmp_path / "disk" / "old").write_text("old")
+    for name in ("empty", "old"):
+        (tmp_path / name).symlink_to(Path("disk", name))
+    with new_folder(tmp_path / "empty") as aside:
+        assert aside.parent == (tmp_path / "disk").resolve()  # else it could not be renamed
+        (aside / "a.txt").write_text("a")
+    with new_file(tmp_path / "old") as aside:
+        aside.write_text("new")
+    assert (tmp_path / "disk" / "empty" / "a.txt").read_text() == "a"
+    assert (tmp_path / "disk" / "old").read_text() == "new"
+    assert (tmp_path / "empty").is_symlink() and (tmp_path / "old").is_symlink()
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_what_was_made_is_kept_where_its_place_was_taken_meanwhile(tmp_path, new):
+    path = tmp_path / "run"
+    with pytest.raises(InputError) as refused, new(path) as aside:
+        (aside / "a.txt" if new is new_folder else aside).write_text("made")
+        path.mkdir()
+        (path / "theirs").touch()
+    message, kept = str(refused.value).split("; what was made is in ")
+    assert message.startswith(f"{path} could not be replaced: ")
+    made = Path(kept, "a.txt") if new is new_folder else Path(kept)
+    assert made.read_text() == "made"
+    assert everything_in(tmp_path) == sorted(["run", Path(kept).parent.name])
+    assert everything_in(path) == ["theirs"]
+
+
 def test_json_is_written_as_given(tmp_path):
     write_json(tmp_path / "m.json", {"auc": 0.5, "vectors": None})
     text = (tmp_path / "m.json").read_text()

@@ -35,14 +35,14 @@ def parse(
 ) -> ConfigT:
     """Build ``config_class`` (a frozen dataclass) from flags and an optional ``--config`` YAML.
 
-    Flags win over YAML, and a later file over an earlier. ``--help`` shows the class docstring and
-    the docstring under each field; ``--print_config`` prints the resulting YAML. Both leave with
-    status 0. ``--flag`` alone means true where the field is a bool; the field ``positional`` may
-    come first, without its flag.
+    Flags win over YAML, and the last of a flag over those before. ``--help`` shows the class
+    docstring and the docstring under each field; ``--print_config`` prints the resulting YAML. Both
+    leave with status 0. ``--flag`` alone means true where the field is a bool; the field
+    ``positional`` may come first, without its flag.
     ``command`` is what follows ``python -m`` in the help, the module of the class if empty.
 
     Raises:
-        InputError: an unknown flag or YAML key, one given twice, a missing or garbled YAML file, a
+        InputError: an unknown flag or key, a key given twice, a missing or garbled YAML file, a
             value of the wrong type, a missing required flag, a path that this locale cannot name,
             or a ValueError from ``__post_init__``.
     """
@@ -52,7 +52,7 @@ def parse(
     if positional and words and not words[0].startswith("-"):
         words.insert(0, f"--{positional}")
     words = _config_first(_with_true(words, config_class))
-    _check_once(words)
+    _check_values(words)
     parser = _parser_for(config_class, command or _command_of(config_class))
     try:
         values = parser.instantiate_classes(parser.parse_args(words)).as_dict()
@@ -194,19 +194,15 @@ def _config_first(argv: list[str]) -> list[str]:
     return files + flags
 
 
-def _check_once(words: Sequence[str]) -> None:
-    """Refuse a flag with two values, and a value that gives a key twice: the last would win."""
-    given: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], "--"], strict=False):
+def _check_values(words: Sequence[str]) -> None:
+    """Refuse a value that gives a key twice, ``{rows: 1, rows: 2}``, or that the locale garbled."""
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
-        value = value if equals else following
-        if not flag.startswith("--") or not equals and value.startswith("--"):
-            continue
-        _check_encoding(flag, value)
-        if "{" in value:
-            check_keys(value, flag)
-        if flag != "--config" and not flag.endswith("+") and given.setdefault(flag, value) != value:
-            raise InputError(f"{flag} must be given once, got {given[flag]} and {value}")
+        if flag.startswith("--"):
+            value = value if equals else following
+            _check_encoding(flag, value)
+            if "{" in value:
+                check_keys(value, flag)
 
 
 def _check_encoding(name: str, value: Any) -> None:
@@ -214,6 +210,8 @@ def _check_encoding(name: str, value: Any) -> None:
     if isinstance(value, list | tuple | dict):
         for inner in value.values() if isinstance(value, dict) else value:
             _check_encoding(name, inner)
+    if isinstance(value, Path) and "\0" in str(value):
+        raise InputError(f"{name} must be a path, got {str(value)!a}")
     if isinstance(value, str | Path) and not str(value).isascii():
         text, of_files = str(value), sys.getfilesystemencoding()
         if any("\ud800" <= letter <= "\udfff" for letter in text):

@@ -17,8 +17,10 @@ from torchrec_mm.errors import InputError
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it into place when the block succeeds.
 
-    Replaces an existing file in one step. When the block raises, nothing is left behind.
+    Replaces an existing file in one step; of a link, the file that it names. When the block raises,
+    nothing is left behind.
     """
+    path = real(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -27,8 +29,7 @@ def new_file(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o644)
         flush(aside)
-        aside.replace(path)
-        flush(path.parent)
+        put(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -38,9 +39,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it into place when the block succeeds.
 
     Raises:
-        InputError: ``path`` exists and is not an empty folder; nothing is ever overwritten.
+        InputError: ``path`` exists and is not an empty folder, or a link to one; nothing is ever
+            overwritten.
     """
     refuse_existing(path)
+    path = real(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -48,10 +51,37 @@ def new_folder(path: Path) -> Iterator[Path]:
         aside.chmod(0o755)
         for entry in (aside, *aside.rglob("*")):
             flush(entry)
-        aside.replace(path)
-        flush(path.parent)
+        put(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def put(made: Path, path: Path) -> None:
+    """Rename what was made, flushed to disk, to its place; over a file or an empty folder.
+
+    Raises:
+        InputError: the place is not free any more; says where what was made lies instead.
+    """
+    try:
+        made.replace(path)
+    except OSError as error:
+        kept = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}."), path.name)
+        made.replace(kept)
+        raise InputError(
+            f"{path} could not be replaced: {error.strerror}; what was made is in {kept}"
+        ) from error
+    flush(path.parent)
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, links followed; it need not exist. What lies beside it is on its disk."""
+    return Path(os.path.realpath(path))
+
+
+def beside(path: Path, kind: str) -> Path:
+    """``.NAME.KIND`` beside a path, for what a command needs on its way to it."""
+    path = real(path)
+    return path.with_name(f".{path.name}.{kind}")
 
 
 def remove_unfinished(folder: Path, name: str = "") -> None:

@@ -223,7 +223,7 @@ def test_output_may_not_be_a_folder_nor_become_a_request(market, runs, tmp_path,
     assert "output must be a file, not a folder, got " in words
     inside = test_requests(market) / "scores.parquet"
     line = refused(runs["id"], test_requests(market), inside, capsys)
-    assert "output must not lie in the folder of requests" in line
+    assert "output must not lie in what is read" in line
 
 
 def test_a_run_that_was_killed_leaves_no_file_and_can_be_repeated(

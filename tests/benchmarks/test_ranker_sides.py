@@ -29,7 +29,7 @@ class Steps:
 def test_the_rate_is_that_of_all_ranks_steps_after_warming_up(monkeypatch, ranks):
     """With ranks that do as this one does."""
     steps = Steps(monkeypatch)
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(ranks))
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group=None: tensor.mul_(ranks))
     with process_group():
         assert steady_rate(steps, 4.0, CPU) == pytest.approx(ranks * 60.0)
     assert next(steps.number) - 1 == WARM_UP_STEPS + 8

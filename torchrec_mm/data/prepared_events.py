@@ -14,7 +14,7 @@ from torchrec_mm.data.items import read_items
 from torchrec_mm.data.parquet import INT64
 from torchrec_mm.data.prepared_splits import Split, notes_on, read_splits
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import flush, new_folder, refuse_existing
+from torchrec_mm.files import new_folder, put, real, refuse_existing
 from torchrec_mm.tables.reading import input_errors
 
 
@@ -73,8 +73,7 @@ def write_prepared_events(
                 shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
-    (scratch / "data").replace(run_dir)
-    flush(run_dir.parent)
+    put(scratch / "data", real(run_dir))
     return [*_left_out(census, splits), *notes_on(splits)]
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import beside
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def scratch_folder(run_dir: Path) -> Iterator[Path]:
     Raises:
         InputError: another process is at work on the same ``run_dir``.
     """
-    scratch = run_dir.parent / f".{run_dir.name}.scratch"
+    scratch = beside(run_dir, "scratch")
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "lock").open("wb") as lock:
         try:

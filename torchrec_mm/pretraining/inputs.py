@@ -8,7 +8,7 @@ from pathlib import Path
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import META, PackedContent
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import remove_unfinished
+from torchrec_mm.files import beside, remove_unfinished
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
 
@@ -43,7 +43,7 @@ def packed_content(
                 )
         yield content
         return
-    aside = run_dir.with_name(f".{run_dir.name}.packed")
+    aside = beside(run_dir, "packed")
     if not (goes_on and (aside / META).is_file()):
         on_first_rank(lambda: _pack_anew(data, aside, modalities))
     is_done = False

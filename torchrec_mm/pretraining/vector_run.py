@@ -15,10 +15,11 @@ import torch.distributed as dist
 
 from torchrec_mm.data.item_stream import ItemStream
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import flush, refuse_existing
+from torchrec_mm.files import put, real
 from torchrec_mm.item_vectors.writer import write_blocks
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.parts import WORK_FILE, claim_parts, encode_parts, read_part
+from torchrec_mm.targets import check_new_folder
 
 
 class VectorMaker(Protocol):
@@ -67,13 +68,21 @@ class Pictures:
 
 
 def parts_folder(run_dir: Path) -> Path:
+    run_dir = real(run_dir)
     return run_dir.with_name(f"{run_dir.name}.parts")
 
 
-def refuse_finished(run_dir: Path) -> None:
-    """Raise InputError where there are vectors, or something else, and no run to go on with."""
-    if not parts_folder(run_dir).exists():
-        refuse_existing(run_dir)
+def check_run_dir(run_dir: Path, items: Path) -> None:
+    """Refuse a folder that cannot be made, or is there, unless a killed run only has to clear up.
+
+    Args:
+        items: the folder that is read.
+
+    Raises:
+        InputError: says why.
+    """
+    if not (parts_folder(run_dir).exists() and _is_made(run_dir)):
+        check_new_folder(run_dir, "run_dir", [items])
 
 
 def make_item_vectors(
@@ -99,7 +108,7 @@ def make_item_vectors(
     """
     folder = parts_folder(run_dir)
     claim_parts(folder, work, worker)
-    made = run_dir.is_dir() and any(run_dir.iterdir())
+    made = _is_made(run_dir)
     dist.barrier()  # no rank changes what another has yet to look at
     numbers = range(len(stream.parts))
     pictures = Pictures()
@@ -115,6 +124,10 @@ def make_item_vectors(
             _write(run_dir, folder, len(numbers), maker)
         _remove(folder)
     return pictures
+
+
+def _is_made(run_dir: Path) -> bool:
+    return run_dir.is_dir() and any(run_dir.iterdir())
 
 
 def _until_corrupt(maker: VectorMaker, share: float, num_items: int):
@@ -146,8 +159,7 @@ def _write(run_dir: Path, folder: Path, num_parts: int, maker: VectorMaker) -> N
             modality=maker.modality,
             origin=maker.origin(),
         )
-    whole.replace(run_dir)
-    flush(run_dir.parent)
+    put(whole, real(run_dir))
 
 
 def _remove(folder: Path) -> None:

@@ -15,6 +15,7 @@ from torchrec_mm.reporting.page import render_page
 from torchrec_mm.reporting.retrieval_files import PretrainingRun
 from torchrec_mm.reporting.runs import RankerRun, find_runs
 from torchrec_mm.reporting.tiers import tier_histogram
+from torchrec_mm.targets import check_file
 
 JSON_FILE = "report.json"
 PAGE_FILE = "report.html"
@@ -46,6 +47,7 @@ def write_report(inputs: ReportInputs, folder: Path) -> None:
     for name in (JSON_FILE, PAGE_FILE):
         if (folder / name).exists():
             raise InputError(f"{folder / name} exists already: name a new folder or remove it")
+        check_file(folder / name, "run_dir")
     runs = find_runs(inputs.runs)
     vectors = {name: ItemVectors.open(path) for name, path in inputs.vectors.items()}
     histograms, pictures = {}, []

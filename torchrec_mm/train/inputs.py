@@ -20,6 +20,11 @@ def check_source(data: Path | None, encoded: Path | None) -> None:
         raise ValueError(f"either data or encoded must be given, got {data} and {encoded}")
 
 
+def reads_of(data: Path | None, *folders: Path | None) -> list[Path]:
+    """What a training reads, of its flags: nothing that it makes may lie there."""
+    return [*([data / "items", data / "requests"] if data else []), *filter(None, folders)]
+
+
 @contextmanager
 def encoded_requests(
     data: Path | None,

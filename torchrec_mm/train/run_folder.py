@@ -22,7 +22,7 @@ count until the first checkpoint.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from torchrec_mm.config import to_yaml
 from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.process_group import Worker, on_first_rank
+from torchrec_mm.targets import check_working_folder
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.rank_log import rank_log
 from torchrec_mm.train.starts import add_start
@@ -95,9 +96,6 @@ class RunFolder:
         """
         values = yaml.safe_load(to_yaml(with_absolute_paths(config)))
         run = cls(path, worker)
-        if resume and worker.is_first:
-            remove_unfinished(path)
-        dist.barrier()
         goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
             before = read_yaml(path / "config.yaml")
@@ -153,6 +151,27 @@ class RunFolder:
         if self.worker.is_first:
             with new_file(self.path / "config.yaml") as aside:
                 aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def check_run_dir(path: Path, resume: bool, reads: Iterable[Path | None]) -> None:
+    """Try whether a run can be made there, or gone on with, before its inputs are read. Collective.
+
+    Args:
+        path: the folder. resume: whether what is in it may be gone on with.
+        reads: folders that the run reads; it must not lie in one.
+
+    Raises:
+        InputError: on every rank.
+    """
+
+    def check() -> None:
+        if resume:
+            remove_unfinished(path)
+        if not (resume and (path / "config.yaml").is_file()):
+            refuse_existing(path)
+        check_working_folder(path, "run_dir", reads, asides=True)
+
+    on_first_rank(check)
 
 
 def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
