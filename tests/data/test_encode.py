@@ -16,7 +16,7 @@ from tests.request_folders import parquet_files
 from tests.small_market import write_parquet, write_small_market
 from torchrec_mm.data import chunks, encode_writer
 from torchrec_mm.data.encode import encode_folder
-from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.vocabulary import Vocabularies
@@ -159,6 +159,30 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
         assert rows_of(pieces / "requests" / split) == rows_of(whole / "requests" / split)
     for name in ("meta.json", "items/rows.npy", "vocabularies.safetensors"):
         assert (pieces / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_row_groups_read_one_by_one_are_all_requests_in_order(market, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(encode_writer, "GROUPS_PER_FILE", 2)
+    out, oracle = encoded(market, tmp_path / "out"), Oracle(market)
+    data = EncodedRequests(out, "train")
+    parts = [data.read(group) for group in data.groups]
+    assert len(parts) > 4
+    assert data.group_starts.tolist() == [part.rows[0] for part in parts]
+    whole, expected = RequestArrays.concatenate(parts), oracle.splits["train"]
+    assert whole.rows.tolist() == list(range(len(data))) == list(range(len(expected)))
+    assert whole.user_ids.tolist() == [request["user_id"] for request in expected]
+    lengths = np.stack([whole.candidates.lengths, whole.behaviours.lengths], axis=1)
+    assert data.lengths.tolist() == lengths.tolist()
+    assert whole.labels.tolist() == [*chain(*(request["labels"] for request in expected))]
+
+
+def test_lengths_of_other_requests_are_refused(market, tmp_path):
+    out = encoded(market, tmp_path / "out")
+    lengths = out / "requests" / "train" / "lengths.npy"
+    np.save(lengths, np.load(lengths)[1:])
+    with pytest.raises(InputError, match="lengths.npy must hold one row a request .*, got"):
+        EncodedRequests(out, "train")
 
 
 def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monkeypatch):

@@ -59,6 +59,12 @@ def test_an_index_from_disk_finds_what_it_found_in_memory(vectors, index, tmp_pa
     assert np.array_equal(before.cosines, after.cosines)
 
 
+def test_centres_are_learnt_from_items_of_all_ids(small):
+    sample = faiss_index._sample(small, 20)
+    (rows,) = zip(*Neighbours(small).search(sample, 1).rows.tolist(), strict=True)
+    assert len(set(rows)) == 20 and min(rows) < 20 and max(rows) >= 40
+
+
 def test_an_index_is_the_same_each_time_it_is_built(vectors, index):
     again = FaissIndex.build(vectors)
     queries = np.random.default_rng(3).normal(size=(50, 32))

@@ -73,6 +73,14 @@ def test_the_fingerprint_names_the_values_not_the_order_they_came_in(tmp_path):
     assert first != ItemVectors.open(write(tmp_path / "d", (8, -3, 5))).fingerprint
 
 
+def test_the_fingerprint_tells_the_same_bytes_of_another_type_apart(tmp_path):
+    one = ItemVectors.open(write(tmp_path / "a", [7], [(1.0,)]))
+    bytes_of_one = np.array([[1.0]], np.float32).view(np.int8)
+    four = ItemVectors.open(write(tmp_path / "b", [7], bytes_of_one, "int8"))
+    assert four.values.tobytes() == one.values.tobytes()
+    assert four.fingerprint != one.fingerprint
+
+
 def test_the_origin_is_given_or_these_values_alone(tmp_path):
     given = ItemVectors.open(write(tmp_path / "a", origin="scl-1"))
     other = ItemVectors.open(write(tmp_path / "b", (1, 2), (EAST, NORTH), origin="scl-1"))

@@ -58,6 +58,14 @@ def test_a_gradient_may_lie_in_memory_in_any_way(way):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_a_gradient_of_the_kernels_gradient_is_refused_not_wrong():
+    tables = sources()
+    loss = gather_columns(tables, COLUMNS, index_of(20), 3).square().sum()
+    gradients = torch.autograd.grad(loss, tables, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradients[0].sum().backward()
+
+
 def test_tables_of_another_precision_keep_it():
     tables = [table.detach().double() for table in sources()]
     rows = gather_columns(tables, COLUMNS, index_of(20), 3)

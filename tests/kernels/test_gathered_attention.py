@@ -125,6 +125,15 @@ def test_a_gradient_may_lie_in_memory_in_any_way(either):
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
+def test_a_gradient_of_the_kernels_gradient_is_refused_not_wrong():
+    given = case()
+    interest, _ = gathered_attention(**given)
+    loss = interest.square().sum()
+    (gradient,) = torch.autograd.grad(loss, given["query"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("cosine, shared", [(True, False), (False, True)])
 def test_the_definition_has_the_gradients_of_finite_differences(cosine, shared):
     given = double(case(3, cosine, shared))

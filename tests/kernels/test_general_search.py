@@ -241,6 +241,13 @@ def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
         ({"behaviour_rows": torch.tensor([0, -2])}, "behaviour_rows must lie"),
         ({"behaviour_offsets": torch.tensor([0, 3])}, "behaviour_offsets must be int64"),
         ({"behaviour_offsets": torch.tensor([0, 1, 2])}, "of the same requests"),
+        (
+            {
+                "candidate_offsets": torch.tensor([0, 1, 1]),
+                "behaviour_offsets": torch.tensor([0, 3, 2]),
+            },
+            "behaviour_offsets must not fall",
+        ),
         ({"keep": 0}, "keep must be"),
         ({"num_tiers": 1}, "num_tiers"),
     ],

@@ -78,6 +78,15 @@ def test_gradients_of_query_and_temperature_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda q, t: info_nce(q, *rest, t), inputs)
 
 
+def test_a_gradient_of_the_gradient_is_refused_not_wrong():
+    query, *rest = example()
+    query.requires_grad_()
+    loss = info_nce(query, *rest, TEMPERATURE).square().sum()
+    (gradient,) = torch.autograd.grad(loss, query, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def dense(query, positive, ids, blocks, temperature):
     """All logits at once, differentiated by PyTorch."""
     keys = torch.cat([block.keys for block in blocks]).to(query.dtype)
