@@ -71,21 +71,33 @@ def test_a_batch_stays_within_all_limits_unless_it_is_as_small_as_can_be(order):
             assert size_of(batch, order) <= limits.padded
 
 
+def is_piece(piece: tuple[int, int, int], order: EpochOrder) -> bool:
+    return piece[2] - piece[1] < int(order.lengths[piece[0], 0])
+
+
 @settings(max_examples=60, deadline=None)
 @given(orders())
-def test_a_batch_takes_all_that_fits_and_a_piece_comes_alone(order):
+def test_a_piece_comes_alone_also_in_large_batches(order):
+    """So that one rank has all pieces of a request, in their order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_limits, "PADDED", 600)
+        batches = steps(order)
+    for batch in batches:
+        assert len(batch) == 1 or not any(is_piece(piece, order) for piece in batch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders())
+def test_a_batch_of_whole_requests_takes_all_that_fit(order):
+    limits = order.limits
     for window in order.windows(0):
         cut = [pieces_of(*part) for part in window.parts()]
         for batch, following in zip(cut, cut[1:], strict=False):
             wider = [*batch, following[0]]
-            whole = [end - first == int(order.lengths[row, 0]) for row, first, end in wider]
-            if not all(whole):
-                assert len(batch) == 1 or all(whole[:-1])
-                continue
             behaviours = sum(int(order.lengths[row, 1]) for row, _, _ in wider)
-            limits = order.limits
             assert (
                 len(wider) > limits.requests
+                or any(is_piece(piece, order) for piece in wider)
                 or (limits.behaviours is not None and behaviours > limits.behaviours)
                 or size_of(wider, order) > limits.padded
             )

@@ -97,17 +97,15 @@ def test_items_outside_their_tables_are_refused_by_name(feature, number, encoded
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-3, 12), max_size=12), st.integers(1, 10), st.integers(1, 5))
-def test_all_numbers_are_looked_at_a_block_at_a_time(numbers, num_rows, block):
-    good = all(0 <= number < num_rows for number in numbers)
+@given(st.integers(1, 12), st.data(), st.integers(1, 5), st.sampled_from([-1, 10, 99, -(2**31)]))
+def test_a_wrong_number_is_found_wherever_it_is_a_block_at_a_time(count, data, block, wrong):
+    numbers = np.arange(count, dtype=np.int32) % 10
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoded_checks, "BLOCK", block)
-        try:
-            check_rows(np.array(numbers, np.int32), num_rows, "here")
-        except InputError:
-            assert not good
-        else:
-            assert good
+        check_rows(numbers, 10, "here")
+        numbers[data.draw(st.integers(0, count - 1))] = wrong
+        with pytest.raises(InputError, match=f"here must be rows of a table of 10, got {wrong}$"):
+            check_rows(numbers, 10, "here")
 
 
 def longer(folder: Path, **changes) -> None:

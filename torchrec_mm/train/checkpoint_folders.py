@@ -32,7 +32,7 @@ class Checkpoint:
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All whole ones below ``folder``, the latest last."""
     found = []
-    for path in folder.glob("step-*"):
+    for path in sorted(folder.glob("step-*")):
         state = read_json(path / STATE)
         found.append(Checkpoint(path, Position(**state["position"]), state["metric"]))
     return sorted(found, key=lambda checkpoint: checkpoint.position.step)
