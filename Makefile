@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# cuda or cpu: the build of fbgemm, chosen for good; where it never was, the driver here decides.
+FBGEMM ?=
 # Small batches gain nothing from more threads than this.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
@@ -25,7 +27,11 @@ lint: .venv/.ready  ## ruff: rules and formatting
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 
+ifneq ($(filter-out $(shell cat .venv/.fbgemm 2>/dev/null),$(FBGEMM)),)
+.PHONY: .venv/.ready  # another build than the one that is there
+endif
+
 # The stamp is written last, so an install that was cut short is taken up again.
 .venv/.ready: pyproject.toml torchrec_mm/install.py torchrec_mm/environment.py
-	$(PYTHON) -m torchrec_mm.install
+	FBGEMM=$(FBGEMM) $(PYTHON) -m torchrec_mm.install
 	@touch $@

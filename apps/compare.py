@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.ending import print_anything
 
 WITHOUT_VECTORS = ("bias", "id")
 WITH_VECTORS = ("vector", "simscore", "simtier", "make", "simtier+make")
@@ -140,7 +141,7 @@ def seeds(config: CompareConfig) -> range:
 def run_side_by_side(jobs: Sequence[Job], processes: int, threads: int = 1) -> None:
     """Run the jobs in a pool of processes of some threads; the first failure ends it all."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _use_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (threads,)) as pool:
         futures = [pool.submit(_work, job) for job in jobs]
         try:
             for future in tqdm(futures, desc="runs", disable=None):
@@ -159,7 +160,8 @@ def words(*flags: object) -> tuple[str, ...]:
     return tuple(str(flag) for flag in flags)
 
 
-def _use_threads(threads: int) -> None:
+def _begin(threads: int) -> None:
+    print_anything()
     import_module("torch").set_num_threads(threads)
 
 

@@ -3,7 +3,6 @@
 python -m apps.compare_encoders --data market --run_dir runs/encoders --flags '{epochs: 10}'
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import yaml
 from apps.compare import Job, call, run_side_by_side
 from apps.pretrain import PretrainConfig
 from torchrec_mm.config import check_fields, flag_words, parse, run
+from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.pretraining.ablation import ENCODERS, OFF_THE_SHELF, plan
@@ -130,7 +130,7 @@ def _claim(config: CompareEncodersConfig) -> None:
     source = config.data or config.content
     now = {"data": str(source.resolve()), "flags": config.flags}
     if claim.is_file():
-        before = yaml.safe_load(claim.read_text())
+        before = read_yaml(claim)
         for name, value in now.items():
             if before[name] != value:
                 raise InputError(
@@ -141,7 +141,7 @@ def _claim(config: CompareEncodersConfig) -> None:
     if config.run_dir.exists() and any(config.run_dir.iterdir()):
         raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
     with new_file(claim) as aside:
-        aside.write_text(yaml.safe_dump(now, sort_keys=False))
+        aside.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
 
 
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
@@ -167,7 +167,7 @@ def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str
 def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list[str]) -> None:
     reports = {
         encoder: {
-            seed: json.loads((config.run_of(encoder, seed) / RESULT_FILE).read_text())
+            seed: read_json(config.run_of(encoder, seed) / RESULT_FILE)
             for seed in config.seeds_of(encoder)
         }
         for encoder in encoders
@@ -179,7 +179,7 @@ def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list
     write_json(config.run_dir / "encoders.json", {"encoders": rows, "notes": notes})
     text = to_markdown(rows, notes)
     with new_file(config.run_dir / "encoders.md") as aside:
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -3,7 +3,6 @@
 python -m apps.demo
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -24,8 +23,9 @@ from apps.compare import (
     words,
 )
 from torchrec_mm.config import check_fields, parse, run, to_yaml
+from torchrec_mm.documents import read_json, read_text
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file
+from torchrec_mm.files import new_file, write_json
 
 BANK_SLOTS = 16_384  # three times the market's searches
 
@@ -34,8 +34,9 @@ BANK_SLOTS = 16_384  # three times the market's searches
 class DemoConfig:
     """From nothing to a result table: simulate a market, pre-train, embed, train, evaluate, report.
 
-    Phase one and one of the rankers are launched by TorchX with two ranks each, the other runs
-    share a pool of processes. Started again after an interruption, it goes on where it stopped.
+    Phase one and one of the rankers are launched by TorchX with two ranks each, or one where there
+    is one GPU; the other runs share a pool of processes. Started again after an interruption, it
+    goes on where it stopped.
     """
 
     run_dir: Path = Path("runs/demo")
@@ -68,7 +69,7 @@ class Stages:
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "stages.json"
-        self.seconds = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.seconds = read_json(self.path) if self.path.is_file() else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[bool]:
@@ -80,8 +81,7 @@ class Stages:
         start = time.monotonic()
         yield True
         self.seconds[name] = round(time.monotonic() - start, 1)
-        with new_file(self.path) as aside:
-            aside.write_text(json.dumps(self.seconds))
+        write_json(self.path, self.seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 *("--seed", config.seed),
             )
     scl, packed = root / "scl", root / "packed"
-    with stages.stage("phase one: SCL, two ranks through TorchX") as todo:
+    with stages.stage("phase one: SCL, on several ranks through TorchX") as todo:
         if todo:
             if not packed.exists():
                 call("pack", "--data", market, "--run_dir", packed)
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with stages.stage("phase two: MAKE") as todo:
         if todo:
             run_side_by_side(list(make_jobs(comparison)), config.processes)
-    with stages.stage("phase two: a ranker on two ranks through TorchX") as todo:
+    with stages.stage("phase two: a ranker on several ranks through TorchX") as todo:
         if todo:
             cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
             _torchx("ranking.py:train_ranker", *ranker_flags(*cell))
@@ -160,7 +160,7 @@ def _claim(config: DemoConfig) -> None:
     """Take the folder, or go on in it if it is of the same config."""
     written = config.run_dir / "demo.yaml"
     text = to_yaml(config)
-    if written.is_file() and written.read_text() != text:
+    if written.is_file() and read_text(written) != text:
         raise InputError(
             f"run_dir {config.run_dir} holds a demo with other settings: remove it, or name another"
         )
@@ -168,14 +168,28 @@ def _claim(config: DemoConfig) -> None:
         if config.run_dir.exists() and any(config.run_dir.iterdir()):
             raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
         with new_file(written) as aside:
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
+
+
+def ranks_here() -> list[str]:
+    """As TorchX is told: two ranks on the CPU, or one on each of the first two GPUs."""
+    from torchrec_mm.parallel.process_group import usable_gpus  # brings torch
+
+    gpus = min(2, usable_gpus())
+    return ["-j", f"1x{gpus or 2}", "--gpu", str(gpus)]
+
+
+def scheduler() -> list[str]:
+    """TorchX's for this machine; it would count GPUs from 0 whatever the user allows us."""
+    kept = "CUDA_VISIBLE_DEVICES" in os.environ
+    return ["-s", "local_cwd", *(["-cfg", "auto_set_cuda_visible_devices=False"] * kept)]
 
 
 def _torchx(component: str, *flags: object) -> None:
-    """Launch a command of ours through TorchX on two local ranks, one thread each."""
+    """Launch a command of ours through TorchX on this machine, one thread a rank."""
     command = [
         str(Path(sys.executable).with_name("torchx")),
-        *("run", "-s", "local_cwd", f"torchx_components/{component}", "-j", "1x2", "--"),
+        *("run", *scheduler(), f"torchx_components/{component}", *ranks_here(), "--"),
         *words(*flags),
     ]
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -192,7 +206,7 @@ def _cleared(folder: Path) -> Path:
 
 
 def _print_table(report: Path) -> None:
-    rows = json.loads(report.read_text())["rows"]
+    rows = read_json(report)["rows"]
     print(f"\nSimulated market, {report}\n{'method':24}{'seed':>5}{'AUC':>9}{'GAUC':>9}")
     for row in rows:
         print(f"{row['method']:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")

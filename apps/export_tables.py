@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from safetensors import safe_open
 from tqdm import tqdm
 
 from torchrec_mm.config import parse, run
+from torchrec_mm.data.feature_names import table_name
+from torchrec_mm.data.vocabulary import rows_of_tables
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
-from torchrec_mm.ranking.tables import table_name
 from torchrec_mm.train.checkpoint import checkpoint_shapes
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.export import SavedTable, write_parquet, write_safetensors
 from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
 
+LONGEST_NAME = 200  # of a file, its ending and what it is called while it is written apart
 WRITERS = {"parquet": write_parquet, "safetensors": write_safetensors}
 
 
@@ -66,11 +67,11 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
     Raises:
         InputError: a table has no vocabulary, or one of another size, or takes raw ids.
     """
-    if not vocabularies.is_file():
-        raise InputError(f"{vocabularies} must be the vocabularies of a ranker run: no such file")
-    with safe_open(vocabularies, framework="numpy") as file:
-        known = [name for name in file.keys() if name.startswith("known_ids/")]  # noqa: SIM118
-    vocabulary_of = {table_name(name.split("/", 2)[2]): name for name in known}
+    vocabulary_of = {
+        table_name(feature): (group, feature)
+        for group, features in rows_of_tables(vocabularies).items()
+        for feature in features
+    }
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
             if key.startswith("model.zero_collision_tables."):
@@ -80,10 +81,15 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
                 )
             if table[1] not in vocabulary_of:
                 raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
-            known_ids = vocabulary_of[table[1]]
-            _, group, feature = known_ids.split("/", 2)
-            name = f"{group}/{quote(feature, safe='')}"
-            yield name, SavedTable(checkpoint, key, vocabularies, known_ids)
+            group, feature = vocabulary_of[table[1]]
+            file = quote(feature, safe="")
+            if len(file) > LONGEST_NAME:
+                raise InputError(
+                    f"feature {feature[:20]}... must have a name of at most {LONGEST_NAME} bytes "
+                    f"to become a file, got {len(file)}"
+                )
+            known_ids = f"known_ids/{group}/{feature}"
+            yield f"{group}/{file}", SavedTable(checkpoint, key, vocabularies, known_ids)
 
 
 if __name__ == "__main__":

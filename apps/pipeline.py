@@ -9,7 +9,6 @@ pack -> pretrain -> embed_items --+-> train_make --+-> train_ranker -> evaluate
 encode ---------------------------+----------------+----------------> (read by all three)
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from apps.pretrain import PretrainConfig
 from apps.train_make import TrainMakeConfig
 from apps.train_ranker import TrainRankerConfig
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.parquet import parquet_files
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -32,6 +31,7 @@ from torchrec_mm.stages.chain import Chain
 from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
+from torchrec_mm.tables.files import data_files, nothing, pictures
 from torchrec_mm.train.run_folder import MAY_CHANGE
 
 CONFIGS: dict[str, type] = {
@@ -143,7 +143,13 @@ class PipelineConfig:
     def launch(self) -> Launch:
         """How stages are launched."""
         host, _, port = self.rdzv_endpoint.rpartition(":")
-        return Launch(self.nodes, self.processes, host, int(port), self.max_restarts)
+        return Launch(
+            nodes=self.nodes,
+            processes=self.processes,
+            host=host,
+            port=int(port),
+            max_restarts=self.max_restarts,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,7 +247,8 @@ def _encode(config: PipelineConfig, chain: Chain) -> Stage:
 
 def _parquet(data: Path, name: str) -> str:
     """Signature of a folder's Parquet files; pictures that items/ names by path are not in it."""
-    return files_signature(parquet_files(data / name), data)
+    beside = pictures if name in ("items", "searches") else nothing
+    return files_signature(data_files(data / name, beside=beside), data)
 
 
 def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
@@ -251,7 +258,7 @@ def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
         stage.app: {"folder": stage.folder.name, "seconds": stage.seconds()} for stage in stages
     }
     write_json(config.run_dir / "pipeline.json", {"stages": summary, "metrics": str(result)})
-    metrics = json.loads(result.read_text())
+    metrics = read_json(result)
     print(
         f"{result}: {metrics['method']}, AUC {in_words(metrics['auc'])}, "
         f"GAUC {in_words(metrics['gauc'])}, log loss {metrics['log_loss']:.4f} "

@@ -15,6 +15,8 @@ from typing import Any, Literal
 from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.feature_names import table_name
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.capacity import RankMemory, Workload, cures, memory_of_ranks
@@ -54,9 +56,7 @@ class PlanConfig:
     plan: Path | None = None
     """A plan.json whose sharding and kernels to keep."""
 
-    device: Literal["cpu", "a100", "a100-40gb", "b200", "h100", "h200", "l4", "l40s", "v100"] = (
-        "h100"
-    )
+    device: Literal["cpu", "a100", "a100-40gb", "b200", "h100", "h200", "l4", "l40s"] = "h100"
     """Kind of device; it need not be here."""
 
     world_size: int = 1
@@ -95,9 +95,16 @@ class PlanConfig:
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         given = ("devices_per_node", "device_memory_gib", "host_memory_gib")
         check_fields(self, lambda x: x is None or x > 0, "above 0", *given)
+        tables: dict[str, str] = {}
         for feature, rows in self.rows.items():
             if rows < 1:
                 raise InputError(f"rows.{feature} must be at least 1, got {rows}")
+            table = table_name(feature)
+            if tables.setdefault(table, feature) != feature:
+                raise InputError(
+                    f"rows.{feature} must not be named like rows.{tables[table]}, as both tables "
+                    f"would be {table}"
+                )
         read_tables(self.tables)
 
 
@@ -148,7 +155,12 @@ def workload_of(config: PlanConfig) -> Workload:
         build = builder_of(config.train.parent, trained)
     options = TableOptions(read_tables(raw), plan=config.plan)
     tables = settings_of_tables(build(), options)
-    return Workload(build, tables, config.batch_ids, config.dense_parameters)
+    return Workload(
+        build=build,
+        tables=tables,
+        batch_ids=config.batch_ids,
+        more_dense=config.dense_parameters,
+    )
 
 
 def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
@@ -156,7 +168,7 @@ def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
     if trained.method == "bias":
         raise InputError("train must be the config of a method with tables, got bias")
     if (folder / "model.json").is_file():
-        model = json.loads((folder / "model.json").read_text())
+        model = read_json(folder / "model.json")
         return partial(Ranker, spec_from_json(model["spec"]))
     if trained.encoded is None:
         raise InputError(

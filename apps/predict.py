@@ -15,19 +15,19 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.encode import SCORED, encode_to_score
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.scoring import distribute_to_score
 from torchrec_mm.parallel.sharded_vectors import vector_source
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.inputs import collator_for_ranker
+from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
@@ -53,7 +53,8 @@ class PredictConfig:
 
     requests: Path
     """Folder of Parquet files like requests/test; labels, and columns that the run does not know,
-    are not read. Each request has at least one candidate; behaviours may be none."""
+    are not read, the latter named on stderr. Each request has at least one candidate; behaviours
+    may be none."""
 
     output: Path
     """Parquet file to create or replace, whole or not at all; where all ranks can write."""
@@ -72,7 +73,7 @@ class PredictConfig:
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
 
     batch_requests: int = 256
-    """Requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
@@ -159,19 +160,20 @@ def score(
     if trained.method == "bias":
         return score_bias(trained.checkpoint, data, batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
-    distributed = distribute(Ranker(spec), worker, OptimizerSettings(0.0, 0.0), seed=0)
-    pieces = model_pieces(distributed)
-    load_checkpoint(trained.checkpoint, pieces, ignore=("optimizer.", "epoch."))
+    spec.tables.check(data.num_rows, data.folder)
+    sharded = distribute_to_score(Ranker(spec), worker, trained.tables)
+    load_checkpoint(trained.checkpoint, model_pieces(sharded), ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, storage, worker) if vectors else None
+    newest = trained.config["max_behaviours"]
     loader = RequestLoader(
         data,
-        collator_for_ranker(spec, data.items, source, trained.config["max_behaviours"]),
-        BatchLimits(batch_requests),
+        collator_for_ranker(spec, data.items, source, newest),
+        BatchLimits.to_score(batch_requests, attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,
         collate_ahead=not (source and source.collective),
     )
-    return predict(distributed, loader)
+    return predict(sharded, loader)
 
 
 def score_bias(

@@ -8,7 +8,7 @@ python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spar
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,12 +112,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read everything, check it, then write; a log of events passes through instead."""
-    config = parse(PrepareConfig, argv)
+    config = _with_whole_paths(parse(PrepareConfig, argv))
     refuse_existing(config.run_dir)
     if config.source == "events":
-        _prepare_events(config)
+        notes = _prepare_events(config)
     else:
-        write_prepared(config.run_dir, _prepare(config))
+        notes = write_prepared(config.run_dir, _prepare(config))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _with_whole_paths(config: PrepareConfig) -> PrepareConfig:
+    """Relative ones that begin with ``~`` or ``file:`` would lead Arrow and DuckDB elsewhere."""
+    given = {name: getattr(config, name) for name in ("input", "run_dir", "items")}
+    return replace(config, **{name: path and path.absolute() for name, path in given.items()})
 
 
 def _prepare(config: PrepareConfig) -> Prepared:
@@ -127,7 +135,7 @@ def _prepare(config: PrepareConfig) -> Prepared:
     return prepare_impressions(config.input, **settings)
 
 
-def _prepare_events(config: PrepareConfig) -> None:
+def _prepare_events(config: PrepareConfig) -> list[str]:
     settings = config.settings()
     items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
     rules = EventRules(**settings)
@@ -142,7 +150,7 @@ def _prepare_events(config: PrepareConfig) -> None:
 
             opened = SparkEngine(config.input, log, rules)
         with closing(opened):
-            write_prepared_events(opened, config.run_dir, items, scratch)
+            return write_prepared_events(opened, config.run_dir, items, scratch)
 
 
 if __name__ == "__main__":

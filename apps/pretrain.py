@@ -282,8 +282,8 @@ def loader_settings(config: PretrainConfig) -> "LoaderSettings":
     from torchrec_mm.pretraining.pair_loader import LoaderSettings
 
     return LoaderSettings(
-        config.batch_size,
-        config.seed,
+        batch_size=config.batch_size,
+        seed=config.seed,
         hard=config.triplet_weight > 0,
         augment=config.augment,
         num_workers=workers_of(config),
@@ -307,7 +307,11 @@ def build_trainer(
     if config.method == "clip-e":
         contrasts = [Contrast("text", "image"), Contrast("image", "text")]
     losses = LossSettings(
-        config.momentum, config.bank_slots, config.in_batch, config.triplet_weight, config.margin
+        momentum=config.momentum,
+        bank_slots=config.bank_slots,
+        in_batch=config.in_batch,
+        triplet_weight=config.triplet_weight,
+        margin=config.margin,
     )
     scl = SCL(encoder, contrasts, losses, gather_rows, precision)
     if config.compile:

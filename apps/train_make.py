@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
@@ -50,7 +50,7 @@ class TrainMakeConfig:
     """Passes over requests/train."""
 
     batch_requests: int = 128
-    """Most requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
     batch_behaviours: int | None = None
     """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
@@ -146,7 +146,9 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
         return RequestLoader(
             data,
             collator_for_make(data.items, source, config.max_behaviours),
-            BatchLimits(config.batch_requests, config.batch_behaviours),
+            BatchLimits.to_learn(
+                config.batch_requests, config.batch_behaviours, config.max_behaviours
+            ),
             rank=worker.rank,
             world_size=worker.world_size,
             shuffle_seed=shuffle_seed,
@@ -155,8 +157,15 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
         )
 
     torch.manual_seed(config.seed)
-    spec = MakeSpec(vectors.width, config.width, config.hidden, config.dropout)
-    settings = OptimizerSettings(config.learning_rate, config.weight_decay)
+    spec = MakeSpec(
+        vector_width=vectors.width,
+        width=config.width,
+        hidden=config.hidden,
+        dropout=config.dropout,
+    )
+    settings = OptimizerSettings(
+        learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
     distributed = distribute(MakeRanker(spec), worker, settings, config.seed)
     test = loader("test", None) if config.test_auc else None
     train = loader("train", config.seed)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
@@ -29,7 +29,7 @@ from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.inputs import collator_for_ranker
+from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes, check_raw_ids
@@ -75,7 +75,7 @@ class TrainRankerConfig:
     """Passes over requests/train; ID models overfit from the second."""
 
     batch_requests: int = 32
-    """Most requests in a global batch, over all ranks."""
+    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
     batch_behaviours: int | None = None
     """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
@@ -247,7 +247,11 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         return RequestLoader(
             data,
             collator_for_ranker(spec, data.items, source, config.max_behaviours),
-            BatchLimits(config.batch_requests, config.batch_behaviours),
+            BatchLimits.to_learn(
+                config.batch_requests,
+                config.batch_behaviours,
+                attended_behaviours(spec, config.max_behaviours),
+            ),
             rank=worker.rank,
             world_size=worker.world_size,
             shuffle_seed=shuffle_seed,
@@ -262,10 +266,10 @@ def train_network(config: TrainRankerConfig, encoded: Path, worker: Worker) -> N
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
         model.network.make.load_state_dict(made)
     settings = OptimizerSettings(
-        config.learning_rate,
-        config.weight_decay,
-        config.table_learning_rate,
-        config.table_scale,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        table_learning_rate=config.table_learning_rate,
+        table_scale=config.table_scale,
     )
     options = TableOptions(read_tables(config.tables), config.communication, config.plan)
     distributed = distribute(model, worker, settings, config.seed, options)

@@ -7,12 +7,19 @@ import shutil
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors, and several ranks at a time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# A busy machine is no failure: neither running nor drawing an example has a time limit.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # Marker -> commands that must be on the PATH, modules that must be importable.
 COMPONENTS = {
@@ -22,18 +29,32 @@ COMPONENTS = {
     "spark": (("java",), ("pyspark",)),
 }
 
+# The one component that CI has not. ``pytest -m gpu`` runs its tests alone, with GPUs in sight;
+# all others state what a CPU does, and see none.
+GPU = "gpu"
+
 SLOW = ("slurm", "spark", "kill")
 
 # CI sets this: there a missing component is an error, not something to leave out.
 ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, before anything looks for them; the processes that tests start inherit that."""
+    if config.option.markexpr != GPU:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def missing(marker: str) -> str:
     """The parts of a component that this machine lacks, as words; empty if none."""
+    if marker == GPU:
+        from torchrec_mm import gpus
+
+        return "" if gpus.count() else "no NVIDIA GPU in sight: pytest -m gpu"
     commands, modules = COMPONENTS[marker]
     lacking = [command for command in commands if not shutil.which(command)]
     lacking += [module for module in modules if not importlib.util.find_spec(module)]
-    return ", ".join(lacking)
+    return f"no {', '.join(lacking)}" if lacking else ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,13 +78,13 @@ def leave_what_is_loaded_to_itself() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose component is not here, or fail it where nothing may be left out."""
-    for marker in COMPONENTS:
+    for marker in (*COMPONENTS, GPU):
         if item.get_closest_marker(marker) and (lacking := missing(marker)):
-            if ALL:
-                pytest.fail(f"{marker} test, but this machine has no {lacking}", pytrace=False)
+            if ALL and marker != GPU:
+                pytest.fail(f"{marker} test, but this machine has {lacking}", pytrace=False)
             # Travels with the test's report, out of the process that ran the test.
-            item.user_properties.append(("left out", f"{marker} (no {lacking})"))
-            pytest.skip(f"no {lacking}")
+            item.user_properties.append(("left out", f"{marker} ({lacking})"))
+            pytest.skip(lacking)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

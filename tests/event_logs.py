@@ -73,7 +73,7 @@ def requests_in(run_dir: Path) -> list[dict]:
     """Rows of both splits with ``is_test``, by user, time and content."""
     rows = []
     for split in ("train", "test"):
-        table = pq.read_table(run_dir / "requests" / split)
+        table = pq.read_table(run_dir / "requests" / split, partitioning=None)
         rows += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
     return by_user(rows)
 

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
-from torchrec_mm.data.parquet import read_table
-from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.requests import NULLABLE, RequestColumns, Requests, parse_requests
 
 
 def read_requests(folder: Path, max_behaviours: int) -> Requests:
-    table = read_table(folder)
-    return parse_requests(table, folder, RequestColumns.of(table.schema), max_behaviours)
+    opened = ParquetFolder(folder)
+    columns = RequestColumns.of([opened])
+    return parse_requests(opened.read(columns.required, NULLABLE), folder, columns, max_behaviours)
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that a command wrote, whatever lies beside them."""
+    return sorted(folder.glob("*.parquet"))

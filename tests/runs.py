@@ -1,7 +1,10 @@
 """Small runs of the commands of phase two, in this process."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +13,7 @@ import apps.evaluate
 import apps.train_make
 import apps.train_ranker
 from tests.small_market import SmallMarket
+from torchrec_mm.data import batch_limits
 from torchrec_mm.train import fit
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +51,16 @@ def train_ranker(
 ) -> Path:
     apps.train_ranker.main([*ranker_flags(market, run_dir, method, make), *more])
     return run_dir
+
+
+@contextmanager
+def small_batches(padded: int) -> Iterator[None]:
+    """For the block: no batch is larger than ``padded``, whatever is asked for."""
+    with (
+        mock.patch.object(batch_limits, "PADDED", padded),
+        mock.patch.object(batch_limits, "PADDED_A_REQUEST", 1),
+    ):
+        yield
 
 
 class Stopped(BaseException):

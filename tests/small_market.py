@@ -131,6 +131,18 @@ def write_vectors(
     return ItemVectors.open(folder)
 
 
+def lengthen(market: SmallMarket, candidates: int, *rows: int) -> None:
+    """Give some requests of both splits as many candidates, and the same number of labels."""
+    for split in ("train", "test"):
+        folder = market.data / "requests" / split
+        columns = read_parquet(folder)
+        for row in rows:
+            rng = np.random.default_rng(row)
+            columns["candidate_item_ids"][row] = rng.choice(ITEM_IDS[:-1], candidates).tolist()
+            columns["labels"][row] = rng.integers(0, 2, candidates).tolist()
+        write_parquet(folder, columns)
+
+
 LIST_TYPES = {"labels": pa.list_(pa.int8())}
 
 

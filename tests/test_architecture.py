@@ -4,7 +4,9 @@ A room that starts to import backwards is a design question: answer it, then cha
 """
 
 import ast
+import functools
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ COMPONENTS = sorted((ROOT / "torchx_components").glob("*.py"))
 EVERYTHING = LIBRARY + APPS + COMPONENTS
 
 # The walls every room shares: modules right under torchrec_mm/.
-WALLS = {"config", "errors", "files", "ids"}
+WALLS = {"config", "documents", "errors", "files", "ids"}
 PURE = set()
 
 # Room -> what it may import of torchrec_mm besides itself.
@@ -27,9 +29,11 @@ ARROWS = {
     "nn": {"kernels"},
     "losses": PURE,
     "metrics": PURE,
-    "item_vectors": WALLS,
-    "data": WALLS | {"item_vectors", "kernels"},
-    "parallel": WALLS | {"data", "item_vectors", "kernels"},  # what ranks exchange
+    "tables": WALLS,
+    "item_vectors": WALLS | {"tables"},
+    "data": WALLS | {"tables", "item_vectors", "kernels"},
+    # what ranks exchange, and on which devices
+    "parallel": WALLS | {"data", "item_vectors", "kernels", "environment", "gpus"},
     "pretraining": WALLS | {"nn", "losses", "metrics", "data", "item_vectors", "parallel", "train"},
     "ranking": WALLS | {"kernels", "nn", "losses", "metrics", "data", "item_vectors"},
     "train": WALLS | {"metrics", "data", "parallel", "environment"},
@@ -53,10 +57,15 @@ ARROWS = {
     "errors": set(),
     "ids": {"errors"},
     "files": {"errors"},
-    "config": {"errors"},
+    "config": {"config_words", "documents", "ending", "errors"},
+    "config_words": set(),
+    "documents": {"errors"},
+    "ending": {"errors"},
     "environment": set(),
+    "gpus": {"environment"},
     "install": {"environment"},
-    "links": set(),
+    "links": {"gpus"},
+    "trials": {"environment", "gpus"},
 }
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
@@ -90,6 +99,11 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room_of(path: Path) -> str:
     """``torchrec_mm/nn/simtier.py`` -> ``nn``; ``apps/demo.py`` -> ``apps``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -98,7 +112,7 @@ def room_of(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[str]:
     """Dotted names of all that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -166,7 +180,7 @@ def test_nothing_that_is_read_can_run_code(path):
     assert not {name.partition(".")[0] for name in imports(path)} & UNSAFE
     complaints = [
         f"line {node.lineno}: {ast.unparse(node)}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and is_unsafe(node)
     ]
     assert not complaints
@@ -201,16 +215,65 @@ def test_the_rule_on_reading_files_can_fail(line, unsafe):
     assert is_unsafe(ast.parse(line, mode="eval").body) == unsafe
 
 
+def test_no_text_depends_on_the_locale():
+    complaints = [
+        f"{name_of(path)} line {node.lineno}: {ast.unparse(node)}"
+        for path in EVERYTHING
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and is_in_the_locales_encoding(node)
+    ]
+    assert not complaints
+
+
+def is_in_the_locales_encoding(call: ast.Call) -> bool:
+    """Whether a call reads or writes text without saying in what encoding."""
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if "encoding" in given:
+        return False
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    of_path = isinstance(call.func, ast.Attribute)
+    modes = [ast.unparse(word).strip("'") for word in call.args[0 if of_path else 1 :]]
+    mode = given.get("mode", modes[0] if modes else "r").strip("'")
+    opens = name == "open" and re.fullmatch(r"[rwaxt+]+", mode) is not None
+    reads = of_path and name in ("read_text", "write_text", "FileHandler")
+    return opens or reads or given.get("text", given.get("universal_newlines")) == "True"
+
+
+@pytest.mark.parametrize(
+    ("line", "bound"),
+    [
+        ("open(p)", True),
+        ("open(p, 'w')", True),
+        ("open(p, mode='a')", True),
+        ("open(p, 'rb')", False),
+        ("open(p, encoding='utf-8')", False),
+        ("p.open()", True),
+        ("p.open('r+b')", False),
+        ("p.read_text()", True),
+        ("read_text(p)", False),
+        ("p.write_text(t)", True),
+        ("p.write_text(t, encoding='utf-8')", False),
+        ("ItemVectors.open(folder)", False),
+        ("os.open(p, os.O_RDONLY)", False),
+        ("subprocess.run(c, text=True)", True),
+        ("subprocess.run(c, encoding='utf-8')", False),
+        ("logging.FileHandler(p)", True),
+    ],
+)
+def test_the_rule_on_encodings_can_fail(line, bound):
+    assert is_in_the_locales_encoding(ast.parse(line, mode="eval").body) == bound
+
+
 @pytest.mark.parametrize("path", APPS, ids=name_of)
 def test_the_docstring_of_an_app_holds_the_command_to_run(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    docstring = ast.get_docstring(tree_of(path)) or ""
     command = f"python -m apps.{path.stem}"
     assert any(line.startswith(command) for line in docstring.splitlines())
 
 
 @pytest.mark.parametrize("path", APPS, ids=name_of)
 def test_every_flag_of_an_app_is_explained(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     configs = {
         ast.unparse(call.args[0])
         for call in ast.walk(tree)

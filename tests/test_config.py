@@ -1,16 +1,25 @@
 """Flags and YAML into dataclasses, and the user's mistakes as one line with status 2."""
 
+import builtins
+import contextlib
+import errno
+import io
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from torchrec_mm import config
 from torchrec_mm.config import check_fields, parse, run, to_yaml
-from torchrec_mm.errors import InputError
+from torchrec_mm.errors import HostError, InputError
 
 
 @dataclass(frozen=True)
@@ -193,6 +202,15 @@ def test_a_required_flag_that_is_missing_is_named():
         ("seed: [", "--config must be a YAML file: while parsing"),
         ("", "--config must hold `flag: value` lines, got nothing"),
         ("- 1", "--config must hold `flag: value` lines, got - 1"),
+        ("seed: 1\nhours: 2\nseed: 1", "c.yaml must give each key once, got seed on lines 1 and 3"),
+        (
+            "optimizer:\n  learning_rate: 1\n  'learning_rate': 2",
+            "c.yaml must give each key once, got optimizer.learning_rate on lines 2 and 3",
+        ),
+        (
+            "optimizer: {learning_rate: 1}\noptimizer.learning_rate: 2",
+            "got optimizer.learning_rate on lines 1 and 2",
+        ),
     ],
 )
 def test_a_mistake_in_the_yaml_is_named(text, words, tmp_path):
@@ -200,6 +218,56 @@ def test_a_mistake_in_the_yaml_is_named(text, words, tmp_path):
     file.write_text(text)
     said = complaint("--data", "d", "--config", str(file))
     assert words in said and "\n" not in said
+
+
+def test_a_yaml_file_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    file = tmp_path / "c.yaml"
+    file.write_bytes("\ufeffname: Größe\n".encode())
+    monkeypatch.setattr(builtins, "open", None)  # jsonargparse's is in the locale's encoding
+    assert parse(Config, ["--data", "d", "--config", str(file)]).name == "Größe"
+    file.write_bytes("name: Größe\n".encode("latin-1"))
+    assert f"{file} must be UTF-8 text" in complaint("--data", "d", "--config", str(file))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("--seed 1 --seed 2", "--seed must be given once, got 1 and 2"),
+        ("--seed=1 --hours 3 --seed 2", "--seed must be given once, got 1 and 2"),
+        ("--crust --crust false", "--crust must be given once, got true and false"),
+        ("--data e", "--data must be given once, got d and e"),
+        (
+            "--optimizer {learning_rate:\xa01,learning_rate:\xa02}",
+            "once, got learning_rate on lines",
+        ),
+    ],
+)
+def test_a_flag_of_two_values_is_refused(argv, words):
+    words_given = [word.replace("\xa0", " ") for word in argv.split(" ")]
+    assert words in complaint("--data", "d", *words_given)
+
+
+def test_a_flag_may_say_the_same_again_and_a_list_may_grow():
+    assert parse(Config, ["--data", "d", "--crust", "--crust", "true", "--seed=2", "--seed", "2"])
+    grown = parse(Config, ["--data", "d", "--sizes+", "3", "--sizes+", "4"])
+    assert grown.sizes == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("flag", ["--data", "--name"])
+def test_what_the_locale_garbled_is_refused_with_the_cure(flag):
+    argv = {"--data": "d"} | {flag: "caf\udce9"}
+    said = complaint(*(word for pair in argv.items() for word in pair))
+    assert said == f"{flag} must be UTF-8, got 'caf\\udce9': set PYTHONUTF8=1 if it is"
+
+
+def test_a_path_that_the_locale_cannot_name_is_refused_with_the_cure(monkeypatch, tmp_path):
+    assert parse(Config, ["--data", "größe"]).data == Path("größe")
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert complaint("--data", "größe") == (
+        "--data must be ASCII where names of files are iso8859-1, got 'gr\\xf6\\xdfe': "
+        "set PYTHONUTF8=1"
+    )
+    assert parse(Config, ["--data", "d", "--name", "größe"]).name == "größe"
 
 
 def test_a_missing_yaml_file_is_named(tmp_path):
@@ -219,10 +287,21 @@ def test_run_prints_the_users_mistake_as_one_line_and_returns_2(capsys):
     assert capsys.readouterr() == ("", "error: seed must be even\n")
 
 
-def test_of_several_ranks_only_the_first_one_speaks(capsys, monkeypatch):
+def test_of_several_ranks_the_others_let_the_first_one_speak(capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr(config.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
     assert run(fail_with(InputError("no"))) == 2
-    assert capsys.readouterr().err == ""
+    assert waited == [config.FIRST_SPEAKS_S]
+    assert capsys.readouterr().err == "error: no\n"  # it is still here: nobody else has said it
+
+
+def test_of_several_hosts_each_says_what_is_its_own(capsys, monkeypatch):
+    monkeypatch.setattr(config.time, "sleep", lambda seconds: 1 / 0)
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert run(fail_with(HostError("n1 must have a GPU"))) == 2
+    assert capsys.readouterr().err == "error: n1 must have a GPU\n"
 
 
 def test_run_returns_0_when_done_and_130_when_interrupted():
@@ -230,9 +309,96 @@ def test_run_returns_0_when_done_and_130_when_interrupted():
     assert run(fail_with(KeyboardInterrupt())) == 130
 
 
-def test_our_own_mistakes_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(fail_with(ZeroDivisionError()))
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "gone", "f"), OSError("odd")]
+)
+def test_our_own_mistakes_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        run(fail_with(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "full", "a/b"), "a/b: No space left on device"),
+        (OSError(errno.EDQUOT, "full", "a/b"), "a/b: Disk quota exceeded"),
+        (OSError(errno.EROFS, "no", "a/b"), "a/b: Read-only file system"),
+        (
+            OSError(errno.EIO, "[Errno 5] Error writing bytes"),
+            "Input/output error: [Errno 5] [Errno 5] Error writing bytes",
+        ),
+        (
+            RuntimeError("I/O error: (os error 28)"),
+            "No space left on device: I/O error: (os error 28)",
+        ),
+    ],
+)
+def test_what_the_machine_ran_into_is_one_line_and_status_1(capsys, error, line):
+    assert run(fail_with(error)) == 1
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
+def test_a_name_that_is_not_utf8_is_one_line_and_status_2(capsys):
+    def main(argv):
+        "part-\udce9".encode()
+
+    assert run(main) == 2
+    assert capsys.readouterr().err == (
+        "error: names must be UTF-8, got 'part-\\udce9': set PYTHONUTF8=1 if it is\n"
+    )
+
+
+def test_a_full_disk_under_stdout_is_one_line_and_status_1(monkeypatch, capsys):
+    with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # again when it is closed
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(lambda argv: print("figures")) == 1
+    assert (
+        capsys.readouterr().err
+        == "error: No space left on device: [Errno 28] No space left on device\n"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_command_prints_whatever_the_encoding_of_its_terminal(monkeypatch, encoding):
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding=encoding))
+    text = "Größe 赤 \udce9"
+    assert run(lambda argv: print(text)) == 0
+    assert terminal.getvalue() == f"{text}\n".encode(encoding, "backslashreplace")
+
+
+def test_a_command_runs_where_stdout_is_no_stream_of_bytes(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert run(lambda argv: print("figures")) == 0
+    assert sys.stdout.getvalue() == "figures\n"
+
+
+FILL = {
+    "Python": lambda: Path("/dev/full").write_text("x"),
+    "NumPy": lambda: np.zeros(10_000).tofile("/dev/full"),
+    "Arrow": lambda: pq.write_table(pa.table({"x": range(10_000)}), pa.OSFile("/dev/full", "w")),
+}
+
+
+@pytest.mark.parametrize("library", FILL)
+def test_a_full_disk_is_one_line_and_status_1_whoever_writes(library, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")  # it may be the disk of this rank's machine alone
+    assert run(lambda argv: FILL[library]()) == 1
+    line = "error: (/dev/full: )?No space left on device.*\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("words", ["[Errno 122] Disk quota exceeded", "No space left on device"])
+def test_a_full_disk_is_one_that_a_library_tells_in_words_or_that_broke_a_reader(words, capsys):
+    def main(argv):
+        try:
+            raise RuntimeError(f"An error occurred\n\tjava.io.IOException: {words}\n\tat Write")
+        except RuntimeError as error:
+            raise InputError("log could not be read") from error
+
+    assert run(main) == 1
+    line = f"error: (No space|Disk quota)[^:]*: java.io.IOException: {re.escape(words)}\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
 
 
 COMMAND = '''

@@ -27,12 +27,8 @@ def machine(monkeypatch):
             if not driver:
                 raise OSError(f"{name}: cannot open shared object file")
 
-        def run(*args, **kwargs):
-            raise AssertionError("versions are compared before anything is imported")
-
         monkeypatch.setattr(metadata, "version", version)
         monkeypatch.setattr(ctypes, "CDLL", load)
-        monkeypatch.setattr(environment.subprocess, "run", run)
         monkeypatch.setattr(environment.sys, "executable", "/env/bin/python")
 
     return build
@@ -43,6 +39,20 @@ def test_the_driver_decides_which_build_of_fbgemm_belongs_here(machine, driver, 
     machine(TESTED | {build: TESTED_FBGEMM}, driver)
     assert fbgemm_build() == build
     assert version_problem() is None
+
+
+@pytest.mark.parametrize("driver", [True, False])
+@pytest.mark.parametrize(("choice", "build"), [("cpu", "fbgemm-gpu-cpu"), ("cuda", "fbgemm-gpu")])
+def test_a_choice_decides_before_the_driver_does(
+    machine, choice, build, driver, tmp_path, monkeypatch
+):
+    machine(TESTED | {build: TESTED_FBGEMM}, driver)
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
+    (tmp_path / environment.CHOICE).write_text(choice)
+    assert fbgemm_build() == build
+    assert version_problem() is None
+    machine(TESTED | dict.fromkeys(environment.FBGEMM_BUILDS, TESTED_FBGEMM), driver)
+    assert f"does not belong where FBGEMM={choice} was chosen. Cure: " in version_problem()
 
 
 def test_a_build_number_behind_the_release_is_no_mismatch(machine):

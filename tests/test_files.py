@@ -75,6 +75,34 @@ def test_an_interruption_leaves_nothing_either(tmp_path):
     assert everything_in(tmp_path) == []
 
 
+def flushes(monkeypatch, path: Path) -> list[tuple[int, bool]]:
+    """Grows with each flush to disk: which inode, and whether ``path`` had its name by then."""
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append((os.fstat(fd).st_ino, path.exists())))
+    return seen
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_is_afterwards(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    flushed = flushes(monkeypatch, path)
+    with new_file(path) as aside:
+        aside.write_text("whole")
+    assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_a_folder_and_all_it_holds_are_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    flushed = flushes(monkeypatch, path)
+    with new_folder(path) as aside:
+        (aside / "sub").mkdir()
+        (aside / "sub" / "a.txt").write_text("a")
+        (aside / "b.txt").write_text("b")
+    *before, name = flushed
+    assert name == (tmp_path.stat().st_ino, True)
+    entries = (path, path / "sub", path / "sub" / "a.txt", path / "b.txt")
+    assert sorted(before) == sorted((entry.stat().st_ino, False) for entry in entries)
+
+
 def test_others_may_read_what_was_written(tmp_path):
     with new_file(tmp_path / "a.txt"), new_folder(tmp_path / "run"):
         pass

@@ -47,6 +47,42 @@ def test_a_wrong_build_goes_before_the_right_one_comes(pip, monkeypatch):
     assert "fbgemm-gpu-cpu==1.9.0" in pip[1]
 
 
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """An environment without a driver, seen from inside; the packages asked for, what was run."""
+    done = []
+    monkeypatch.setattr(install, "VENV", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(environment, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(
+        install, "install_packages", lambda: done.append(environment.fbgemm_build())
+    )
+    monkeypatch.setattr(install, "_run", lambda *command: done.append(command[1:]))
+    monkeypatch.setattr(install, "forget_half_installed", lambda folder: None)
+    return done
+
+
+def test_a_build_is_chosen_once_and_stays(inside, monkeypatch, capsys):
+    doctor = ("-m", "apps.doctor")
+    for chosen, wanted in (
+        ("", ["fbgemm-gpu-cpu", doctor]),
+        ("cuda", ["fbgemm-gpu"]),  # which cannot be loaded here
+        ("", ["fbgemm-gpu"]),
+        ("cpu", ["fbgemm-gpu-cpu", doctor]),
+    ):
+        monkeypatch.setenv("FBGEMM", chosen)
+        inside.clear()
+        assert install.main() == 0
+        assert inside == wanted
+    assert "try python -m apps.doctor on one" in capsys.readouterr().out
+
+
+def test_a_build_that_does_not_exist_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("FBGEMM", "rocm")
+    assert install.main() == 2
+    assert capsys.readouterr().err == "error: FBGEMM must be cuda or cpu, got rocm\n"
+
+
 def test_a_package_whose_unpacking_was_cut_short_is_forgotten(tmp_path):
     for name, done in (("whole", True), ("half", False)):
         info = tmp_path / f"{name}-1.0.dist-info"
@@ -112,6 +148,9 @@ def test_make_has_nothing_to_do_while_the_stamp_is_newer_than_what_it_depends_on
     assert "torchrec_mm.install" in make(plan, tmp_path)
     (tmp_path / ".venv" / ".ready").touch()
     assert "torchrec_mm.install" not in make(plan, tmp_path)
+    for chosen, runs in (("cuda", True), ("cpu", False), ("", False)):
+        (tmp_path / ".venv" / ".fbgemm").write_text("cpu")
+        assert ("torchrec_mm.install" in make([*plan, f"FBGEMM={chosen}"], tmp_path)) == runs
     os.utime(tmp_path / ".venv" / ".ready", (0, 0))
     assert "torchrec_mm.install" in make(plan, tmp_path)
 

@@ -1,15 +1,17 @@
 """What ranks could talk through, with cures where something is scarce."""
 
+import resource
 import shutil
 import socket
 
+import pytest
 import torch
 
-from torchrec_mm import links
+from torchrec_mm import gpus, links
 
 
 def test_gpu_pairs_that_cannot_copy_directly_are_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(gpus, "count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: (a, b) != (0, 2))
     assert links.gpu_links() == {"GPU to GPU": "through host memory: 0-2"}
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda a, b: True)
@@ -17,13 +19,12 @@ def test_gpu_pairs_that_cannot_copy_directly_are_named(monkeypatch):
 
 
 def test_a_lone_gpu_has_no_links(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(gpus, "count", lambda: 1)
     assert links.gpu_links() == {}
 
 
-def test_gloo_is_here_and_interfaces_are_named():
+def test_interfaces_are_named():
     rows = links.group_links()
-    assert rows["gloo"] == "yes"
     assert "lo" in rows["network interfaces"].split(", ")
 
 
@@ -47,7 +48,9 @@ def test_scarce_shared_memory_and_files_come_with_a_cure(monkeypatch):
     assert rows["open files"] == "1024; scarce: ulimit -n 4096"
 
 
-def test_without_a_compiler_the_slow_way_is_told(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
-    for said in links.compiler().values():
-        assert said.startswith("no: the PyTorch versions run, more slowly; ")
+@pytest.mark.parametrize(("files", "said"), [(4096, "4096"), (resource.RLIM_INFINITY, "unlimited")])
+def test_what_is_just_enough_or_unlimited_needs_no_cure(monkeypatch, files, said):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, 0))
+    monkeypatch.setattr(links.resource, "getrlimit", lambda what: (files, files))
+    rows = links.limits()
+    assert (rows["/dev/shm"], rows["open files"]) == ("1.0 GiB", said)

@@ -46,6 +46,52 @@ def test_restarts_logs_and_environment_reach_the_launcher(module, name):
     assert "PET_LOG_DIR" not in getattr(module, name)().roles[0].env
 
 
+@pytest.mark.parametrize(("module", "name"), [*COMPONENTS, (pipeline, "pipeline")])
+def test_a_node_is_asked_for_as_it_is_described_and_its_environment_wins(module, name):
+    node = {"cpu": 3, "gpu": 2, "memMB": 99}
+    given = {"image": "some:image", "max_retries": 4, "env": {"PET_LOG_DIR": "mine"}}
+    (role,) = getattr(module, name)(j="1x2", log_dir="logs", **node, **given).roles
+    assert vars(role.resource).items() >= node.items()
+    assert (role.image, role.max_retries, role.env["PET_LOG_DIR"]) == ("some:image", 4, "mine")
+
+
+@pytest.mark.parametrize(("module", "name"), COMPONENTS)
+def test_ranks_that_start_again_meet_at_a_new_store(module, name):
+    """The old one still names those that died (pytorch/pytorch#135712)."""
+    (role,) = getattr(module, name)().roles
+    assert role.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
+EVERY = [*COMPONENTS, (pipeline, "pipeline")]
+
+
+@pytest.mark.parametrize(("module", "name"), EVERY)
+def test_without_gpus_asked_for_processes_see_none(module, name):
+    component = getattr(module, name)
+    assert component().roles[0].env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in component(gpu=1).roles[0].env
+    assert component(env={"CUDA_VISIBLE_DEVICES": "3"}).roles[0].env["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.parametrize(("module", "name"), EVERY)
+def test_processes_share_the_threads_of_their_node(module, name, monkeypatch):
+    def threads(**given) -> str:
+        return getattr(module, name)(**given).roles[0].env["OMP_NUM_THREADS"]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads(), threads(j="1x2"), threads(j="2x8", cpu=16), threads(j="1x4")] == list("2121")
+    assert threads(env={"OMP_NUM_THREADS": "5"}) == "5"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's shell has said so
+    assert threads(j="2x8", cpu=16) == "3"
+
+
+@pytest.mark.parametrize(("module", "name"), EVERY)
+def test_more_processes_than_gpus_asked_for_are_refused(module, name):
+    with pytest.raises(ValueError, match="j must have at most 4 processes per node, .* got 2x8"):
+        getattr(module, name)(j="2x8", gpu=4)
+    getattr(module, name)(j="2x4", gpu=8)
+
+
 def test_every_node_runs_the_pipeline_and_knows_the_first_one():
     flags = ("--pretrain", "{epochs: 3}")
     app = pipeline.pipeline(*flags, j="2x4", gpu=4, max_restarts=5, max_retries=1)

@@ -20,13 +20,14 @@ class Command:
     """An ``app`` of apps/ with its flags.
 
     sharding: of all tables, the planner's choice if empty. plan: where the first rank writes how
-    each table was sharded, nowhere if empty.
+    each table was sharded, nowhere if empty. padded: how large batches may be, as usual if 0.
     """
 
     app: str
     flags: Sequence[str]
     sharding: str = ""
     plan: str = ""
+    padded: int = 0
 
 
 def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
@@ -38,6 +39,7 @@ def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
 
 def main(listed: Path) -> None:
     """One rank's part: join once, then run every command in that group."""
+    from tests.runs import small_batches
     from torchrec_mm.parallel.process_group import process_group
 
     with process_group() as worker:
@@ -52,6 +54,7 @@ def main(listed: Path) -> None:
             with (
                 mock.patch.object(app, "process_group", joined_already),
                 forced(command.sharding),
+                small_batches(command.padded) if command.padded else nullcontext(),
                 plan_written(app, command.plan if worker.is_first else ""),
             ):
                 app.main(command.flags)

@@ -8,16 +8,23 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from torchrec_mm.errors import InputError
+from torchrec_mm.config_words import in_our_words
+from torchrec_mm.documents import check_keys, read_text
+from torchrec_mm.ending import in_one_line, print_anything
+from torchrec_mm.errors import HostError, InputError
 
 ConfigT = TypeVar("ConfigT")
+
+# How long a rank keeps quiet when it has the same to say as the first one, which may be late to see
+# it, or when another one has left, who says why. The launcher ends it meanwhile.
+FIRST_SPEAKS_S, PEER_SPEAKS_S = 10.0, 1.0
 
 
 def parse(
@@ -28,14 +35,16 @@ def parse(
 ) -> ConfigT:
     """Build ``config_class`` (a frozen dataclass) from flags and an optional ``--config`` YAML.
 
-    Flags win over YAML. ``--help`` shows the class docstring and the docstring under each field;
-    ``--print_config`` prints the resulting YAML. Both leave with status 0. ``--flag`` alone means
-    true where the field is a bool; the field ``positional`` may come first, without its flag.
+    Flags win over YAML, and a later file over an earlier. ``--help`` shows the class docstring and
+    the docstring under each field; ``--print_config`` prints the resulting YAML. Both leave with
+    status 0. ``--flag`` alone means true where the field is a bool; the field ``positional`` may
+    come first, without its flag.
     ``command`` is what follows ``python -m`` in the help, the module of the class if empty.
 
     Raises:
-        InputError: an unknown flag or YAML key, a missing or garbled YAML file, a value of the
-            wrong type, a missing required flag, or a ValueError from ``__post_init__``.
+        InputError: an unknown flag or YAML key, one given twice, a missing or garbled YAML file, a
+            value of the wrong type, a missing required flag, a path that this locale cannot name,
+            or a ValueError from ``__post_init__``.
     """
     from jsonargparse import ArgumentError
 
@@ -43,12 +52,15 @@ def parse(
     if positional and words and not words[0].startswith("-"):
         words.insert(0, f"--{positional}")
     words = _config_first(_with_true(words, config_class))
+    _check_once(words)
     parser = _parser_for(config_class, command or _command_of(config_class))
     try:
         values = parser.instantiate_classes(parser.parse_args(words)).as_dict()
     except ArgumentError as error:
-        raise InputError(_in_our_words(str(error), config_class)) from error
+        raise InputError(in_our_words(str(error), config_class)) from error
     values.pop("config")
+    for name, value in values.items():
+        _check_encoding(f"--{name}", value)
     try:
         return config_class(**values)
     except ValueError as error:
@@ -84,17 +96,55 @@ def to_yaml(config: Any) -> str:
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
 
-    Training that SIGTERM stopped leaves with 143 instead; see ``train.stop``.
+    1 in one line where a disk is full or broken. Training that SIGTERM stopped leaves with 143
+    instead; see ``train.stop``. One rank of several that fails ends at once, whatever its threads
+    wait for, and its launcher ends the others.
     """
+    print_anything()
     try:
         main(argv)
-    except InputError as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
+        return _leave(130)
+    except Exception as error:
+        if told := in_one_line(error):
+            status, line = told
+        elif isinstance(error, InputError):
+            status, line = 2, _one_line(error)
+            if not _speaks_for_all(error):
+                time.sleep(FIRST_SPEAKS_S)
+        elif _ranks() == 1:
+            raise
+        else:
+            if " by peer" in str(error):  # gloo: connection closed, or reset
+                time.sleep(PEER_SPEAKS_S)
+            sys.excepthook(*sys.exc_info())  # torch's names the rank
+            return _leave(1)
+        print(f"error: {line}", file=sys.stderr)
+        return _leave(status)
     return 0
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _speaks_for_all(error: InputError) -> bool:
+    """Whether this rank is the first of those that have the same to say."""
+    rank = "LOCAL_RANK" if isinstance(error, HostError) else "RANK"
+    return int(os.environ.get(rank, "0")) == 0
+
+
+def _leave(status: int) -> int:
+    """The status; one rank of several does not return.
+
+    On its way out the interpreter would wait for threads of the group, and they for other ranks.
+    """
+    if _ranks() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _parser_for(config_class: type, command: str) -> Any:
@@ -104,6 +154,11 @@ def _parser_for(config_class: type, command: str) -> Any:
     class PlainParser(ArgumentParser):
         def format_help(self) -> str:
             return re.sub(r"<class\s+'(\w+)'>", r"\1", super().format_help())
+
+        def parse_path(self, path: str, **how: Any) -> Any:  # UTF-8 whatever the locale
+            text = read_text(Path(path))
+            check_keys(text, path)
+            return self.parse_string(text, path=path, **how)
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = PlainParser(
@@ -139,6 +194,37 @@ def _config_first(argv: list[str]) -> list[str]:
     return files + flags
 
 
+def _check_once(words: Sequence[str]) -> None:
+    """Refuse a flag with two values, and a value that gives a key twice: the last would win."""
+    given: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        flag, equals, value = word.partition("=")
+        value = value if equals else following
+        if not flag.startswith("--") or not equals and value.startswith("--"):
+            continue
+        _check_encoding(flag, value)
+        if "{" in value:
+            check_keys(value, flag)
+        if flag != "--config" and not flag.endswith("+") and given.setdefault(flag, value) != value:
+            raise InputError(f"{flag} must be given once, got {given[flag]} and {value}")
+
+
+def _check_encoding(name: str, value: Any) -> None:
+    """Refuse what the locale garbled on its way here, or would on its way to a file's name."""
+    if isinstance(value, list | tuple | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_encoding(name, inner)
+    if isinstance(value, str | Path) and not str(value).isascii():
+        text, of_files = str(value), sys.getfilesystemencoding()
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"{name} must be UTF-8, got {text!a}: set PYTHONUTF8=1 if it is")
+        if isinstance(value, Path) and of_files != "utf-8":
+            raise InputError(
+                f"{name} must be ASCII where names of files are {of_files}, got {text!a}: "
+                f"set PYTHONUTF8=1"
+            )
+
+
 def _command_of(config_class: type) -> str:
     """``apps.train_ranker``, also where that module runs as ``__main__``."""
     module = config_class.__module__
@@ -146,73 +232,6 @@ def _command_of(config_class: type) -> str:
     if module == "__main__":
         return spec.name if spec else Path(sys.argv[0]).stem
     return module
-
-
-# jsonargparse's words, and ours: field, rule, value.
-_REWORDED = (
-    (r"unrecognized arguments: (.*)", r"unknown flag: \1"),
-    (r"argument (--\S+): expected one argument", r"\1 must have a value, got none"),
-    (r"Option '(.*)' is not accepted", r"--config holds an unknown key: \1"),
-    (
-        r"Parser key \"(\S+)\": Problem with given class_path .*: Option '(.*)' is not accepted",
-        r"--\1 holds an unknown key: \2",
-    ),
-    (r"Group '(.*)' does not accept option '(.*)'", r"--config holds an unknown key: \1.\2"),
-    (r'Parser key "config":\s*(.*)', r"--config must be a YAML file: \1"),
-    (r"Problems parsing config: (.*)", r"--config must be a YAML file: \1"),
-    (r"Unexpected config:", r"--config must hold `flag: value` lines, got nothing"),
-    (r"Unexpected config: (.*)", r"--config must hold `flag: value` lines, got \1"),
-)
-_WRONG_VALUE = re.compile(r'Parser key "([\w.]+)".*(?:Got|Given) value: ?(.*)', re.DOTALL)
-
-
-def _in_our_words(message: str, config_class: type) -> str:
-    wrong = _WRONG_VALUE.match(message)
-    if wrong and not message.startswith('Parser key "config"'):
-        flag, value = wrong.groups()
-        return (
-            f"--{flag} must be {_describe(_type_of(config_class, flag))}, got {value or 'nothing'}"
-        )
-    message = " ".join(message.split())
-    missing = re.fullmatch(r"the following arguments are required: (.*)", message)
-    if missing:
-        return ", ".join(f"--{flag}" for flag in missing[1].split(", ")) + " must be given"
-    for theirs, ours in _REWORDED:
-        if re.fullmatch(theirs, message):
-            return re.sub(theirs, ours, message).strip()
-    return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
-
-
-def _type_of(config_class: type, flag: str) -> Any:
-    """Annotation of a field; ``part.width`` is the field of a dataclass inside."""
-    annotation: Any = config_class
-    for name in flag.split("."):
-        annotation = get_type_hints(annotation)[name]
-    return annotation
-
-
-def _describe(annotation: Any) -> str:
-    """``list[int] | None`` -> ``list of int or null``."""
-    inner = get_args(annotation)
-    match get_origin(annotation):
-        case origin if origin is Literal:
-            return f"one of {', '.join(map(str, inner))}"
-        case origin if origin in (Union, UnionType):
-            return " or ".join(map(_describe, inner))
-        case origin if origin in (list, tuple, Sequence):
-            return f"a [list], each {_describe(inner[0])}"
-        case origin if origin is dict:
-            return f"a {{name: ...}} mapping, each {_describe(inner[1])}"
-    names = {
-        NoneType: "null",
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        Path: "a path",
-        Any: "a value",
-    }
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _one_line(error: BaseException) -> str:

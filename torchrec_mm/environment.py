@@ -6,9 +6,9 @@ torch or fbgemm cannot be imported.
 
 import ctypes
 import shlex
-import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 # Built against each other; the same pins stand in pyproject.toml (a test compares them).
 TESTED = {"torch": "2.14.1", "torchvision": "0.29.1", "torchrec": "1.9.2"}
@@ -17,7 +17,9 @@ TESTED_FBGEMM = "1.9.0"
 # Both builds install into one folder, fbgemm_gpu/: whichever came last has overwritten the other.
 FBGEMM_BUILDS = ("fbgemm-gpu", "fbgemm-gpu-cpu")
 
-_PROBE = "import torch, fbgemm_gpu, torchrec; torch.ops.fbgemm.asynchronous_complete_cumsum"
+# What `make install FBGEMM=...` may choose; the environment keeps the word in its file CHOICE.
+CHOICES = dict(zip(("cuda", "cpu"), FBGEMM_BUILDS, strict=True))
+CHOICE = ".fbgemm"
 
 
 def has_nvidia_driver() -> bool:
@@ -29,13 +31,19 @@ def has_nvidia_driver() -> bool:
     return True
 
 
+def choice() -> str | None:
+    """What `make install FBGEMM=...` chose for this environment; None where the driver decides."""
+    file = Path(sys.prefix) / CHOICE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
 def fbgemm_build() -> str:
-    """The fbgemm distribution for this machine: the only place where CPU or GPU is decided."""
-    return "fbgemm-gpu" if has_nvidia_driver() else "fbgemm-gpu-cpu"
+    """The fbgemm distribution that belongs here: the only place where CPU or GPU is decided."""
+    return CHOICES[choice() or ("cuda" if has_nvidia_driver() else "cpu")]
 
 
 def other_fbgemm_build() -> str:
-    """The fbgemm distribution that must not be installed on this machine."""
+    """The fbgemm distribution that must not be installed here."""
     return next(build for build in FBGEMM_BUILDS if build != fbgemm_build())
 
 
@@ -57,8 +65,10 @@ def version_problem() -> str | None:
     wrong = [name for name in wanted if found[name] != wanted[name]]
     complaints = [f"{name} must be {wanted[name]}, got {found[name] or 'none'}" for name in wrong]
     if installed_version(other_fbgemm_build()):
-        driver = "an" if has_nvidia_driver() else "no"
-        complaints.append(f"{other_fbgemm_build()} does not belong where {driver} NVIDIA driver is")
+        where = f"{'an' if has_nvidia_driver() else 'no'} NVIDIA driver is"
+        if choice():
+            where = f"FBGEMM={choice()} was chosen"
+        complaints.append(f"{other_fbgemm_build()} does not belong where {where}")
         wrong = [*wrong, fbgemm_build()]
     if not complaints:
         return None
@@ -67,31 +77,25 @@ def version_problem() -> str | None:
     return f"{'; '.join(complaints)}. Cure: {_cure(wrong)}"
 
 
-def import_problem() -> str | None:
-    """Why the releases do not load together, and the cure, in one line; None if they do.
-
-    Tried in a process of its own: a wrong build of fbgemm can take the interpreter down with it.
-    """
-    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
-    if done.returncode == 0:
-        return None
-    reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    cure = _cure([fbgemm_build()])
-    return f"torch, torchrec and fbgemm must load together, got {reason}. Cure: {cure}"
+def fbgemm_cure(build: str = "") -> str:
+    """One shell line that brings a build of fbgemm, the one that belongs here if empty."""
+    if choice() == "cuda" and not has_nvidia_driver():
+        return "to work where an NVIDIA driver is, or make install FBGEMM=cpu"
+    return _cure([build or fbgemm_build()])
 
 
 def _cure(wrong: list[str]) -> str:
     """One shell line that reinstalls ``wrong`` and touches nothing that is right."""
     pip = f"{shlex.quote(sys.executable)} -m pip"
     steps = []
-    if fbgemm_build() in wrong:  # both out first: either may hold the other's files
+    fbgemm = [build for build in FBGEMM_BUILDS if build in wrong]
+    if fbgemm:  # both out first: either may hold the other's files
         steps.append(f"{pip} uninstall -y {' '.join(FBGEMM_BUILDS)}")
     torch_set = [f"{name}=={TESTED[name]}" for name in ("torch", "torchvision") if name in wrong]
     if torch_set:
         steps.append(f"{pip} install {' '.join(torch_set)}")
     bare = [f"torchrec=={TESTED['torchrec']}"] if "torchrec" in wrong else []
-    if fbgemm_build() in wrong:
-        bare.append(f"{fbgemm_build()}=={TESTED_FBGEMM}")
+    bare += [f"{build}=={TESTED_FBGEMM}" for build in fbgemm]
     if bare:  # with its dependencies torchrec would fetch the CUDA build again
         steps.append(f"{pip} install --no-deps {' '.join(bare)}")
     return " && ".join(steps)

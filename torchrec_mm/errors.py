@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this"."""
+"""The one kind of exception that means "the user can fix this"."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line naming field, rule and value; commands print it and exit with status 2
     (see ``torchrec_mm.config.run``). Anything else that escapes is our bug and keeps its traceback.
     """
+
+
+class HostError(InputError):
+    """Bad input that one host of several has to itself: its first process says so, each its own."""

@@ -46,7 +46,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o755)
-        for entry in aside.rglob("*"):
+        for entry in (aside, *aside.rglob("*")):
             flush(entry)
         aside.replace(path)
         flush(path.parent)
@@ -76,7 +76,8 @@ def refuse_existing(path: Path) -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write ``value`` as JSON, whole or not at all. NaN is refused."""
     with new_file(path) as aside:
-        aside.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+        text = json.dumps(value, indent=indent, allow_nan=False)
+        aside.write_text(f"{text}\n", encoding="utf-8")
 
 
 def flush(path: Path) -> None:

@@ -1,11 +1,13 @@
 """python3 -m torchrec_mm.install: make or mend .venv, with the build of fbgemm that fits here.
 
 Called by make under any Python from 3.10 to 3.13; needs nothing but that and pip. Takes up an
-interrupted run where it stopped.
+interrupted run where it stopped. The variable FBGEMM, cuda or cpu, chooses the build: as for GPU
+nodes, on a login node without any.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -29,11 +31,16 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    chosen = os.environ.get("FBGEMM", "")
+    if chosen not in ("", "cuda", "cpu"):
+        print(f"error: FBGEMM must be cuda or cpu, got {chosen}", file=sys.stderr)
+        return 2
     try:
         if Path(sys.prefix) == VENV:
+            keep_choice(chosen)
             forget_half_installed(Path(sysconfig.get_path("purelib")))
             install_packages()
-            _run(sys.executable, "-m", "apps.doctor")
+            say_what_works()
         else:
             make_environment()
             _run(PYTHON, "-m", "torchrec_mm.install")
@@ -51,6 +58,24 @@ def make_environment() -> None:
     if not _succeeds(*venv):  # Debian's Python comes without ensurepip: lend it the caller's pip
         _run(*venv, "--without-pip")
         _run(sys.executable, "-m", "pip", "--python", PYTHON, "install", "pip")
+
+
+def keep_choice(chosen: str) -> None:
+    """Have the build of fbgemm be the chosen one from now on; empty leaves it what it was."""
+    from torchrec_mm.environment import CHOICE
+
+    if chosen:
+        (Path(sys.prefix) / CHOICE).write_text(chosen, encoding="utf-8")
+
+
+def say_what_works() -> None:
+    """The doctor's report; where the packages cannot be loaded by choice, just that."""
+    from torchrec_mm.environment import choice, has_nvidia_driver
+
+    if choice() == "cuda" and not has_nvidia_driver():
+        print("installed for hosts with an NVIDIA driver: try python -m apps.doctor on one")
+    else:
+        _run(sys.executable, "-m", "apps.doctor")
 
 
 def forget_half_installed(site_packages: Path) -> None:
@@ -85,7 +110,7 @@ def requirements() -> list[str]:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
         from pip._vendor import tomli as tomllib
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for extra in EXTRAS for line in project["optional-dependencies"][extra]]
     return project["dependencies"] + extras
 

@@ -1,11 +1,11 @@
 """What ranks on this machine could talk through, and what they could run into."""
 
-import os
 import resource
 import shutil
 import socket
-import sysconfig
 from pathlib import Path
+
+from torchrec_mm import gpus
 
 GIB = 2**30
 SHM = Path("/dev/shm")
@@ -18,7 +18,7 @@ def gpu_links() -> dict[str, str]:
     """How each pair of GPUs copies: directly (NVLink or PCIe), or through the host's memory."""
     import torch
 
-    count = torch.cuda.device_count()
+    count = gpus.count()
     pairs = [(a, b) for a in range(count) for b in range(a + 1, count)]
     if not pairs:
         return {}
@@ -30,16 +30,8 @@ def gpu_links() -> dict[str, str]:
 
 
 def group_links() -> dict[str, str]:
-    """Which backends torch.distributed has, and over which interfaces ranks would meet."""
-    import torch
-    import torch.distributed as dist
-
-    nccl = "no: this torch has none"
-    if dist.is_nccl_available():
-        nccl = "yes" if torch.cuda.is_available() else "no: no NVIDIA GPU"
+    """Over which interfaces ranks would meet."""
     return {
-        "gloo": "yes" if dist.is_gloo_available() else "no: this torch has none",
-        "NCCL": nccl,
         "network interfaces": ", ".join(name for _, name in socket.if_nameindex()) or "none",
         "own host name": own_host_name(),
     }
@@ -72,14 +64,3 @@ def limits() -> dict[str, str]:
         "unlimited" if locked == resource.RLIM_INFINITY else f"{locked / 2**20:.0f} MiB"
     )
     return rows
-
-
-def compiler() -> dict[str, str]:
-    """What the C++ kernels need; without it their PyTorch versions run."""
-    slow = "the PyTorch versions run, more slowly"
-    cxx = shutil.which(os.environ.get("CXX", "c++"))
-    ninja = shutil.which("ninja") or shutil.which("ninja", path=sysconfig.get_path("scripts"))
-    return {
-        "C++ compiler": cxx or f"no: {slow}; apt-get install g++",
-        "ninja": ninja or f"no: {slow}; pip install ninja",
-    }

@@ -1,5 +1,6 @@
 """Both phases as one job for `torchx run`. Imports torchx only."""
 
+import os
 import shlex
 from typing import Dict, Optional
 
@@ -27,8 +28,8 @@ def pipeline(
     Args:
         app_args: flags of apps.pipeline, written after a bare --
         j: {nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node
-        gpu: GPUs per node, 0 for gloo on CPU
+        cpu: CPU cores per node; each process gets an equal share of threads
+        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
         memMB: host memory per node in MiB
         env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
         max_restarts: how often all processes of a stage start again when one dies
@@ -55,9 +56,19 @@ def pipeline(
                 num_replicas=nodes,
                 resource=specs.resource(cpu=cpu, gpu=gpu, memMB=memMB),
                 args=["-c", f"{command} --rdzv_endpoint {first} {shlex.join(app_args)}"],
-                env={"LOGLEVEL": "WARNING"} | logs | (env or {}),
+                env={"LOGLEVEL": "WARNING"} | _devices(j, cpu, gpu) | logs | (env or {}),
                 port_map={"c10d": PORT},
                 max_retries=max_retries,
             )
         ],
     )
+
+
+def _devices(j: str, cpu: int, gpu: int) -> Dict[str, str]:
+    """What keeps each process to its share of a node."""
+    _, _, processes, _ = dist.parse_nnodes(j)
+    if 0 < gpu < processes:
+        raise ValueError(f"j must have at most {gpu} processes per node, as gpu says, got {j}")
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cpu // processes))
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    return {"OMP_NUM_THREADS": threads} | hidden

@@ -1,5 +1,6 @@
 """What `torchx run` can launch of phase two. Imports torchx only."""
 
+import os
 from typing import Dict, Optional
 
 from torchx.components import dist
@@ -23,8 +24,8 @@ def train_make(
     Args:
         app_args: flags of apps.train_make, written after a bare --; --resume is among them
         j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node
-        gpu: GPUs per node, 0 for gloo on CPU
+        cpu: CPU cores per node; each process gets an equal share of threads
+        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
         memMB: host memory per node in MiB
         env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
         max_restarts: how often all processes start again from the last checkpoint when one dies
@@ -41,7 +42,7 @@ def train_make(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
+        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
@@ -64,8 +65,8 @@ def train_ranker(
     Args:
         app_args: flags of apps.train_ranker, written after a bare --; --resume is among them
         j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node
-        gpu: GPUs per node, 0 for gloo on CPU
+        cpu: CPU cores per node; each process gets an equal share of threads
+        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
         memMB: host memory per node in MiB
         env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
         max_restarts: how often all processes start again from the last checkpoint when one dies
@@ -82,7 +83,7 @@ def train_ranker(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
+        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
@@ -105,8 +106,8 @@ def evaluate(
     Args:
         app_args: flags of apps.evaluate, written after a bare --
         j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node
-        gpu: GPUs per node, 0 for gloo on CPU
+        cpu: CPU cores per node; each process gets an equal share of threads
+        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
         memMB: host memory per node in MiB
         env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
         max_restarts: how often all processes start again from the beginning when one dies
@@ -122,7 +123,7 @@ def evaluate(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
+        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
@@ -145,8 +146,8 @@ def predict(
     Args:
         app_args: flags of apps.predict, written after a bare --
         j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node
-        gpu: GPUs per node, 0 for gloo on CPU
+        cpu: CPU cores per node; each process gets an equal share of threads
+        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
         memMB: host memory per node in MiB
         env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
         max_restarts: how often all processes start again from the beginning when one dies
@@ -162,10 +163,20 @@ def predict(
         cpu=cpu,
         gpu=gpu,
         memMB=memMB,
-        env=_for_torchrun(max_restarts, log_dir) | (env or {}),
+        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
         max_retries=max_retries,
         image=image,
     )
+
+
+def _devices(j: str, cpu: int, gpu: int) -> Dict[str, str]:
+    """What keeps each process to its share of a node."""
+    _, _, processes, _ = dist.parse_nnodes(j)
+    if 0 < gpu < processes:
+        raise ValueError(f"j must have at most {gpu} processes per node, as gpu says, got {j}")
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cpu // processes))
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    return {"OMP_NUM_THREADS": threads} | hidden
 
 
 def _for_torchrun(max_restarts: int, log_dir: str) -> Dict[str, str]:

@@ -9,10 +9,6 @@ from torchx.specs import AppDef, Role, macros
 # Time for ranks to save and leave before the time limit, at which Slurm kills them.
 STOP_BEFORE_S = 120
 
-# Else processes that start again meet at a store that still names those that died
-# (pytorch/pytorch#135712).
-NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-
 SCRIPT = """\
 #!/bin/bash
 {directives}

@@ -78,7 +78,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     try:
         done = subprocess.run(
-            ["sbatch", "--parsable"], input=script, stdout=subprocess.PIPE, text=True
+            ["sbatch", "--parsable"], input=script, stdout=subprocess.PIPE, encoding="utf-8"
         )
     except FileNotFoundError:
         parser.error("sbatch must be on the PATH; --dry-run prints the script without it")

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from apps.demo import main
+from apps.demo import main, ranks_here
 from tests.forks import pools_of_forks
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel import process_group
 
-SMALL = ["--items", "120", "--impressions", "3000", "--searches", "700", "--seeds", "1"]
+SMALL = ["--items", "100", "--impressions", "3000", "--searches", "330", "--seeds", "1"]
 SMALL += ["--processes", "2"]
 METHODS = {"bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"}
 
@@ -35,6 +36,12 @@ def test_the_demo_leads_from_nothing_to_a_report_and_is_not_done_twice(tmp_path,
 
     with pytest.raises(InputError, match="holds a demo with other settings"):
         main(["--run_dir", str(run_dir), *SMALL, "--seed", "1"])
+
+
+@pytest.mark.parametrize(("gpus", "ranks"), [(0, 2), (1, 1), (2, 2), (8, 2)])
+def test_there_are_two_ranks_or_as_many_as_gpus(gpus, ranks, monkeypatch):
+    monkeypatch.setattr(process_group, "usable_gpus", lambda: gpus)
+    assert ranks_here() == ["-j", f"1x{ranks}", "--gpu", str(min(gpus, 2))]
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The doctor says what works here, or the one command that cures it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from apps.doctor import kernels, main
 from torchrec_mm import environment
 from torchrec_mm.errors import InputError
+from torchrec_mm.kernels import build, distinct
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,21 +31,44 @@ def test_a_healthy_machine_is_described(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     blocks = ("releases:", "devices:", "links:", "limits:", "kernels:", "here:")
     seen = ("torch   ", environment.TESTED["torch"], "fbgemm-gpu", "cores", "gloo", "open files")
-    for words in (*blocks, *seen, "ninja", "train on the CPU", "Adam on tables"):
+    for words in (*blocks, *seen, "compile", "train on the CPU", "Adam on tables"):
         assert words in out
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("switch", "compiler", "runs"),
-    [("1", "/bin/c++", "compiled on first use: "), ("1", None, "PyTorch versions: ")]
-    + [("0", "/bin/c++", "PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: ")],
+    ("cause", "compile", "run"),
+    [
+        ("", "yes, in ", "C++ versions: "),
+        ("CXX", "no: no C++ compiler no-such-compiler: ", "PyTorch versions, more slowly: "),
+        ("folder", "no: [Errno 17] File exists: ", "PyTorch versions, more slowly: "),
+        ("numbers", "no: wrong numbers from the one in ", "PyTorch versions, more slowly: "),
+    ],
 )
-def test_the_kernels_that_run_are_named(monkeypatch, switch, compiler, runs):
-    monkeypatch.setenv("TORCHREC_MM_KERNELS", switch)
-    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: compiler)
-    assert kernels()["run"].startswith(runs)
-    assert "general_search" in kernels()["run"]
+def test_a_kernel_is_compiled_and_run_before_the_doctor_says_that_it_can_be(
+    monkeypatch, tmp_path, cause, compile, run
+):
+    build.attempt.cache_clear()
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
+    if cause == "CXX":
+        monkeypatch.setenv("CXX", "no-such-compiler")
+    if cause == "folder":
+        (tmp_path / "cache").touch()
+    if cause == "numbers":
+        monkeypatch.setattr(distinct, "distinct", lambda ids: (ids, ids))
+    said = kernels()
+    build.attempt.cache_clear()
+    assert said["compile"].startswith(compile) and said["run"].startswith(run)
+    assert "general_search" in said["run"]
+    assert bool(list(tmp_path.glob("cache/*/kernel.so"))) == (cause in ("", "numbers"))
+
+
+def test_kernels_that_are_switched_off_are_not_tried(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHREC_MM_KERNELS", "0")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    (said,) = kernels().values()
+    assert said.startswith("PyTorch versions, as TORCHREC_MM_KERNELS=0 asks: ")
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(

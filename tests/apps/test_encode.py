@@ -36,5 +36,8 @@ def test_requests_are_encoded_with_the_flags_that_are_given(tmp_path):
     )
     assert (list(train["splits"]), list(test["splits"])) == (["train"], ["test"])
     assert train["vocabulary"] == test["vocabulary"]
+    names = ("vocabularies.safetensors", "item_frequency.safetensors")  # both are of training
+    for name in names:
+        assert (tmp_path / "test" / name).read_bytes() == (tmp_path / "train" / name).read_bytes()
     assert train["max_behaviours"] == 2
     assert train["splits"]["train"]["behaviours"] <= 2 * train["splits"]["train"]["requests"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torch.distributed as dist
 
 import apps.encode
 import apps.evaluate
@@ -164,6 +166,12 @@ def test_coverage_counts_candidates_and_behaviours_that_have_a_vector(market, ru
     assert metrics["vector_coverage"] == pytest.approx(sum(i in known for i in seen) / len(seen))
     assert metrics["vectors"] == {"encoder": "scl", "modality": "image"}
     assert evaluate(market, runs["id"])["vector_coverage"] is None
+
+
+def test_coverage_is_that_of_all_ranks(market, runs, monkeypatch):
+    alone = evaluate(market, runs["make"])["vector_coverage"]
+    monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.mul_(torch.tensor([1, 2])))
+    assert evaluate(market, runs["make"])["vector_coverage"] == pytest.approx(alone / 2)
 
 
 def test_random_vectors_make_the_control(market, tmp_path):

@@ -33,17 +33,18 @@ def trained(market, tmp_path_factory) -> Path:
     """A run whose larger tables are saved in several chunks, 3 rows of 4 float32 in each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "CHUNK_BYTES", 3 * 4 * 4)
-        return train_ranker(market, tmp_path_factory.mktemp("runs") / "id", "id")
+        both = ("--epochs", "2", "--keep_checkpoints", "2")
+        return train_ranker(market, tmp_path_factory.mktemp("runs") / "id", "id", *both)
 
 
-def export(run_dir: Path, output: Path, form: str) -> Path:
-    flags = ["--run_dir", str(run_dir), "--output", str(output), "--format", form]
+def export(run_dir: Path, output: Path, form: str, *more: str) -> Path:
+    flags = ["--run_dir", str(run_dir), "--output", str(output), "--format", form, *more]
     apps.export_tables.main(flags)
     return output
 
 
-def weights_of(run_dir: Path, name: str) -> torch.Tensor:
-    tensors = read_checkpoint(find_checkpoint(run_dir / "checkpoints").folder, "model.")
+def weights_of(run_dir: Path, name: str, which: str = "latest") -> torch.Tensor:
+    tensors = read_checkpoint(find_checkpoint(run_dir / "checkpoints", which).folder, "model.")
     table = f".embedding_bags.{name.split('/')[1]}_table.weight"
     (weights,) = [tensor for key, tensor in tensors.items() if key.endswith(table)]
     return weights
@@ -73,11 +74,20 @@ def test_parquet_has_each_row_with_its_id(trained, tmp_path):
 
 def test_safetensors_is_a_plain_file_of_weights_and_ids(trained, tmp_path):
     folder = export(trained, tmp_path / "tables", "safetensors")
+    headers = [path.read_bytes()[:8] for path in folder.rglob("*.safetensors")]
+    assert {int.from_bytes(length, "little") % 8 for length in headers} == {0}  # to be mapped
     assert names_in(folder, "safetensors") == TABLES
     for name in TABLES:
         tensors = load_file(folder / f"{name}.safetensors")
         assert torch.equal(tensors["weights"], weights_of(trained, name))
         assert tensors["known_ids"].tolist() == known_ids(trained, name)
+
+
+def test_an_earlier_checkpoint_is_exported_where_it_is_named(trained, tmp_path):
+    folder = export(trained, tmp_path / "tables", "safetensors", "--checkpoint", "4")
+    weights = load_file(folder / "item" / "item_id.safetensors")["weights"]
+    assert torch.equal(weights, weights_of(trained, "item/item_id", "4"))
+    assert not torch.equal(weights, weights_of(trained, "item/item_id"))
 
 
 def test_no_more_than_a_chunk_is_read_at_a_time(trained, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from apps.make_market import main
 from tests.request_folders import read_requests
 from torchrec_mm.data.items import read_items
+from torchrec_mm.data.market.catalogue import DAY_S, START
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
 from torchrec_mm.errors import InputError
@@ -49,8 +51,10 @@ def test_the_folders_are_those_of_the_contract(data, tmp_path):
     train, test = (read_requests(data / "requests" / split, 50) for split in ("train", "test"))
     assert train.num_impressions + test.num_impressions == 3000
     assert set(train.features) == {"age_band", "hour"}
-    assert train.timestamps.max() < test.timestamps.min()
+    test_start = START + (12 - 2) * DAY_S
+    assert train.timestamps.max() < test_start <= test.timestamps.min() < test_start + DAY_S
     for requests in (train, test):
+        assert requests.features["hour"].tolist() == (requests.timestamps % DAY_S // 3600).tolist()
         assert (items.index.rows(requests.candidates.values) >= 0).all()
     searches = pq.read_table(data / "searches")
     assert searches.num_rows == 200
@@ -103,6 +107,20 @@ def test_what_can_be_reached_is_written_beside_the_data(data):
     assert sum(
         share for name, share in figures["test_shares"].items() if name.startswith("item_freq")
     ) == pytest.approx(1)
+
+
+def test_shares_of_the_test_days_are_by_how_often_training_showed_the_item(data):
+    shown = {
+        split: sum(pq.read_table(data / "requests" / split)["candidate_item_ids"].to_pylist(), [])
+        for split in ("train", "test")
+    }
+    in_training = Counter(shown["train"])
+    seen = [in_training[item] for item in shown["test"]]
+    shares = json.loads((data / "market.json").read_text())["test_shares"]
+    for name, low, high in (("0", 0, 0), ("1-5", 1, 5), ("6-20", 6, 20), ("21-100", 21, 100)):
+        share = sum(low <= count <= high for count in seen) / len(seen)
+        assert shares[f"item_frequency/{name}"] == pytest.approx(share), name
+    assert 0 < shares["item_frequency/0"] < 1
 
 
 def picture(shade: int) -> bytes:

@@ -78,6 +78,9 @@ def test_ids_are_distinct_signed_hashes_and_an_item_has_one_category(tables):
     for past in zip(lists(users, "150_2_180"), lists(users, "151_2_180"), strict=True):
         for item, its_category in zip(*past, strict=True):
             assert category.setdefault(item, its_category) == its_category
+    kinds = [set(items[name].to_pylist()) for name in ("205", "206", "213", "214")]
+    kinds.append(set(users["129_1"].to_pylist()))
+    assert len(set().union(*kinds)) == sum(map(len, kinds)), "no id is of two kinds"
     assert 0 in users["130_5"].to_pylist() and 0 not in users["130_1"].to_pylist()
     assert [len(set(users[name].to_pylist())) for name in PROFILE[:3]] == [11, 3, 49]
 
@@ -155,6 +158,8 @@ def test_the_same_flags_give_the_same_bytes_and_another_seed_other_ones(tmp_path
     for file in (tmp_path / "a").iterdir():
         one, same, other = ((tmp_path / name / file.name).read_bytes() for name in "abc")
         assert one == same != other
+    histories = lists(pq.read_table(tmp_path / "a" / "train_user_features.parquet"), "150_2_180")
+    assert len({items.tobytes() for items in histories}) == 20, "blocks draw for themselves"
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])

@@ -84,6 +84,10 @@ def test_what_is_said_to_fit_does(capsys, cure):
         (["--world_size", "12"], "world_size must be a multiple of devices_per_node (8), got 12"),
         (["--tables", "{item: {}}"], "tables must name tables of the model (item_id), got item"),
         (["--rows", "{item_id: 0}"], "rows.item_id must be at least 1, got 0"),
+        (
+            ["--rows", "{a.b: 5, a_b: 5}"],
+            "rows.a_b must not be named like rows.a.b, as both tables would be a_b_table",
+        ),
         (["--train", "c.yaml"], "train or rows must be given, and not both"),
         (
             ["--device", "cpu", "--tables", "{item_id: {optimizer: adam}}"],
@@ -93,7 +97,8 @@ def test_what_is_said_to_fit_does(capsys, cure):
     ],
 )
 def test_a_mistake_is_one_line(flags, told):
-    assert complaint(*ITEMS, *flags) == told
+    given = ITEMS if "--rows" not in flags else ()
+    assert complaint(*given, *flags) == told
 
 
 def test_nothing_to_plan_is_refused():
@@ -118,6 +123,19 @@ def test_a_finished_run_is_planned_with_its_own_tables_and_dense_part(capsys, ru
     assert ours["item_id_table"]["sharding"] == "row_wise"
     assert ours["item_id_table"]["optimizer"] == "sgd"
     assert plan["ranks"][0]["dense"] > 0
+
+
+def test_tables_given_here_win_over_those_of_the_config(capsys, run_dir):
+    flags = ["--train", str(run_dir / "config.yaml"), "--tables", "{item_id: {dtype: fp16}}"]
+    tables = {table["table"]: table for table in planned(capsys, *flags)["tables"]}
+    assert tables["item_id_table"]["dtype"] == "fp16"
+    assert tables["item_id_table"]["optimizer"] == "rowwise_adagrad"
+
+
+def test_each_rank_holds_the_dense_part_and_its_own_batch(capsys):
+    flags = ["--rows", "{item_id: 100}", "--batch_ids", "10", "--dense_parameters", "1000"]
+    (rank,) = planned(capsys, *flags)["ranks"]
+    assert (rank["dense"], rank["batch"]) == (16 * 1000, 10 * (16 + 16 * 4 * 2))
 
 
 def test_a_saved_plan_constrains_another(capsys, run_dir):

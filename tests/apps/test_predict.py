@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+import yaml
 
 import apps.encode
 import apps.predict
@@ -24,6 +26,7 @@ from tests.small_market import (
 from torchrec_mm.config import run
 from torchrec_mm.data import encode_writer
 from torchrec_mm.train import evaluation
+from torchrec_mm.train.state import model_pieces
 
 METHODS = ("bias", "id", "make", "simtier+make", "muse")
 
@@ -84,6 +87,50 @@ def test_it_scores_as_evaluate_does_with_labels_and_without(method, market, runs
     assert sum(found["click_probabilities"], []) == pytest.approx(clicks, rel=1e-6)
     bare = copied(market, tmp_path / "bare", labels=None)
     assert scores(runs[method], bare, tmp_path / "bare.parquet") == found
+
+
+HALF = "{item_id: {dtype: fp16, sharding: row_wise}, shop_id: {optimizer: adagrad}}"
+
+
+@pytest.fixture(scope="module")
+def half(market, tmp_path_factory) -> Path:
+    """A run that follows the plan of one with fp16 rows, cut by rows, and Adagrad."""
+    folder = tmp_path_factory.mktemp("half")
+    first = train_ranker(market, folder / "first", "id", "--tables", HALF)
+    plan = ("--plan", str(first / "plan.json"), "--tables", "{item_id: {dtype: fp16}}")
+    run_dir = train_ranker(market, folder / "run", "id", *plan)
+    shutil.rmtree(first)  # the run's own plan.json says the same
+    return run_dir
+
+
+@pytest.mark.parametrize("app", ["predict", "evaluate"])
+def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monkeypatch):
+    held, distribute = [], apps.predict.distribute_to_score
+    monkeypatch.setattr(
+        apps.predict,
+        "distribute_to_score",
+        lambda *args: held.append(distribute(*args)) or held[-1],
+    )
+    if app == "predict":
+        scores(half, test_requests(market), tmp_path / "p.parquet")
+    else:
+        predictions(market, half, tmp_path / "p.parquet")
+    (model,) = held
+    tables = {table.name: table for table in model.planned}
+    assert tables["item_id_table"].sharding == "row_wise"
+    dtypes = {pieces.dtype for key, pieces in model_pieces(model).items() if "item_id_table" in key}
+    assert dtypes == {torch.float16}
+    assert {table.settings.optimizer for table in model.planned} == {"sgd"}
+
+
+def test_a_run_of_gpus_is_scored_on_the_cpu(market, runs, tmp_path):
+    wanted = scores(runs["id"], test_requests(market), tmp_path / "p.parquet")
+    run_dir = shutil.copytree(runs["id"], tmp_path / "run")
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    cached = {"kernel": "fused_uvm_caching", "cache_load_factor": 0.1, "optimizer": "adam"}
+    config |= {"tables": {"item_id": cached}, "communication": "fp16"}
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    assert scores(run_dir, test_requests(market), tmp_path / "p.parquet") == wanted
 
 
 def test_rows_keep_the_order_of_files_and_rows_over_many_groups(

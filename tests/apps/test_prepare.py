@@ -4,14 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from subprocess import PIPE
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from apps.prepare import PrepareConfig, main
+from tests.event_logs import NAMES, requests_in, write_csv, write_log
 from tests.request_folders import read_requests
-from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.items import read_items
 from torchrec_mm.errors import InputError
 
@@ -86,6 +90,38 @@ def test_a_given_catalogue_is_copied_whole(impressions, tmp_path):
     assert (tmp_path / "data" / "items" / "9.jpg").read_bytes() == b"picture"
 
 
+LOG = [(4, 0, 0, "click"), *((4, 0, time, "impression") for time in range(5))]
+FOLDERS = st.text(st.sampled_from("ab=*?[]{},;:%~#$&|!'\"( )-\u00e9"), min_size=1, max_size=8)
+FOLDERS |= st.sampled_from([*(f"{name}=3" for name in NAMES), "c0=3", "file:", "s3:", "a%20b", "~"])
+
+
+@settings(max_examples=30)
+@given(FOLDERS, FOLDERS, st.booleans())
+def test_no_name_of_a_folder_changes_what_is_read_or_written(
+    tmp_path_factory, above, below, as_csv
+):
+    folder = tmp_path_factory.mktemp("logs") / above
+    log = folder / below / "log"
+    log.parent.mkdir(parents=True)
+    write_csv(log / "a.csv", LOG) if as_csv else write_log(log, LOG)
+    with working_in(folder):
+        main(["--source=events", f"--input={below}/log", f"--run_dir={below}/data"])
+    requests = requests_in(log.parent / "data")
+    assert [(row["user_id"], row["candidate_item_ids"]) for row in requests] == [(4, [0])] * 5
+    assert os.listdir(folder) == [below]
+    assert sorted(os.listdir(folder / below)) == ["data", "log"]
+
+
+@contextmanager
+def working_in(folder):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -106,8 +142,9 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(
     impressions, tmp_path, flags, complaint
 ):
     given = ["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'data'}"]
+    changed = {flag.partition("=")[0]: flag for flag in [*given, *flags]}
     with pytest.raises(InputError, match=complaint):
-        main([*given, *flags])
+        main(list(changed.values()))
     assert [path.name for path in tmp_path.iterdir()] == ["impressions"]
 
 
@@ -120,22 +157,112 @@ def test_too_few_rows_to_split_are_refused(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+# apps.prepare that says when it has begun to write, and then waits for the signal.
+HALFWAY = """
+import signal
+import sys
+from apps.prepare import main
+from torchrec_mm.config import run
+from torchrec_mm.data.request_parts import RequestParts
+
+def wait(parts, requests):
+    (parts.folder / "part-0000.parquet").write_bytes(b"half")
+    print("halfway", flush=True)
+    while True:
+        pass
+
+RequestParts.add = wait
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+sys.exit(run(main))
+"""
+
+
 @pytest.mark.kill
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_log_cut_short_leaves_no_folder_and_the_next_start_clears_up(tmp_path, sent, status):
-    draw_log(tmp_path / "log", 2_000_000)
+def test_a_log_cut_short_leaves_no_folder_and_the_next_start_clears_up(
+    events, tmp_path, sent, status
+):
     runs = tmp_path / "runs"
-    flags = ["--source=events", f"--input={tmp_path / 'log'}", f"--run_dir={runs / 'data'}"]
-    process = subprocess.Popen([sys.executable, "-m", "apps.prepare", *flags])
-    while not any(runs.rglob("requests/train/part-0000.parquet")):
-        assert process.poll() is None, "it ended before it could be stopped"
-    process.send_signal(sent)
-    assert process.wait(timeout=60) == status
+    flags = ["--source=events", f"--input={events}", f"--run_dir={runs / 'data'}"]
+    with subprocess.Popen([sys.executable, "-c", HALFWAY, *flags], stdout=PIPE) as process:
+        assert process.stdout.readline() == b"halfway\n"
+        process.send_signal(sent)
+    assert process.returncode == status
     assert not (runs / "data").exists()
+    assert len(list(runs.rglob("part-0000.parquet"))) == (sent == signal.SIGKILL)
     assert bool(os.listdir(runs)) == (sent == signal.SIGKILL)
-    draw_log(tmp_path / "small", 1000)
-    main([flags[0], f"--input={tmp_path / 'small'}", flags[2]])
+    main(flags)
     assert os.listdir(runs) == ["data"]
+
+
+def test_what_was_left_out_or_cannot_be_measured_is_said_on_stderr(tmp_path, capsys):
+    other = [(1, 1, 1, "basket"), (1, 1, 1, ""), (1, 1, 2, "basket")]
+    log = write_csv(tmp_path / "log" / "a.csv", [*LOG, *LOG[:3], *other])
+    main(["--source=events", f"--input={log}", f"--run_dir={tmp_path / 'data'}"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("note: ")] == [
+        "note: 3 events of other kinds are left out: 2 of 'basket', 1 of ''",
+        "note: 2 of 7 impressions repeat another of the same user, item and second, and are left "
+        "out; so are such clicks",
+        "note: requests/test holds label 0 alone: it has neither AUC nor GAUC",
+    ]
+
+
+def test_rows_of_impressions_that_came_twice_count_once(impressions, tmp_path, capsys):
+    main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'once'}"])
+    assert capsys.readouterr().err == ""
+    (impressions / "b.parquet").write_bytes((impressions / "a.parquet").read_bytes())
+    main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'twice'}"])
+    assert capsys.readouterr().err == "note: 10 rows are equal to another one, and count once\n"
+    assert requests_in(tmp_path / "twice") == requests_in(tmp_path / "once")
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "complaint"),
+    [
+        ("impressions", [], "a label 1, got 0 for all 10 impressions: .* column label is 0 in ev"),
+        (
+            "ratings",
+            ["--like_from=6"],
+            "got 0 for all 30 .*/ratings.csv is at least like_from = 6.0",
+        ),
+        (
+            "events",
+            ["--attribution_s=5"],
+            "got 0 for all 10 .*: none of 10 clicks came at most att",
+        ),
+    ],
+)
+def test_data_without_a_label_1_are_refused(source, flags, complaint, request, tmp_path):
+    folder = request.getfixturevalue(source)
+    if source == "impressions":
+        table = pq.read_table(folder / "a.parquet")
+        pq.write_table(table.set_column(2, "label", [[0] * 10]), folder / "a.parquet")
+    if source == "events":
+        lines = [f"1,{n},{n},impression\n1,{n},{n + 6},click" for n in range(10)]
+        (folder / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,event", *lines]))
+    source = "movielens" if source == "ratings" else source
+    with pytest.raises(InputError, match=complaint):
+        main([f"--source={source}", f"--input={folder}", f"--run_dir={tmp_path / 'o'}", *flags])
+    assert os.listdir(tmp_path) == [folder.name]
+
+
+@pytest.mark.parametrize("source", ["impressions", "events"])
+@pytest.mark.parametrize(
+    ("created_at", "complaint"),
+    [
+        (1_650_000_000_000, "items column created_at must be .* like milliseconds: divide by 1000"),
+        (1_650_000_000, "items column created_at must be on the clock of the requests' timestamp"),
+    ],
+)
+def test_items_of_another_clock_are_refused(source, created_at, complaint, request, tmp_path):
+    (tmp_path / "items").mkdir()
+    items = pa.table({"item_id": range(10), "created_at": [created_at] * 10})
+    pq.write_table(items, tmp_path / "items" / "a.parquet")
+    flags = [f"--source={source}", f"--input={request.getfixturevalue(source)}"]
+    with pytest.raises(InputError, match=complaint):
+        main([*flags, f"--items={tmp_path}", f"--run_dir={tmp_path / 'data'}"])
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_existing_folder_is_refused_before_anything_is_read(impressions, tmp_path):

@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from torchrec_mm.benchmarks import harness
 from torchrec_mm.benchmarks.harness import (
     alternate,
     comparison,
     in_fresh_process,
+    now,
     on_fresh_ranks,
 )
 from torchrec_mm.errors import InputError
@@ -60,6 +62,21 @@ def sum_of_ranks() -> tuple[int, float]:
         total = torch.tensor(float(worker.rank + 1))
         dist.all_reduce(total)
         return worker.rank, total.item()
+
+
+def test_the_clock_waits_for_a_gpu_and_for_nothing_on_the_cpu(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    before = now(torch.device("cpu"))
+    assert waited == []
+    assert now(torch.device("cuda", 3)) >= before
+    assert waited == [torch.device("cuda", 3)]
+
+
+def test_more_ranks_than_gpus_are_refused_before_any_starts(monkeypatch):
+    monkeypatch.setattr(harness, "usable_gpus", lambda: 1)
+    with pytest.raises(InputError, match="world_size must be at most the GPUs here, 1, got 2"):
+        on_fresh_ranks(sum_of_ranks, world_size=2)
 
 
 def test_ranks_meet_and_answer_in_their_order():

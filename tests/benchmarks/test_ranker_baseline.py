@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from torchrec_mm.benchmarks import ranker_baseline
@@ -22,6 +23,8 @@ from torchrec_mm.data.taobao_mm_made import make_tables
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.parallel.process_group import process_group
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -35,7 +38,7 @@ def folder(tmp_path_factory):
 def test_an_id_is_its_place_among_the_known_ones_plus_one(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([-7, 3, 9]))
     ids = torch.tensor([[9, -7], [4, 3], [100, -100]])
-    assert SortedIds(tmp_path / "ids.npy").rows(ids).tolist() == [[3, 1], [0, 2], [0, 0]]
+    assert SortedIds(tmp_path / "ids.npy", CPU).rows(ids).tolist() == [[3, 1], [0, 2], [0, 0]]
 
 
 def test_tiers_count_tenths():
@@ -50,7 +53,7 @@ def test_cosines_are_those_of_the_vectors_and_0_without_one(folder):
     table = pq.read_table(folder / "tables" / "scl_embedding_int8_p90.parquet").to_pylist()
     vectors = {row["205"]: np.array(row["205_c"], float) for row in table}
     batch = next(iter(rows_loader(folder / "joined" / "train.parquet", 8, 0)))
-    cosine = BaselineNetwork(folder / "joined", 8).cosine(batch["205"], batch["150_2_180"])
+    cosine = BaselineNetwork(folder / "joined", 8, CPU).cosine(batch["205"], batch["150_2_180"])
     for i, j in [(0, 999), (3, 990), (7, 985), (0, 0)]:
         pair = [vectors.get(int(batch["205"][i])), vectors.get(int(batch["150_2_180"][i, j]))]
         lengths = [np.linalg.norm(vector) for vector in pair if vector is not None]
@@ -81,7 +84,7 @@ def task(folder) -> RankerTask:
 
 def test_it_learns_tables_and_dense_part(folder):
     with process_group():
-        baseline = Baseline(task(folder))
+        baseline = Baseline(task(folder), CPU)
         batch = next(iter(rows_loader(folder / "joined" / "train.parquet", 64, 0)))
         before = {n: p.detach().clone() for n, p in baseline.network.named_parameters()}
         losses = []
@@ -92,6 +95,32 @@ def test_it_learns_tables_and_dense_part(folder):
         assert losses[-1] < 0.95 * losses[0]
         for name, parameter in baseline.network.named_parameters():
             assert not torch.equal(parameter, before[name]), name
+
+
+def test_weights_ids_vectors_and_batches_are_on_the_device(folder, monkeypatch):
+    elsewhere = torch.device("meta")  # which takes no operand from the CPU, as a GPU takes none
+    monkeypatch.setattr(ranker_baseline, "averaged", lambda network, device: network)
+    batch = next(iter(rows_loader(folder / "joined" / "train.parquet", 64, 0)))
+    baseline = Baseline(task(folder), elsewhere)
+    with pytest.raises(RuntimeError, match="device"):
+        baseline.model(batch)
+    assert baseline.model(baseline.on_device(batch)).device == elsewhere
+    baseline.model = lambda moved: 1 / (moved["label"].device != elsewhere)
+    with pytest.raises(ZeroDivisionError):
+        baseline.step(batch)
+
+
+@pytest.mark.parametrize(("kind", "ranks"), [("cpu", 1), ("cpu", 2), ("cuda", 2)])
+def test_gradients_are_averaged_by_gloo(monkeypatch, kind, ranks):
+    made = {}
+    monkeypatch.setattr(
+        ranker_baseline, "DistributedDataParallel", lambda module, **more: made.update(more)
+    )
+    with process_group():
+        monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+        monkeypatch.setattr(dist, "new_group", lambda backend: f"a group on {backend}")
+        ranker_baseline.averaged(torch.nn.Linear(1, 1), torch.device(kind))
+    assert made == {"process_group": "a group on gloo"}
 
 
 def test_quality_is_of_all_test_impressions_after_all_training_ones(folder, monkeypatch):

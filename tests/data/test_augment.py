@@ -69,6 +69,22 @@ def test_brightness_changes_by_up_to_a_fifth():
     assert 118 <= shades.min() < 125 and 175 < shades.max() <= 181
 
 
+def test_contrast_changes_by_up_to_a_fifth():
+    halves = Image.fromarray(np.repeat([100, 140], 200).astype(np.uint8).reshape(20, 20))
+    pictures = np.stack([augment(halves.convert("RGB"), 8, seed) for seed in range(300)])
+    dark, bright = pictures[:, [0, -1], 0, 0].astype(int).T
+    spread = (bright - dark) / (bright + dark) / (40 / 240)
+    assert 0.75 < spread.min() < 0.85 and 1.15 < spread.max() < 1.25
+
+
+def test_saturation_changes_too():
+    """Of a picture of one colour, contrast and saturation both move the colour from its grey."""
+    colour = Image.new("RGB", (20, 20), (180, 90, 90))
+    red, green, _ = np.stack([augment(colour, 4, s)[0, 0] for s in range(300)]).astype(int).T
+    strength = (red - green) / (0.299 * red + 0.701 * green) / (90 / 116.91)
+    assert 0.6 < strength.min() < 0.72 and 1.35 < strength.max() < 1.47
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
 def test_pictures_of_any_proportions_are_taken(size):
     assert augment(Image.new("RGB", size, "red"), 8, 1).shape == (8, 8, 3)

@@ -161,6 +161,14 @@ def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searchin
     assert batch.vectors is None
 
 
+def test_where_nothing_is_kept_the_candidate_stands_so_that_nothing_else_is_looked_up(searching):
+    batch = searching(ARRAYS, 1.0)
+    kept = [table_rows(batch, "item_id", slots.tolist()) for slots in batch.search.kept_index]
+    assert [rows[1] for rows in kept] == [5, 3, 4, 2, 3, 5]
+    nobody = searching(ARRAYS.take(np.array([1])), 1.0)
+    assert table_rows(nobody, "item_id", nobody.search.kept_index[0].tolist()) == [4, 4]
+
+
 def test_impressions_lie_where_the_candidate_mask_is_true(searching):
     batch = searching(ARRAYS, 1.0)
     flat = batch.candidate_mask.flatten().nonzero().flatten()

@@ -1,6 +1,7 @@
 """The encoded data set against a plain-Python oracle, whatever the size of files and chunks."""
 
 import json
+import logging
 import tracemalloc
 from collections import Counter
 from itertools import chain
@@ -11,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.request_folders import parquet_files
 from tests.small_market import write_parquet, write_small_market
 from torchrec_mm.data import chunks, encode_writer
 from torchrec_mm.data.encode import encode_folder
+from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.items import ItemCatalogue
-from torchrec_mm.data.parquet import parquet_files
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 
@@ -161,13 +163,18 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
 
 def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monkeypatch):
     monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 400)
-    out = encoded(market, tmp_path / "out")
+    groups = row_groups(encoded(market, tmp_path / "out"))
+    for group in groups[:-1]:
+        assert group.nbytes >= 300  # list offsets and bitmaps are counted roughly
+        assert group[:-1].nbytes < 500
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)  # a group goes on in the next piece
+    assert row_groups(encoded(market, tmp_path / "pieces")) == groups
+
+
+def row_groups(out: Path) -> list[pa.Table]:
     (part,) = parquet_files(out / "requests" / "train")
     file = pq.ParquetFile(part)
-    sizes = [file.read_row_group(group) for group in range(file.num_row_groups)]
-    for size in sizes[:-1]:
-        assert size.nbytes >= 300  # list offsets and bitmaps are counted roughly
-        assert size[:-1].nbytes < 500
+    return [file.read_row_group(group) for group in range(file.num_row_groups)]
 
 
 def test_the_row_group_is_read_in_pieces_that_fit_in_memory(tmp_path, monkeypatch):
@@ -186,6 +193,9 @@ def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
     part.write_bytes(content)
     with pytest.raises(InputError, match="part-00000.parquet row group 0 could not be read: .*CRC"):
         list(chunks.read_chunks(part))
+    requests = EncodedRequests(tmp_path / "out", "train")
+    with pytest.raises(InputError, match="part-00000.parquet row group 0 must be readable: .*CRC"):
+        requests.read(requests.groups[0])
 
 
 def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
@@ -234,12 +244,33 @@ def small(tmp_path: Path, items=ITEMS, test: dict | None = None, **changes) -> P
     return tmp_path / "data"
 
 
-def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path):
-    data = small(tmp_path, timestamp=[1, None], test=GOOD | {"timestamp": [8, 9]})
+@pytest.mark.parametrize("times", [[1, None], [None, 1]])
+def test_times_are_kept_where_every_request_of_the_split_has_one(tmp_path, monkeypatch, times):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 1)
+    data = small(tmp_path, timestamp=times, test=GOOD | {"timestamp": [8, 9]})
     out = encoded(data, tmp_path / "out")
     assert "timestamp" not in rows_of(out / "requests" / "train")[0]
     assert [row["timestamp"] for row in rows_of(out / "requests" / "test")] == [8, 9]
     assert not (out / "items" / "created_at.npy").exists()
+
+
+@pytest.mark.parametrize(("min_count", "own"), [(1, [-4, 1, 2, 3, 99]), (2, [1]), (3, [])])
+def test_an_item_seen_exactly_min_count_times_has_a_row_of_its_own(tmp_path, min_count, own):
+    """Item 1 is there twice, once as a behaviour and once as a candidate; others once."""
+    out = encoded(small(tmp_path), tmp_path / "out", ("train",), min_count=min_count)
+    learned = Vocabularies.load(out / "vocabularies.safetensors").item["item_id"]
+    assert learned.known_ids.tolist() == own
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_items_of_another_clock_than_the_requests_are_refused(tmp_path, split):
+    times = {"train": [[9, 5], [7, 8]], "test": [[7, 8], [5, 9]]}[split]
+    items = ITEMS | {"created_at": [None, 10, 20, 99]}
+    data = small(tmp_path, items, timestamp=times[0], test=GOOD | {"timestamp": times[1]})
+    with pytest.raises(InputError, match="items/ column created_at .* 10 to 99 .* of 5 to 9$"):
+        encoded(data, tmp_path / "out")
+    write_parquet(data / "items", items | {"created_at": [None, 9, 20, 99]})
+    assert encoded(data, tmp_path / "out").is_dir()
 
 
 def test_what_only_the_test_shows_has_no_row_of_its_own_and_is_counted(tmp_path):
@@ -289,7 +320,12 @@ def test_a_column_of_another_type_in_a_later_file_is_refused_by_name(tmp_path):
     write_parquet(tmp_path / "other", GOOD | {"city": ["a", "b"]})
     train = data / "requests" / "train"
     (tmp_path / "other" / "part.parquet").rename(train / "second.parquet")
-    with pytest.raises(InputError, match="second.parquet .*column city must be int64, got string"):
+    words = "second.parquet column city must be int64 or list<int64>, or left out, got string"
+    with pytest.raises(InputError, match=words):
+        encoded(data, tmp_path / "out", ("train",))
+    write_parquet(tmp_path / "other", GOOD | {"user_id": [1.0, 2.0]})
+    (tmp_path / "other" / "part.parquet").rename(train / "second.parquet")
+    with pytest.raises(InputError, match="second.parquet column user_id must be int64, got double"):
         encoded(data, tmp_path / "out", ("train",))
 
 
@@ -326,6 +362,31 @@ def test_a_column_that_training_had_is_missed_by_name(tmp_path, left_out, words)
     write_parquet(data / "items", {"item_id": ITEMS["item_id"]})
     with pytest.raises(InputError, match="items/ must have the column shop that"):
         encoded(data, tmp_path / "again", ("train",), vocabularies=vocabularies)
+
+
+def test_columns_that_training_did_not_have_are_named_and_not_used(tmp_path, caplog):
+    data = small(tmp_path, test=GOOD)
+    trained = encoded(data, tmp_path / "out")
+    vocabularies = Vocabularies.load(trained / "vocabularies.safetensors")
+    later = {"note": ["a", "b"], "price": [0.5, 1.5]}
+    write_parquet(data / "requests" / "test", GOOD | later)
+    write_parquet(data / "items", ITEMS | {"brand": ["a", "b", "c", "d"]})
+    with caplog.at_level(logging.WARNING):
+        again = encoded(data, tmp_path / "again", ("test",), vocabularies=vocabularies)
+    assert rows_of(again / "requests" / "test") == rows_of(trained / "requests" / "test")
+    words = "columns that the model was not trained with are not used"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{data / 'requests' / 'test'} {words}: note, price",
+        f"{data / 'items'} {words}: brand",
+    ]
+    with pytest.raises(InputError, match="test/part.parquet column note must be int64 or list"):
+        encoded(data, tmp_path / "new", ("test", "train"))
+
+
+def test_a_column_of_the_test_alone_is_missed_in_training(tmp_path):
+    data = small(tmp_path, test=GOOD | {"hour": [1, 2]})
+    with pytest.raises(InputError, match="requests/train must have a column hour, got user_id"):
+        encoded(data, tmp_path / "out")
 
 
 def test_what_cannot_be_encoded_at_all_is_refused(tmp_path):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchrec_mm.data.epoch import WINDOW_GROUPS, BatchLimits, EpochOrder, share_bounds
+from torchrec_mm.data.batch_limits import BatchLimits
+from torchrec_mm.data.epoch import WINDOW_GROUPS, EpochOrder, share_bounds
 
 FOUR = BatchLimits(4)
 
@@ -67,6 +68,16 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert first != batches(order_of([5] * 40, seed=3), epoch=2)
 
 
+def test_each_epoch_brings_other_row_groups_together():
+    first, second = (next(order_of([1] * 40, seed=3).windows(epoch)) for epoch in (0, 1))
+    assert set(first.order) != set(second.order)
+
+
+def test_each_window_of_an_epoch_is_shuffled_in_its_own_way():
+    first, second = order_of([5] * 2 * WINDOW_GROUPS, seed=3).windows(0)
+    assert (first.order % 5).tolist() != (second.order % 5).tolist()
+
+
 def test_a_reader_needs_the_row_groups_of_one_window_only():
     sizes = [5] * 40
     for window in order_of(sizes, seed=3).windows(0):
@@ -108,3 +119,11 @@ def test_a_share_costs_a_fair_part_and_at_most_a_request_more(costs, ranks):
     bounds = share_bounds(costs, ranks)
     shares = [costs[a:b].sum() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
     assert max(shares) <= costs.sum() / ranks + costs.max()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=20))
+def test_two_shares_are_as_even_as_one_cut_can_make_them(costs):
+    cut = share_bounds(np.array(costs), 2)[1]
+    larger = [max(sum(costs[:at]), sum(costs[at:])) for at in range(1, len(costs))]
+    assert larger[cut - 1] == min(larger)

@@ -22,3 +22,10 @@ def test_neither_chunks_nor_batches_change_the_requests(rows, batch_rows, least_
     assert all(0 < chunk.num_rows <= most for chunk in chunks)
     pieces = [row for chunk in chunks for t in requests_of(chunk, RULES) for row in t.to_pylist()]
     assert pieces == requests_of_events(rows)
+
+
+def test_chunks_are_as_large_as_wanted_and_not_cut_before():
+    events = table_of([(user, 0, 0, "view") for user in range(100)])
+    chunks = list(whole_users(events.to_batches(max_chunksize=1), least_rows=10))
+    # The tenth row belongs to a user who may have more.
+    assert [chunk.num_rows for chunk in chunks] == [9] * 11 + [1]

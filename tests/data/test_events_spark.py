@@ -1,5 +1,6 @@
 """Event logs through Spark, on this machine: the same requests as through DuckDB."""
 
+import os
 import random
 import sys
 
@@ -59,7 +60,10 @@ def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
         flags = [f"--input={tmp_path / 'log'}", f"--run_dir={tmp_path / engine}"]
         main(["--source=events", f"--engine={engine}", *flags])
     requests = requests_in(tmp_path / "spark")
-    assert sum(len(request["labels"]) for request in requests) == 800_000
+    shown = pq.read_table(tmp_path / "log", filters=[("event", "==", "impression")])
+    assert shown.num_rows == 800_000
+    different = shown.group_by(["user_id", "item_id", "timestamp"]).aggregate([]).num_rows
+    assert sum(len(request["labels"]) for request in requests) == different < 800_000
     assert requests == requests_in(tmp_path / "duckdb")
     ids = [read_items(tmp_path / engine).item_ids for engine in ("spark", "duckdb")]
     assert (ids[0] == ids[1]).all()
@@ -73,10 +77,14 @@ def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
         (draw.randint(1, 30), draw.randint(-1, 3), draw.randint(0, 30), draw.choice(KINDS))
         for _ in range(1000)
     ]
-    log = wildcards(write_log(tmp_path / "a[b]*?{c}", rows[:300], rows[300:]))
-    assert requests_in(prepare(spark_engine(log), tmp_path / "data")) == requests_of_rows(rows)
+    folder = tmp_path / "user_id=3" / "a[b]*?{c},%20"
+    folder.mkdir(parents=True)
+    log = wildcards(write_log(folder / "log", rows[:300], rows[300:]))
+    assert requests_in(prepare(spark_engine(log), folder / "data")) == requests_of_rows(rows)
+    assert sorted(os.listdir(folder)) == ["data", "log"]
     table = pq.read_table(log / "b.parquet")
     narrow = table.set_column(0, "user_id", table["user_id"].cast("int32"))
+    narrow = narrow.append_column("Note", narrow["event"]).append_column("note", narrow["event"])
     pq.write_table(narrow, log / "b.parquet")
     assert requests_in(prepare(spark_engine(log), tmp_path / "more")) == requests_of_rows(rows)
 
@@ -99,6 +107,14 @@ def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
         (
             [(1, 5, "1.5", "view"), (1, 5, 3, "click")],
             "timestamp must hold int64 .* 1 rows without",
+        ),
+        (
+            [(1, 5, 1_650_000_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
+            "timestamp must be seconds .* got 1650000000001, .* milliseconds: divide by 1000",
+        ),
+        (
+            [(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))],
+            "got 0 for all 4 impressions",
         ),
         ([(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)], "csv could not be read"),
     ],

@@ -48,6 +48,12 @@ def test_groups_are_held_out_whole_and_about_as_many_as_wanted():
     assert (held_out.reshape(-1, 3).sum(axis=1) % 3 == 0).all()
 
 
+@pytest.mark.parametrize(("share", "held"), [(0.12, 10), (0.13, 15), (0.5, 50)])
+def test_the_number_held_out_is_the_nearest_to_the_share_that_whole_groups_allow(share, held):
+    group = np.repeat(np.arange(0, 100, 5), 5)
+    assert hold_out_groups(group, np.arange(100), share).sum() == held
+
+
 def test_a_group_larger_than_the_share_is_never_held_out():
     group = np.where(np.arange(100) < 40, 0, np.arange(100))
     held_out = hold_out_groups(group, np.arange(100), 0.3)

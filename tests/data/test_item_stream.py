@@ -62,6 +62,25 @@ def test_parts_may_be_read_in_any_order_and_hold_the_contents(data):
             assert image == (None if item % 3 == 0 else b"%d" % item)
 
 
+def test_a_bit_that_has_changed_is_noticed(tmp_path):
+    titles = pa.array([f"title {i}" for i in range(20)])
+    (tmp_path / "items").mkdir()
+    file = tmp_path / "items" / "a.parquet"
+    pq.write_table(
+        pa.table({"item_id": range(20), "title": titles}),
+        file,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    content = bytearray(file.read_bytes())
+    content[content.index(b"title 7") + 6] ^= 1
+    file.write_bytes(content)
+    stream = ItemStream(tmp_path, ("text",))
+    with pytest.raises(InputError, match="a.parquet row groups 0 to 0 could not be read: .*CRC"):
+        stream.read(stream.parts[0])
+
+
 def test_large_rows_make_smaller_parts(data, monkeypatch):
     size = pq.read_metadata(data / "items" / "b.parquet").row_group(0).total_byte_size
     monkeypatch.setattr(item_parts, "MAX_BYTES", size // 5 + 1)
@@ -97,6 +116,13 @@ def test_only_wanted_columns_are_read(tmp_path):
         ItemStream(tmp_path, BOTH)
 
 
+def test_a_column_that_is_written_otherwise_is_not_passed_over(tmp_path):
+    columns = {"title": pa.array(["a"] * 4), "Image_path": pa.array(["b.png"] * 4)}
+    write(tmp_path, "a", range(4), 4, **columns)
+    with pytest.raises(InputError, match="items column 'Image_path' must be named image_path"):
+        ItemStream(tmp_path, ("text",))
+
+
 def test_other_files_or_cuts_have_another_fingerprint(data, monkeypatch):
     before = ItemStream(data, BOTH).fingerprint
     assert before == ItemStream(data, BOTH).fingerprint
@@ -112,8 +138,13 @@ def test_ids_given_twice_and_wrong_types_are_refused(tmp_path):
     with pytest.raises(InputError, match="item_id must be unique, got 3"):
         ItemStream(tmp_path, BOTH)
     write(tmp_path, "b", [7, 8], 4, title=pa.array([1, 2]), image=pa.array([b"", b""]))
+    with pytest.raises(InputError, match="b.parquet column title must be string, got int64"):
+        ItemStream(tmp_path, BOTH)
+    no_text = pa.array([b"good", b"t\xe9"]).view(pa.string())
+    write(tmp_path, "b", [7, 8], 4, title=no_text, image=pa.array([b"", b""]))
     stream = ItemStream(tmp_path, BOTH)
-    with pytest.raises(InputError, match="b.parquet row groups 0 to 0 column title must be string"):
+    words = "b.parquet row groups 0 to 0 column title must be UTF-8 text: .*index 1"
+    with pytest.raises(InputError, match=words):
         stream.read(stream.parts[-1])
 
 

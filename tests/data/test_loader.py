@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.arrays import InMemory, arrays_of, items_of
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.collate import Collator
-from torchrec_mm.data.epoch import WINDOW_GROUPS, BatchLimits
+from torchrec_mm.data.epoch import WINDOW_GROUPS
 from torchrec_mm.data.loader import RequestLoader, read_ahead
 
 ITEMS = items_of([10, 20, 30, 40], item_id=[2, 3, 4, 5])

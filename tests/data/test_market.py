@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchrec_mm.data.market import studio
 from torchrec_mm.data.market.catalogue import DAY_S, START, draw_catalogue
 from torchrec_mm.data.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.data.market.market import simulate
-from torchrec_mm.data.market.pictures import draw_pictures, render
+from torchrec_mm.data.market.photos import snapshots
+from torchrec_mm.data.market.pictures import draw_pictures, encode_jpeg, render
 from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.data.market.words import (
     NUM_VALUES,
@@ -96,6 +98,16 @@ def test_searches_do_not_depend_on_what_was_clicked(market):
     assert (other.searches.purchased == market.searches.purchased).all()
 
 
+def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
+    catalogue, days = draw_catalogue(200, DAYS, seed=0), {"days": DAYS, "test_days": TEST_DAYS}
+    sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
+    one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
+    columns = ("requests", "user"), ("requests", "item"), ("searches", "user")
+    for part, column in (*columns, ("searches", "has_photo")):
+        drawn = [getattr(getattr(each, part), column).tolist() for each in (one, again, other)]
+        assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_lookalikes_share_attributes_with_what_was_bought_but_not_all(market):
     searches, attributes = market.searches, market.catalogue.attributes
     bought = attributes[np.repeat(searches.purchased, searches.num_clicked)]
@@ -142,6 +154,28 @@ def test_every_part_of_the_click_rule_matters(market, impressions):
     assert 0.62 < reach["quality+collaborative"] < 0.72
     assert 0.64 < reach["taste"] < 0.74
     assert reach["oracle"] > reach["quality+taste"] + 0.01 > reach["taste"] + 0.03
+
+
+def test_what_is_shown_first_is_clicked_most(market, impressions):
+    lengths = market.requests.lengths
+    place = np.arange(len(impressions[0])) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    label = impressions[3]
+    assert label[place < 3].mean() > label[place >= 9].mean()
+
+
+def test_mornings_see_more_clicks_and_evenings_more_visits(market, impressions):
+    hour, visit = (time % DAY_S // 3600 for time in (impressions[1], market.requests.timestamp))
+    parts = market.requests.parts
+    rest = parts["oracle"] - parts["quality"] - parts["collaborative"] - parts["taste"]
+    assert rest[(hour >= 3) & (hour < 9)].mean() > rest[(hour >= 15) & (hour < 21)].mean() + 0.2
+    assert ((visit >= 17) & (visit < 23)).sum() > 1.5 * (visit < 6).sum()
+
+
+def test_what_is_shown_often_is_a_little_better(market):
+    quality, item = market.requests.parts["quality"], market.requests.item
+    items, first, times = np.unique(item, return_index=True, return_counts=True)
+    old = market.catalogue.created_at[items] < START
+    assert 0.1 < np.corrcoef(quality[first][old], np.log(times[old]))[0, 1] < 0.6
 
 
 def test_past_clicks_tell_a_users_taste(market, impressions):
@@ -192,11 +226,27 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
 def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
     catalogue, rows = draw_catalogue(100, DAYS, seed=0), np.arange(4)
     catalogue.has_picture[rows] = True
-    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as studio:
-        shop = studio.item_pictures(rows, 0)
-        photos = [studio.query_photos(rows, np.ones(4, dtype=bool), part) for part in (0, 1)]
+    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+        shop = photographer.item_pictures(rows, 0)
+        photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
     assert len(set(pictures)) == len(pictures)
+
+
+def test_every_other_snapshot_of_a_given_picture_is_mirrored():
+    halves = np.repeat([0, 255], 20 * 20).reshape(2, 20, 20).transpose(1, 0, 2).reshape(20, 40)
+    dark_left = encode_jpeg(np.stack([halves] * 3, axis=2).astype(np.uint8))
+    photos = [np.asarray(Image.open(io.BytesIO(p))) for p in snapshots([dark_left] * 100, 16, [0])]
+    mirrored = [photo[:, :4].mean() > photo[:, -4:].mean() for photo in photos]
+    assert 30 < sum(mirrored) < 70
+
+
+def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):
+    monkeypatch.setattr(studio, "CHUNK", 2)
+    catalogue = draw_catalogue(100, DAYS, seed=0)
+    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+        photos = photographer.query_photos(np.zeros(5, dtype=int), np.ones(5, dtype=bool), 0)
+    assert len(set(photos)) == 5
 
 
 @pytest.mark.parametrize("attribute", range(len(NUM_VALUES)))

@@ -127,6 +127,14 @@ def test_without_tags_there_are_no_searches(tmp_path):
             lambda f: (f / "movies.csv").write_text("movieId,title\n5,A"),
             "must have a column genres",
         ),
+        (
+            lambda f: (f / "tags.csv").write_text("userId,größe\n1,2\n", encoding="latin-1"),
+            "tags.csv must be a CSV file in UTF-8 with a header: .*0xf6",
+        ),
+        (
+            lambda f: (f / "movies.csv").write_text("movieId,title,genres\n5,é,", "latin-1"),
+            "movies.csv must be a CSV file in UTF-8 with a header: .*invalid UTF8",
+        ),
         (lambda f: write_folder(f, [(1, 5, "good", 0)]), "conversion error to double"),
         (lambda f: write_folder(f, [(1, 5, "", 0)]), "column rating must not be empty"),
         (lambda f: write_folder(f, [(1, 4, 4.0, 0)]), "movieId must be in movies.csv, got 4"),
@@ -134,6 +142,18 @@ def test_without_tags_there_are_no_searches(tmp_path):
         (
             lambda f: write_folder(f, [(1, 5, 4.0, 0)], movies=MOVIES + "5,Again,Drama\n"),
             "movieId must be unique, got 5",
+        ),
+        (
+            lambda f: write_folder(f, [(1, 5, 4.0, 1_260_759_144_000)]),
+            "ratings.csv column timestamp must be seconds .* milliseconds: divide by 1000",
+        ),
+        (
+            lambda f: write_folder(f, [(1, 5, 4.0, 0)], tags="1,5,odd,1260759144000\n"),
+            "tags.csv column timestamp must be seconds .* milliseconds: divide by 1000",
+        ),
+        (
+            lambda f: (f / "movies.csv").write_text("movieId,title,genres,Title\n5,A,B,C"),
+            "movies.csv must have one column title, got 'title', 'Title'",
         ),
         (
             lambda f: write_folder(f, [(1, 5, 4.0, 0)], tags="1,7,odd,0\n"),

@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data.content_folders import ITEMS, SEARCH, SEARCHES, write_data
@@ -192,6 +193,7 @@ def test_pictures_in_files_are_found_from_any_working_directory(tmp_path, monkey
     write_data(tmp_path / "data", items)
     (tmp_path / "data" / "items" / "shots").mkdir()
     (tmp_path / "data" / "items" / "shots" / "a.jpg").write_bytes(b"1")
+    (tmp_path / "data" / "searches" / "b.png").write_bytes(b"1")
     monkeypatch.chdir(tmp_path)
     found = packed(Path("data"))
     monkeypatch.chdir("/")
@@ -245,8 +247,9 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
             {"image": None},
             "column image must hold a value for --modality image, got none in 3 rows",
         ),
-        ({"title": [[1], [2], [3]]}, "part-0.parquet row group 0 from row 0 column title must be"),
-        ({"title": BROKEN}, "column title must be UTF-8 text"),
+        ({"title": [[1], [2], [3]]}, "items/part-0.parquet column title must be string, got list"),
+        ({"title": BROKEN}, "row group 0 from row 0 column title must be UTF-8 text: .*index 1"),
+        ({"category": [0.5, 1, 2]}, "column category must be int64, or left out, got double"),
         ({"image": ["a", "b", "c"]}, "column image must be binary, got string"),
         ({"category": [1, None, 2]}, "column category must not be null, got 1 null"),
         ({"searches": []}, "searches must hold at least one row, got 0"),
@@ -263,6 +266,7 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
             "clicked_item_ids must not hold nulls",
         ),
         ({"timestamp": ["now", "then", "once"]}, "timestamp must be int64"),
+        ({"timestamp": [7, 10**18, 9]}, "row group 0 from row 0 column timestamp must be seconds"),
         (
             {"query_text": ["a", None, "b"], "query_image": [b"1", None, b"2"]},
             "columns query_image and query_text must not both be null, got search_id 4",
@@ -274,6 +278,14 @@ def test_bad_data_is_refused_by_column_and_value_and_leaves_nothing(tmp_path, gi
     with pytest.raises(InputError, match=complaint):
         packed(tmp_path / "data")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["items", "searches"]
+
+
+def test_a_search_has_no_further_columns(tmp_path):
+    write_data(tmp_path)
+    file = tmp_path / "searches" / "part-0.parquet"
+    pq.write_table(pq.read_table(file).append_column("place", pa.array([1, 2, 3])), file)
+    with pytest.raises(InputError, match="part-0.parquet column place must be left out, got int64"):
+        packed(tmp_path)
 
 
 def test_an_item_may_lack_what_is_not_wanted(tmp_path):

@@ -2,9 +2,13 @@
 
 import json
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.data.content_folders import ITEMS, SEARCH, SEARCHES, write_data
 from torchrec_mm.data.pack import pack
@@ -75,6 +79,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "meta.json").write_text("{")
     with pytest.raises(InputError, match="meta.json must be JSON"):
         PackedContent.open(tmp_path)
+
+
+CONTENTS = st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), min_size=4, max_size=4)
+
+
+@settings(deadline=None)
+@given(CONTENTS)
+def test_fused_contents_are_equal_where_picture_and_text_both_are(pairs):
+    image, text = (SimpleNamespace(content=np.array(column)) for column in zip(*pairs, strict=True))
+    nothing = np.empty(0, np.int64)
+    by_modality = {"image": image, "text": text}
+    whole = PackedContent(
+        Path(), nothing, {}, nothing, nothing, nothing, nothing, by_modality, fingerprint=""
+    )
+    assert whole.fused_ids().tolist() == [pairs.index(pair) for pair in pairs]
 
 
 def test_places_outside_the_bytes_and_garbled_texts_are_refused_when_read(whole):

@@ -32,6 +32,13 @@ def test_rows_keep_their_order_in_full_row_groups_and_parts(tmp_path, rows, step
     )
 
 
+def test_after_a_failure_nothing_more_is_written(tmp_path):
+    with pytest.raises(OSError, match="full"), RequestParts(tmp_path / "train") as parts:
+        parts.add(pa.table({"user_id": [1, 2]}))
+        raise OSError("full")
+    assert list((tmp_path / "train").iterdir()) == []
+
+
 def test_without_a_row_no_file_is_made(tmp_path):
     with RequestParts(tmp_path / "train") as parts:
         parts.add(pa.table({"user_id": pa.array([], pa.int64())}))

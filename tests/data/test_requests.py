@@ -6,7 +6,8 @@ import pytest
 
 from tests.request_folders import read_requests
 from tests.small_market import write_parquet
-from torchrec_mm.data.requests import RequestColumns, parse_requests
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.requests import NULLABLE, RequestColumns, parse_requests
 from torchrec_mm.errors import InputError
 
 GOOD = {
@@ -28,7 +29,7 @@ def requests_of(tmp_path, max_behaviours: int = 50, **changes):
 
 
 def test_columns_are_told_apart_by_what_they_hold(tmp_path):
-    requests = requests_of(tmp_path, note=["text is", "no feature"], price=[0.5, 1.5])
+    requests = requests_of(tmp_path)
     assert len(requests) == 2
     assert requests.num_impressions == 3
     assert requests.user_ids.tolist() == [5, -6]
@@ -60,14 +61,15 @@ def test_times_are_optional_and_all_or_none(tmp_path):
 
 
 def test_without_labels_only_what_is_known_is_read(tmp_path):
-    changes = {"labels": [[5], []], "number": [None, 1], "prices": [[2], [3, 4]]}
+    changes = {"labels": ["5", ""], "number": [None, 1], "price": [2.5, 1], "note": ["", ""]}
     write_parquet(tmp_path / "new", GOOD | changes)
-    table = pq.read_table(tmp_path / "new")
-    columns = RequestColumns.of(table.schema).without_labels({"city", "action"})
-    assert columns.read == [
-        *("user_id", "timestamp", "city", "behaviour_item_ids", "candidate_item_ids", "action")
+    folder = ParquetFolder(tmp_path / "new")
+    columns = RequestColumns.of([folder], {"city", "action"}, has_labels=False)
+    assert list(columns.required) == [
+        *("user_id", "city", "behaviour_item_ids", "candidate_item_ids", "action")
     ]
-    requests = parse_requests(table.select(columns.read), "new", columns, 50)
+    requests = parse_requests(folder.read(columns.required, NULLABLE), "new", columns, 50)
+    assert requests.timestamps.tolist() == [100, 200]
     assert requests.labels.tolist() == [0, 0, 0]
     assert list(requests.features) == ["city"] and requests.features["city"].tolist() == [3, 4]
     assert list(requests.behaviour_attributes) == ["action"]
@@ -93,8 +95,8 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
         ({"labels": [[1], [0, None]]}, "train column labels must not hold nulls, got 1"),
         ({"labels": None}, "train must have a column labels"),
         ({"user_id": None}, "train must have a column user_id"),
-        ({"user_id": ["a", "b"]}, "train column user_id must be int64, got string"),
-        ({"user_id": [1, None]}, "train column user_id must not be null"),
+        ({"user_id": ["a", "b"]}, "train/part.parquet column user_id must be int64, got str"),
+        ({"user_id": [1, None]}, "train/part.parquet column user_id must not be null"),
         ({"candidate_item_ids": [7, 8]}, "column candidate_item_ids must be list"),
         (
             {"candidate_item_ids": [[7], []], "labels": [[1], []]},
@@ -108,6 +110,11 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
             "column action must be as long as behaviour_item_ids, row 0 has 2 and 3",
         ),
         ({"timestamp": ["noon", "one"]}, "column timestamp must be int64, got string"),
+        ({"timestamp": [None, 10**12]}, "column timestamp must be seconds .* divide by 1000$"),
+        ({"timestamp": None, "TimeStamp": [1, 2]}, "column 'TimeStamp' must be named timestamp"),
+        ({" labels": [[1], [0, 1]]}, "train/part.parquet column ' labels' must be named labels"),
+        ({"f": ["text", "is"]}, "column f must be int64 or list<int64>, or left out, got string"),
+        ({"f": [0.5, 1.5]}, "column f must be int64 or list<int64>, or left out, got double"),
     ],
 )
 def test_a_mistake_is_named_by_column_rule_and_value(tmp_path, changes, words):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,9 +49,11 @@ def test_every_training_row_of_a_user_is_earlier_than_all_his_test_rows(rows, te
         assert is_test[user == one].tolist() == expected.tolist()
 
 
-def test_ten_rows_at_one_fifth_leave_the_last_two_for_testing():
-    is_test = latest_rows(np.zeros(10, dtype=np.int64), np.arange(10), 0.2)
-    assert is_test.tolist() == [False] * 8 + [True] * 2
+@pytest.mark.parametrize("tests", range(1, 10))
+def test_of_ten_rows_as_many_tenths_as_wanted_are_for_testing(tests):
+    """Also where 10 * (1 - 0.7) is a little more than 3."""
+    is_test = latest_rows(np.zeros(10, dtype=np.int64), np.arange(10), tests / 10)
+    assert is_test.tolist() == [False] * (10 - tests) + [True] * tests
 
 
 def test_a_request_has_the_time_and_features_of_its_first_row():

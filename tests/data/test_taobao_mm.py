@@ -1,6 +1,7 @@
 """TAOBAO-MM's tables become one request a user, whoever is missing where."""
 
 import json
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps.encode import main
+from tests.request_folders import parquet_files
+from tests.tables.test_files import folder_of
 from torchrec_mm.data import chunks
-from torchrec_mm.data.parquet import parquet_files
+from torchrec_mm.data.taobao_mm_files import VECTORS, table_files
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 
@@ -28,10 +31,11 @@ ITEM_ROWS = [(1, 10, 5, 6), (-2, 20, 5, 0), (3, 0, 7, 8), (BIG, 10, 5, 6)]
 # Users 7 and -8 alternate; user 9 has no features.
 TRAIN = [(7, 1, 0), (-8, -2, 1), (7, 3, 1), (-8, BIG, 0), (9, 1, 1)]
 TEST = [(7, 1, 0), (7, 44, 1)]
-# User 5 has no samples. Item 30 is no candidate; 0 is no item; 3 has its category from here. The
-# category of 31 is not known at first.
+# Users 5 and 6 have no samples. Item 30 is no candidate; 0 is no item; 3 has its category from
+# here. The category of 31 is not known at first.
 TRAIN_USERS = [
     (5, [1], [10]),
+    (6, [1], [10]),
     (-8, [30, 1, 0, 3, 31], [11, 12, 99, 13, 0]),
     (7, [30, 30, 31], [11, 14, 16]),
 ]
@@ -99,7 +103,7 @@ def test_a_user_of_a_split_is_a_request(data, tmp_path):
         "behaviours": 7,
         "clicks": 3,
     }
-    assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 1}
+    assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 2}
 
 
 def test_features_have_a_row_for_each_value_but_0(data, tmp_path):
@@ -215,7 +219,77 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(data, tmp_path, file, sche
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 
 
+def test_types_are_checked_in_every_file_before_a_row_is_read(data, tmp_path):
+    (data / "train_samples.parquet").rename(data / "train_samples-0.parquet")
+    double = pa.schema([("label_0", INT8S), ("129_1", pa.float64()), ("205", pa.int64())])
+    write(data / "train_samples-1.parquet", double, [])
+    with pytest.raises(InputError, match="samples-1.parquet column 129_1 must be int64, got doubl"):
+        encoded(data, tmp_path / "out")
+
+
+def names(data: Path, name: str) -> list[str]:
+    return [str(file.relative_to(data)) for file in table_files(data, name)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["t.parquet"],
+        ["t/a.parquet", "t/b.parquet", "t/_SUCCESS"],
+        ["t-0.parquet", "t-1.parquet", "t-10.parquet"],
+        ["t_00000-of-00002.parquet", "t_00001-of-00002.parquet"],
+        ["t.7.parquet"],
+    ],
+)
+def test_a_table_is_a_file_a_folder_or_numbered_parts(tmp_path, files):
+    folder_of(tmp_path, *files, "s.parquet", "s_t.parquet", ".t-2.parquet", "notes.txt")
+    assert names(tmp_path, "t") == [file for file in files if "SUCCESS" not in file]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["t.parquet", "t_smoke.parquet"], "t.parquet, t_smoke.parquet"),
+        (["t.parquet", "t-0.parquet"], "t-0.parquet, t.parquet"),
+        (["t.parquet", "t/a.parquet"], "t, t.parquet"),
+        (["t/a.parquet", "t_old/a.parquet"], "t, t_old"),
+        (["t/a.parquet", "t/b.csv"], "b.csv"),
+        (["t.parquet", "t.parquet.bak"], "t.parquet, t.parquet.bak"),
+        (["t-0.parquet", "t_0.parquet"], "t-0.parquet, t_0.parquet"),
+        (["t-0.parquet", "t-00.parquet"], "t-0.parquet, t-00.parquet"),
+        (["t-0-of-2.parquet"], "t-0-of-2.parquet"),
+        (["t-0-of-2.parquet", "t-1-of-3.parquet"], "t-0-of-2.parquet, t-1-of-3.parquet"),
+        (["t.PARQUET"], "t.PARQUET"),
+        (["t.csv"], "t.csv"),
+        (["t_smoke.parquet"], "t_smoke.parquet"),
+        ([], "none of them"),
+    ],
+)
+def test_what_else_begins_like_a_table_is_refused_by_name(tmp_path, files, named):
+    with pytest.raises(InputError, match=f"got {named}"):
+        names(folder_of(tmp_path, *files), "t")
+
+
+def test_no_table_is_named_like_the_beginning_of_another():
+    tables = [VECTORS, "item_features"]
+    tables += [f"{split}_{name}" for split in ("train", "test") for name in ("samples", "user_")]
+    assert not [(a, b) for a in tables for b in tables if a != b and b.startswith(a)]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(
+        InputError, match="data must be a folder of the tables of TAOBAO-MM: .*No s"
+    ):
+        table_files(tmp_path / "data", "t")
+
+
+def test_a_subset_kept_beside_a_table_is_refused(data, tmp_path):
+    shutil.copy(data / "train_samples.parquet", data / "train_samples_smoke.parquet")
+    with pytest.raises(InputError, match="nothing else that begins like it, got train_samples.pa"):
+        encoded(data, tmp_path / "out")
+
+
 def test_a_missing_table_is_named(data, tmp_path):
     (data / "test_samples.parquet").unlink()
-    with pytest.raises(InputError, match="data must hold test_samples\\*.parquet or a folder"):
+    with pytest.raises(InputError, match="data must hold test_samples.parquet or .* none of them"):
         encoded(data, tmp_path / "out")

@@ -111,6 +111,15 @@ def test_floats_asked_for_as_int8_are_quantised(tmp_path):
     assert imported(tmp_path, "--dtype", "int8").values.tolist() == [[76, -101]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_tensors_of_one_dimension_are_vectors(tmp_path, dtype):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[3, 4], [0, -2]], dtype))
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"item_id": [2, 1], "vector": tensors}), tmp_path / "in" / "a.parquet")
+    values = imported(tmp_path).values
+    assert np.allclose(values, [[0, -1], [0.6, 0.8]] if dtype == np.float32 else [[0, -2], [3, 4]])
+
+
 @pytest.mark.parametrize(
     ("ids", "vectors", "complaint"),
     [
@@ -150,6 +159,10 @@ def test_two_files_must_agree_on_type_and_length(tmp_path):
         imported(tmp_path)
 
 
+TENSORS = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones((1, 2, 2), np.float32))
+VIEWS = pa.array([[1.0]], pa.list_view(pa.float32()))
+
+
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
@@ -158,6 +171,19 @@ def test_two_files_must_agree_on_type_and_length(tmp_path):
         ({"item_id": ["1"], "vector": [[1.0]]}, "item_id must be int64, got string"),
         ({"item_id": [1], "vector": [1.0]}, "vector must be list<float> or list<int8>, got double"),
         ({"item_id": [1], "vector": [[1]]}, "vector must be list<float> or list<int8>, got list"),
+        (
+            {"item_id": [1], "vector": TENSORS},
+            "vector must be list<float> or list<int8>, got ext",
+        ),
+        ({"item_id": [1], "vector": VIEWS}, "vector must be list<float> or list<int8>, got list_"),
+        (
+            {"item_id": [1.0], "vector": [[1.0]]},
+            "part.parquet column item_id must be int64, got d",
+        ),
+        (
+            {"item_id": pa.array([2**63], pa.uint64()), "vector": [[1.0]]},
+            "part.parquet column item_id must be int64, got uint64: .* not in range",
+        ),
     ],
 )
 def test_wrong_columns_are_refused_by_name(tmp_path, table, complaint):

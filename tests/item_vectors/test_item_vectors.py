@@ -10,7 +10,7 @@ import torch
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.origin import check_origin
 from torchrec_mm.item_vectors.store import ItemVectors, dequantise
-from torchrec_mm.item_vectors.writer import write_item_vectors
+from torchrec_mm.item_vectors.writer import write_blocks, write_item_vectors
 
 EAST, NORTH, NORTH_EAST = (2.0, 0.0), (0.0, 5.0), (3.0, 3.0)
 
@@ -101,6 +101,12 @@ def test_huge_and_tiny_vectors_keep_their_direction(tmp_path):
     assert np.allclose(vectors.values, np.array([[1, 1], [1, -1]]) / np.sqrt(2))
 
 
+def test_a_single_value_is_127_in_int8_whatever_it_was(tmp_path):
+    values = np.random.default_rng(0).normal(size=1000)[:, None]
+    vectors = ItemVectors.open(write(tmp_path / "v", np.arange(1000), values, "int8"))
+    assert (vectors.values == 127 * np.sign(values)).all()
+
+
 def test_dequantised_int8_is_value_over_127():
     assert dequantise(torch.tensor([127, -127, 0], dtype=torch.int8)).tolist() == [1, -1, 0]
     assert dequantise(torch.tensor([0.5], dtype=torch.float64)).dtype == torch.float32
@@ -129,6 +135,20 @@ def test_wrong_vectors_are_refused_by_item_and_leave_nothing(
 def test_a_vector_that_int8_would_make_zero_is_refused(tmp_path):
     with pytest.raises(InputError, match="zero in int8, got item_id 4"):
         write(tmp_path / "v", [4], np.ones((1, 127 * 127 + 1)), "int8")
+
+
+def test_space_is_reserved_before_the_first_vector_is_asked_for(tmp_path):
+    """A disk that is full later would end the process with a bus error."""
+
+    def blocks():
+        (values,) = tmp_path.glob(".v.*/vectors.npy")
+        reserved.append(values.stat().st_blocks * 512 >= values.stat().st_size > 4000 * 256 * 4)
+        yield np.ones((4000, 256))
+
+    reserved = []
+    made_by = {"encoder": "scl", "modality": "image"}
+    write_blocks(tmp_path / "v", np.arange(4000), blocks(), width=256, dtype="float32", **made_by)
+    assert reserved == [True]
 
 
 def test_an_existing_folder_is_never_overwritten(tmp_path):

@@ -65,6 +65,13 @@ def test_products_add_up_to_the_same_bits_in_any_order():
         assert np.array_equal(again, dot)
 
 
+def test_no_cosine_is_beyond_one_although_values_are_rounded_to_steps(tmp_path):
+    for width in (24, 36, 42, 49):  # each value of 1 / sqrt(width) is rounded up
+        vectors = written(tmp_path / str(width), [1, 2], [np.ones(width), -np.ones(width)])
+        found = Neighbours(vectors).search(np.ones((1, width)), 2)
+        assert found.cosines.tolist() == [[1.0, -1.0]]
+
+
 def test_slots_beyond_the_last_item_are_empty(tmp_path):
     vectors = written(tmp_path / "v", [5, 6, 7], [EAST, NORTH, WEST])
     found = Neighbours(vectors).search(np.array([EAST, EAST]), 5, excluded=np.array([6, 99]))

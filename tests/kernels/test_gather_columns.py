@@ -48,6 +48,24 @@ def test_a_row_gets_the_sum_of_the_gradients_of_its_places(way):
 
 
 @WAYS
+def test_a_gradient_may_lie_in_memory_in_any_way(way):
+    found = []
+    for weight in (torch.ones(20, 9), torch.ones(()).expand(20, 9), torch.ones(9, 20).T):
+        tables = sources()
+        way(tables, COLUMNS, index_of(20), 3).backward(weight)
+        found.append([table.grad for table in tables])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_tables_of_another_precision_keep_it():
+    tables = [table.detach().double() for table in sources()]
+    rows = gather_columns(tables, COLUMNS, index_of(20), 3)
+    assert rows.dtype == torch.float64
+    assert torch.equal(rows, definition(tables, COLUMNS, index_of(20), 3))
+
+
+@WAYS
 def test_no_rows_and_no_tables_give_empty_results(way):
     tables = sources()
     assert way(tables, COLUMNS, index_of(0), 3).shape == (0, 9)

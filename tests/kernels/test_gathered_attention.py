@@ -115,6 +115,16 @@ def test_gradients_are_those_of_the_definition_in_float64(either, width, cosine,
         close(gradient, expected[name].float(), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: n + m)
 
 
+def test_a_gradient_may_lie_in_memory_in_any_way(either):
+    given = case()
+    found = []
+    for weight in (torch.ones(IMPRESSIONS, 16), torch.ones(()).expand(IMPRESSIONS, 16)):
+        outputs = gathered_attention(**given)
+        weights = [weight, weight[:M]]
+        found.append(torch.autograd.grad(outputs, [given["query"], given["table"]], weights))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("cosine, shared", [(True, False), (False, True)])
 def test_the_definition_has_the_gradients_of_finite_differences(cosine, shared):
     given = double(case(3, cosine, shared))

@@ -90,6 +90,20 @@ def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
         assert same(general_search(*given), search_in_pytorch(*given))
 
 
+def test_sums_larger_than_float32_holds_are_exact():
+    """3000 products of about 13 000 are more than 2**24."""
+    vectors = small_integers(60, 3000, 100, 128)
+    given = (vectors, *requests([(5, 50)], 60, holes=0.0), 50, 20)
+    found = search_in_pytorch(*given)
+    products = vectors.long() @ vectors.long().T
+    lengths = products.diag().float().double().sqrt().float()
+    for row, kept, values in zip(given[1], found.kept, found.cosine, strict=True):
+        rows = given[2][kept]
+        cosines = products[row, rows].float() * (1 / lengths[row]) * (1 / lengths[rows])
+        assert torch.equal(values, cosines)
+    assert same(found, general_search(*given))
+
+
 @pytest.mark.parametrize("flags", OTHER_PROCESSORS)
 @pytest.mark.parametrize(("low", "high"), [(-128, 128), (-1, 2)], ids=["any", "many ties"])
 def test_int8_kernels_of_other_processors_agree_too(monkeypatch, flags, low, high):
@@ -163,6 +177,15 @@ def test_a_zero_vector_is_at_cosine_0(search):
 
 
 @both
+def test_a_cosine_too_small_for_a_number_is_0_and_ties_with_0_whatever_its_sign(search):
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1e-38, 1e15]])
+    rows = (torch.tensor([0]), torch.tensor([1, 2, 1]), offsets([1]), offsets([3]))
+    found = search(vectors, *rows, 3, 2)
+    assert found.cosine.tolist() == [[0.0, 0.0, 0.0]]
+    assert found.kept.tolist() == [[2, 1, 0]]
+
+
+@both
 @pytest.mark.parametrize("lengths", [[], [(0, 0)], [(2, 0), (0, 3)]])
 def test_empty_requests_give_empty_answers(search, lengths):
     found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), 3, 4)
@@ -186,6 +209,20 @@ def test_a_history_answers_alike_in_any_batch():
     twice = (candidates.repeat(2), behaviours.repeat(2), offsets([3, 3]), offsets([120, 120]))
     together = general_search(vectors, *twice, 9, 20)
     assert same(alone, Found(*(part[3:] for part in together)))
+
+
+def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
+    """More than the kernel compares at once: each candidate finds what it finds among few."""
+    vectors = small_integers(300, 16, -128, 128)
+    candidate_rows, behaviour_rows, *_ = requests([(30_000, 60)], 300)
+    found = general_search(
+        vectors, candidate_rows, behaviour_rows, offsets([30_000]), offsets([60]), 5, 20
+    )
+    some = torch.cat([torch.arange(0, 30_000, 997), torch.tensor([16_383, 16_384, 29_999])])
+    among_few = general_search(
+        vectors, candidate_rows[some], behaviour_rows, offsets([len(some)]), offsets([60]), 5, 20
+    )
+    assert same(Found(*(tensor[some] for tensor in found)), among_few)
 
 
 def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):

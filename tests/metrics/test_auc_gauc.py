@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.auc import AucSum, auc
 from torchrec_mm.metrics.gauc import Gauc, gauc
 from torchrec_mm.metrics.log_loss import log_loss, normalized_entropy
+from torchrec_mm.metrics.order import score_keys
 
 SCORES = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 0.25 + 1e-12, 3.0, math.inf, -math.inf])
 IMPRESSIONS = st.lists(st.tuples(st.sampled_from([-(2**60), 0, 1, 7]), st.booleans(), SCORES))
@@ -150,6 +151,25 @@ def test_what_is_undefined_is_nan():
     assert math.isnan(log_loss(np.array([]), np.array([])))
     assert math.isnan(normalized_entropy(np.ones(3), np.zeros(3)))
     assert math.isnan(normalized_entropy(np.array([]), np.array([])))
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_click_rate_of_none_or_all_has_no_entropy_and_no_warning(label):
+    with np.errstate(all="raise"):
+        assert math.isnan(normalized_entropy(np.full(3, label), np.zeros(3)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), SCORES), min_size=1), st.lists(st.integers(0, 20)))
+def test_auc_is_the_same_however_a_sorted_stream_is_cut(impressions, cuts):
+    """Ties that go on in the next piece, or in the one after it, are halves too."""
+    labels, scores = map(np.array, zip(*impressions, strict=True))
+    keys = np.sort(score_keys(labels, scores))
+    counted = AucSum()
+    for piece in np.split(keys, sorted(cuts)):
+        counted.add(piece)
+    expected = auc_by_definition(labels, scores)
+    assert math.isnan(counted.auc) if expected is None else counted.auc == pytest.approx(expected)
 
 
 def test_more_pairs_than_32_bits_hold_are_counted():

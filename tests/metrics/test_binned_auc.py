@@ -46,6 +46,11 @@ def test_scores_beyond_the_limits_are_the_outermost():
     assert counted([0, 1], [LIMIT + 1, LIMIT + 2]).value() == 0.5
 
 
+def test_what_is_no_number_is_the_lowest_score():
+    assert counted([0, 1], [math.nan, -LIMIT / 2]).value() == 1
+    assert counted([0, 1], [-LIMIT / 2, math.nan]).value() == 0
+
+
 @pytest.mark.parametrize("labels", [[], [1, 1], [0]])
 def test_it_is_undefined_where_a_label_does_not_occur(labels):
     assert math.isnan(counted(labels, [0.5] * len(labels)).value())

@@ -156,6 +156,16 @@ def test_memory_does_not_grow_with_the_impressions(tmp_path, monkeypatch):
     assert peak_of("large", 16) < 1.3 * peak_of("small", 3)
 
 
+def test_more_users_than_a_key_can_tell_apart_are_refused(tmp_path):
+    """Each slice takes one of the 31 bits of a user's number."""
+    slices = [str(number) for number in range(30)]
+    files = ImpressionFiles(tmp_path, 0, slices)
+    files.add(np.arange(600), np.zeros(600), np.zeros(600, np.float32))
+    files.flush()
+    with pytest.raises(ValueError, match=r"users must be about 2\*\*9 at most, got more"):
+        measure_users(tmp_path, slices)
+
+
 def test_scores_wider_than_float32_are_refused(tmp_path):
     with pytest.raises(ValueError, match="scores must be float32, got float64"):
         ImpressionFiles(tmp_path, 0).add(np.zeros(1, np.int64), np.zeros(1), np.zeros(1))

@@ -29,6 +29,16 @@ def test_each_hidden_layer_of_a_companion_is_read_by_the_layer_after_it():
     torch.testing.assert_close(hidden, [first, second])
 
 
+def test_an_addend_joins_the_first_layer_alone_before_its_activation():
+    mlp = MLP(5, (4, 4))
+    x, addend = torch.randn(3, 5), torch.randn(3, 4)
+    first = nn.functional.silu(mlp.layers[0](x) + addend)
+    second = nn.functional.silu(mlp.layers[1](first))
+    logit, hidden = mlp(x, addend=addend)
+    torch.testing.assert_close(logit, mlp.logit(second)[:, 0])
+    torch.testing.assert_close(hidden, [first, second])
+
+
 def test_without_hidden_layers_it_is_logistic_regression():
     mlp = MLP(5, ())
     x = torch.randn(3, 5)

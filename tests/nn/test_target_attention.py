@@ -158,6 +158,15 @@ def test_requests_in_a_batch_do_not_see_each_other():
         torch.testing.assert_close(alone[0], together[r])
 
 
+@pytest.mark.parametrize("width", [4, 64, 1024])
+def test_products_begin_with_the_weight_of_a_number_at_any_width(width):
+    generator = torch.Generator().manual_seed(2)
+    targets, behaviours = torch.randn(2, 500, width, generator=generator)
+    torch.manual_seed(0)
+    parts = (targets * behaviours) @ TargetAttention(width).product.T
+    assert 0.5 < parts.std() < 2
+
+
 def test_a_lone_behaviour_is_the_whole_interest():
     module, (targets, behaviours, _) = attention(), inputs()
     mask = torch.zeros(R, L, dtype=torch.bool)

@@ -54,7 +54,9 @@ def ids_of(step: int) -> Tensor:
 def train(worker: Worker, settings: TableSettings) -> DistributedModel:
     """Each rank takes its share of each batch."""
     options = TableOptions({"a": settings, "b": settings})
-    optimizers = OptimizerSettings(0.0, 0.0, LEARNING_RATE, table_scale=0.5)
+    optimizers = OptimizerSettings(
+        learning_rate=0.0, weight_decay=0.0, table_learning_rate=LEARNING_RATE, table_scale=0.5
+    )
     distributed = distribute(TwoTables(), worker, optimizers, SEED, options)
     share = BATCH // worker.world_size
     for step in range(STEPS):

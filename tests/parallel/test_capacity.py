@@ -1,16 +1,19 @@
 """What fits, and the smallest change that makes it fit."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.capacity import Workload, cures, fewest_ranks, memory_of_ranks
-from torchrec_mm.parallel.planning import DoesNotFit, table_configs
+from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.tables import TableSettings, for_every_table
-from torchrec_mm.parallel.topology import GIB, RESERVE, Machines
+from torchrec_mm.parallel.topology import GIB, Machines
 from torchrec_mm.ranking.ranker import build_tables
+
+RESERVE = 0.15  # of each rank's memory, whatever the device
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,7 @@ def workload(rows: dict[str, int], width: int = 64, **settings) -> Workload:
     build = partial(build_tables, rows, width)
     features = {config.name: config.feature_names for config in table_configs(build())}
     tables = for_every_table({"item_id": TableSettings(**settings)}, features)
-    return Workload(build, tables, batch_ids=64)
+    return Workload(build=build, tables=tables, batch_ids=64)
 
 
 def gpus(world_size: int, gib: float = 79.0) -> Machines:
@@ -78,7 +81,7 @@ def test_on_the_cpu_more_ranks_means_more_machines():
 def test_the_dense_part_and_the_reserve_are_taken_off_every_rank():
     table = {"item_id": int(79 * GIB * (1 - RESERVE) / 260) - 1000}
     assert workload(table).fits(gpus(1))
-    heavy = Workload(workload(table).build, workload(table).tables, 64, more_dense=10_000_000)
+    heavy = replace(workload(table), more_dense=10_000_000)
     with pytest.raises(DoesNotFit, match="tables must fit in 79.0 GiB on each of 1 ranks"):
         heavy.plan(gpus(1))
 
@@ -91,6 +94,29 @@ def test_ranks_add_up_to_the_whole_table():
         assert size == (1_000_003 + 999) * a_row
     assert [rank.rank for rank in ranks] == list(range(16))
     assert all(rank.used <= rank.capacity for rank in ranks)
+
+
+def test_shards_of_a_table_on_one_rank_are_counted_together():
+    work = workload({"item_id": 1000}, sharding="column_wise", optimizer="adagrad")
+    (table,) = work.plan(gpus(2))
+    assert len(table.shards) == 2
+    gathered = replace(table, shards=tuple(replace(shard, rank=1) for shard in table.shards))
+    empty, full = memory_of_ranks(work, gpus(2), [gathered])
+    assert not empty.tables
+    assert full.tables["item_id_table"].weights == 1000 * 64 * 4
+
+
+def test_the_planner_is_told_how_much_of_a_table_is_cached():
+    work = workload({"item_id": 10}, kernel="fused_uvm_caching", cache_load_factor=0.5)
+    constraints = constraints_of(work.build(), work.tables, gpus(1))
+    assert constraints["item_id_table"].cache_params.load_factor == 0.5
+
+
+@pytest.mark.parametrize(("sharding", "columns"), [("column_wise", 4), ("grid_shard", 32)])
+def test_columns_are_split_over_all_ranks_or_where_rows_are_too_over_nodes(sharding, columns):
+    work = workload({"item_id": 1000}, sharding=sharding, optimizer="adagrad")
+    (table,) = work.plan(gpus(16))
+    assert {shard.columns for shard in table.shards} == {columns}
 
 
 def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():

@@ -89,6 +89,17 @@ def test_the_short_way_learns_what_fbgemm_learns(way):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_gradient_may_lie_in_memory_in_any_way(way):
+    found = []
+    for weight in (torch.ones(BAGS, 24), torch.ones(()).expand(BAGS, 24), torch.ones(24, BAGS).T):
+        short = tables()
+        assert is_short(short)
+        short(*batch(0)).backward(weight)
+        found.append(short.split_embedding_weights())
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_a_new_learning_rate_is_followed(way):
     short, long = tables(), tables()
     assert is_short(short)
@@ -125,10 +136,21 @@ def test_an_index_beyond_its_table_is_refused():
         short(indices, offsets)
 
 
+def test_tables_without_optimizer_state_go_the_short_way_as_long_as_nothing_learns(way):
+    short, long = (tables(EmbOptimType.EXACT_SGD) for _ in range(2))
+    assert is_short(short)
+    with mock.patch.object(cpu_tables, "one_id_bags", side_effect=module.one_id_bags) as called:
+        with torch.no_grad():
+            assert torch.equal(short(*batch(0)), long(*batch(0)))
+        assert called.call_count == 1
+        for ours, theirs in zip(trained(short), trained(long), strict=True):
+            assert torch.equal(ours, theirs)
+        assert called.call_count == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        {"optimizer": EmbOptimType.EXACT_SGD},
         {"optimizer": EmbOptimType.EXACT_ADAGRAD},
         {"weight_decay": 0.1},
         {"pooling_mode": PoolingMode.MEAN},
@@ -140,7 +162,7 @@ def test_tables_with_other_rules_keep_to_fbgemms_way(other):
 
 def test_the_tables_of_a_sharded_model_take_the_short_way():
     model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
-    settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1)
+    settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1)
     with (
         quiet_libraries(),
         process_group() as worker,

@@ -1,9 +1,13 @@
 """Bytes of a shard, against counts by hand."""
 
-import pytest
+from types import SimpleNamespace
 
-from torchrec_mm.parallel.memory import ShardMemory, replicated_bytes, shard_memory
+import pytest
+import torch
+
+from torchrec_mm.parallel.memory import ExactStorage, ShardMemory, replicated_bytes, shard_memory
 from torchrec_mm.parallel.tables import TableSettings
+from torchrec_mm.parallel.topology import GIB, Machines
 
 
 def count(kernel: str = "fused", ids: int = 0, **settings) -> ShardMemory:
@@ -51,6 +55,21 @@ def test_a_row_of_raw_ids_takes_32_bytes_more():
     plain = shard_memory(100, 8, 400, TableSettings(), "fused", 0)
     owned = shard_memory(100, 8, 400, TableSettings(), "fused", 0, takes_raw_ids=True)
     assert owned.device_bytes - plain.device_bytes == 100 * 32
+
+
+@pytest.mark.parametrize(
+    ("device", "kernel"), [("cuda", "fused"), ("cuda", "fused_uvm"), ("cpu", "fused")]
+)
+def test_the_planner_is_told_the_bytes_that_we_count_for_the_ids_of_all_ranks(device, kernel):
+    shard = SimpleNamespace(size=(100, 8), storage=None)
+    option = SimpleNamespace(name="t", shards=[shard], compute_kernel=kernel, batch_size=20)
+    option.tensor = torch.empty(400, 8, device="meta")
+    machines = Machines(device, 4, 4, device_bytes=GIB, host_bytes=GIB)
+    ExactStorage(machines, {"t": TableSettings()}).estimate([option], {})
+    memory = count(kernel, ids=80)
+    host = memory.host_bytes if device == "cuda" else memory.device_bytes
+    assert shard.storage.hbm == (memory.device_bytes if device == "cuda" else 0)
+    assert shard.storage.ddr == host
 
 
 def test_shards_of_a_rank_add_up():

@@ -1,6 +1,7 @@
 """plan.json: written whole, read back as constraints, refused where it is none."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -20,9 +21,13 @@ TABLE = PlannedTable(
 
 
 def test_a_plan_is_read_back_as_sharding_and_kernel(tmp_path):
-    save_plan(tmp_path, [TABLE], world_size=2)
+    split = replace(
+        TABLE, name="b", sharding="column_wise", settings=TableSettings(optimizer="sgd")
+    )
+    save_plan(tmp_path, [TABLE, split], world_size=2)
     assert read_plan(tmp_path / "plan.json") == {
-        "item_id_table": TableSettings(sharding="row_wise", kernel="fused")
+        "item_id_table": TableSettings(sharding="row_wise", kernel="fused"),
+        "b": TableSettings(sharding="column_wise", kernel="fused", optimizer="sgd"),
     }
 
 

@@ -9,28 +9,36 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.parallel.process_group import core_for_reading, process_group
+from torchrec_mm.parallel.process_group import core_for_reading, gather_rows, process_group
 
 ROOT = Path(__file__).parents[2]
 
 SAY_RANK = """
 import sys, torch, torch.distributed as dist
+from torchrec_mm.config import run
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import on_first_rank, process_group
 
 def work():
-    open(f"{sys.argv[1]}/worked-{worker.rank}", "w").close()
+    open(f"{sys.argv[1]}/worked", "x").close()
     raise InputError("field must be good")
 
-with process_group() as worker:
-    total = torch.tensor(worker.rank + 1, device=worker.device)
-    dist.all_reduce(total)
-    with open(f"{sys.argv[1]}/{worker.rank}", "w") as answer:
-        answer.write(f"{worker.world_size} ranks sum {total.item()}, first={worker.is_first}")
-        try:
-            on_first_rank(work)
-        except InputError as error:
-            answer.write(f", {error}")
+def main(argv):
+    with process_group() as worker:
+        total = torch.tensor(worker.rank + 1, device=worker.device)
+        dist.all_reduce(total)
+        with open(f"{sys.argv[1]}/{worker.rank}", "w") as answer:
+            answer.write(f"{worker.world_size} ranks sum {total.item()}, first={worker.is_first}")
+            try:
+                on_first_rank(work)
+            except InputError as error:
+                answer.write(f", {error}")
+        dist.barrier()
+        if worker.rank == 1:
+            raise ZeroDivisionError("ours")
+        dist.barrier()
+
+sys.exit(run(main))
 """
 
 
@@ -55,18 +63,32 @@ def test_the_group_is_taken_down_even_when_the_block_fails():
         assert not dist.is_initialized()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="states the ranks of a CPU machine")
-def test_two_ranks_under_torchrun_see_each_other_and_what_the_first_was_refused(tmp_path):
+def test_two_ranks_under_torchrun_see_each_other_and_end_with_the_one_that_fails(tmp_path):
     script = tmp_path / "say_rank.py"
     script.write_text(SAY_RANK)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*command, script, tmp_path], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     for rank, is_first in enumerate((True, False)):
         said = f"2 ranks sum 3, first={is_first}, field must be good"
         assert (tmp_path / str(rank)).read_text() == said
-    assert [file.name for file in tmp_path.glob("worked-*")] == ["worked-0"]
+    assert done.returncode == 1
+    assert "[rank1]: ZeroDivisionError: ours" in done.stderr
+
+
+def test_rows_are_gathered_in_the_order_of_the_ranks(monkeypatch):
+    def all_gather(places: list[torch.Tensor], rows: torch.Tensor) -> None:
+        for rank, place in enumerate(places):
+            place.copy_(rows + 10 * rank)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    assert gather_rows(torch.tensor([1, 2])).tolist() == [1, 2, 11, 12, 21, 22]
 
 
 @pytest.mark.parametrize(("threads", "left"), [(1, 1), (2, 1), (3, 2)])

@@ -103,8 +103,8 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
             mine = range(half * worker.rank, min(half * (worker.rank + 1), items))
             assert asked_for.rows == set(mine), asked_for.rows
             held = sharded._pool.state_dict()["_pool"].local_shards()
-            assert sum(shard.tensor.nbytes for shard in held) == sharded.bytes_per_rank
-            assert sharded.bytes_per_rank == half * WIDTH * vectors.dtype.itemsize
+            held_bytes = sum(shard.tensor.nbytes for shard in held)
+            assert held_bytes == half * WIDTH * vectors.dtype.itemsize
             for by_rank in ASKED:
                 assert same(sharded, vectors, [min(row, items - 1) for row in by_rank[worker.rank]])
 

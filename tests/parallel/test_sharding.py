@@ -32,7 +32,7 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.state import model_pieces, training_pieces
 
 SETTINGS = OptimizerSettings(
-    learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
+    learning_rate=0.01, weight_decay=0.2, table_learning_rate=0.1, table_scale=0.05
 )
 EMBEDDING_DIM = 4
 
@@ -124,6 +124,11 @@ def test_tables_depend_on_the_seed_and_on_nothing_else(encoded, worker):
         assert not torch.equal(table, other[name])
 
 
+def test_the_dense_part_has_its_learning_rate_and_weight_decay(encoded, worker):
+    (group,) = distributed_of(encoded, worker, "id").dense_optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.01, 0.2)
+
+
 def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, worker):
     distributed = distributed_of(encoded, worker)
     distributed.create_optimizer_state()
@@ -131,6 +136,8 @@ def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, wor
     names = {name for name, _ in distributed.model.named_parameters()}
     assert optimized == {name for name in names if not name.startswith("network.make.")}
     assert any(name.startswith("network.make.") for name in names)
+    groups = distributed.dense_optimizer.param_groups
+    assert all(parameter.requires_grad for group in groups for parameter in group["params"])
 
 
 def test_training_moves_the_rows_that_were_read_and_no_other(encoded, worker):

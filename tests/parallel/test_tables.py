@@ -86,6 +86,15 @@ def test_a_table_named_twice_is_refused():
         for_every_table(twice, FEATURES)
 
 
+def test_a_name_of_a_table_and_of_another_tables_feature_is_refused():
+    features = {"x_table": ["x"], "x_table_table": ["x_table"]}
+    with pytest.raises(InputError, match="one table each, got x_table: say x or x_table_table"):
+        for_every_table({"x_table": TableSettings()}, features)
+    fast = TableSettings(learning_rate=0.5)
+    for name, table in (("x", "x_table"), ("x_table_table", "x_table_table")):
+        assert for_every_table({name: fast}, features)[table] == fast
+
+
 @pytest.mark.parametrize(
     "given", [{"kernel": "fused_uvm"}, {"kernel": "fused_uvm_caching"}, {"optimizer": "adam"}]
 )

@@ -29,7 +29,9 @@ TABLES = {
     "user.id": ZeroCollision(32, "distance_lfu", interval_steps=2, partitions=4),
     "item_id": ZeroCollision(24, "lru", interval_steps=1, partitions=6),  # 2**64 is no multiple
 }
-SETTINGS = OptimizerSettings(0.01, 0.0, table_learning_rate=0.1, table_scale=0.05)
+SETTINGS = OptimizerSettings(
+    learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05
+)
 STEPS, BATCH = 12, 8
 FIRST, SECOND = range(STEPS // 2 - 1), range(STEPS // 2 - 1, STEPS)  # not at an eviction
 # Sums of floats in another order. Measured after 12 steps: 7e-10.

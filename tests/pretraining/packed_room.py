@@ -53,7 +53,7 @@ class SmallRun:
         self.config, self.worker = config, worker
         self.precision = Precision(config.precision, worker.device)
         self.packed = PackedContent.open(config.packed)
-        self.encoder = pretrain.build_encoder(config)
+        self.encoder = pretrain.build_encoder(config).to(worker.device)
         self.reader: SideReader = reader_for(
             self.encoder, self.packed, config.max_image_pixels, config.corrupt_share, worker
         )
@@ -68,7 +68,8 @@ class SmallRun:
         total = self.config.epochs * self.loader.steps_per_epoch
         batches, summed = self.loader.batches(self.config.epochs, first), []
         for step in range(first, first + count):
-            figures, _ = self.trainer.step(next(batches), step, total)
+            batch = next(batches).to(self.worker.device)
+            figures, _ = self.trainer.step(batch, step, total)
             dist.all_reduce(figures)
             summed.append(figures)
         return summed

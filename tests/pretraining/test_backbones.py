@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchrec_mm.pretraining.backbone_weights import load_image_backbone, load_text_backbone
-from torchrec_mm.pretraining.backbones import Backbone
+from torchrec_mm.pretraining.backbones import Backbone, ImageBackbone
 
 PICTURES = torch.randint(
     0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -41,6 +41,23 @@ def test_features_have_unit_length_and_do_not_depend_on_the_rest_of_the_batch(ba
     for i in range(3):
         alone = backbone(inputs_of(backbone, slice(i, i + 1)))
         torch.testing.assert_close(alone, together[i : i + 1])
+
+
+class Seen(torch.nn.Module):
+    """Looks like a timm model; its features are what it was given."""
+
+    pretrained_cfg = {"mean": (0.5, 0.25, 0.0), "std": (0.5, 0.25, 1.0)}
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.given = pictures
+        return pictures.flatten(1)
+
+
+def test_pictures_are_normalised_as_the_model_was_trained():
+    backbone = ImageBackbone(Seen())
+    white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    backbone(torch.cat([white, 0 * white]))
+    assert backbone.model.given.flatten(1).tolist() == [[1, 3, 1], [-1, -1, 0]]
 
 
 def test_checkpointing_keeps_fewer_activations_and_gives_equal_gradients(backbone):

@@ -11,9 +11,9 @@ from torchrec_mm.data import item_parts
 from torchrec_mm.data.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.pretraining import head_sample
-from torchrec_mm.pretraining.embedding import EncodedItems
+from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.pretraining import head_sample, vector_run
+from torchrec_mm.pretraining.embedding import EncodedItems, RandomItems
 from torchrec_mm.pretraining.encoder_files import load_encoder
 from torchrec_mm.pretraining.head_sample import ItemEncoding
 from torchrec_mm.pretraining.item_encoder import ItemEncoder, build_item_encoder
@@ -72,6 +72,13 @@ def test_vectors_are_those_of_each_item_encoded_alone(room, tmp_path, space):
     assert (vectors.width, len(vectors)) == ((256, 40) if space == "fused" else (128, 39))
 
 
+def test_an_encoder_that_was_in_training_embeds_in_evaluation_mode(room):
+    encoder = build_item_encoder(room.specs[:1]).train()
+    encoding = ItemEncoding(None, encoder, None, None, Worker(CPU, rank=0, world_size=1))
+    maker = EncodedItems(encoding, "scl", "image", "int8", fit_heads=False)
+    assert maker.encoder is encoder and not encoder.training
+
+
 def test_an_item_lacking_a_modality_has_the_other_vector_and_unit_length(room, tmp_path):
     encoder = load_encoder(room.trained).encoder
     fused, _ = embedded(tmp_path / "v", room.data, encoder)
@@ -80,6 +87,20 @@ def test_an_item_lacking_a_modality_has_the_other_vector_and_unit_length(room, t
     without_title, without_picture = fused.lookup(item_ids[[3, 5]])[0]
     assert without_title[:128].any() and not without_title[128:].any()
     assert without_picture[128:].any() and not without_picture[:128].any()
+
+
+def test_vectors_are_on_disk_under_their_name_before_the_parts_go(room, tmp_path, monkeypatch):
+    run_dir, flushed = tmp_path / "v", []
+
+    def look(folder: Path) -> None:
+        flushed.append((folder, run_dir.exists(), vector_run.parts_folder(run_dir).exists()))
+
+    monkeypatch.setattr(vector_run, "flush", look)
+    with process_group() as worker:
+        stream = ItemStream(room.data, ("image",))
+        maker = RandomItems(stream, "image", "int8", 128, seed=0)
+        make_item_vectors(run_dir, stream, maker, {}, 0.0, worker)
+    assert flushed == [(tmp_path, True, True)]
 
 
 class Counter:

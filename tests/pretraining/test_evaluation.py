@@ -136,11 +136,14 @@ def test_vectors_that_are_not_finite_are_refused(side):
         retrieval_report(**given, worker=ALONE)
 
 
-@pytest.mark.parametrize(("rank", "lines"), [(0, 1), (1, 0)])
-def test_the_first_rank_warns_of_a_space_that_collapsed(rank, lines, caplog, monkeypatch):
+@pytest.mark.parametrize(
+    ("rank", "spread", "lines"), [(0, 0.1, 1), (1, 0.1, 0), (0, 0.3, 1), (0, 0.4, 0)]
+)
+def test_the_first_rank_warns_of_a_space_that_collapsed(rank, spread, lines, caplog, monkeypatch):
+    """Mean cosines of 0.99, 0.93 and 0.88: above 0.9 a space has collapsed."""
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
     given = made_up()
-    given["items"]["image"] = given["items"]["image"] * 0.1 + torch.eye(6)[0]
+    given["items"]["image"] = given["items"]["image"] * spread + torch.eye(6)[0]
     given["items"]["image"] /= given["items"]["image"].norm(dim=1, keepdim=True)
     with caplog.at_level(logging.WARNING):
         retrieval_report(**given, worker=Worker(torch.device("cpu"), rank, rank + 1))

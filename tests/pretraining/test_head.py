@@ -55,6 +55,19 @@ def test_fitting_twice_gives_the_same_signs():
     )
 
 
+def test_the_signs_are_those_of_the_sample_and_not_of_the_machine(monkeypatch):
+    """An eigenvector may come back with either sign."""
+    sample, eigh = features(100, 40), torch.linalg.eigh
+
+    def otherwise(matrix: torch.Tensor):
+        spread, vectors = eigh(matrix)
+        return spread, -vectors
+
+    weight = fitted(sample).projection.weight
+    monkeypatch.setattr(torch.linalg, "eigh", otherwise)
+    assert torch.equal(fitted(sample).projection.weight, weight)
+
+
 def test_few_rows_have_few_components_and_the_other_outputs_are_zero():
     sample = features(10, 200)
     weight = fitted(sample).projection.weight

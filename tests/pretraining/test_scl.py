@@ -150,14 +150,6 @@ def test_after_a_step_temperatures_are_within_bounds_and_keys_move_slowly():
         torch.testing.assert_close(module.momentum_encoder.text.weight, before + 0.1)
 
 
-def test_momentum_parameters_are_the_copies_of_what_is_trained():
-    encoder = LinearEncoder()
-    encoder.image.requires_grad_(False)
-    module = SCL(encoder, ALONE, SETTINGS, lambda rows: rows, Float32())
-    found = {id(parameter) for parameter in module.momentum_parameters()}
-    assert found == {id(parameter) for parameter in module.momentum_encoder.text.parameters()}
-
-
 def test_every_contrast_learns_a_temperature_of_its_own():
     module = scl()
     module(Pairs.draw(8, 1).batch())[0].backward()

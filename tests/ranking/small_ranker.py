@@ -22,7 +22,7 @@ from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
 
-MAKE = MakeSpec(VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
+MAKE = MakeSpec(vector_width=VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pytest
 
 from tests.data.arrays import InMemory, arrays_of, items_of
 from torchrec_mm.data.encoded import RequestArrays
-from torchrec_mm.ranking.bias import PRIOR_IMPRESSIONS, BiasModel
+from torchrec_mm.ranking.bias import BiasModel
 
+PRIOR_IMPRESSIONS = 20  # at the base rate, of every user and item
 ITEMS = items_of([-1, 1, 2, 3, 99])
 USERS = [5, 5, -6, 7]
 CANDIDATES = [[1, 2], [1], [3, 1, 2], [2]]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.parallel.strides import widen
+from torchrec_mm.ranking.inputs import attended_behaviours
 from torchrec_mm.ranking.ranker import Ranker, table_name
 
 ROWS = list(range(12))
@@ -36,6 +37,12 @@ def test_the_batch_of_these_tests_has_all_there_is_to_get_wrong(batch):
     assert not batch.candidate_mask.all() and not batch.behaviour_mask.all()
     assert 0 in found.kept_length and found.kept_index.shape[1] in found.kept_length
     assert (found.tiers.sum(-1) > found.kept_length).any()  # more behaviours than are kept
+
+
+def test_a_candidate_is_compared_with_the_newest_behaviours_and_those_that_are_kept(encoded):
+    """The more there are, the fewer requests fit in a batch."""
+    assert attended_behaviours(spec_of("muse", encoded), 50) == 50 + 3
+    assert attended_behaviours(spec_of("simtier", encoded), 50) == 50
 
 
 def test_every_trainable_weight_learns(model, batch):

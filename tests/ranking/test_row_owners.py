@@ -190,6 +190,9 @@ def test_shares_of_ranks_are_slices_of_the_whole():
         for share, (start, end) in zip(shares, halves, strict=True):
             mine = [raw_id for raw_id in ids if start <= partition_of(raw_id) * SIZE < end]
             assert look_up(share, mine) == [row for row in rows if start <= row < end]
+        evicted = [part.evict() for part in (whole, *shares)]
+        rows, *of_shares = [[] if part is None else part.tolist() for part in evicted]
+        assert sum(of_shares, []) == rows  # numbered as in the whole table
     for name in ("ids", "counts", "last_steps"):
         parts = torch.cat([getattr(share, name) for share in shares])
         assert torch.equal(parts, getattr(whole, name))
@@ -219,3 +222,4 @@ def test_the_lowest_number_is_an_id_that_never_gets_a_row():
         (row,) = look_up(owners, [EMPTY])
     assert row % SIZE == SIZE - 1
     assert owners.open_slots().tolist() == [ROWS - PARTITIONS]
+    assert not owners.evict().any() and not owners.counts.any()  # nor is one kept for it

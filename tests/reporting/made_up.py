@@ -85,7 +85,7 @@ def put_vectors(folder: Path, vectors: np.ndarray, encoder="scl") -> None:
     )
 
 
-def picture(colour="red", size=(40, 20)) -> bytes:
+def picture(colour="red", size=(40, 20), **save) -> bytes:
     encoded = io.BytesIO()
-    Image.new("RGB", size, colour).save(encoded, "PNG")
+    Image.new("RGB", size, colour).save(encoded, "PNG", **save)
     return encoded.getvalue()

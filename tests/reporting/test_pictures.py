@@ -11,10 +11,12 @@ from PIL import Image
 
 from tests.reporting.made_up import picture, put_data, put_vectors
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.reporting import tiers
 from torchrec_mm.reporting.gallery import gallery
 from torchrec_mm.reporting.tiers import NUM_TIERS, tier_histogram
 
 EAST, NORTH, WEST = (1, 0), (0, 1), (-1, 0)
+INT64S, INT8S = pa.list_(pa.int64()), pa.list_(pa.int8())
 
 
 def opened(folder, vectors):
@@ -85,6 +87,19 @@ def test_requests_without_any_vector_give_an_empty_histogram(tmp_path):
     assert histogram.clicked.sum() == 0
 
 
+def test_the_first_requests_of_all_files_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiers, "MAX_REQUESTS", 5)
+    put_data(tmp_path / "d", ["a", "b"], [None, None])
+    lists = {"behaviour_item_ids": INT64S, "candidate_item_ids": INT64S, "labels": INT8S}
+    folder = tmp_path / "d" / "requests" / "test"
+    for name, label in (("part", 1), ("second", 0)):
+        columns = {n: pa.array([[0]] * 3, kind) for n, kind in lists.items()}
+        columns["labels"] = pa.array([[label]] * 3, INT8S)
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    histogram = tier_histogram(tmp_path / "d", opened(tmp_path / "v", [EAST, WEST]))
+    assert (histogram.clicked_impressions, histogram.other_impressions) == (3, 2)
+
+
 def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
     generator = np.random.default_rng(0)
     vectors = opened(tmp_path / "v", generator.normal(size=(30, 4)))
@@ -102,8 +117,10 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
 
 
 def test_pictures_become_small_jpegs_of_the_same_proportions(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
     put_data(tmp_path / "d", ["wide", "tall", "broken"], [
-        picture(size=(400, 200)), picture(size=(100, 400)), b"not a picture",
+        picture(size=(400, 200)), picture(size=(400, 100), exif=turned), b"not a picture",
     ])  # fmt: skip
     rows = gallery(tmp_path / "d", {"SCL": opened(tmp_path / "v", [EAST, NORTH, WEST])})
     sizes = []

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,14 @@ def put_everything(tmp_path, title="ball"):
     put_vectors(tmp_path / "v2", generator.normal(size=(12, 4)))
     flags = ["--data", "data", "--off_the_shelf_vectors", "v1", "--scl_vectors", "v2"]
     return [flag if flag.startswith("--") else str(tmp_path / flag) for flag in flags]
+
+
+def test_item_vectors_are_shown_as_what_the_flag_says_they_are(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(report, "write_report", lambda inputs, folder: seen.append(inputs.vectors))
+    flags = ["--off_the_shelf_vectors", "v1", "--scl_vectors", "v2"]
+    report.main(["--runs", "runs", "--run_dir", str(tmp_path), *flags])
+    assert seen == [{"off the shelf": Path("v1"), "SCL": Path("v2")}]
 
 
 class Outline(HTMLParser):
@@ -187,7 +196,7 @@ def test_the_report_may_lie_beside_its_runs_but_never_replaces_one(tmp_path):
 def test_bad_input_leaves_nothing_behind(tmp_path):
     flags = put_everything(tmp_path)
     (tmp_path / "data" / "market.json").write_text("{")
-    with pytest.raises(InputError, match="market.json must be a JSON object"):
+    with pytest.raises(InputError, match="market.json must be JSON"):
         written(tmp_path, *flags)
     with pytest.raises(InputError, match="no such folder"):
         written(tmp_path, "--scl_vectors", str(tmp_path / "nowhere"))

@@ -40,7 +40,7 @@ def test_the_encoder_that_several_runs_of_a_seed_began_as_is_one_row(tmp_path):
     rounded_otherwise = {"recall@1": 0.05 + 1e-12, "spaces": {"text": {"recall@1": 0.04 - 1e-12}}}
     put_pretraining(tmp_path / "b", "scl-no-bank", 0.1, 0, **{"off-the-shelf": rounded_otherwise})
     put_pretraining(tmp_path / "c", "scl", 0.1, 1, **{"off-the-shelf": before})
-    put_pretraining(tmp_path / "d", "off-the-shelf", 0.3, 0)
+    put_pretraining(tmp_path / "d", "off-the-shelf", 0.3, 0, **{"off-the-shelf": {"mrr": 0.4}})
     runs = find_runs(tmp_path).pretraining
     assert [(run.encoder, run.seed, run.metrics["recall@1"]) for run in runs] == [
         ("scl", 0, 0.2),

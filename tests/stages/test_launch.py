@@ -65,6 +65,27 @@ def test_several_nodes_meet_at_a_port_of_each_stage(tmp_path):
     assert words[0][words[0].index("--rdzv-id") + 1] == "bake-0123"
 
 
+def test_ranks_share_the_cores_of_their_node_unless_the_user_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = [
+        Launch(processes=processes).environment(stage_of(tmp_path)).get("OMP_NUM_THREADS")
+        for processes in (1, 2, 4, 16)
+    ]
+    assert threads == [None, "4", "2", "1"]  # alone: PyTorch's own choice
+    alone = Launch(processes=4).environment(stage_of(tmp_path, alone=True))
+    assert "OMP_NUM_THREADS" not in alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert Launch(processes=4).environment(stage_of(tmp_path))["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_stage_runs_in_the_environment_of_its_launch(tmp_path, monkeypatch):
+    stage = stage_of(tmp_path)
+    monkeypatch.setattr(Python, "environment", lambda self, stage: {"SAID": "here"})
+    lines = "import os; pathlib.Path(sys.argv[1]).mkdir(); sys.exit(os.environ['SAID'] != 'here')"
+    assert run(stage, lines) == (0, False)
+
+
 def test_a_stage_that_succeeded_is_noted_and_never_run_again(tmp_path):
     stage = stage_of(tmp_path / "run")
     assert run(stage) == (0, False)

@@ -5,10 +5,31 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from torchrec_mm.stages.torchrun import status_of
+
 PATIENCE_S = 60
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [
+        ([7], 7),
+        ([-9], 137),
+        ([1, 2], 2),  # the mistake is what the user can mend
+        ([-15, 2], 2),
+        ([143, 7], 7),  # told to stop because the other failed
+        ([-15, -9], 137),
+        ([143, -15], 143),
+    ],
+)
+def test_of_several_ranks_the_one_that_says_why_gives_the_status(codes, status):
+    failures = {rank: SimpleNamespace(exitcode=code) for rank, code in enumerate(codes)}
+    assert status_of(failures) == status
+
 
 RANK = """
 import os, pathlib, signal, sys, time

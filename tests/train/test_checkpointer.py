@@ -59,6 +59,22 @@ def test_training_goes_on_and_what_it_changes_is_not_saved(worker, tmp_path, mon
         assert value_in(find_checkpoint(tmp_path).folder) == 1
 
 
+def test_on_a_gpu_the_thread_that_writes_works_on_its_ranks_device(worker, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            torch.cuda,
+            "set_device",
+            lambda device: taken.append((device, threading.current_thread().name)),
+        )
+        with Checkpointer(tmp_path) as checkpointer:
+            save(checkpointer, 1)
+    assert taken == [(3, "checkpoint_0")]
+    assert steps(tmp_path) == [1]
+
+
 def test_a_save_waits_for_the_one_before(worker, tmp_path, monkeypatch):
     with held_back(monkeypatch) as go, Checkpointer(tmp_path, keep=9) as checkpointer:
         save(checkpointer, 1)
@@ -70,6 +86,25 @@ def test_a_save_waits_for_the_one_before(worker, tmp_path, monkeypatch):
         second.join()
         assert 1 in steps(tmp_path)
     assert [value_in(c.folder) for c in list_checkpoints(tmp_path)] == [1, 2]
+
+
+def test_a_step_that_was_saved_already_gets_the_later_position_and_metric(worker, tmp_path):
+    """As where a run was stopped between the last step of an epoch and the epoch's end."""
+    with Checkpointer(tmp_path) as checkpointer:
+        save(checkpointer, 3)
+        checkpointer.save({"model.a": Pieces.of(torch.zeros(2, 3))}, Position(3, epoch=1), 0.75)
+    (latest,) = list_checkpoints(tmp_path)
+    assert (latest.position, latest.metric) == (Position(3, epoch=1), 0.75)
+    assert value_in(latest.folder) == 3
+
+
+def test_the_latest_is_the_one_of_most_steps_however_many_digits_they_take(tmp_path):
+    for step in (100_000_000, 99_999_999, 7):
+        folder = checkpoint_folders.folder_of(tmp_path, step)
+        folder.mkdir()
+        checkpoint_folders.put_state(folder, Position(step), None)
+    assert steps(tmp_path) == [7, 99_999_999, 100_000_000]
+    assert find_checkpoint(tmp_path).position.step == 100_000_000
 
 
 def test_a_checkpoint_has_no_name_until_all_of_it_is_on_disk(worker, tmp_path, monkeypatch):

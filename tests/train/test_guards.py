@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import another_rank
 from torchrec_mm.data.encoded import RowGroup
 from torchrec_mm.train import guards
 from torchrec_mm.train.guards import Guard, Step, TrainingDiverged
@@ -75,6 +76,15 @@ def test_no_checkpoint_is_said_to_be_none(worker):
         guard.check()
 
 
+def test_a_loss_that_is_lost_on_another_rank_ends_this_one_in_the_same_step(guard, monkeypatch):
+    monkeypatch.setattr(guard, "_in_words", lambda step, loss: f"{loss} in {step.position.step}")
+    another_rank.join(monkeypatch, lambda ours: torch.tensor([0.5, NAN, 3.0]).double())
+    for number in (4, 5):
+        guard.add(good(number))
+    with pytest.raises(TrainingDiverged, match="^nan in 5$"):
+        guard.check()
+
+
 def test_what_is_kept_is_bounded_by_checking(guard, monkeypatch):
     monkeypatch.setattr(guards, "MOST_STEPS", 3)
     guard.add(good(0))
@@ -93,9 +103,19 @@ def warnings_of(guard: Guard, caplog, *windows: list[float]) -> list[str]:
 
 def test_constant_logits_are_said_once(guard, caplog, monkeypatch):
     monkeypatch.setattr(guards, "ENOUGH_IMPRESSIONS", 4)
-    assert warnings_of(guard, caplog, [0.25] * 3, [0.25] * 3, [0.25] * 6) == [
-        "predictions are constant: the last 6 impressions all got the logit 0.25"
+    assert warnings_of(guard, caplog, [0.25] * 3, [0.25] * 2, [0.25] * 6) == [
+        "predictions are constant: the last 5 impressions all got the logit 0.25"
     ]
+
+
+@pytest.mark.parametrize(("theirs", "words"), [(0.25, ["the last 6 impressions"]), (0.5, [])])
+def test_logits_are_alike_where_they_are_on_all_ranks(theirs, words, guard, caplog, monkeypatch):
+    monkeypatch.setattr(guards, "ENOUGH_IMPRESSIONS", 6)
+    sums, extremes = torch.tensor([0.5, 3.0]), torch.tensor([-theirs, theirs])
+    held = iter([sums.double(), extremes.double()])
+    another_rank.join(monkeypatch, lambda ours: next(held))
+    said = warnings_of(guard, caplog, [0.25] * 3)
+    assert [part in line for part, line in zip(words, said, strict=True)] == [True] * len(words)
 
 
 def test_logits_that_differ_or_are_few_are_no_cause_for_a_warning(guard, caplog, monkeypatch):

@@ -3,18 +3,22 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests import another_rank
 from tests.metrics.test_auc_gauc import auc_by_definition
 from tests.runs import Stopped, lines_of, stop_before, train_ranker
 from tests.small_market import SmallMarket, write_small_market
 from torchrec_mm.metrics.binned_auc import BinnedAuc
-from torchrec_mm.train import fit
+from torchrec_mm.train import fit, observer
 from torchrec_mm.train.guards import TrainingDiverged
-from torchrec_mm.train.observer import window_figures
+from torchrec_mm.train.observer import over_ranks, table_bytes, window_figures
+from torchrec_mm.train.pieces import Pieces
+from torchrec_mm.train.scalars import Scalars
 
 STEPS = 4  # of an epoch
 
@@ -85,6 +89,27 @@ def test_a_window_of_one_label_has_no_auc():
     counted.add(torch.zeros(3), torch.zeros(3))
     found = window_figures(counted.counts, loss=0.3)
     assert math.isnan(found["auc"]) and math.isnan(found["normalized_entropy"])
+
+
+def test_impressions_of_all_ranks_are_measured_and_a_ranks_own_stay_its_own(monkeypatch):
+    another_rank.join(monkeypatch, lambda ours: 10 * ours)
+    counted = BinnedAuc()
+    counted.add(torch.tensor([1, 0]), torch.tensor([1.0, -1.0]))
+    assert over_ranks(counted.counts).sum() == 22 and counted.counts.sum() == 2
+
+
+def test_table_bytes_are_those_of_the_fullest_rank(monkeypatch):
+    pieces = {"model.a.embedding_bags.b.weight": Pieces.of(torch.zeros(3, 4))}
+    monkeypatch.setattr(observer, "training_pieces", lambda distributed: pieces)
+    another_rank.join(monkeypatch, lambda ours: torch.tensor(77))
+    assert table_bytes(SimpleNamespace(worker=SimpleNamespace(device="cpu"))) == 77
+
+
+def test_a_figure_that_is_no_number_is_left_out_of_tensorboard(tmp_path):
+    run = SimpleNamespace(path=tmp_path, worker=SimpleNamespace(is_first=True))
+    with Scalars(run, start=0) as written:
+        written.write(3, {"auc": math.nan, "loss": 0.5, "speed": math.inf})
+    assert scalars(tmp_path) == {"loss": {3: 0.5}}
 
 
 def test_a_resumed_run_takes_back_the_scalars_that_it_writes_again(market, tmp_path):

@@ -1,12 +1,13 @@
 """Predictions: padding dropped, impressions in their order on disk, whoever scored them."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchrec_mm.train import prediction_files
@@ -17,7 +18,7 @@ from torchrec_mm.train.prediction_files import (
     merge_predictions,
     probabilities,
 )
-from torchrec_mm.train.predictions import Scored, shared_folder
+from torchrec_mm.train.predictions import Scored, predict, shared_folder
 
 ROW_BYTES = 8 + 8 + 8 + 1 + 4
 
@@ -51,12 +52,29 @@ def test_padding_is_dropped_and_a_request_of_nothing_but_padding():
     assert (found.labels.dtype, found.logits.dtype) == ("int8", "float32")
 
 
+class DropsOut(torch.nn.Module):
+    """Logits (2, 500) that half of are zero in training."""
+
+    def forward(self, batch):
+        logits = torch.nn.functional.dropout(torch.ones(2, 500), 0.5, self.training)
+        return None, (None, logits, logits, logits.isfinite(), torch.arange(2))
+
+
+def test_scoring_drops_nothing_out_and_leaves_the_model_training(worker):
+    distributed = SimpleNamespace(model=DropsOut(), worker=worker)
+    loader = SimpleNamespace(epoch=lambda _: [torch.zeros(1)] * 2)
+    parts = list(predict(distributed, loader))
+    assert [part.logits.tolist() for part in parts] == [[1.0] * 1000] * 2
+    assert distributed.model.training
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=60),
     st.integers(1, 9),
-    st.integers(1, 200 * ROW_BYTES),
+    st.integers(1, 40 * ROW_BYTES),
 )
+@example([0, 1, 2, 0, 2, 2, 2, 2, 2, 0, 1, 1], 2, 1)  # 9 lies on disk when 10 is in memory
 def test_ranks_are_merged_in_the_order_of_the_data_set(
     tmp_path_factory, rank_of_request, batch, row_group
 ):

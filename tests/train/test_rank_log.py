@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.train.rank_log import rank_log
 
@@ -70,6 +71,20 @@ def test_a_handler_that_a_library_put_on_the_root_shows_what_it_showed(tmp_path)
     assert not library.filters
 
 
+@pytest.mark.parametrize("error", [InputError("field must be good"), ZeroDivisionError("ours")])
+def test_how_a_rank_ends_is_for_its_log_as_the_command_prints_it_anyway(tmp_path, error, capsys):
+    seen: list[str] = []
+    library = logging.Handler()
+    library.emit = lambda record: seen.append(record.getMessage())
+    for handlers in ([], [library]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(logging.root, "handlers", handlers)
+            with pytest.raises(type(error)), rank_log(tmp_path, WORKER):
+                raise error
+    assert seen == [] and capsys.readouterr().err == ""
+    assert len([line for line in lines_of(tmp_path) if line.endswith(str(error))]) >= 2
+
+
 def test_warnings_are_logged_and_still_shown(tmp_path):
     with pytest.warns(UserWarning, match="mind the gap"), rank_log(tmp_path, WORKER):
         warnings.warn("mind the gap", stacklevel=1)
@@ -80,6 +95,13 @@ def test_an_exit_is_logged_with_its_status(tmp_path):
     with pytest.raises(SystemExit), rank_log(tmp_path, WORKER):
         sys.exit(143)
     assert lines_of(tmp_path)[-1].endswith("left with status 143")
+
+
+def test_a_users_mistake_is_one_line_of_it(tmp_path):
+    with pytest.raises(InputError), rank_log(tmp_path, WORKER):
+        raise InputError("field must be\n  good")
+    _, line = lines_of(tmp_path)
+    assert line.endswith("Z rank 3 ERROR torchrec_mm: error: field must be good")
 
 
 def test_sigkill_loses_nothing_and_stderr_gets_what_it_got(tmp_path):

@@ -31,6 +31,9 @@ def test_a_run_starts_with_its_config(worker, tmp_path):
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["hidden"] == [4, 3]
     assert run.checkpoints == tmp_path / "run" / "checkpoints"
     assert [path.name for path in run.companions] == ["config.yaml"]
+    for name in ("plan.json", "model.json", "metrics.jsonl"):
+        (run.path / name).touch()
+    assert {path.name for path in run.companions} == {"config.yaml", "model.json", "plan.json"}
 
 
 @pytest.mark.parametrize("resume", [False, True])

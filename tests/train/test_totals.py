@@ -1,8 +1,18 @@
 """Sums of an epoch: means of what was added, also across a checkpoint."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.distributed as dist
 
+from tests import another_rank
+from tests.train.test_warm_up import TableAndWeight
+from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
+from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.train.fit import restore
+from torchrec_mm.train.position import Position
+from torchrec_mm.train.state import Training
 from torchrec_mm.train.totals import Totals
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -45,3 +55,45 @@ def test_what_a_checkpoint_held_is_counted_on(worker):
     assert after.close_window() == 4
     epoch = after.close_epoch()
     assert (epoch.loss, epoch.impressions) == (pytest.approx(3), 9)
+
+
+def test_two_ranks_shares_of_a_global_batch_make_its_loss(worker, monkeypatch):
+    """A rank's loss is its part of the batch's times the number of ranks; steps count once."""
+    another_rank.join(monkeypatch, lambda ours: torch.tensor([5.0 / 2, 0.0]).double())
+    totals = Totals(worker.device)
+    add(totals, 1.0)
+    assert totals.close_window() == 3
+
+
+def test_other_ranks_count_no_steps_and_keep_nothing_that_was_reduced(worker, monkeypatch):
+    another_rank.join(monkeypatch, torch.ones_like)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    totals = Totals(worker.device)
+    add(totals, 3.0)
+    assert totals.window.tolist() == [3 / 2, 0]
+    totals.close_window()
+    assert not totals.epoch.any() and totals.impressions() == 3
+    totals.reduce()
+    assert totals.impressions() == 0
+
+
+@pytest.mark.parametrize(
+    ("position", "impressions"), [(Position(4, 0, 60), 3), (Position(4, 1), 0)]
+)
+def test_an_epoch_is_counted_on_until_it_has_ended(
+    position, impressions, worker, tmp_path, monkeypatch
+):
+    """Of an epoch that was stopped after its last step, the sums are on disk when it ends."""
+    told: list[int] = []
+    monkeypatch.setattr(DistributedModel, "set_step", lambda _, step: told.append(step))
+    settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0)
+    before, after = (
+        Training(distribute(TableAndWeight(), worker, settings, seed=0)) for _ in range(2)
+    )
+    before.distributed.create_optimizer_state()
+    add(before.totals, 1.0)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(before.pieces(), position)
+    restore(SimpleNamespace(checkpoints=tmp_path), after)
+    assert after.totals.impressions() == impressions
+    assert (after.position, told) == (position, [4])

@@ -15,11 +15,12 @@ from tests.runs import (
     make_flags,
     predictions,
     ranker_flags,
+    small_batches,
     stop_before,
     train_make,
     train_ranker,
 )
-from tests.small_market import SmallMarket, write_small_market
+from tests.small_market import SmallMarket, lengthen, write_small_market
 from tests.two_ranks import Command, run_on_two_ranks
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
@@ -33,6 +34,7 @@ LOSS_TOLERANCE = 1e-5
 LOGIT_TOLERANCE = 1e-4
 MORE = ("--epochs", "2", "--test_auc", "true")
 TABLE = "{rows: 16, interval_steps: 2, partitions: 2}"
+PADDED = 1200  # four or five of the small market's requests, or 23 candidates of one
 RAW_IDS = (*MORE, "--zero_collision", f"{{user_id: {TABLE}, item_id: {TABLE}}}")
 
 
@@ -68,6 +70,7 @@ def runs(market, tmp_path_factory) -> Path:
     flags = [*ranker_flags(market, two / "raw-ids", "id"), *RAW_IDS]
     commands.append(Command("train_ranker", flags))
     commands += storage_commands(market, two)
+    commands += long_commands(folder)
     run_on_two_ranks(folder, commands)
     return folder
 
@@ -83,6 +86,23 @@ def storage_commands(market: SmallMarket, folder: Path) -> list[Command]:
                 Command("evaluate", [*evaluate_flags(market, run_dir, storage), *flags]),
             ]
     return commands
+
+
+def long_commands(folder: Path) -> list[Command]:
+    """A run on requests that come in pieces: what it learns, and what the one rank's run says."""
+    market = write_small_market(folder / "long")
+    lengthen(market, 60, 4, 11)
+    alone, together = folder / "one" / "long", folder / "two" / "long"
+    with small_batches(PADDED):
+        train_ranker(market, alone, "simtier", *MORE)
+        evaluate(market, alone, "--predictions", str(alone / "alone.parquet"))
+        apps.predict.main(predict_flags(market, alone, "one-rank"))
+    train = [*ranker_flags(market, together, "simtier"), *MORE]
+    return [
+        Command("train_ranker", train, padded=PADDED),
+        Command("evaluate", evaluate_flags(market, alone, "long"), padded=PADDED),
+        Command("predict", predict_flags(market, alone), padded=PADDED),
+    ]
 
 
 def evaluate_flags(market: SmallMarket, run_dir: Path, sharding: str) -> list[str]:
@@ -189,6 +209,25 @@ def test_vectors_in_the_memory_of_two_ranks_are_those_of_the_file_bit_for_bit(me
     assert logits_in(sharded / "two-ranks-sharded.parquet") == logits_in(
         mapped / "two-ranks-mapped.parquet"
     )
+
+
+def test_requests_in_pieces_are_learned_and_scored_alike_on_one_rank_and_on_two(runs):
+    alone, together = runs / "one" / "long", runs / "two" / "long"
+    assert len(losses(alone)) > 30
+    assert losses(together) == pytest.approx(losses(alone), rel=LOSS_TOLERANCE)
+    here, there = (
+        pq.read_table(alone / name).to_pydict()
+        for name in ("alone.parquet", "two-ranks-long.parquet")
+    )
+    assert there.pop("logit") == pytest.approx(here.pop("logit"), abs=1e-5)
+    assert there == here and here["request"].count(4) == 60
+    here, there = (
+        pq.read_table(alone / f"{name}-requests.parquet").to_pydict()
+        for name in ("one-rank", "two-ranks")
+    )
+    scores = [sum(table.pop("click_probabilities"), []) for table in (here, there)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert there == here and len(here["candidate_item_ids"][4]) == 60
 
 
 def test_tables_of_raw_ids_learn_alike_on_one_rank_and_on_two(market, runs, tmp_path):

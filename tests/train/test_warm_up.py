@@ -26,7 +26,7 @@ class TableAndWeight(nn.Module):
 
 def moved(worker, warmup_steps: int, step: int) -> tuple[float, float]:
     """How far a first update goes, of a table's weights and of the dense weight."""
-    settings = OptimizerSettings(0.01, 0.0, table_learning_rate=0.5)
+    settings = OptimizerSettings(learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.5)
     distributed = distribute(TableAndWeight(), worker, settings, seed=0)
     WarmUp(distributed.optimizer, warmup_steps).set_for(step)
     distributed.optimizer.zero_grad()

@@ -6,7 +6,6 @@ training waiting for it; for the disk it is ``dd`` of the same bytes. All end wi
 
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,13 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
+from torchrec_mm.benchmarks.harness import (
+    BenchmarkConfig,
+    alternate,
+    comparison,
+    in_fresh_process,
+    now,
+)
 from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -114,7 +119,9 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         tempfile.TemporaryDirectory(dir=config.work_dir) as folder,
         Checkpointer(Path(folder), keep=2) as checkpointer,
     ):
-        settings = OptimizerSettings(0.0, 0.0, table_learning_rate=0.1, table_scale=0.01)
+        settings = OptimizerSettings(
+            learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.01
+        )
         model = TableAndMatrix(config.rows, config.embedding_dim)
         distributed = distribute(model, worker, settings, seed=0)
         step = training_step(distributed, config.rows)
@@ -122,16 +129,17 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         pieces = training_pieces(distributed)
         checkpointer.save(pieces, Position(0))
         checkpointer.wait()
-        quiet_s = median(seconds(step) for _ in range(QUIET_STEPS))
+        device = worker.device
+        quiet_s = median(seconds(step, device) for _ in range(QUIET_STEPS))
 
         def save() -> None:
             checkpointer.save(pieces, Position(1))
             if waits:
                 checkpointer.wait()
 
-        lost_s = seconds(save)
+        lost_s = seconds(save, device)
         while checkpointer.writing and not checkpointer.writing.done():
-            lost_s += seconds(step) - quiet_s
+            lost_s += seconds(step, device) - quiet_s
         checkpointer.wait()
         size = sum(tensor.nbytes for piece in pieces.values() for _, tensor in piece.parts)
         return Cost(lost_s, dd_s(find_checkpoint(Path(folder)).folder), size)
@@ -144,8 +152,8 @@ def training_step(distributed: DistributedModel, rows: int) -> Callable[[], None
         keys=["item_id"],
         values=torch.randint(rows, (BATCH_IDS,), generator=draws),
         lengths=torch.ones(BATCH_IDS, dtype=torch.int32),
-    )
-    dense = torch.randn(MATRIX // 2, MATRIX, generator=draws)
+    ).to(distributed.worker.device)
+    dense = torch.randn(MATRIX // 2, MATRIX, generator=draws).to(distributed.worker.device)
 
     def step() -> None:
         distributed.optimizer.zero_grad()
@@ -160,11 +168,11 @@ def dd_s(checkpoint: Path) -> float:
     (source,) = checkpoint.glob("*.distcp")
     target = checkpoint.parent / "copy"
     words = ["dd", f"if={source}", f"of={target}", "bs=4M", "conv=fsync", "status=none"]
-    return seconds(lambda: subprocess.run(words, check=True))
+    return seconds(lambda: subprocess.run(words, check=True), torch.device("cpu"))
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call, until what it gave a device is done."""
+    start = now(device)
     work()
-    return time.perf_counter() - start
+    return now(device) - start

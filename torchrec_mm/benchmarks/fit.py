@@ -124,7 +124,7 @@ def fitted(task: RankerTask) -> float:
         distributed = Timed.of(side.distributed)
         folder = [tempfile.mkdtemp(dir=task.folder) if worker.is_first else ""]
         dist.broadcast_object_list(folder)
-        settings = FitSettings(task.epochs, task.seed)
+        settings = FitSettings(epochs=task.epochs, seed=task.seed)
         fit(distributed, side.loader(side.data), RunFolder(Path(folder[0]), worker), settings)
         return distributed.steps_per_s()
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 import torch.multiprocessing
 
 from torchrec_mm.config import check_fields
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.process_group import usable_gpus
 from torchrec_mm.reporting.machine import describe_machine
 
 Result = TypeVar("Result")
@@ -75,6 +78,13 @@ def comparison(
     }
 
 
+def now(device: torch.device) -> float:
+    """Seconds on a clock that is read when a device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def in_fresh_process(work: Callable[..., Result], *args: Any, threads: int | None = None) -> Result:
     """``work(*args)`` in a process that has done nothing else; see ``on_fresh_ranks``."""
     return on_fresh_ranks(work, *args, world_size=1, threads=threads)[0]
@@ -91,13 +101,18 @@ def on_fresh_ranks(
     Args:
         work: a function at the top of a module. args: what a process can be sent.
         world_size: at least 1. threads: of each process, torch's own choice if None.
+
+    Raises:
+        InputError: more ranks than this machine has GPUs.
     """
+    if 0 < (found := usable_gpus()) < world_size:
+        raise InputError(f"world_size must be at most the GPUs here, {found}, got {world_size}")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     with _environment({} if threads is None else {"OMP_NUM_THREADS": str(threads)}):
         ranks = torch.multiprocessing.start_processes(
             _one_rank,
-            (world_size, _free_port(), threads, results, work, args),
+            (world_size, free_port(), threads, results, work, args),
             nprocs=world_size,
             start_method="spawn",
             join=False,
@@ -134,7 +149,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -89,7 +89,11 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
         launched = subprocess.Popen(
             [*launcher, *flags],
             cwd=ROOT,
-            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "CUDA_VISIBLE_DEVICES": "",  # as for the component
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -109,5 +113,5 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
 
 def is_step_done(log: Path) -> bool:
     """Whether there is a line of a step, whole."""
-    lines = log.read_text().split("\n")[:-1] if log.is_file() else []
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
     return any("step" in json.loads(line) for line in lines)

@@ -24,8 +24,8 @@ from torchrec_mm.benchmarks.harness import (
 from torchrec_mm.benchmarks.ranker_baseline_rows import rows_loader
 from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
 from torchrec_mm.config import check_fields
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.encoded import EncodedRequests, RequestArrays, read_meta
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.files import new_folder, write_json
 
@@ -140,7 +140,7 @@ def reading(impressions: Iterator[int], seconds: float) -> Reading:
 
 def memory_bytes(name: str) -> int:
     """Resident memory of this process: VmRSS, or VmHWM, the most since it began."""
-    with open("/proc/self/status") as status:
+    with open("/proc/self/status", encoding="utf-8") as status:
         (line,) = (line for line in status if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
@@ -149,7 +149,8 @@ def repeat(encoded: Path, times: int, larger: Path) -> None:
     """An encoded data set whose training requests are those of ``encoded``, ``times`` over."""
     requests = encoded / "requests" / "train"
     with new_folder(larger) as aside:
-        os.symlink((encoded / "items").resolve(), aside / "items")
+        for name in ("items", "vocabularies.safetensors"):
+            os.symlink((encoded / name).resolve(), aside / name)
         repeated = aside / "requests" / "train"
         repeated.mkdir(parents=True)
         for copy in range(times):

@@ -151,9 +151,9 @@ def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
 
 def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     """The same table as a plain embedding after one step of SparseAdam."""
-    table = nn.Embedding(rows, dim, sparse=True)
+    table = nn.Embedding(rows, dim, sparse=True, device=worker.device)
     optimizer = torch.optim.SparseAdam(table.parameters())
-    table(torch.zeros(1, dtype=torch.int64)).sum().backward()
+    table(torch.zeros(1, dtype=torch.int64, device=worker.device)).sum().backward()
     optimizer.step()
     state = optimizer.state[table.weight]
     return [table.weight.detach(), *(value for value in state.values() if torch.is_tensor(value))]
@@ -161,5 +161,5 @@ def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
 
 def resident_bytes() -> int:
     """Resident memory of this process."""
-    with open("/proc/self/statm") as pages:
+    with open("/proc/self/statm", encoding="utf-8") as pages:
         return int(pages.read().split()[1]) * 4096

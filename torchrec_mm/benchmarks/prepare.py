@@ -5,6 +5,7 @@ its own. The baseline is the least that any way must do: DuckDB, in the same mem
 log by user and hands over the rows, which are dropped.
 """
 
+import glob
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def resident_gb(pid: int) -> float:
 
     Not ``ru_maxrss``: that counts what the parent had in memory when it forked.
     """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e9
     return 0.0
@@ -135,7 +136,7 @@ def check_sample(root: Path, users: int) -> int:
         RuntimeError: a user's requests differ.
     """
     with duckdb.connect(config={"memory_limit": "1GB"}) as database:
-        log = database.read_parquet(str(root / "log" / "*.parquet"))
+        log = _rows(database, root / "log")
         counts = log.aggregate("user_id, count(*) AS events, hash(user_id) AS place")
         longest = counts.order("events DESC, user_id").limit(1)
         some = counts.order("place, user_id").limit(users)
@@ -143,18 +144,22 @@ def check_sample(root: Path, users: int) -> int:
         events = _of_users(log, chosen).select("user_id, timestamp, item_id, event").fetchall()
         requests = []
         for split in ("train", "test"):
-            rows = database.read_parquet(str(root / "data" / "requests" / split / "*.parquet"))
+            rows = _rows(database, root / "data" / "requests" / split)
             columns = ", ".join(REQUEST_SCHEMA.names[:-1])  # is_test is told by the folder
             table = _of_users(rows, chosen).select(columns).to_arrow_table()
             requests += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
     by_user = {user: [] for user in chosen}
     for user, *event in events:
-        by_user[user].append(event)
+        by_user[user].append(tuple(event))
     for user, of_user in by_user.items():
         ours = [request for request in requests if request["user_id"] == user]
         if _sorted(ours) != _sorted(slow_requests(user, of_user, RULES)):
             raise RuntimeError(f"the requests of user {user} are not those of the oracle")
     return len(chosen)
+
+
+def _rows(database: duckdb.DuckDBPyConnection, folder: Path) -> duckdb.DuckDBPyRelation:
+    return database.read_parquet(f"{glob.escape(str(folder))}/*.parquet", hive_partitioning=False)
 
 
 def _of_users(rows: duckdb.DuckDBPyRelation, users: set[int]) -> duckdb.DuckDBPyRelation:

@@ -13,9 +13,10 @@ def slow_requests(
 ) -> list[dict[str, Any]]:
     """What ``requests_of`` must make of one user, as rows of REQUEST_SCHEMA.
 
-    ``events``: (timestamp, item_id, event) in any order, other kinds of events included.
+    ``events``: (timestamp, item_id, event) in any order, other kinds of events and repetitions
+    included.
     """
-    events = list(events)
+    events = set(events)
     shown = sorted((time, item) for time, item, kind in events if kind == rules.shown_event)
     clicked = sorted((time, item) for time, item, kind in events if kind == rules.clicked_event)
     in_training = math.ceil(len(shown) * (1 - rules.test_share) - 1e-9)

@@ -26,6 +26,7 @@ from torchrec_mm.benchmarks.pretraining_data import make_searches
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.pack import pack
 from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.documents import read_text
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 from torchrec_mm.pretraining.contrast import Contrast, LossSettings
 from torchrec_mm.pretraining.encoder import EncoderSpec
@@ -41,7 +42,14 @@ from torchrec_mm.train.position import Position
 from torchrec_mm.train.run_folder import RunFolder
 
 WARMUP_STEPS = 2
-OPTIMIZER = OptimizerSettings(3e-3, 1e-5, 1.0, 1e-4, 0, 0.0)
+OPTIMIZER = OptimizerSettings(
+    learning_rate=3e-3,
+    backbone_learning_rate=1e-5,
+    layer_decay=1.0,
+    weight_decay=1e-4,
+    warmup_steps=0,
+    clip_norm=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,16 @@ def ours(root: Path, config: PretrainingConfig, bank_slots: int) -> dict[str, An
         trainer, loader = built(root, config, bank_slots, worker)
         fill_banks(trainer.scl)
         run = RunFolder(Path(folder), worker)
-        settings = FitSettings(1, 0.0, 0, 1, log_every_steps=1, hang_timeout_s=0)
+        settings = FitSettings(
+            epochs=1,
+            corrupt_share=0.0,
+            checkpoint_steps=0,
+            keep_checkpoints=1,
+            log_every_steps=1,
+            hang_timeout_s=0,
+        )
         fit(trainer, loader, run, settings, Position(), lambda epoch: None)
-        lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+        lines = map(json.loads, read_text(run.path / "metrics.jsonl").splitlines())
         seconds = [config.batch_size / line["pairs_per_s"] for line in lines]
         bank = trainer.scl.losses["image"].bank
         return {
@@ -160,10 +175,12 @@ def built(
     searches = torch.arange(packed.num_searches).numpy()
     unseen = torch.zeros(packed.num_items, dtype=torch.bool).numpy()
     pairs = training_pairs(packed, "scl", ("image", "text"), searches, unseen)
-    settings = LoaderSettings(config.batch_size, 0, num_workers=config.num_workers)
+    settings = LoaderSettings(batch_size=config.batch_size, seed=0, num_workers=config.num_workers)
     loader = PairLoader(pairs, reader, settings, worker.rank, worker.world_size)
     precision = Precision("float32", worker.device)
-    losses = LossSettings(0.99, bank_slots, True, 1.0, 0.1)
+    losses = LossSettings(
+        momentum=0.99, bank_slots=bank_slots, in_batch=True, triplet_weight=1.0, margin=0.1
+    )
     contrasts = [Contrast(space, space) for space in encoder.spaces]
     scl = SCL(encoder, contrasts, losses, gather_rows, precision)
     return Trainer(scl, OPTIMIZER, precision, worker), loader
@@ -176,4 +193,5 @@ def fill_banks(scl: SCL) -> None:
         slots, width = loss.bank.keys.shape
         keys = F.normalize(torch.randn(slots, width, generator=generator), dim=1)
         ids = torch.arange(slots)[:, None].expand(-1, 2) + (1 << 40)
-        loss.bank.enqueue(keys, ids, torch.ones(slots, dtype=torch.bool))
+        columns = (keys, ids, torch.ones(slots, dtype=torch.bool))
+        loss.bank.enqueue(*(column.to(loss.bank.keys.device) for column in columns))

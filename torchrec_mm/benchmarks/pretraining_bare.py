@@ -43,7 +43,7 @@ def contrast(encoder: nn.Module, slow: nn.Module, batch: PairBatch) -> Tensor:
     query = encoder(batch.query)
     with torch.no_grad():
         key, hard = slow(batch.key), slow(batch.hard)
-    own = torch.arange(batch.query.num_rows)
+    own = torch.arange(batch.query.num_rows, device=next(iter(query.values())).device)
     total = torch.zeros(())
     for space, query_BD in query.items():
         hard_BHD = hard[space].unflatten(0, (len(own), batch.num_hard))

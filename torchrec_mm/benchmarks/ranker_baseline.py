@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from torchrec_mm.benchmarks.ranker_baseline_network import BaselineNetwork
@@ -27,10 +28,11 @@ from torchrec_mm.parallel.process_group import Worker, process_group
 class Baseline:
     """Model and optimizers of one rank."""
 
-    def __init__(self, task: RankerTask) -> None:
+    def __init__(self, task: RankerTask, device: torch.device) -> None:
         torch.manual_seed(task.seed)
-        self.network = BaselineNetwork(task.folder / "joined", task.embedding_dim)
-        self.model = DistributedDataParallel(self.network)
+        self.device = device
+        self.network = BaselineNetwork(task.folder / "joined", task.embedding_dim, device)
+        self.model = averaged(self.network, device)
         tables = list(self.network.tables.parameters())
         in_tables = {id(parameter) for parameter in tables}
         dense = [p for p in self.network.parameters() if id(p) not in in_tables]
@@ -41,6 +43,7 @@ class Baseline:
 
     def step(self, batch: dict[str, Tensor]) -> int:
         """Learn from one batch; its number of impressions."""
+        batch = self.on_device(batch)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(self.model(batch), batch["label"]).backward()
@@ -48,19 +51,30 @@ class Baseline:
             optimizer.step()
         return len(batch["label"])
 
+    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch where the network is."""
+        return {name: column.to(self.device) for name, column in batch.items()}
+
+
+def averaged(network: BaselineNetwork, device: torch.device) -> nn.Module:
+    """The network, its gradients averaged over ranks: by gloo, as NCCL takes no sparse ones."""
+    if device.type == "cuda" and dist.get_world_size() == 1:
+        return network
+    return DistributedDataParallel(network, process_group=dist.new_group(backend="gloo"))
+
 
 def speed(task: RankerTask) -> float:
     """Impressions a second of all ranks together, file to update; one rank's part."""
     with process_group() as worker:
-        baseline = Baseline(task)
+        baseline = Baseline(task, worker.device)
         batches = endless(task, worker)
-        return steady_rate(lambda: baseline.step(next(batches)), task.seconds)
+        return steady_rate(lambda: baseline.step(next(batches)), task.seconds, worker.device)
 
 
 def quality(task: RankerTask) -> Quality:
     """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
-    with process_group():
-        baseline = Baseline(task)
+    with process_group() as worker:
+        baseline = Baseline(task, worker.device)
         joined = task.folder / "joined"
         impressions = 0
         for _ in range(task.epochs):
@@ -76,7 +90,7 @@ def quality(task: RankerTask) -> Quality:
             ):
                 users.append(batch[USER].numpy())
                 labels.append(batch["label"].numpy())
-                logits.append(baseline.network(batch).numpy())
+                logits.append(baseline.network(baseline.on_device(batch)).cpu().numpy())
         columns = [np.concatenate(column) for column in (users, labels, logits)]
         return Quality(auc(*columns[1:]), gauc(*columns).gauc, impressions)
 

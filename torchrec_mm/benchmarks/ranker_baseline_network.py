@@ -30,8 +30,8 @@ NUM_TIERS = 22
 class SortedIds:
     """Ids to table rows: place among the sorted known ids plus one, 0 for any other."""
 
-    def __init__(self, path: Path) -> None:
-        self.keys = torch.from_numpy(np.load(path, allow_pickle=False))
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.keys = torch.from_numpy(np.load(path, allow_pickle=False)).to(device)
 
     def rows(self, ids: Tensor) -> Tensor:
         place = torch.searchsorted(self.keys, ids).clamp(max=len(self.keys) - 1)
@@ -60,14 +60,15 @@ class Attention(nn.Module):
 class BaselineNetwork(nn.Module):
     """Batches of JoinedRows to (I,) logits."""
 
-    def __init__(self, folder: Path, embedding_dim: int) -> None:
-        """``folder`` is what ``join_tables`` wrote."""
+    def __init__(self, folder: Path, embedding_dim: int, device: torch.device) -> None:
+        """``folder`` is what ``join_tables`` wrote. Weights are drawn on the CPU, then moved."""
         super().__init__()
         self.ids = {
-            name: SortedIds(folder / f"{name}.npy") for name in (*USER_COLUMNS, *ITEM_COLUMNS)
+            name: SortedIds(folder / f"{name}.npy", device)
+            for name in (*USER_COLUMNS, *ITEM_COLUMNS)
         }
-        self.vector_ids = SortedIds(folder / VECTOR_KEYS_FILE)
-        vectors = torch.from_numpy(np.load(folder / VECTORS_FILE, allow_pickle=False))
+        self.vector_ids = SortedIds(folder / VECTOR_KEYS_FILE, device)
+        vectors = torch.from_numpy(np.load(folder / VECTORS_FILE, allow_pickle=False)).to(device)
         self.vectors = F.pad(vectors, (0, 0, 1, 0))  # row 0: no vector
         self.tables = nn.ModuleDict(
             {
@@ -86,6 +87,7 @@ class BaselineNetwork(nn.Module):
             layers += [nn.Linear(width, hidden), nn.PReLU(hidden)]
             width = hidden
         self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.to(device)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         cosine_IL = self.cosine(batch[ITEM], batch[PAST_ITEMS])

@@ -21,7 +21,7 @@ def command_speed(command: str, threads: int) -> float:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     try:
         done = subprocess.run(
-            shlex.split(command), env=environment, stdout=subprocess.PIPE, text=True
+            shlex.split(command), env=environment, stdout=subprocess.PIPE, encoding="utf-8"
         )
     except OSError as error:
         raise InputError(f"baseline_command must be a command: {error}") from error

@@ -4,7 +4,6 @@ tables/    as TAOBAO-MM is published      joined/    for the baseline
 encoded/   for ours                       vectors/   item vectors, for ours
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torchrec_mm.data.taobao_mm import TaobaoMM
 from torchrec_mm.data.taobao_mm_files import ITEM, VECTOR, VECTORS, table_files
 from torchrec_mm.data.taobao_mm_made import make_tables
 from torchrec_mm.data.taobao_mm_shop import ITEMS_PER_CATEGORY
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.interchange import import_parquet
@@ -106,7 +106,7 @@ def check_size(folder: Path, size: dict[str, int]) -> None:
                 f"work_dir must be a new folder or one of this benchmark, got {folder}"
             )
         write_json(noted, size)
-    found = json.loads(noted.read_text())
+    found = read_json(noted)
     if found != size:
         raise InputError(f"work_dir must hold data of {size}, {folder} holds {found}")
 
@@ -120,7 +120,7 @@ def make_new_tables(out: Path, size: dict[str, int]) -> None:
 
 def true_auc(folder: Path) -> float | None:
     """The test AUC that no model can beat but by luck."""
-    return json.loads((folder / "tables" / "made.json").read_text())["test_auc"]
+    return read_json(folder / "tables" / "made.json")["test_auc"]
 
 
 def encode_tables(tables: Path, out: Path, max_behaviours: int) -> None:

@@ -6,12 +6,13 @@ from itertools import count
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask, steady_rate
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.epoch import BatchLimits
 from torchrec_mm.data.loader import RequestLoader
 from torchrec_mm.data.vector_source import MappedVectors
 from torchrec_mm.data.vocabulary import Vocabularies
@@ -22,7 +23,7 @@ from torchrec_mm.parallel.process_group import Worker, core_for_reading, process
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.parallel.strides import with_equal_strides
-from torchrec_mm.ranking.inputs import collator_for_ranker
+from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes
 from torchrec_mm.train.predictions import predict
@@ -55,7 +56,9 @@ class Ours:
             kept=50,
         )
         torch.manual_seed(task.seed)
-        settings = OptimizerSettings(3e-3, 1e-4, table_learning_rate=0.01, table_scale=0.01)
+        settings = OptimizerSettings(
+            learning_rate=3e-3, weight_decay=1e-4, table_learning_rate=0.01, table_scale=0.01
+        )
         self.distributed = distribute(Ranker(self.spec), worker, settings, task.seed)
 
     def loader(self, data: EncodedRequests) -> RequestLoader:
@@ -64,7 +67,7 @@ class Ours:
         return RequestLoader(
             data,
             collator_for_ranker(self.spec, data.items, MappedVectors(self.vectors), RECENT),
-            BatchLimits(requests),
+            BatchLimits.to_learn(requests, None, attended_behaviours(self.spec, RECENT)),
             rank=self.worker.rank,
             world_size=self.worker.world_size,
             shuffle_seed=self.task.seed,
@@ -85,11 +88,11 @@ def speed(task: RankerTask) -> float:
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
-        def step() -> int:
+        def step() -> Tensor:
             _, _, _, candidate_mask, _ = pipeline.progress(batches)
-            return int(candidate_mask.sum())
+            return candidate_mask.sum()
 
-        rate = steady_rate(step, task.seconds)
+        rate = steady_rate(step, task.seconds, worker.device)
         batches.close()
         return rate
 

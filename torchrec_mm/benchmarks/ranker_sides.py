@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from torchrec_mm.benchmarks.harness import now
 
 WARM_UP_STEPS = 3
 
@@ -40,24 +43,26 @@ class Quality:
     impressions: int
 
 
-def steady_rate(step: Callable[[], int], seconds: float) -> float:
+def steady_rate(step: Callable[[], int | Tensor], seconds: float, device: torch.device) -> float:
     """Impressions a second of all ranks together, for at least ``seconds`` after warming up.
 
     Collective: all ranks stop after the same step.
 
     Args:
         step: does one step of this rank and returns its number of impressions.
+        device: that it works on, and is not waited for in between.
     """
+    together = dist.new_group(backend="gloo")
     for _ in range(WARM_UP_STEPS):
         step()
-    dist.barrier()
-    start = time.perf_counter()
+    dist.barrier(together)
+    start = now(device)
     impressions, late = 0, torch.zeros(1)
     while not late:
         impressions += step()
         late[0] = time.perf_counter() - start >= seconds
-        dist.all_reduce(late)
-    elapsed = time.perf_counter() - start
+        dist.all_reduce(late, group=together)
+    elapsed = now(device) - start
     total = torch.tensor(float(impressions), dtype=torch.float64)
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=together)
     return total.item() / elapsed

@@ -1,20 +1,22 @@
 """Parquet files a bounded piece at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torchrec_mm.errors import InputError
+from torchrec_mm.tables.reading import input_errors, read_metadata
 
 CHUNK_VALUES = 2_000_000
 CHUNK_BYTES = 32 << 20  # where values are large: pictures
 BUFFER_BYTES = 1 << 20
 
 
-def read_chunks(file: Path, columns: list[str] | None = None) -> Iterator[tuple[pa.Table, str]]:
-    """The file's rows in order, in tables that fit in memory.
+def read_chunks(
+    file: Path, columns: list[str] | None = None, groups: Sequence[int] | None = None
+) -> Iterator[tuple[pa.Table, str]]:
+    """The file's rows in order, or those of some row groups, in tables that fit in memory.
 
     They hold about ``CHUNK_VALUES`` values, list elements counted, or ``CHUNK_BYTES``.
 
@@ -26,23 +28,19 @@ def read_chunks(file: Path, columns: list[str] | None = None) -> Iterator[tuple[
     Raises:
         InputError: an unreadable file or row group, by name.
     """
-    try:
+    with input_errors(file, "must be a readable Parquet file"):
         parquet = pq.ParquetFile(
             file, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
         )
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
     with parquet:
-        for group in range(parquet.num_row_groups):
+        for group in range(parquet.num_row_groups) if groups is None else groups:
             where = f"{file} row group {group}"
             done = 0
-            try:
+            with input_errors(where):
                 for batch in parquet.iter_batches(_rows(parquet, group, columns), [group], columns):
                     if batch.num_rows:
                         yield pa.Table.from_batches([batch]), f"{where} from row {done}"
                         done += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{where} could not be read: {error}") from error
 
 
 def count_rows(file: Path) -> int:
@@ -51,18 +49,21 @@ def count_rows(file: Path) -> int:
     Raises:
         InputError: an unreadable file.
     """
-    try:
-        return pq.read_metadata(file).num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    return read_metadata(file).num_rows
 
 
 def _rows(parquet: pq.ParquetFile, group: int, columns: list[str] | None) -> int:
     """How many rows of the row group make a chunk."""
     metadata = parquet.metadata.row_group(group)
     every = [metadata.column(i) for i in range(metadata.num_columns)]
-    read = [c for c in every if columns is None or c.path_in_schema.split(".")[0] in columns]
+    read = [c for c in every if columns is None or _is_of(c.path_in_schema, columns)]
     values = sum(column.num_values for column in read)
     size = sum(column.total_uncompressed_size for column in read)
     share = min(CHUNK_VALUES / max(values, 1), CHUNK_BYTES / max(size, 1))
     return max(1, int(metadata.num_rows * min(1, share)))
+
+
+def _is_of(path: str, columns: list[str]) -> bool:
+    """Whether a leaf is of one of the columns, whose names may hold dots themselves."""
+    parts = path.split(".")
+    return any(".".join(parts[:end]) in columns for end in range(1, len(parts) + 1))

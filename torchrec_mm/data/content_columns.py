@@ -8,15 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from torchrec_mm.data.chunks import read_chunks
-from torchrec_mm.data.parquet import (
-    BINARY,
-    STRING,
-    check_columns,
-    open_dataset,
-    parquet_files,
-    require_columns,
-)
+from torchrec_mm.data.parquet import BINARY, STRING
+from torchrec_mm.data.parquet_folder import ParquetFolder
 from torchrec_mm.errors import InputError
 
 MODALITIES = ("image", "text")
@@ -27,24 +20,24 @@ class ContentFolder:
 
     folder: of Parquet files. id_column: the first of the required ones, what errors name a row by.
     columns: the content column by wanted modality, e.g. {"text": "title"}; the folder may lack it.
-    schema: of the folder.
     """
 
     def __init__(
-        self, folder: Path, required: Mapping[str, pa.DataType], columns: Mapping[str, str]
+        self, opened: ParquetFolder, required: Mapping[str, pa.DataType], columns: Mapping[str, str]
     ) -> None:
-        """Look at names and sizes only.
+        """Look at names and types only.
 
         Raises:
-            InputError: missing folder or column, unreadable file, or not a single row.
+            InputError: a missing column, or one of the wrong type in some file.
         """
-        dataset = open_dataset(folder)
-        self.folder, self.required, self.columns = folder, required, columns
-        self.schema, self.num_rows = dataset.schema, dataset.count_rows()
+        self.folder, self.required, self.columns = opened.folder, required, columns
         self.id_column = next(iter(required))
-        require_columns(folder, self.schema, required)
-        if self.num_rows == 0:
-            raise InputError(f"{folder} must hold at least one row, got 0")
+        self._opened = opened
+        self._nullable = {columns["text"]: STRING} if "text" in columns else {}
+        if "image" in columns:
+            column = columns["image"]
+            self._nullable |= {column: BINARY, f"{column}_path": STRING}
+        opened.check(required, self._nullable)
 
     def chunks(self) -> Iterator[tuple[pa.Table, str]]:
         """The rows in order of file names, types checked, and what to call them in complaints.
@@ -52,24 +45,18 @@ class ContentFolder:
         Raises:
             InputError: an unreadable row group, a wrong type, a null that must not be.
         """
-        nullable = {self.columns[m]: STRING for m in ("text",) if m in self.columns}
-        if "image" in self.columns:
-            column = self.columns["image"]
-            nullable |= {column: BINARY, f"{column}_path": STRING}
-        names = [*self.required, *(name for name in nullable if name in self.schema.names)]
         label = f"pack {self.folder.name}"
-        with tqdm(total=self.num_rows, desc=label, unit="row", disable=None) as bar:
-            for file in parquet_files(self.folder):
-                for table, where in read_chunks(file, names):
-                    yield check_columns(table, where, self.required, nullable), where
-                    bar.update(table.num_rows)
+        with tqdm(total=self._opened.num_rows, desc=label, unit="row", disable=None) as bar:
+            for table, where in self._opened.chunks(self.required, self._nullable):
+                yield table, where
+                bar.update(table.num_rows)
 
-    def contents(self, table: pa.Table, where: str) -> dict[str, tuple[pa.Array, np.ndarray]]:
+    def contents(self, table: pa.Table) -> dict[str, tuple[pa.Array, np.ndarray]]:
         """The contents of a chunk by modality: as bytes, see ``picture_bytes``."""
         return {
             modality: picture_bytes(table, column, self.folder)
             if modality == "image"
-            else text_bytes(table, column, where)
+            else text_bytes(table, column)
             for modality, column in self.columns.items()
         }
 
@@ -97,22 +84,15 @@ class ContentFolder:
             )
 
 
-def text_bytes(table: pa.Table, column: str, where: str) -> tuple[pa.Array, np.ndarray]:
+def text_bytes(table: pa.Table, column: str) -> tuple[pa.Array, np.ndarray]:
     """A string column in UTF-8, blank as missing; all missing without the column.
 
     Returns:
         (n,) binary, null where missing; and (n,) bool, all False, as no text is a path.
-
-    Raises:
-        InputError: bytes that are no text.
     """
     texts = pa.nulls(table.num_rows, STRING)
     if column in table.column_names:
         texts = table[column].combine_chunks()
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{where} column {column} must be UTF-8 text: {error}") from error
     blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
     texts = pc.if_else(blank, pa.scalar(None, STRING), texts)
     return texts.cast(BINARY), np.zeros(len(texts), dtype=bool)

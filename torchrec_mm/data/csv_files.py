@@ -1,4 +1,4 @@
-"""CSV files with a header: column names in any case, values of the promised type."""
+"""CSV files with a header: names as in ``tables.names``, values of the promised type."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,20 +7,22 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.names import place_of
+from torchrec_mm.tables.reading import input_errors
+
+RULE = "must be a CSV file in UTF-8 with a header"
 
 
 def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
     """The place in a line of each of ``columns``, and how many fields a line has.
 
+    Names may differ by case and the spaces around them.
+
     Raises:
-        InputError: no such file, no header, or a column is missing.
+        InputError: no such file, no header, or not one column of a name.
     """
     header = _header(path)
-    by_name = {name.strip().lower(): at for at, name in reversed(list(enumerate(header)))}
-    for name in columns:
-        if name.lower() not in by_name:
-            raise InputError(f"{path} must have a column {name}, got {', '.join(header)}")
-    return {name: by_name[name.lower()] for name in columns}, len(header)
+    return {name: place_of(path, header, name) for name in columns}, len(header)
 
 
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -33,7 +35,7 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     header = _header(path)
     places, _ = csv_columns(path, columns)
     found = {header[places[name]]: kind for name, kind in columns.items()}
-    try:
+    with input_errors(path, RULE):
         table = pa_csv.read_csv(
             path,
             convert_options=pa_csv.ConvertOptions(
@@ -41,8 +43,6 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
             ),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         ).rename_columns(list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} must be a CSV file with a header: {error}") from error
     for name in columns:
         if table[name].null_count:
             raise InputError(f"{path} column {name} must not be empty in any row")
@@ -52,8 +52,5 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
 def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path} must be a CSV file: no such file")
-    try:
-        with pa_csv.open_csv(path) as reader:
-            return reader.schema.names
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} must be a CSV file with a header: {error}") from error
+    with input_errors(path, RULE), pa_csv.open_csv(path) as reader:
+        return reader.schema.names

@@ -26,6 +26,7 @@ from torchrec_mm.data.encode_source import TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode_universe import Universe
 from torchrec_mm.data.encode_writer import SplitWriter
 from torchrec_mm.data.encoded import FORMAT
+from torchrec_mm.data.feature_names import check_names
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
@@ -59,7 +60,7 @@ def encode_folder(
     """
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
-    source = RequestFolders(folders, data / "items", max_behaviours)
+    source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
     encode(
         source,
         out,
@@ -84,7 +85,9 @@ def encode_to_score(
         InputError: see ``encode_folder``.
     """
     refuse_existing(out)
-    source = RequestFolders({SCORED: requests}, items, max_behaviours, vocabularies)
+    source = RequestFolders(
+        {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
+    )
     encode(source, out, max_behaviours=max_behaviours, vocabularies=vocabularies)
 
 
@@ -101,9 +104,14 @@ def encode(
     learning = vocabularies is None
     if not learning:
         check_features(source, vocabularies)
-    elif TRAIN not in source.splits:
-        raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
+    else:
+        attributes = ("item_id", *source.items.attributes)
+        check_names(attributes, source.request_features, source.behaviour_features)
+        if TRAIN not in source.splits:
+            raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     census = take_census(source)
+    if census.times is not None:
+        source.items.check_clock("items/", *census.times)
     universe = Universe(census, source)
     if learning:
         vocabularies = learn_features(source, census)

@@ -16,12 +16,14 @@ class Census:
 
     item_ids: (N,) int64, ascending, candidates and behaviours of all splits. features: by name,
     distinct values in training, ascending, of ``user_id``, the request features and the behaviour
-    features. has_time: by split, whether every request has a time.
+    features. has_time: by split, whether every request has a time. times: the first and the last
+    of them; None where there is none.
     """
 
     item_ids: np.ndarray
     features: Mapping[str, np.ndarray]
     has_time: Mapping[str, bool]
+    times: tuple[int, int] | None
 
 
 def take_census(source: RequestSource) -> Census:
@@ -30,6 +32,7 @@ def take_census(source: RequestSource) -> Census:
     names = (*source.request_features, *source.behaviour_features)
     features = {name: IdSet() for name in names}
     has_time = dict.fromkeys(source.splits, True)
+    times: list[int] = []
     for split in source.splits:
         rows = source.num_rows(split)
         with tqdm(total=rows, desc=f"count {split}", unit="request", disable=None) as bar:
@@ -40,5 +43,12 @@ def take_census(source: RequestSource) -> Census:
                     for name, ids in features.items():
                         ids.add(requests.columns[name])
                 has_time[split] &= requests.timestamps is not None
+                if requests.timestamps is not None:
+                    times += [requests.timestamps.min(), requests.timestamps.max()]
                 bar.update(len(requests))
-    return Census(items.result(), {name: ids.result() for name, ids in features.items()}, has_time)
+    return Census(
+        items.result(),
+        {name: ids.result() for name, ids in features.items()},
+        has_time,
+        (min(times), max(times)) if times else None,
+    )

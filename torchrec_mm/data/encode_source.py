@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from torchrec_mm.data.chunks import count_rows, read_chunks
 from torchrec_mm.data.items import ItemCatalogue, read_catalogue
-from torchrec_mm.data.parquet import open_dataset, parquet_files
-from torchrec_mm.data.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.requests import NULLABLE, RequestColumns, Requests, parse_requests
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 
@@ -53,52 +52,43 @@ class RequestFolders:
         items: Path,
         max_behaviours: int,
         known: Vocabularies | None = None,
+        has_labels: bool = True,
     ) -> None:
         """Read the catalogue, and of the requests the columns' names.
 
         Args:
             folders: of requests, by split. items: in the layout of ``items/``.
             max_behaviours: the newest behaviours kept of each request.
-            known: of a model that scores the requests: only what it needs is read, labels are not.
+            known: of a model that scores the requests: only what it needs is read.
+            has_labels: whether labels are read.
 
         Raises:
-            InputError: a missing, empty or unreadable folder, files of other columns, a
-                behaviour attribute called like a column of ``items/``.
+            InputError: a missing, empty or unreadable folder, files of other columns.
         """
         self.splits = list(folders)
         self.max_behaviours = max_behaviours
-        self.folders = folders
-        datasets = {folder: open_dataset(folder) for folder in self.folders.values()}
-        for folder, dataset in datasets.items():
-            if dataset.count_rows() == 0:
-                raise InputError(f"{folder} must hold at least one row, got 0")
-        self.columns = RequestColumns.of(next(iter(datasets.values())).schema)
-        if known is not None:
-            self.columns = self.columns.without_labels({*known.request, *known.behaviour})
+        self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
+        of_requests = None if known is None else {*known.request, *known.behaviour}
+        self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
+        for requests in self.folders.values():
+            requests.check(self.columns.required, NULLABLE)
         self.request_features = ("user_id", *self.columns.features)
         self.behaviour_features = self.columns.behaviour_attributes
-        self.items = read_catalogue(items)
-        for name in {"item_id", *self.items.attributes} & {*self.behaviour_features}:
-            raise InputError(
-                f"behaviour attribute {name} must not share its name with a column of items/"
-            )
+        self.items = read_catalogue(items, None if known is None else known.item)
         self.behaviour_item_features = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:
-        return sum(map(count_rows, parquet_files(self.folders[split])))
+        return self.folders[split].num_rows
 
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = self.items.index
-        names = open_dataset(self.folders[split]).schema.names
-        read = [name for name in self.columns.read if name in names]
-        for file in parquet_files(self.folders[split]):
-            for table, where in read_chunks(file, read):
-                requests = parse_requests(table, where, self.columns, self.max_behaviours)
-                unknown = index.rows(requests.candidates.values) < 0
-                if unknown.any():
-                    raise InputError(
-                        f"{where} column candidate_item_ids must hold ids of items/ only, got "
-                        f"{requests.candidates.values[unknown][0]}"
-                    )
-                yield requests
+        for table, where in self.folders[split].chunks(self.columns.required, NULLABLE):
+            requests = parse_requests(table, where, self.columns, self.max_behaviours)
+            unknown = index.rows(requests.candidates.values) < 0
+            if unknown.any():
+                raise InputError(
+                    f"{where} column candidate_item_ids must hold ids of items/ only, got "
+                    f"{requests.candidates.values[unknown][0]}"
+                )
+            yield requests

@@ -10,6 +10,7 @@ from torchrec_mm.data.hash_index import HashIndex
 from torchrec_mm.data.id_set import union
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.vocabulary import UNSEEN, Vocabularies
+from torchrec_mm.item_vectors.writer import new_array
 
 
 class Universe:
@@ -57,7 +58,7 @@ class Universe:
         folder.mkdir(parents=True)
         np.save(folder / "item_ids.npy", self.item_ids)
         shape = len(vocabularies.item), len(self)
-        rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.int32, shape)
+        rows = new_array(folder / "rows.npy", shape, np.dtype(np.int32))
         for row, name in zip(rows, vocabularies.item, strict=True):
             row[:] = self.table_rows(name, vocabularies)
         rows.flush()

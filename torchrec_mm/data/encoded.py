@@ -2,11 +2,8 @@
 
 `apps.encode` writes it (``data/encode.py`` holds the layout). Requests are Parquet row groups, read
 one at a time; what is known of the items is memory-mapped.
-
-Shape letters: U items, F item tables, n requests of a row group.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,25 +14,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from torchrec_mm.data.encoded_arrays import EncodedItems, RequestArrays
+from torchrec_mm.data.encoded_checks import check_counts, check_lengths, check_rows
+from torchrec_mm.data.feature_names import check_names
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import parquet_files
+from torchrec_mm.data.vocabulary import rows_of_tables
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.files import data_files
+from torchrec_mm.tables.reading import input_errors, read_metadata
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class EncodedItems:
-    """What the requests' item numbers mean; all arrays memory-mapped.
-
-    item_ids: (U,) int64, strictly ascending. rows: (F, U) int32 table rows, in the order of
-    ``features``. created_at: (U,) int64 seconds, or None.
-    """
-
-    features: tuple[str, ...]
-    item_ids: np.ndarray
-    rows: np.ndarray
-    created_at: np.ndarray | None
+LENGTHS = "lengths.npy"  # beside the Parquet files
 
 
 @dataclass(frozen=True)
@@ -48,76 +38,20 @@ class RowGroup:
     num_requests: int
 
 
-@dataclass(frozen=True)
-class RequestArrays:
-    """Some requests in memory, columns as flat arrays.
-
-    rows: (n,) int64, their numbers in the data set. user_ids: (n,) int64.
-    timestamps: (n,) int64 seconds, or None. request_rows: (n,) int32 table rows by feature.
-    candidates, behaviours: item numbers in [0, U), int32. labels: int8, as the candidates' values.
-    behaviour_rows: int32 table rows by behaviour feature, aligned with ``behaviours.values``.
-    """
-
-    rows: np.ndarray
-    user_ids: np.ndarray
-    timestamps: np.ndarray | None
-    request_rows: Mapping[str, np.ndarray]
-    candidates: Jagged
-    labels: np.ndarray
-    behaviours: Jagged
-    behaviour_rows: Mapping[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, chosen: np.ndarray) -> "RequestArrays":
-        """The requests at positions ``chosen``, in that order."""
-        candidates, at_candidates = self.candidates.take(chosen)
-        behaviours, at_behaviours = self.behaviours.take(chosen)
-        return RequestArrays(
-            self.rows[chosen],
-            self.user_ids[chosen],
-            None if self.timestamps is None else self.timestamps[chosen],
-            {name: rows[chosen] for name, rows in self.request_rows.items()},
-            candidates,
-            self.labels[at_candidates],
-            behaviours,
-            {name: rows[at_behaviours] for name, rows in self.behaviour_rows.items()},
-        )
-
-    @classmethod
-    def concatenate(cls, parts: "list[RequestArrays]") -> "RequestArrays":
-        """All of them, one after another; at least one part."""
-        if len(parts) == 1:
-            return parts[0]
-        first = parts[0]
-        return cls(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.user_ids for part in parts]),
-            None
-            if first.timestamps is None
-            else np.concatenate([part.timestamps for part in parts]),
-            {n: np.concatenate([p.request_rows[n] for p in parts]) for n in first.request_rows},
-            Jagged.concatenate([part.candidates for part in parts]),
-            np.concatenate([part.labels for part in parts]),
-            Jagged.concatenate([part.behaviours for part in parts]),
-            {n: np.concatenate([p.behaviour_rows[n] for p in parts]) for n in first.behaviour_rows},
-        )
-
-
 class EncodedRequests:
     """One split of an encoded data set, streamed by row group.
 
     items: what the item numbers mean. groups: the row groups, in file order.
     lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
+    num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Open ``folder``; nothing but sizes is read.
+        """Open ``folder``; of requests nothing but sizes is read.
 
         Raises:
-            InputError: not an encoded data set of this version, no such split, or files that
-                disagree with each other.
+            InputError: not an encoded data set of this version, no such split, two features of
+                one name, or files that disagree with each other.
         """
         self.folder, self.split = folder, split
         self.meta = read_meta(folder)
@@ -125,15 +59,18 @@ class EncodedRequests:
             raise InputError(
                 f"{folder} must hold the split {split}, got {', '.join(self.meta['splits'])}"
             )
-        self.items = _open_items(folder / "items", tuple(self.meta["item_features"]))
+        self.num_rows = _num_rows(folder / "vocabularies.safetensors", self.meta)
+        self.items = _open_items(folder / "items", self.meta["item_features"], self.num_rows)
+        self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
-        self.lengths = _load(requests / "lengths.npy")
+        self.lengths = _load(requests / LENGTHS, np.int32)
         if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
             raise InputError(
-                f"{requests / 'lengths.npy'} must hold one row a request of the Parquet files, "
+                f"{requests / LENGTHS} must hold one row a request of the Parquet files, "
                 f"got {self.lengths.shape}"
             )
+        check_counts(self.lengths, requests / LENGTHS)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -161,34 +98,50 @@ class EncodedRequests:
         """Decode one row group.
 
         Raises:
-            InputError: the file is truncated or garbled there; file and row group are named.
+            InputError: the file is truncated or garbled there, or holds numbers of items or rows
+                that there are not; file and row group are named.
         """
-        try:
-            with pq.ParquetFile(group.file, page_checksum_verification=True) as file:
-                table = file.read_row_group(group.index, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"{group.file} row group {group.index} must be readable: {error}"
-            ) from error
+        where = f"{group.file} row group {group.index}"
+        with (
+            input_errors(where, "must be readable"),
+            pq.ParquetFile(group.file, page_checksum_verification=True) as file,
+        ):
+            table = file.read_row_group(group.index, use_threads=False)
         columns = {name: table[name] for name in table.column_names}
         lists = {
-            name: Jagged.from_arrow(column, f"{group.file} column {name}")
+            name: Jagged.from_arrow(column, f"{where} column {name}")
             for name, column in columns.items()
             if pa.types.is_list(column.type)
         }
         flat = {name: c.to_numpy() for name, c in columns.items() if name not in lists}
-        return RequestArrays(
-            rows=np.arange(group.first, group.first + group.num_requests),
-            user_ids=flat["user_id"],
-            timestamps=flat.get("timestamp"),
-            request_rows={n: flat[f"request/{n}"] for n in self.meta["request_features"]},
-            candidates=lists["candidates"],
-            labels=lists["labels"].values,
-            behaviours=lists["behaviours"],
-            behaviour_rows={
-                n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
-            },
-        )
+        try:
+            arrays = RequestArrays(
+                rows=np.arange(group.first, group.first + group.num_requests),
+                user_ids=flat["user_id"],
+                timestamps=flat.get("timestamp"),
+                request_rows={n: flat[f"request/{n}"] for n in self.meta["request_features"]},
+                candidates=lists["candidates"],
+                labels=lists["labels"].values,
+                behaviours=lists["behaviours"],
+                behaviour_rows={
+                    n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
+                },
+            )
+        except KeyError as error:
+            raise InputError(f"{where} must have the column {error}") from error
+        if group not in self._checked:
+            check_lengths(lists, self.lengths[group.first :][: group.num_requests], where)
+            self._check(arrays, where)
+            self._checked.add(group)  # the pages' checksums say that it is still the same
+        return arrays
+
+    def _check(self, arrays: RequestArrays, where: str) -> None:
+        num_items = len(self.items.item_ids)
+        for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
+            check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
+        for owner in ("request", "behaviour"):
+            for name, rows in getattr(arrays, f"{owner}_rows").items():
+                check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -200,31 +153,46 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     if not path.is_file():
         raise InputError(f"{folder} must be an encoded data set: no meta.json in it")
-    meta = json.loads(path.read_text())
+    meta = read_json(path)
     if meta.get("format") != FORMAT:
         raise InputError(f"{path} format must be {FORMAT}, got {meta.get('format')!r}")
     return meta
 
 
-def _open_items(folder: Path, features: tuple[str, ...]) -> EncodedItems:
-    item_ids, rows = _load(folder / "item_ids.npy"), _load(folder / "rows.npy")
+def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of each table of an encoded data set."""
+    names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
+    check_names(*names.values(), where=f"{path.parent}: ")
+    tables = rows_of_tables(path)
+    for group, features in names.items():
+        if {*features} != tables[group].keys():
+            raise InputError(
+                f"{path} must be of the {group} features of meta.json, {', '.join(features)}, "
+                f"got {', '.join(tables[group])}"
+            )
+    return {name: rows for group in tables.values() for name, rows in group.items()}
+
+
+def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) -> EncodedItems:
+    item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
     if rows.shape != (len(features), len(item_ids)):
         raise InputError(
             f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}, got {rows.shape}"
         )
-    created_at = folder / "created_at.npy"
-    return EncodedItems(
-        features, item_ids, rows, _load(created_at) if created_at.exists() else None
-    )
+    for name, table in zip(features, rows, strict=True):
+        check_rows(table, num_rows[name], f"{folder / 'rows.npy'} of feature {name}")
+    path, created_at = folder / "created_at.npy", None
+    if path.exists():
+        created_at = _load(path, np.int64)
+        if created_at.shape != item_ids.shape:
+            raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
+    return EncodedItems(tuple(features), item_ids, rows, created_at)
 
 
 def _row_groups(folder: Path) -> list[RowGroup]:
     groups, first = [], 0
-    for path in parquet_files(folder):
-        try:
-            metadata = pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} must be a readable Parquet file: {error}") from error
+    for path in data_files(folder, beside=lambda entry: entry.name == LENGTHS):
+        metadata = read_metadata(path)
         for index in range(metadata.num_row_groups):
             num_requests = metadata.row_group(index).num_rows
             if num_requests:
@@ -233,8 +201,11 @@ def _row_groups(folder: Path) -> list[RowGroup]:
     return groups
 
 
-def _load(path: Path) -> np.ndarray:
+def _load(path: Path, dtype: type) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must be a whole .npy array: {error}") from error
+    if array.dtype != dtype:
+        raise InputError(f"{path} must be {np.dtype(dtype)}, got {array.dtype}")
+    return array

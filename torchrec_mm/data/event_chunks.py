@@ -31,8 +31,7 @@ def whole_users(
         chunk = pa.Table.from_batches(held)
         cut = int(np.searchsorted(chunk["user_id"].to_numpy(), last_user))
         yield chunk.slice(0, cut)
-        rest = chunk.slice(cut).combine_chunks()  # copied, so that the chunk can be freed
-        held, rows = rest.to_batches(), rest.num_rows
-        del chunk, rest
+        held, rows = chunk.slice(cut).to_batches(), chunk.num_rows - cut
+        del chunk  # what follows it shares a batch with it at most
     if held:
         yield pa.Table.from_batches(held)

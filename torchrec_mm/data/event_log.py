@@ -1,4 +1,4 @@
-"""The files of an event log, and what must hold of them before the long work begins."""
+"""The files of an event log, and what must hold of them before anything is read."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from torchrec_mm.data.csv_files import csv_columns
-from torchrec_mm.data.events import EventRules
-from torchrec_mm.data.parquet import INT64, STRING, check_columns, parquet_files
-from torchrec_mm.errors import InputError
+from torchrec_mm.data.parquet import INT64, STRING, check_columns
+from torchrec_mm.tables.files import CSV, PARQUET, data_files
+from torchrec_mm.tables.names import refuse_lookalikes
+from torchrec_mm.tables.reading import read_footer
 
 NUMBERS = ("user_id", "item_id", "timestamp")
 COLUMNS = dict.fromkeys(NUMBERS, INT64) | {"event": STRING}
@@ -32,20 +32,21 @@ class LogFiles:
 
 
 def open_log(folder: Path) -> list[LogFiles]:
-    """The files of a folder of Parquet or else CSV logs, by how they are read.
+    """The files of a folder of Parquet or of CSV logs, by how they are read.
 
     Only headers and schemas are looked at.
 
     Raises:
-        InputError: missing folder, neither kind of file, an unreadable one, a missing column or,
-            in Parquet, one of another type.
+        InputError: missing folder, both kinds of files or neither, any other entry, an unreadable
+            file, a missing column, two that differ by case or spaces alone or, in Parquet, one of
+            another type.
     """
-    csv = sorted(folder.glob("*.csv"))
-    if csv and not any(folder.glob("*.parquet")):
-        layouts = [(file, csv_columns(file, COLUMNS)) for file in csv]
+    files = data_files(folder, (PARQUET, CSV))
+    if files[0].suffix == CSV:
+        layouts = [(file, csv_columns(file, COLUMNS)) for file in files]
         alike = _alike((file, (tuple(places.items()), width)) for file, (places, width) in layouts)
         return [LogFiles(files, dict(places), width) for (places, width), files in alike]
-    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in parquet_files(folder))]
+    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in files)]
 
 
 def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path, ...]]]:
@@ -57,42 +58,7 @@ def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path,
 
 def _types(file: Path) -> tuple[pa.DataType, ...]:
     """Checked types of COLUMNS in a Parquet file."""
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    schema = read_footer(file).schema
+    refuse_lookalikes(file, schema.names, COLUMNS)
     check_columns(schema.empty_table(), file, COLUMNS)
     return tuple(schema.field(name).type for name in COLUMNS)
-
-
-@dataclass(frozen=True)
-class Census:
-    """What an engine counted in one pass over the log.
-
-    events: rows in all. shown, clicked: rows of these two kinds.
-    known: by column, rows that hold a value of its type.
-    kinds: some values of the column event; filled only where shown or clicked is 0.
-    """
-
-    events: int
-    shown: int
-    clicked: int
-    known: dict[str, int]
-    kinds: tuple[str, ...] = ()
-
-    def check(self, folder: Path, rules: EventRules) -> None:
-        """Refuse a log that cannot be used, by name: InputError."""
-        if self.events == 0:
-            raise InputError(f"{folder} must hold at least one row, got 0")
-        for name, count in self.known.items():
-            if count < self.events:
-                raise InputError(
-                    f"{folder} column {name} must hold {COLUMNS[name]} in every row, "
-                    f"got {self.events - count} rows without"
-                )
-        for kind, count in ((rules.shown_event, self.shown), (rules.clicked_event, self.clicked)):
-            if count == 0:
-                kinds = ", ".join(self.kinds)
-                raise InputError(
-                    f"{folder} column event must hold {kind!r} at least once, got {kinds}"
-                )

@@ -17,7 +17,7 @@ from torchrec_mm.data.behaviours import (
     ragged_positions,
 )
 from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST
-from torchrec_mm.data.sittings import cut_sittings, latest_rows, request_table
+from torchrec_mm.data.sittings import changes, cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
 
 # Events of one user at one second are in the order of their item ids: files of a log have no order.
@@ -66,7 +66,8 @@ class EventRules:
 def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     """The requests of some users, by user and time.
 
-    An impression's label is 1 if its user clicked its item at or after it, within
+    An event that the log holds several times counts once: same user, second, item and kind. An
+    impression's label is 1 if its user clicked its item at or after it, within
     ``attribution_s`` and before the item was shown to him again. Behaviours are the user's latest
     clicks strictly before the request; of two at one second, the one of the greater item id is the
     later. Candidates of a request are in the order of time, then item id.
@@ -108,10 +109,12 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
 
 
 def _split(events: pa.Table) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """user, item, time of the impressions and of the clicks, order kept."""
+    """user, item, time of the impressions and of the clicks, each once, order kept."""
     is_click = events["is_click"].to_numpy()
     columns = [events[name].to_numpy() for name in ("user_id", "item_id", "timestamp")]
-    return tuple(c[~is_click] for c in columns), tuple(c[is_click] for c in columns)
+    first = np.logical_or.reduce([changes(values) for values in (*columns, is_click)])
+    shown, clicked = first & ~is_click, first & is_click
+    return tuple(c[shown] for c in columns), tuple(c[clicked] for c in columns)
 
 
 def attribute_clicks(
@@ -149,8 +152,11 @@ def _pair_numbers(
 
 
 def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Whether a later impression of the same pair came by ``moment``; all (N,)."""
-    order = np.lexsort((time, pair))
+    """Whether a later impression of the same pair came by ``moment``; all (N,).
+
+    ``time`` ascends within a pair.
+    """
+    order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]
     earlier, later = order[:-1][same], order[1:][same]
     again = np.zeros(len(pair), dtype=bool)

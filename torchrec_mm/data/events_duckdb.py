@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from torchrec_mm.data.event_census import KINDS_SCHEMA, MAX_KINDS, Census
 from torchrec_mm.data.event_chunks import whole_users
-from torchrec_mm.data.event_log import COLUMNS, WHOLE_NUMBER, Census, LogFiles
+from torchrec_mm.data.event_log import COLUMNS, NUMBERS, WHOLE_NUMBER, LogFiles
 from torchrec_mm.data.events import SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.parquet import INT64, STRING
 from torchrec_mm.data.request_parts import RequestParts
@@ -23,6 +25,8 @@ BATCH_ROWS = 122_880
 DUCKDB_SHARE = 0.4  # of the memory; the rest is Python's: chunks, and rows to be written
 THREAD_GB = 0.125  # DuckDB's least memory for a thread
 _SQL = {INT64: "BIGINT", STRING: "VARCHAR"}
+# Columns come from the files alone: DuckDB would take those of folders called user_id=3 as well.
+_AS_IT_IS = "hive_partitioning = false, union_by_name = false, filename = false"
 
 
 class DuckdbEngine:
@@ -39,6 +43,7 @@ class DuckdbEngine:
         self, folder: Path, log: list[LogFiles], rules: EventRules, spill: Path, memory_gb: float
     ) -> None:
         self.folder, self.rules, self.memory_gb = folder, rules, memory_gb
+        self._spill = spill
         self._kinds = {"shown": rules.shown_event, "clicked": rules.clicked_event}
         selects = [_select(files, number) for number, files in enumerate(log)]
         self._source = "(" + " UNION ALL ".join(selects) + ")"
@@ -47,7 +52,7 @@ class DuckdbEngine:
         self._database = duckdb.connect(
             config={
                 "memory_limit": f"{share}GB",
-                "temp_directory": str(spill),
+                "temp_directory": str(self._spill),
                 "threads": max(1, min(len(os.sched_getaffinity(0)), int(share / THREAD_GB))),
                 "preserve_insertion_order": False,
             }
@@ -55,20 +60,13 @@ class DuckdbEngine:
 
     def census(self) -> Census:
         """One pass over the log."""
-        counts = ", ".join(f"count({name})" for name in COLUMNS)
-        (row,) = self._rows(
-            f"SELECT count(*), count(*) FILTER (event = $shown), "
-            f"count(*) FILTER (event = $clicked), {counts} FROM {self._source}",
-            self._kinds,
+        counts = ", ".join(f"count({name}) AS {name}" for name in NUMBERS)
+        kinds = self._batches(
+            f"SELECT event, count(*) AS events, {counts}, min(timestamp) AS first, "
+            f"max(timestamp) AS last FROM {self._source} GROUP BY event LIMIT {MAX_KINDS + 1}",
+            {},
         )
-        known = dict(zip(COLUMNS, row[3:], strict=True))
-        kinds = []
-        if not all(row[1:3]):
-            kinds = self._rows(
-                f"SELECT DISTINCT event FROM {self._source} WHERE event IS NOT NULL "
-                "ORDER BY event LIMIT 10"
-            )
-        return Census(*row[:3], known, tuple(kind for (kind,) in kinds))
+        return Census.of(pa.Table.from_batches(kinds, KINDS_SCHEMA), self.rules)
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending."""
@@ -111,10 +109,6 @@ class DuckdbEngine:
         """Give back memory and spilled rows."""
         self._database.close()
 
-    def _rows(self, query: str, values: dict[str, Any] | None = None) -> list[tuple]:
-        with self._named_errors():
-            return self._database.execute(query, self._files | (values or {})).fetchall()
-
     def _batches(self, query: str, values: dict[str, Any]) -> Iterator[pa.RecordBatch]:
         with self._named_errors():
             result = self._database.sql(query, params=self._files | values)
@@ -125,6 +119,8 @@ class DuckdbEngine:
         try:
             yield
         except duckdb.OutOfMemoryException as error:
+            if "max_temp_directory_size" in str(error):  # which DuckDB sets to what the disk has
+                raise OSError(ENOSPC, os.strerror(ENOSPC), str(self._spill)) from error
             raise InputError(f"memory_gb must be more, got {self.memory_gb}: {error}") from error
         except duckdb.Error as error:  # garbled Parquet has no class of its own
             raise InputError(f"{self.folder} could not be read: {error}") from error
@@ -139,12 +135,13 @@ def _select(files: LogFiles, number: int) -> str:
     if files.places is None:
         casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
         columns = ", ".join(casts)
-        return f"SELECT {columns} FROM read_parquet($files_{number})"
+        return f"SELECT {columns} FROM read_parquet($files_{number}, {_AS_IT_IS})"
     fields = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(files.width))
     columns = ", ".join(_csv_column(name, f"c{at}") for name, at in files.places.items())
     return (
         f"SELECT {columns} FROM read_csv($files_{number}, auto_detect = false, header = true, "
-        f"delim = ',', quote = '\"', escape = '\"', columns = {{{fields}}})"
+        f"delim = ',', quote = '\"', escape = '\"', compression = 'none', "
+        f"columns = {{{fields}}}, {_AS_IT_IS})"
     )
 
 

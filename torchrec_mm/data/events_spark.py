@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from torchrec_mm.data.event_census import KINDS_SCHEMA, MAX_KINDS, Census
 from torchrec_mm.data.event_chunks import whole_users
-from torchrec_mm.data.event_log import COLUMNS, WHOLE_NUMBER, Census, LogFiles
+from torchrec_mm.data.event_log import COLUMNS, NUMBERS, WHOLE_NUMBER, LogFiles
 from torchrec_mm.data.events import SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.parquet import INT64, STRING
 from torchrec_mm.data.request_parts import GROUP_ROWS
@@ -36,6 +37,14 @@ REQUEST_DDL = (
     "candidate_item_ids array<bigint>, labels array<tinyint>, is_test boolean"
 )
 _SQL = {INT64: "BIGINT", STRING: "STRING"}
+# Columns come from the files alone, never from folders called user_id=3, and from every file,
+# whatever the session is set to.
+_AS_IT_IS = {
+    "recursiveFileLookup": True,
+    "mergeSchema": False,
+    "ignoreCorruptFiles": False,
+    "ignoreMissingFiles": False,
+}
 
 
 class SparkEngine:
@@ -53,7 +62,8 @@ class SparkEngine:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         self._is_ours = SparkSession.getActiveSession() is None
         try:
-            self._spark = SparkSession.builder.appName("torchrec_mm.prepare").getOrCreate()
+            builder = SparkSession.builder.appName("torchrec_mm.prepare")
+            self._spark = builder.config("spark.sql.caseSensitive", "true").getOrCreate()
         except PySparkException as error:
             raise InputError(f"engine spark needs Java, 17 or newer: {error}") from error
         with self._named_errors():
@@ -62,18 +72,14 @@ class SparkEngine:
 
     def census(self) -> Census:
         """One pass over the log."""
-        kinds = (self.rules.shown_event, self.rules.clicked_event)
         with self._named_errors():
-            row = self._events.agg(
-                F.count("*"),
-                *(F.count_if(F.col("event") == kind) for kind in kinds),
-                *(F.count(name) for name in COLUMNS),
-            ).first()
-            some = []
-            if not all(row[1:3]):
-                some = self._events.select("event").dropna().distinct().sort("event").take(10)
-        known = dict(zip(COLUMNS, row[3:], strict=True))
-        return Census(*row[:3], known, tuple(kind for (kind,) in some))
+            kinds = self._events.groupBy("event").agg(
+                F.count("*").alias("events"),
+                *(F.count(name).alias(name) for name in NUMBERS),
+                F.min("timestamp").alias("first"),
+                F.max("timestamp").alias("last"),
+            )
+            return Census.of(kinds.limit(MAX_KINDS + 1).toArrow().cast(KINDS_SCHEMA), self.rules)
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending; all in the driver."""
@@ -133,12 +139,13 @@ def _requests_of_partition(
 
 def _read(spark: SparkSession, files: LogFiles) -> DataFrame:
     """COLUMNS of some files, null where a value is not of its column's type."""
-    paths = [_uri(file) for file in files.files]
+    paths = [_pattern(file) for file in files.files]
+    reader = spark.read.options(**_AS_IT_IS)
     if files.places is None:
         casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
-        return spark.read.parquet(*paths).selectExpr(*casts)
+        return reader.parquet(*paths).selectExpr(*casts)
     fields = ", ".join(f"c{at} string" for at in range(files.width))
-    lines = spark.read.schema(fields).csv(
+    lines = reader.schema(fields).csv(
         paths, header=True, quote='"', escape='"', multiLine=True, mode="FAILFAST"
     )
     return lines.select(*(_csv_column(name, f"c{at}") for name, at in files.places.items()))
@@ -151,6 +158,11 @@ def _csv_column(name: str, field: str) -> "F.Column":
     return F.when(is_number, F.expr(f"TRY_CAST({field} AS BIGINT)")).alias(name)
 
 
+def _pattern(path: Path) -> str:
+    """A file to read, for Spark, to which ``[`` and ``*`` in a path would be wildcards."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", _uri(path))
+
+
 def _uri(path: Path) -> str:
-    """A path for Spark, to which ``[`` and ``*`` in a path would be wildcards."""
-    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
+    """A folder to write, for Spark."""
+    return f"file://{path.resolve()}"

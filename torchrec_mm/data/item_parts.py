@@ -4,10 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from torchrec_mm.errors import InputError
+from torchrec_mm.tables.reading import read_metadata
 
 MAX_ROWS, MIN_ROWS = 8192, 512
 MAX_BYTES = 1 << 28
@@ -73,9 +70,6 @@ def _runs(shares: list[float]) -> list[tuple[int, ...]]:
 
 def _row_groups(file: Path) -> list[tuple[int, int]]:
     """(rows, bytes before compression) of each row group."""
-    try:
-        footer = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+    footer = read_metadata(file)
     groups = (footer.row_group(group) for group in range(footer.num_row_groups))
     return [(group.num_rows, group.total_byte_size) for group in groups]

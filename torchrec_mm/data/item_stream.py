@@ -14,17 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from torchrec_mm.data.item_parts import ItemPart, parts_of
-from torchrec_mm.data.parquet import (
-    BINARY,
-    INT64,
-    STRING,
-    check_columns,
-    open_dataset,
-    parquet_files,
-    read_table,
-)
+from torchrec_mm.data.items import CONTENTS, ITEM_ID, open_items
+from torchrec_mm.data.parquet import check_columns
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import sort_unique
+from torchrec_mm.tables.reading import input_errors
 
 BATCH_ROWS = 1024
 BUFFER_BYTES = 1 << 20
@@ -67,7 +61,8 @@ class ItemStream:
             InputError: missing folder or column, wrong type, a null or duplicate item_id.
         """
         self.folder = data / "items"
-        names = open_dataset(self.folder).schema.names
+        items = open_items(self.folder)
+        names = items.names
         self.modalities = tuple(modalities)
         for modality in self.modalities:
             if not set(COLUMNS[modality]) & set(names):
@@ -77,14 +72,12 @@ class ItemStream:
                 )
         wanted = [name for modality in self.modalities for name in COLUMNS[modality]]
         self._columns = ["item_id", *(name for name in wanted if name in names)]
-        table = check_columns(
-            read_table(self.folder, ["item_id"]), self.folder, required={"item_id": INT64}
-        )
+        items.check(ITEM_ID, {name: CONTENTS[name] for name in self._columns[1:]})
+        table = items.read(ITEM_ID)
         sort_unique(table["item_id"].to_numpy(), f"{self.folder} column item_id")
         self.num_items = table.num_rows
-        files = parquet_files(self.folder)
-        self.parts = parts_of(files)
-        self.fingerprint = _fingerprint(files, self.parts)
+        self.parts = parts_of(items.files)
+        self.fingerprint = _fingerprint(items.files, self.parts)
         self._cursor: _Cursor | None = None
 
     def read(self, part: ItemPart) -> ItemRows:
@@ -94,14 +87,11 @@ class ItemStream:
             InputError: an unreadable file, or a column of the wrong type.
         """
         where = f"{part.file} row groups {part.groups[0]} to {part.groups[-1]}"
-        try:
+        with input_errors(where):
             if self._cursor is None or not self._cursor.reaches(part):
                 self._cursor = _Cursor(part, self._columns)
             table = self._cursor.take(part.start, part.stop)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{where} could not be read: {error}") from error
-        nullable = {"title": STRING, "image": BINARY, "image_path": STRING}
-        table = check_columns(table, where, {"item_id": INT64}, nullable)
+        table = check_columns(table, where, ITEM_ID, CONTENTS)
         contents = {"text": self._texts, "image": self._images}
         return ItemRows(
             table["item_id"].to_numpy(), {name: contents[name](table) for name in self.modalities}

@@ -1,16 +1,22 @@
 """`items/`: what is known of every item besides its picture and title."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from torchrec_mm.data.parquet import INT64, check_columns, open_dataset, read_table
+from torchrec_mm.data.parquet import BINARY, INT64, STRING
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.roles import further_columns
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.files import pictures
+from torchrec_mm.tables.names import refuse_lookalikes
+from torchrec_mm.tables.seconds import check_one_clock, check_seconds
 
-CONTENT_COLUMNS = frozenset({"item_id", "title", "image", "image_path", "created_at"})
+ITEM_ID = {"item_id": INT64}
+CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
+CREATED_AT = {"created_at": INT64}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,15 @@ class ItemCatalogue:
     def index(self) -> IdIndex:
         return IdIndex(self.item_ids)
 
+    def check_clock(self, where: Path | str, first: int, last: int) -> None:
+        """Refuse times of another clock than that of requests from ``first`` to ``last``.
+
+        ``where`` names the items. See ``tables.seconds.check_one_clock``.
+        """
+        if self.created_at is not None:
+            known = self.created_at[self.created_at != self.UNKNOWN_TIME]
+            check_one_clock(where, known, first, last)
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -41,26 +56,23 @@ def read_items(data: Path) -> ItemCatalogue:
     return read_catalogue(data / "items")
 
 
-def read_catalogue(folder: Path) -> ItemCatalogue:
+def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
+    Args:
+        known: see ``attribute_columns``.
+
     Raises:
-        InputError: missing folder or column, wrong type, duplicate item_id.
+        InputError: missing folder or column, wrong type or unit, duplicate item_id.
     """
-    schema = open_dataset(folder).schema
-    attributes = attribute_columns(schema)
-    has_time = "created_at" in schema.names
-    columns = ["item_id", *attributes] + (["created_at"] if has_time else [])
-    table = check_columns(
-        read_table(folder, columns),
-        folder,
-        required={"item_id": INT64} | dict.fromkeys(attributes, INT64),
-        nullable={"created_at": INT64},
-    )
+    items = open_items(folder)
+    attributes = attribute_columns(items, known)
+    table = items.read(ITEM_ID | dict.fromkeys(attributes, INT64), CREATED_AT)
     item_ids = table["item_id"].to_numpy()
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
-    if has_time:
+    if "created_at" in items.names:
+        check_seconds(folder, "created_at", table["created_at"])
         created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
     return ItemCatalogue(
         item_ids[order],
@@ -69,10 +81,20 @@ def read_catalogue(folder: Path) -> ItemCatalogue:
     )
 
 
-def attribute_columns(schema: pa.Schema) -> list[str]:
-    """Names of the categorical attributes among the columns of ``items/``."""
-    return [
-        field.name
-        for field in schema
-        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
-    ]
+def open_items(folder: Path) -> ParquetFolder:
+    """A folder in the layout of ``items/``, which may hold pictures besides."""
+    items = ParquetFolder(folder, beside=pictures)
+    refuse_lookalikes(folder, items.names, ITEM_ID | CONTENTS | CREATED_AT)
+    return items
+
+
+def attribute_columns(items: ParquetFolder, known: Collection[str] | None = None) -> list[str]:
+    """Names of the categorical attributes among the columns of ``items/``.
+
+    Args:
+        known: attributes of a model; the others are not looked at. None: all must be usable.
+
+    Raises:
+        InputError: a further column that is no int64 in some file.
+    """
+    return list(further_columns([items], ITEM_ID | CONTENTS | CREATED_AT, [INT64], known))

@@ -75,9 +75,8 @@ class Jagged:
         values = column.flatten()
         if values.null_count:
             raise InputError(f"{field} must not hold nulls, got {values.null_count}")
-        return cls(
-            values.to_numpy(zero_copy_only=False), offsets_of(np.diff(column.offsets.to_numpy()))
-        )
+        offsets = column.offsets.to_numpy().astype(np.int64)  # from 0 on: chunks were joined
+        return cls(values.to_numpy(zero_copy_only=False), offsets)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

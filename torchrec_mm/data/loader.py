@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from torchrec_mm.data.batch_limits import BatchLimits
 from torchrec_mm.data.batches import RequestBatch
 from torchrec_mm.data.collate import Collator
 from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
-from torchrec_mm.data.epoch import BatchLimits, EpochOrder, share_bounds
+from torchrec_mm.data.epoch import EpochOrder, share_bounds
 
 READ_AHEAD = 2  # batches made while the model works on one
 
@@ -80,21 +81,31 @@ class RequestLoader:
     def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
         """Requests of each step, their weight, and whether they are there to be masked."""
         for window in self.order.windows(epoch, done):
-            shares = [self._share(rows) for rows in window.batches()]
-            arrays = self._read([rows for rows, _, _ in shares])
-            for rows, is_empty, loss_weight in shares:
+            shares = [self._share(*part) for part in window.parts()]
+            arrays = self._read([rows for rows, *_ in shares])
+            for rows, candidates, is_empty, loss_weight in shares:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
+                if len(share) == 1:  # may be a piece
+                    share = share.cut(*candidates[0])
                 yield share, loss_weight, is_empty
             del arrays, share  # before the next window is read: one is enough to hold
 
-    def _share(self, rows: np.ndarray) -> tuple[np.ndarray, bool, float]:
-        """This rank's requests, whether they are only there to be masked, and their weight."""
-        rows = np.sort(rows)  # by row group: a rank touches few of the window's
-        costs = self.data.lengths[rows, 0].astype(np.int64)
+    def _share(
+        self, rows: np.ndarray, candidates: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool, float]:
+        """This rank's requests and their candidates, of a global batch's.
+
+        Also whether they are only there to be masked, and their weight.
+        """
+        order = np.argsort(rows)  # by row group: a rank touches few of the window's
+        rows, candidates = rows[order], candidates[order]
+        costs = candidates[:, 1] - candidates[:, 0]
         bounds = share_bounds(costs, self.world_size)
-        mine = rows[bounds[self.rank] : bounds[self.rank + 1]]
-        is_empty = len(mine) == 0
-        return rows[:1] if is_empty else mine, is_empty, self.world_size / float(costs.sum())
+        mine = slice(bounds[self.rank], bounds[self.rank + 1])
+        is_empty = mine.start == mine.stop
+        if is_empty:
+            mine = slice(0, 1)
+        return rows[mine], candidates[mine], is_empty, self.world_size / float(costs.sum())
 
     def _read(self, shares: list[np.ndarray]) -> RequestArrays:
         """The row groups that hold the requests of ``shares``, in file order."""

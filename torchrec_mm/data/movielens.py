@@ -18,6 +18,8 @@ from torchrec_mm.data.prepared import Prepared
 from torchrec_mm.data.sittings import cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.reading import input_errors
+from torchrec_mm.tables.seconds import check_seconds
 
 YEAR = r"\((?P<year>\d{4})\)\s*$"
 
@@ -46,20 +48,28 @@ def prepare_movielens(folder: Path, rules: MovieLensRules) -> Prepared:
     carry the tag's own time and are not cut at the test ratings.
 
     Raises:
-        InputError: missing file or column, unreadable value, duplicate movieId, a film rated twice
-            by a user, a rating or tag of a film that is not in movies.csv.
+        InputError: missing file or column, unreadable value, a time that is not in seconds,
+            duplicate movieId, a film rated twice by a user, a rating or tag of a film that is not
+            in movies.csv.
     """
     items = _films(folder)
     films = IdIndex(items["item_id"].to_numpy())
-    train, test = _requests(folder / "ratings.csv", films, rules)
-    tags = folder / "tags.csv"
-    return Prepared(items, train, test, _searches(tags, films) if tags.exists() else None)
+    ratings, tags = folder / "ratings.csv", folder / "tags.csv"
+    train, test = _requests(ratings, films, rules)
+    return Prepared(
+        items,
+        train,
+        test,
+        _searches(tags, films) if tags.exists() else None,
+        no_click=f"no rating in {ratings} is at least like_from = {rules.like_from}",
+    )
 
 
 def _requests(path: Path, films: IdIndex, rules: MovieLensRules) -> tuple[pa.Table, pa.Table]:
     ratings = read_csv(
         path, {"userId": INT64, "movieId": INT64, "rating": pa.float64(), "timestamp": INT64}
     )
+    check_seconds(path, "timestamp", ratings["timestamp"])
     user, item, time = (ratings[name].to_numpy() for name in ("userId", "movieId", "timestamp"))
     _check_films(item, films, path)
     order = np.lexsort((item, time, user))
@@ -95,7 +105,8 @@ def _films(folder: Path) -> pa.Table:
 
 
 def _poster(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    with input_errors(path):
+        return path.read_bytes() if path.is_file() else None
 
 
 def _codes(texts: pa.ChunkedArray) -> np.ndarray:
@@ -106,6 +117,7 @@ def _codes(texts: pa.ChunkedArray) -> np.ndarray:
 
 def _searches(path: Path, films: IdIndex) -> pa.Table | None:
     tags = read_csv(path, {"userId": INT64, "movieId": INT64, "tag": STRING, "timestamp": INT64})
+    check_seconds(path, "timestamp", tags["timestamp"])
     tags = tags.filter(pc.not_equal(pc.utf8_trim_whitespace(tags["tag"]), ""))
     _check_films(tags["movieId"].to_numpy(), films, path)
     none = np.zeros(tags.num_rows, dtype=np.int64)

@@ -14,15 +14,22 @@ import pyarrow as pa
 
 from torchrec_mm.data.content_columns import MODALITIES, ContentFolder
 from torchrec_mm.data.content_writer import ContentWriter
-from torchrec_mm.data.items import attribute_columns
+from torchrec_mm.data.items import ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.packed import FORMAT, META
-from torchrec_mm.data.parquet import INT64, INT64_LIST, open_dataset
+from torchrec_mm.data.parquet import INT64, INT64_LIST
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.roles import further_columns
 from torchrec_mm.data.search_rows import SearchRows
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.files import pictures
 
 ITEM_COLUMNS = {"image": "image", "text": "title"}
 SEARCH_COLUMNS = {"image": "query_image", "text": "query_text"}
+SEARCHED = dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64) | {
+    "clicked_item_ids": INT64_LIST
+}
+OTHER_SEARCH_COLUMNS = ("user_id", "query_text", "query_image", "query_image_path")
 
 
 def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> None:
@@ -52,7 +59,7 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
         arrays = item_arrays | search_arrays
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array)
-        attributes = attribute_columns(items.schema)
+        attributes = [name for name in items.required if name != "item_id"]
         meta = {
             "format": FORMAT,
             "items": len(item_order),
@@ -67,16 +74,17 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
 
 
 def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, ContentFolder]:
-    attributes = attribute_columns(open_dataset(data / "items").schema)
+    opened = open_items(data / "items")
     items = ContentFolder(
-        data / "items",
-        dict.fromkeys(["item_id", *attributes], INT64),
+        opened,
+        ITEM_ID | dict.fromkeys(attribute_columns(opened), INT64),
         {modality: ITEM_COLUMNS[modality] for modality in modalities},
     )
+    opened = ParquetFolder(data / "searches", beside=pictures)
+    further_columns([opened], {*SEARCHED, *OTHER_SEARCH_COLUMNS}, [])
     searches = ContentFolder(
-        data / "searches",
-        dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64)
-        | {"clicked_item_ids": INT64_LIST},
+        opened,
+        SEARCHED,
         {modality: SEARCH_COLUMNS[modality] for modality in modalities},
     )
     return items, searches
@@ -87,9 +95,9 @@ def _pack_items(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Arrays of items in ascending id, and that order: (N,) int64."""
     columns, present = [], []
-    for table, where in items.chunks():
+    for table, _ in items.chunks():
         columns.append(np.stack([table[name].to_numpy() for name in items.required]))
-        present.append(_add(items, table, where, writers))
+        present.append(_add(items, table, writers))
     together = np.concatenate(columns, axis=1)
     order = sort_unique(together[0], f"{items.folder} column {items.id_column}")
     together = together[:, order]
@@ -104,7 +112,7 @@ def _pack_searches(
     rows, present = SearchRows(IdIndex(item_ids)), []
     for table, where in searches.chunks():
         rows.add(table, where)
-        present.append(_add(searches, table, where, writers))
+        present.append(_add(searches, table, writers))
     arrays = rows.arrays()
     sort_unique(arrays["search_ids"], f"{searches.folder} column {searches.id_column}")
     order = np.lexsort((arrays["search_ids"], arrays["timestamps"]))
@@ -114,10 +122,10 @@ def _pack_searches(
 
 
 def _add(
-    source: ContentFolder, table: pa.Table, where: str, writers: Mapping[str, ContentWriter]
+    source: ContentFolder, table: pa.Table, writers: Mapping[str, ContentWriter]
 ) -> dict[str, np.ndarray]:
     """Write a piece's contents; (n,) bool by modality, True where present."""
-    contents = source.contents(table, where)
+    contents = source.contents(table)
     return {modality: writers[modality].add(*contents[modality]) for modality in writers}
 
 

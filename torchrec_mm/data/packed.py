@@ -14,7 +14,6 @@ Shape letters: N items, A attributes, S searches, H hard-negative slots, T and Q
 on and held out.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from torchrec_mm.data.contents import Contents
 from torchrec_mm.data.groups import connected, hold_out_groups
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import map_array
 
@@ -163,12 +163,9 @@ class PackedContent:
 
 def _read_meta(folder: Path) -> Meta:
     path = folder / META
-    try:
-        raw = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{folder} must be a folder of packed content: {error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} must be JSON: {error}") from error
+    if not path.is_file():
+        raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
+    raw = read_json(path)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else raw
         raise InputError(f"{path} format must be {FORMAT}, got {found!r}")

@@ -8,14 +8,14 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torchrec_mm.data.event_log import Census
+from torchrec_mm.data.event_census import Census
 from torchrec_mm.data.events import EventRules
 from torchrec_mm.data.items import read_items
 from torchrec_mm.data.parquet import INT64
+from torchrec_mm.data.prepared_splits import Split, notes_on, read_splits
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush, new_folder, refuse_existing
-
-SPLITS = ("train", "test")
+from torchrec_mm.tables.reading import input_errors
 
 
 class Engine(Protocol):
@@ -37,7 +37,9 @@ class Engine(Protocol):
         """Make ``folder/train`` and ``folder/test`` of Parquet files; ``events``: those of use."""
 
 
-def write_prepared_events(engine: Engine, run_dir: Path, items: Path | None, scratch: Path) -> None:
+def write_prepared_events(
+    engine: Engine, run_dir: Path, items: Path | None, scratch: Path
+) -> list[str]:
     """Write ``items/``, ``requests/train`` and ``requests/test`` of a log.
 
     Args:
@@ -46,42 +48,56 @@ def write_prepared_events(engine: Engine, run_dir: Path, items: Path | None, scr
         items: folder with ``items/`` to copy; None: items are the ids that were shown or clicked.
         scratch: folder beside ``run_dir``, where its content is made.
 
+    Returns:
+        A line on each thing worth knowing: what was left out, what cannot be measured.
+
     Raises:
-        InputError: null or wrong type in a column, no impression or no click at all, a candidate
-            that the given items lack, an empty split.
+        InputError: null, wrong type or unit in a column, no impression or no click at all, no click
+            that an impression explains, a candidate that the given items lack or items of another
+            clock, an empty split.
     """
     refuse_existing(run_dir)
     census, rules = engine.census(), engine.rules
-    census.check(engine.folder, rules)
+    census.check(engine.folder)
     if items is not None:
-        _check_catalogue(items, engine.item_ids([rules.shown_event]))
+        _check_catalogue(items, engine.item_ids([rules.shown_event]), census)
     with new_folder(scratch / "data") as data:
         engine.write_requests(data / "requests", census.shown + census.clicked)
-        _check_splits(data / "requests")
+        splits = read_splits(
+            data / "requests",
+            f"none of {census.clicked} clicks came at most attribution_s = {rules.attribution_s} "
+            "seconds after its user was shown its item",
+        )
         if items is not None:
-            shutil.copytree(items / "items", data / "items")
+            with input_errors(items / "items", "could not be copied"):
+                shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
     (scratch / "data").replace(run_dir)
     flush(run_dir.parent)
+    return [*_left_out(census, splits), *notes_on(splits)]
 
 
-def _check_catalogue(items: Path, candidates: Iterator[pa.RecordBatch]) -> None:
-    index = read_items(items).index
+def _left_out(census: Census, splits: dict[str, Split]) -> Iterator[str]:
+    repeated = census.shown - sum(split.impressions for split in splits.values())
+    if census.left_out():
+        yield census.left_out()
+    if repeated:
+        yield (
+            f"{repeated} of {census.shown} impressions repeat another of the same user, item and "
+            "second, and are left out; so are such clicks"
+        )
+
+
+def _check_catalogue(items: Path, candidates: Iterator[pa.RecordBatch], census: Census) -> None:
+    catalogue = read_items(items)
+    catalogue.check_clock(items / "items", census.first, census.last)
+    index = catalogue.index
     for batch in candidates:
         ids = batch["item_id"].to_numpy()
         unknown = ids[index.rows(ids) < 0]
         if len(unknown):
             raise InputError(f"item_id must be in {items / 'items'}, got {unknown[0]}")
-
-
-def _check_splits(requests: Path) -> None:
-    for split in SPLITS:
-        files = (requests / split).glob("*.parquet")
-        if not any(pq.read_metadata(file).num_rows for file in files):
-            raise InputError(
-                f"requests/{split} must hold at least one request, got 0: too few rows to split"
-            )
 
 
 def _write_ids(folder: Path, batches: Iterator[pa.RecordBatch]) -> None:

@@ -45,7 +45,7 @@ class RequestParts:
             path = self.folder / f"part-{self.parts:04d}.parquet"
             self._file = pq.ParquetWriter(path, group.schema, compression="zstd")
             self.parts += 1
-        self._file.write_table(group, row_group_size=GROUP_ROWS)
+        self._file.write_table(group)
         self._groups += 1
         if self._groups % PART_GROUPS == 0:
             self._close()

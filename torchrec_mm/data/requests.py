@@ -1,6 +1,6 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,14 @@ import pyarrow as pa
 
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
+from torchrec_mm.data.parquet_folder import ParquetFolder
+from torchrec_mm.data.roles import further_columns
 from torchrec_mm.errors import InputError
+from torchrec_mm.tables.seconds import check_seconds
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
-NAMED = ("user_id", "timestamp", *LISTS)
+NULLABLE = {"timestamp": INT64}
+NAMED = ("user_id", *NULLABLE, *LISTS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class RequestColumns:
     """What the columns of requests are, told by name and type.
 
     features: categorical user and context features. behaviour_attributes: lists as long as the
-    behaviours. Each in the order of the file. has_labels: False where labels are not read.
+    behaviours. Each in the order of the files. has_labels: False where labels are not read.
     """
 
     features: tuple[str, ...]
@@ -61,21 +65,27 @@ class RequestColumns:
     has_labels: bool = True
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> "RequestColumns":
-        extra = [field for field in schema if field.name not in NAMED]
-        return cls(
-            tuple(f.name for f in extra if pa.types.is_integer(f.type)),
-            tuple(
-                f.name for f in extra if pa.types.is_list(f.type) or pa.types.is_large_list(f.type)
-            ),
-        )
+    def of(
+        cls,
+        folders: Iterable[ParquetFolder],
+        known: Collection[str] | None = None,
+        has_labels: bool = True,
+    ) -> "RequestColumns":
+        """The columns of all splits.
 
-    def without_labels(self, known: Collection[str]) -> "RequestColumns":
-        """Of features and attributes those that are ``known``, and no labels."""
-        return RequestColumns(
-            tuple(name for name in self.features if name in known),
-            tuple(name for name in self.behaviour_attributes if name in known),
-            has_labels=False,
+        Args:
+            folders: one a split. known: the features and attributes of a model, the only ones
+                that are read; None: all must be usable.
+
+        Raises:
+            InputError: a further column that is neither int64 nor a list of them, or not the same
+                in all files.
+        """
+        further = further_columns(folders, NAMED, [INT64, INT64_LIST], known)
+        return cls(
+            tuple(name for name, kind in further.items() if kind == INT64),
+            tuple(name for name, kind in further.items() if kind == INT64_LIST),
+            has_labels,
         )
 
     @property
@@ -85,9 +95,9 @@ class RequestColumns:
         return named | dict.fromkeys(self.behaviour_attributes, INT64_LIST)
 
     @property
-    def read(self) -> list[str]:
-        """Names of all columns that are read, where they exist."""
-        return ["user_id", "timestamp", *self.features, *self.lists]
+    def required(self) -> dict[str, pa.DataType]:
+        """Types of the columns that are read and must be there."""
+        return dict.fromkeys(("user_id", *self.features), INT64) | self.lists
 
 
 def parse_requests(
@@ -96,16 +106,13 @@ def parse_requests(
     """Check a table of requests and take its columns apart; ``where`` names it in complaints.
 
     Raises:
-        InputError: missing column, wrong type, null, labels not as long as the candidates or
-            outside {0, 1}, a request without candidates, a behaviour attribute not as long as
+        InputError: missing column, wrong type or unit, null, labels not as long as the candidates
+            or outside {0, 1}, a request without candidates, a behaviour attribute not as long as
             the behaviours.
     """
-    table = check_columns(
-        table,
-        where,
-        required={"user_id": INT64} | columns.lists | dict.fromkeys(columns.features, INT64),
-        nullable={"timestamp": INT64},
-    )
+    table = check_columns(table, where, columns.required, NULLABLE)
+    if "timestamp" in table.column_names:
+        check_seconds(where, "timestamp", table["timestamp"])
     lists = {
         name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
     }

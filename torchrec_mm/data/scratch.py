@@ -20,7 +20,7 @@ def scratch_folder(run_dir: Path) -> Iterator[Path]:
     """
     scratch = run_dir.parent / f".{run_dir.name}.scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / "lock").open("w") as lock:
+    with (scratch / "lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -62,11 +62,6 @@ class GeneralSearch:
         request = candidates.owners()
         is_real = np.arange(self.kept) < number.numpy()[:, None]
         positions = behaviours.offsets[request][:, None] + kept.numpy()
-        items = np.where(
-            is_real,
-            behaviours.values[np.where(is_real, positions, 0)]
-            if len(behaviours.values)
-            else np.int32(0),
-            candidates.values[:, None],
-        )
+        items = np.repeat(candidates.values[:, None], self.kept, axis=1)
+        items[is_real] = behaviours.values[positions[is_real]]
         return Found(request.astype(np.int32), items, number, cosine, tiers)

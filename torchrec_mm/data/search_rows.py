@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
+from torchrec_mm.tables.seconds import check_seconds
 
 MAX_HARD_NEGATIVES = 8
 
@@ -24,8 +25,10 @@ class SearchRows:
         """Take the columns of a piece, of the promised types.
 
         Raises:
-            InputError: a purchased or clicked item that is not in items/, a null among the clicks.
+            InputError: a purchased or clicked item that is not in items/, a null among the clicks,
+                a time of another unit.
         """
+        check_seconds(where, "timestamp", table["timestamp"])
         purchased = self._known(table["purchased_item_id"].to_numpy(), where, "purchased_item_id")
         self._parts.append(
             {

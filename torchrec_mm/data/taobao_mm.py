@@ -1,6 +1,6 @@
 """TAOBAO-MM as requests: one a user and split, his history written once, not once a sample."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from torchrec_mm.data.chunks import read_chunks
 from torchrec_mm.data.items import ItemCatalogue
 from torchrec_mm.data.jagged import Jagged
 from torchrec_mm.data.parquet import check_columns
+from torchrec_mm.data.parquet_folder import check_types
 from torchrec_mm.data.requests import Requests
 from torchrec_mm.data.taobao_mm_files import (
     CATEGORY,
@@ -20,6 +21,7 @@ from torchrec_mm.data.taobao_mm_files import (
     PAST_CATEGORIES,
     PAST_ITEMS,
     PROFILE,
+    SAMPLE_COLUMNS,
     USER,
     USER_COLUMNS,
     table_files,
@@ -27,6 +29,7 @@ from torchrec_mm.data.taobao_mm_files import (
 from torchrec_mm.data.taobao_mm_samples import UserSamples
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.tables.reading import read_footer
 
 EXTRA_USERS = 10_000
 
@@ -62,8 +65,10 @@ class TaobaoMM:
         """
         self.splits = splits
         self.max_behaviours = max_behaviours
-        self.files = {split: table_files(data, f"{split}_user_features") for split in splits}
-        self.items = _read_items(table_files(data, "item_features"))
+        self.files = {
+            split: _checked(data, f"{split}_user_features", USER_COLUMNS) for split in splits
+        }
+        self.items = _read_items(_checked(data, "item_features", ITEM_COLUMNS))
         self.samples, self.featured = {}, {}
         self.notes = {"users_without_features": 0, "users_without_samples": 0}
         for split in splits:
@@ -71,7 +76,7 @@ class TaobaoMM:
 
     def _open(self, data: Path, split: str, scratch: Path) -> None:
         (scratch / split).mkdir()
-        files = table_files(data, f"{split}_samples")
+        files = _checked(data, f"{split}_samples", SAMPLE_COLUMNS)
         samples = UserSamples(files, scratch / split)
         if len(samples) == 0:
             raise InputError(f"{files[0]} must hold at least one sample, got 0")
@@ -116,6 +121,13 @@ class TaobaoMM:
             features={name: table[name].to_numpy() for name in PROFILE},
             behaviour_attributes={ITEM_ATTRIBUTES[CATEGORY]: categories.values[kept.values]},
         )
+
+
+def _checked(data: Path, name: str, columns: Mapping[str, pa.DataType]) -> list[Path]:
+    """The files of a table, each with columns of the promised types."""
+    files = table_files(data, name)
+    check_types(map(read_footer, files), columns)
+    return files
 
 
 def _newest_known(items: Jagged, most: int) -> Jagged:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 
-from torchrec_mm.data.parquet import INT64, STRING, check_columns, open_dataset
+from torchrec_mm.data.item_rows import read_rows
+from torchrec_mm.data.parquet import STRING
 
 
 def read_titles(data: Path, item_ids: np.ndarray) -> dict[int, str]:
@@ -19,11 +18,7 @@ def read_titles(data: Path, item_ids: np.ndarray) -> dict[int, str]:
     Raises:
         InputError: ``data/items`` is missing or not what it should be.
     """
-    folder = data / "items"
-    dataset = open_dataset(folder)
-    columns = [name for name in ("item_id", "title") if name in dataset.schema.names]
-    table = dataset.to_table(columns, filter=ds.field("item_id").isin(pa.array(item_ids)))
-    table = check_columns(table, folder, {"item_id": INT64}, {"title": STRING})
+    table = read_rows(data / "items", item_ids, {"title": STRING})
     if "title" not in table.column_names:
         return {}
     rows = zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True)

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from torchrec_mm.data.feature_names import check_names
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
 UNSEEN, RARE = 0, 1
+GROUPS = ("request", "item", "behaviour")
+PARTS = ("known_ids", "rare_ids")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -75,23 +79,47 @@ class Vocabularies:
     def _flat(self) -> dict[str, np.ndarray]:
         return {
             f"{part}/{group}/{name}": getattr(vocabulary, part)
-            for group in ("request", "item", "behaviour")
+            for group in GROUPS
             for name, vocabulary in getattr(self, group).items()
-            for part in ("known_ids", "rare_ids")
+            for part in PARTS
         }
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
-        if not path.is_file():
-            raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
-        groups: dict[str, dict[str, Vocabulary]] = {"request": {}, "item": {}, "behaviour": {}}
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: as ``rows_of_tables``.
+        """
+        features = rows_of_tables(path)
         flat = load_file(path)
-        for key in sorted(key for key in flat if key.startswith("known_ids/")):
-            _, group, name = key.split("/", 2)
-            groups[group][name] = Vocabulary(flat[key], flat[f"rare_ids/{group}/{name}"])
         return cls(
             **{
-                group: {name: found[name] for name in in_order(found)}
-                for group, found in groups.items()
+                group: {
+                    name: Vocabulary(*(flat[f"{part}/{group}/{name}"] for part in PARTS))
+                    for name in in_order(found)
+                }
+                for group, found in features.items()
             }
         )
+
+
+def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
+    """``Vocabulary.num_rows`` by group and feature, of a file that ``Vocabularies.save`` wrote.
+
+    Raises:
+        InputError: no such file, a garbled one, or two features of one name.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
+    rows: dict[str, dict[str, int]] = {group: {} for group in GROUPS}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for key in sorted(file.keys()):
+                part, group, name = key.split("/", 2)
+                if part == "known_ids":
+                    rows[group][name] = file.get_slice(key).get_shape()[0] + 2
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} must be a whole file of vocabularies: {error}") from error
+    check_names(rows["item"], rows["request"], rows["behaviour"], f"{path}: ")
+    return rows

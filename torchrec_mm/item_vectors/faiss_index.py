@@ -9,7 +9,6 @@ A folder holds ``index.faiss`` and ``meta.json``, which names the vectors it was
 Source: Johnson et al., Billion-scale similarity search with GPUs, arXiv 1702.08734.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.neighbours import Found, check_queries, rank, unit
@@ -161,12 +161,7 @@ def _unit_blocks(vectors: ItemVectors) -> Iterator[np.ndarray]:
 
 
 def _read_meta(path: Path) -> IndexMeta:
-    try:
-        raw = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} must be readable: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} must be JSON: {error}") from error
+    raw = read_json(path)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else raw
         raise InputError(f"{path} format must be {FORMAT}, got {found!r}")

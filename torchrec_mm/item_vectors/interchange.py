@@ -1,8 +1,9 @@
 """`vectors/`, the Parquet form that other systems read and write.
 
 Columns: ``item_id`` int64, ``vector`` list<float> or list<int8> of one length (int8 = value/127).
-Fixed-size and large lists, and floats of any precision, are read as well. Files that
-``export_parquet`` wrote carry the vectors' origin in their metadata, so that it comes back.
+Fixed-size and large lists, tensors of one dimension and floats of any precision are read as well.
+Files that ``export_parquet`` wrote carry the vectors' origin in their metadata, so that it comes
+back.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
+from torchrec_mm.tables.files import data_files
+from torchrec_mm.tables.reading import Footer, input_errors, read_footer
 
 BATCH_ROWS = 8192
 COLUMNS = ("item_id", "vector")
@@ -47,9 +50,10 @@ def import_parquet(
         InputError: missing or empty folder, wrong columns or types, vectors of two lengths or of
             two origins, and everything ``write_blocks`` refuses.
     """
-    files = _parquet_files(vectors)
-    stored = _one_element_type(files, columns)
-    origin = _one_origin(files)
+    files = [vectors] if vectors.is_file() else data_files(vectors)
+    footers = [read_footer(file) for file in files]
+    stored = _one_element_type(footers, columns)
+    origin = _one_origin(footers)
     item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
     if len(item_ids) == 0:
         raise InputError(f"{vectors} must hold at least one vector, got 0")
@@ -83,59 +87,58 @@ def export_parquet(vectors: ItemVectors, folder: Path) -> None:
                 writer.write_table(pa.table([ids, column], schema=schema))
 
 
-def _parquet_files(folder: Path) -> list[Path]:
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise InputError(f"{folder} must be a folder of Parquet files: no such folder")
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise InputError(f"{folder} must hold at least one .parquet file, found none")
-    return files
-
-
-def _one_element_type(files: list[Path], columns: tuple[str, str]) -> str:
+def _one_element_type(footers: list[Footer], columns: tuple[str, str]) -> str:
     """What all the files hold: "int8" or "float32"."""
-    found = {file: _element_type(file, *columns) for file in files}
+    found = {footer.file: _element_type(footer, *columns) for footer in footers}
+    first = footers[0].file
     for file, element in found.items():
-        if element != found[files[0]]:
+        if element != found[first]:
             raise InputError(
-                f"{file} column {columns[1]} must hold {found[files[0]]} as {files[0].name}, "
+                f"{file} column {columns[1]} must hold {found[first]} as {first.name}, "
                 f"got {element}"
             )
-    return found[files[0]]
+    return found[first]
 
 
-def _one_origin(files: list[Path]) -> str | None:
-    """What the files' metadata name; None if they name none."""
-    found = {file: (pq.read_schema(file).metadata or {}).get(ORIGIN_KEY) for file in files}
-    for file, origin in found.items():
-        if origin != found[files[0]]:
+def _one_origin(footers: list[Footer]) -> str | None:
+    """What the files' notes name; None if they name none."""
+    origins = [footer.notes.get(ORIGIN_KEY) for footer in footers]
+    for footer, origin in zip(footers, origins, strict=True):
+        if origin != origins[0]:
             raise InputError(
-                f"{file} must hold vectors of the origin of {files[0].name}, "
-                f"{found[files[0]]!r}, got {origin!r}"
+                f"{footer.file} must hold vectors of the origin of {footers[0].file.name}, "
+                f"{origins[0]!r}, got {origin!r}"
             )
-    return found[files[0]].decode() if found[files[0]] else None
+    return origins[0].decode() if origins[0] else None
 
 
-def _element_type(file: Path, item: str, vector: str) -> str:
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} must be a readable Parquet file: {error}") from error
+def _element_type(footer: Footer, item: str, vector: str) -> str:
+    schema = footer.schema
     for name in (item, vector):
         if name not in schema.names:
-            raise InputError(f"{file} must have a column {name}, got {', '.join(schema.names)}")
+            raise InputError(
+                f"{footer.file} must have a column {name}, got {', '.join(schema.names)}"
+            )
     item_id = schema.field(item).type
-    if not pa.types.is_signed_integer(item_id):
-        raise InputError(f"{file} column {item} must be int64, got {item_id}")
+    if not pa.types.is_integer(item_id):
+        raise InputError(f"{footer.file} column {item} must be int64, got {item_id}")
     column = schema.field(vector).type
-    element = getattr(column, "value_type", None)
+    element = _list_type(column).value_type if _list_type(column) else None
     if element == pa.int8():
         return "int8"
     if element is not None and pa.types.is_floating(element):
         return "float32"
-    raise InputError(f"{file} column {vector} must be list<float> or list<int8>, got {column}")
+    raise InputError(
+        f"{footer.file} column {vector} must be list<float> or list<int8>, got {column}"
+    )
+
+
+def _list_type(kind: pa.DataType) -> pa.DataType | None:
+    """The list that a column is, of a tensor of one dimension the one it is stored as, or None."""
+    if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1:
+        kind = kind.storage_type
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return kind if any(test(kind) for test in tests) else None
 
 
 def _read_item_ids(file: Path, name: str) -> np.ndarray:
@@ -144,26 +147,24 @@ def _read_item_ids(file: Path, name: str) -> np.ndarray:
         column = batch[name]
         if column.null_count:
             raise InputError(f"{file} column {name} must not be null, got {column.null_count}")
-        ids.append(column.cast(pa.int64()).to_numpy())
+        with input_errors(f"{file} column {name}", f"must be int64, got {column.type}"):
+            ids.append(column.cast(pa.int64()).to_numpy())
     return np.concatenate(ids)
 
 
 def _read_batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The file's batches that hold rows; a file that breaks half-way is an InputError too."""
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
-                if batch.num_rows:
-                    yield batch
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} could not be read: {error}") from error
+    with input_errors(file), pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
+            if batch.num_rows:
+                yield batch
 
 
 def _first_width(files: list[Path], name: str) -> int:
     """Length of the first vector that is there; every other must have it."""
     for file in files:
         for batch in _read_batches(file, [name]):
-            lengths = pc.list_value_length(batch[name]).drop_null()
+            lengths = pc.list_value_length(_as_lists(batch[name])).drop_null()
             if len(lengths):
                 return lengths[0].as_py()
     return 0
@@ -179,9 +180,13 @@ def _read_blocks(
             progress.update(batch.num_rows)
 
 
+def _as_lists(vectors: pa.Array) -> pa.Array:
+    return vectors.storage if isinstance(vectors, pa.ExtensionArray) else vectors
+
+
 def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
     """(n, width) of a batch of ids and vectors; ``where`` names the column of vectors."""
-    item_ids, vectors = batch.columns
+    item_ids, vectors = batch.columns[0], _as_lists(batch.columns[1])
     lengths = pc.fill_null(pc.list_value_length(vectors), -1).to_numpy()
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):

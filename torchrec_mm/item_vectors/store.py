@@ -10,7 +10,6 @@ and a folder, has them checked by ``check_origin``.
 Shape letters: N items with a vector, M items asked for, D item-vector width.
 """
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 
@@ -149,12 +149,7 @@ def dequantise(values: Tensor) -> Tensor:
 
 
 def _read_meta(path: Path) -> Meta:
-    try:
-        raw = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} must be readable: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} must be JSON: {error}") from error
+    raw = read_json(path)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else raw
         raise InputError(

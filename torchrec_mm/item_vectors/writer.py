@@ -77,8 +77,8 @@ def write_blocks(
 ) -> None:
     """Write vectors that arrive block by block, in the order of ``item_ids``.
 
-    Floats are L2-normalised; stored as int8 they become trunc(127 * clip(v, -1, 1)). int8 stays
-    as it is when stored as int8, and is dequantised and normalised when stored as float32.
+    Floats are L2-normalised; stored as int8 they become trunc(127 * v). int8 stays as it is when
+    stored as int8, and is dequantised and normalised when stored as float32.
 
     Args:
         folder: the new folder.
@@ -105,14 +105,13 @@ def write_blocks(
     with new_folder(folder) as aside:
         sorted_ids = item_ids[order]
         np.save(aside / ITEM_IDS_FILE, sorted_ids)
-        values = _allocate(aside / VECTORS_FILE, (len(item_ids), width), DTYPES[dtype])
+        values = new_array(aside / VECTORS_FILE, (len(item_ids), width), DTYPES[dtype])
         start = 0
         for block in blocks:
             stop = start + len(block)
             values[place[start:stop]] = as_stored(block, item_ids[start:stop], dtype)
             start = stop
         assert start == len(item_ids), f"blocks hold {start} vectors for {len(item_ids)} ids"
-        values.flush()
         fingerprint = _fingerprint(sorted_ids, values)
         meta = Meta(
             items=len(item_ids),
@@ -143,7 +142,7 @@ def as_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarr
     if vectors.dtype != np.int8 or dtype != "int8":
         stored = _normalise(vectors, item_ids)
         if dtype == "int8":
-            stored = np.trunc(INT8_SCALE * np.clip(stored, -1, 1)).astype(np.int8)
+            stored = np.trunc(INT8_SCALE * stored).astype(np.int8)
     zero = np.flatnonzero(~stored.any(axis=1))
     if len(zero):
         raise InputError(f"vector must not be zero in {dtype}, got item_id {item_ids[zero[0]]}")
@@ -151,7 +150,10 @@ def as_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarr
 
 
 def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
-    """(n, D) float64 of unit length. Dividing by the largest value first: squares can overflow."""
+    """(n, D) float64 of unit length, no value beyond one.
+
+    Dividing by the largest value first: squares can overflow, and the length is one at least.
+    """
     wide = vectors.astype(np.float64)
     largest = np.abs(wide).max(axis=1, keepdims=True)
     wrong = np.flatnonzero(~np.isfinite(largest[:, 0]))
@@ -164,7 +166,7 @@ def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
 
 
-def _allocate(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
+def new_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
     """Reserve a writable .npy: a full disk is an OSError here, and would be a bus error later."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:

@@ -58,8 +58,8 @@ struct Candidates {
   std::vector<float> inverse;    // 1 / length
   std::vector<int32_t> sum;      // of the elements; int8 only
 
-  void assign(const Catalogue<Element>& catalogue, const std::vector<int32_t>& rows) {
-    count = rows.size();
+  void assign(const Catalogue<Element>& catalogue, const int32_t* rows, int64_t some) {
+    count = some;
     stride = padded(catalogue.width, 64);
     vectors.assign(padded(count, kGroup) * stride, 0);
     inverse.assign(padded(count, kGroup), 0);

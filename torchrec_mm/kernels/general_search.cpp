@@ -12,6 +12,7 @@
 namespace {
 
 constexpr int64_t kAhead = 64;  // behaviours whose vectors are on their way from memory
+constexpr int64_t kCosines = 1 << 20;  // at once: a request may have any number of candidates
 
 struct Requests {
   int64_t count;
@@ -44,19 +45,27 @@ struct Searcher {
 
   void search(const Requests& requests, int64_t r, const Found& found) {
     gather(requests, r, found);
-    if (impressions.empty() || rows.empty()) return;
-    int64_t count = rows.size(), row_length = padded(count, kLanes);
-    cosine.resize(padded(impressions.size(), kGroup) * row_length);
-    for (int64_t b = 0; b < count; b += kLanes) {
+    if (rows.empty()) return;
+    int64_t row_length = padded(rows.size(), kLanes), total = impressions.size();
+    int64_t most = std::max(kGroup, kCosines / row_length);
+    for (int64_t first = 0; first < total; first += most)
+      search(requests, r, first, std::min(total - first, most), row_length, found);
+  }
+
+ private:
+  void search(const Requests& requests, int64_t r, int64_t first, int64_t some, int64_t row_length,
+              const Found& found) {
+    candidates.assign(catalogue, candidate_rows.data() + first, some);
+    cosine.resize(padded(some, kGroup) * row_length);
+    for (int64_t b = 0, count = rows.size(); b < count; b += kLanes) {
       prefetch(requests, requests.behaviour_offsets[r] + b + kAhead);
       cosines(catalogue, candidates, rows.data() + b, std::min(count - b, kLanes),
               cosine.data() + b, row_length);
     }
-    for (std::size_t c = 0; c < impressions.size(); ++c)
-      report(cosine.data() + c * row_length, impressions[c], found);
+    for (int64_t c = 0; c < some; ++c)
+      report(cosine.data() + c * row_length, impressions[first + c], found);
   }
 
- private:
   // Requests lie one after another: what is ahead may be the next one's.
   __attribute__((always_inline)) void prefetch(const Requests& requests, int64_t begin) {
     int64_t end = std::min(begin + kLanes, requests.behaviour_offsets[requests.count]);
@@ -73,7 +82,6 @@ struct Searcher {
       impressions.push_back(i);
       candidate_rows.push_back(requests.candidate_rows[i]);
     }
-    candidates.assign(catalogue, candidate_rows);
     int64_t begin = requests.behaviour_offsets[r], end = requests.behaviour_offsets[r + 1];
     rows.resize(end - begin);
     places.resize(end - begin);

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrec_mm.kernels.build import compiled
 
 DTYPES = {torch.int8: "int8", torch.float32: "float32"}
-CELLS = 2**24  # of padded behaviour vectors that the PyTorch version holds at once
+CELLS = 2**24  # of padded behaviour vectors, or of pairs, that the PyTorch version holds at once
 
 
 class Found(NamedTuple):
@@ -143,8 +143,12 @@ def search_in_pytorch(
         part = slice(start, start + at_once + 1)
         candidates, real = _padded(candidate_rows, candidate_offsets[part])
         behaviours, _ = _padded(behaviour_rows, behaviour_offsets[part])
-        found = _search_padded(vectors, candidates, behaviours, keep, num_tiers)
-        parts.append([tensor[real] for tensor in found])
+        width = max(1, CELLS // max(1, behaviours.numel()))
+        found = [
+            _search_padded(vectors, some, behaviours, keep, num_tiers)
+            for some in candidates.split(width, dim=1)
+        ]
+        parts.append([torch.cat(part, dim=1)[real] for part in zip(*found, strict=True)])
     return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -41,13 +41,14 @@ class AucSum:
         self.clicks = 0
         self.others = 0
         self.twice_won = 0
-        self._last_tie = (-1, 0, 0)  # its score, clicks and non-clicks so far
+        self._last_tie = (-1, 0)  # its score, and its non-clicks so far
 
     def add(self, keys: np.ndarray) -> None:
         """Take the next impressions.
 
         Args:
-            keys: (N,) uint64 of ``score_keys``, ascending, none below those before.
+            keys: (N,) uint64 of ``score_keys``, ascending, none below those before; of a tie the
+                non-clicks come first.
         """
         if len(keys) == 0:
             return
@@ -57,16 +58,12 @@ class AucSum:
         below_T = np.cumsum(others_T) - others_T
         self.twice_won += int((clicks_T * (2 * below_T + others_T)).sum())
         self.twice_won += 2 * self.others * clicks
-        before = self._last_tie[1:] if self._last_tie[0] == int(ties[0]) else (0, 0)
-        # A tie that goes on: pairs across the cut were not counted, or as won; they are halves.
-        self.twice_won += before[0] * int(others_T[0]) - before[1] * int(clicks_T[0])
+        tied_before = self._last_tie[1] if self._last_tie[0] == int(ties[0]) else 0
+        # A tie that goes on: its pairs across the cut were counted as won; they are halves.
+        self.twice_won -= tied_before * int(clicks_T[0])
         if len(clicks_T) > 1:
-            before = (0, 0)
-        self._last_tie = (
-            int(ties[-1]),
-            before[0] + int(clicks_T[-1]),
-            before[1] + int(others_T[-1]),
-        )
+            tied_before = 0
+        self._last_tie = (int(ties[-1]), tied_before + int(others_T[-1]))
         self.clicks += clicks
         self.others += others
 

@@ -57,8 +57,9 @@ class SimTier(nn.Module):
             ValueError: the mask is not bool or not of the shape of ``cosine``.
         """
         check_mask("pair_mask", pair_mask, cosine.shape)
-        tier = ((cosine.masked_fill(~pair_mask, 0) + 1) * (self.num_tiers / 2)).long()
-        tier = tier.clamp(0, self.num_tiers - 1)  # cosine 1.0 joins the last tier
+        tier = ((cosine + 1) * (self.num_tiers / 2)).long()
+        # Cosine 1.0 joins the last tier; a masked pair, some tier or other, where it counts 0.
+        tier = tier.clamp(0, self.num_tiers - 1)
         counts = torch.zeros(
             *cosine.shape[:-1], self.num_tiers, dtype=torch.float32, device=cosine.device
         )

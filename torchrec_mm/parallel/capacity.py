@@ -23,7 +23,7 @@ FULL_NODE = 8
 MOST_NODES = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """What has to fit.
 
@@ -64,7 +64,7 @@ class Workload:
         return replace(self, tables=tables)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankMemory:
     """Bytes of one rank.
 
@@ -106,7 +106,14 @@ def memory_of_ranks(
             before = of_rank[shard.rank].get(table.name)
             of_rank[shard.rank][table.name] = before + memory if before else memory
     return [
-        RankMemory(rank, tables, dense, batch, machines.reserved_bytes, machines.rank_bytes)
+        RankMemory(
+            rank=rank,
+            tables=tables,
+            dense=dense,
+            batch=batch,
+            reserve=machines.reserved_bytes,
+            capacity=machines.rank_bytes,
+        )
         for rank, tables in enumerate(of_rank)
     ]
 

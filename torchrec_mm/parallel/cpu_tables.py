@@ -23,7 +23,7 @@ def shorten_one_id_bags(model: nn.Module) -> None:
 
     Weights and optimizer state stay FBGEMM's own tensors, so checkpoints and learning rates are as
     before; a batch with a longer bag goes FBGEMM's way. Fitting are float32 tables on the CPU, of
-    one width, with row-wise Adagrad and one feature each.
+    one width, with one feature each, and row-wise Adagrad or, as long as nothing learns, SGD.
     """
     for module in _modules(model):
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen) and _fits(module):
@@ -58,7 +58,7 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
 def _fits(module: SplitTableBatchedEmbeddingBagsCodegen) -> bool:
     return (
         module.use_cpu
-        and module.optimizer == EmbOptimType.EXACT_ROWWISE_ADAGRAD
+        and module.optimizer in (EmbOptimType.EXACT_ROWWISE_ADAGRAD, EmbOptimType.EXACT_SGD)
         and module.optimizer_args.weight_decay == 0
         and not module.optimizer_args.gradient_clipping
         and module.weights_precision == SparseType.FP32
@@ -74,9 +74,10 @@ class _ShortWay:
 
     def __init__(self, module: SplitTableBatchedEmbeddingBagsCodegen) -> None:
         self.long_way = module.forward
+        self.learns = module.optimizer == EmbOptimType.EXACT_ROWWISE_ADAGRAD
         self.tables = Tables(
             module.split_embedding_weights(),
-            [state[0] for state in module.split_optimizer_states()],
+            [state[0] for state in module.split_optimizer_states()] if self.learns else [],
             module.learning_rate_tensor,
             module.optimizer_args.eps,
         )
@@ -84,6 +85,8 @@ class _ShortWay:
     def __call__(self, indices: Tensor, offsets: Tensor, *args, **kwargs) -> Tensor:
         if args or any(value is not None for value in kwargs.values()):
             return self.long_way(indices, offsets, *args, **kwargs)
+        if torch.is_grad_enabled() and not self.learns:
+            return self.long_way(indices, offsets)
         if not torch.all(offsets.diff() <= 1):
             return self.long_way(indices, offsets)
         return one_id_bags(self.tables, indices.long(), offsets.long())

@@ -19,7 +19,8 @@ CACHE_LOAD_FACTOR = 0.2
 ID_BYTES = 8
 BATCHES_IN_FLIGHT = 2
 OWNER_BYTES = 32  # of a row of raw ids: owner, count, last step, and where to find the owner
-DENSE_BYTES = 16  # a weight, its gradient and two moments of Adam, all fp32
+DENSE_BYTES = 4
+LEARNING_DENSE_BYTES = 16  # a weight, its gradient and two moments of Adam, all fp32
 BATCH_IDS = 65536
 
 
@@ -94,19 +95,19 @@ def shard_memory(
 
 
 def replicated_bytes(
-    dense_parameters: int, widths: Sequence[int], batch_ids: int
+    dense_parameters: int, widths: Sequence[int], batch_ids: int, learns: bool = True
 ) -> tuple[int, int]:
     """What each rank holds whatever the plan: the dense part, and its own batch.
 
     Args:
         dense_parameters: trained weights outside the tables. widths: of each table.
-        batch_ids: distinct ids of a table in a rank's step.
+        batch_ids: distinct ids of a table in a rank's step. learns: whether there are gradients.
 
     Returns:
         Bytes of weights, gradients and Adam's moments; bytes of ids, embeddings and gradients.
     """
     own_batch = sum(batch_ids * (ID_BYTES * BATCHES_IN_FLIGHT + width * 4 * 2) for width in widths)
-    return dense_parameters * DENSE_BYTES, own_batch
+    return dense_parameters * (LEARNING_DENSE_BYTES if learns else DENSE_BYTES), own_batch
 
 
 class ExactStorage(TorchRecEstimator):

@@ -5,7 +5,6 @@ plan.json: {"format": 1, "world_size": W, "tables": [{"table", "rows", "width", 
 "column_offset", "bytes"}]}]}; ``bytes`` are of weights and optimizer state.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 from torchrec.distributed.types import ShardingPlan
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.parallel.memory import BATCH_IDS, ShardMemory, shard_memory
@@ -129,8 +129,10 @@ def read_plan(path: Path) -> dict[str, TableSettings]:
     Raises:
         InputError: not such a file, or a plan that no config may ask for.
     """
+    if not path.is_file():
+        raise InputError(f"plan must be a file, got {path}")
+    raw = read_json(path)
     try:
-        raw = json.loads(path.read_text())
         if raw["format"] != FORMAT:
             raise InputError(f"{path} must have format {FORMAT}, got {raw['format']}")
         kernels = {table["table"]: table for table in raw["tables"]}
@@ -140,8 +142,6 @@ def read_plan(path: Path) -> dict[str, TableSettings]:
             )
             for name, table in kernels.items()
         }
-    except OSError as error:
-        raise InputError(f"plan must be a file, got {path}") from error
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise

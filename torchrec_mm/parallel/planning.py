@@ -189,13 +189,14 @@ def make_plan(
     machines: Machines,
     batch_ids: int = BATCH_IDS,
     more_dense: int = 0,
+    learns: bool = True,
 ) -> ShardingPlan:
     """The fastest plan that fits, by TorchRec's model of speed and our count of bytes.
 
     Args:
         model: prepared by ``prepare_tables``. tables: settings of each of its tables.
         machines: where it would run. batch_ids: distinct ids of a table in a rank's step.
-        more_dense: trained weights that ``model`` lacks.
+        more_dense: trained weights that ``model`` lacks. learns: False to score alone.
 
     Raises:
         InputError: no plan fits the memory, or a setting that the device does not have.
@@ -205,7 +206,8 @@ def make_plan(
     check_rows(table_configs(model), tables, machines.world_size)
     widths = {config.name: config.embedding_dim for config in table_configs(model)}
     dense = dense_parameters(model) + more_dense
-    topology = machines.topology(sum(replicated_bytes(dense, list(widths.values()), batch_ids)))
+    replicated = replicated_bytes(dense, list(widths.values()), batch_ids, learns)
+    topology = machines.topology(sum(replicated))
     constraints = constraints_of(model, tables, machines)
     planner = EmbeddingShardingPlanner(
         topology=topology,
@@ -228,6 +230,6 @@ def make_plan(
     except PlannerError as error:
         raise DoesNotFit(
             f"tables must fit in {machines.rank_bytes / GIB:.1f} GiB on each of "
-            f"{machines.world_size} ranks, got {table_bytes(model, tables) / GIB:.1f} GiB with "
-            "their optimizers: python -m apps.plan says what would fit"
+            f"{machines.world_size} ranks, got {table_bytes(model, tables) / GIB:.1f} GiB"
+            f"{' with their optimizers' if learns else ''}: python -m apps.plan says what would fit"
         ) from error

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.errors import InputError
+from torchrec_mm import gpus
+from torchrec_mm.environment import choice
+from torchrec_mm.errors import HostError, InputError
 
 PATIENCE = timedelta(days=7)  # ranks wait for one that works alone, however long it takes
+LONGEST_WAIT = timedelta(hours=2)  # in an operation of all ranks; NCCL's own would be 10 minutes
 
 
 @dataclass(frozen=True)
@@ -36,36 +40,70 @@ class Worker:
 def process_group() -> Iterator[Worker]:
     """Initialise torch.distributed for the block and take it down afterwards.
 
+    One rank of several whose block raises leaves the group as it is, see ``config.run``.
+
     Under torchrun or torchx the ranks meet through the environment they were given. Without it
     this process is alone: world size 1 and an in-memory store, so no port is needed. NCCL with
     one CUDA device per local rank where CUDA works, gloo on the CPU otherwise.
 
     Raises:
-        InputError: more local ranks than CUDA devices.
+        HostError: more ranks than GPUs on this host, or GPUs that cannot be computed on.
     """
     device = _device()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=LONGEST_WAIT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    worker = Worker(device, dist.get_rank(), dist.get_world_size())
     try:
-        yield Worker(device, dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
-        # What is left in reference cycles holds the group, whose threads then end together with the
-        # interpreter: a rank that has done all its work may abort.
-        gc.collect()
+        yield worker
+    except SystemExit:  # all ranks have agreed to stop
+        _take_down()
+        raise
+    except BaseException:
+        # Others may be in the middle of an operation that this rank has left: taking the group
+        # down would wait for them, and they wait for it. The process ends as it is.
+        if worker.world_size == 1:
+            _take_down()
+        raise
+    _take_down()
+
+
+def _take_down() -> None:
+    dist.destroy_process_group()
+    # What is left in reference cycles holds the group, whose threads then end together with the
+    # interpreter: a rank that has done all its work may abort.
+    gc.collect()
+
+
+def usable_gpus() -> int:
+    """How many GPUs the ranks of this host may take; 0: they compute on the CPU.
+
+    Raises:
+        HostError: there are GPUs, but something keeps torch or fbgemm from computing on them.
+    """
+    if choice() == "cpu":
+        return 0
+    found = gpus.count()
+    problem = gpus.build_problem() if found else gpus.driver_problem()
+    if problem and torch.version.cuda:
+        raise HostError(problem)
+    return found
 
 
 def _device() -> torch.device:
-    if not torch.cuda.is_available():
+    found = usable_gpus()
+    if not found:
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank >= torch.cuda.device_count():
-        raise InputError(
-            f"processes per node must be at most the number of CUDA devices, "
-            f"{torch.cuda.device_count()}, got local rank {local_rank}"
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if max(ranks, local_rank + 1) > found:
+        nodes = os.environ.get("GROUP_WORLD_SIZE", "1")
+        raise HostError(
+            f"ranks on {platform.node()} must be at most its GPUs, {found}, got "
+            f"{max(ranks, local_rank + 1)}. Cure: -j {nodes}x{found} --gpu {found}, "
+            f"--nproc-per-node {found} or --processes {found}; {gpus.ON_THE_CPU}"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)

@@ -58,11 +58,6 @@ class ShardedVectors:
             values = torch.from_numpy(np.array(mine[start : start + block]))
             shard[start : start + len(values)] = values
 
-    @property
-    def bytes_per_rank(self) -> int:
-        """What the values take of each rank's memory: the same on all."""
-        return self.rows_per_rank * self.width * self._dtype.itemsize
-
     def rows(self, item_ids: np.ndarray) -> np.ndarray:
         """As ``ItemVectors.rows``; every rank knows all ids."""
         return self._vectors.rows(item_ids)

@@ -1,6 +1,6 @@
 """From a model for one device to a model over all ranks: plan, shard, optimise, pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import torch.distributed as dist
 from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineBase, TrainPipelineSparseDist
-from torchrec.distributed.types import ShardingEnv, ShardingPlan
+from torchrec.distributed.types import QuantizedCommCodecs, ShardingEnv, ShardingPlan
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-from torchrec_mm.errors import InputError
+from torchrec_mm.errors import HostError, InputError
+from torchrec_mm.gpus import capability_problem
 from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
@@ -26,10 +27,12 @@ from torchrec_mm.parallel.planning import (
 )
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
-from torchrec_mm.parallel.topology import machines_here
+from torchrec_mm.parallel.topology import Machines, machines_here
+
+Planner = Callable[[nn.Module, Mapping[str, TableSettings], Machines], ShardingPlan]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """How the two halves of a model learn.
 
@@ -69,15 +72,21 @@ class PlainPipeline(TrainPipelineBase):
 
 
 @dataclass(frozen=True)
-class DistributedModel:
-    """A model over all ranks, with its optimizer: what the fit loop and checkpoints hold."""
+class ShardedModel:
+    """A model over all ranks: what scores."""
 
     model: DistributedModelParallel
-    optimizer: CombinedOptimizer
-    dense_optimizer: KeyedOptimizerWrapper
     plan: ShardingPlan
     planned: tuple[PlannedTable, ...]
     worker: Worker
+
+
+@dataclass(frozen=True)
+class DistributedModel(ShardedModel):
+    """A model over all ranks, with its optimizer: what the fit loop and checkpoints hold."""
+
+    optimizer: CombinedOptimizer
+    dense_optimizer: KeyedOptimizerWrapper
 
     def pipeline(self) -> TrainPipelineSparseDist | PlainPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
@@ -122,32 +131,16 @@ def distribute(
 
     Raises:
         InputError: a table that the model does not have, a setting that the device does not have,
-            tables that fit no plan.
+            tables that fit no plan, a GPU that fbgemm has no code for.
     """
     codecs = communication_codecs(tables.communication)
     of_table = settings_of_tables(model, tables)
     prepare_tables(model, of_table, settings.table_learning_rate)
-    plan = _collective_plan(model, of_table, worker)
-    planned = planned_tables(model, plan, of_table)
-    alone = worker.world_size == 1
-    sharded = DistributedModelParallel(
-        model,
-        env=ShardingEnv.from_process_group(dist.group.WORLD),
-        device=worker.device,
-        plan=plan,
-        sharders=sharders(codecs),
-        init_data_parallel=not alone,  # a lone rank has nobody to average gradients with
-    )
-    if alone:
-        sharded.module.to(worker.device)
-    shorten_one_id_bags(sharded)
-    initialise_tables(sharded, settings.table_scale, seed)
+    sharded = shard(model, worker, of_table, make_plan, codecs)
+    initialise_tables(sharded.model, settings.table_scale, seed)
+    learning = in_backward_optimizer_filter(sharded.model.named_parameters())
     dense = KeyedOptimizerWrapper(
-        {
-            name: parameter
-            for name, parameter in in_backward_optimizer_filter(sharded.named_parameters())
-            if parameter.requires_grad
-        },
+        {name: parameter for name, parameter in learning if parameter.requires_grad},
         lambda parameters: torch.optim.AdamW(
             parameters,
             lr=settings.learning_rate,
@@ -155,8 +148,8 @@ def distribute(
             fused=True,
         ),
     )
-    optimizer = CombinedOptimizer([sharded.fused_optimizer, dense])
-    return DistributedModel(sharded, optimizer, dense, plan, tuple(planned), worker)
+    optimizer = CombinedOptimizer([sharded.model.fused_optimizer, dense])
+    return DistributedModel(**vars(sharded), optimizer=optimizer, dense_optimizer=dense)
 
 
 def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, TableSettings]:
@@ -170,14 +163,53 @@ def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, Tab
     return constrained(of_table, read_plan(options.plan)) if options.plan else of_table
 
 
+def shard(
+    model: nn.Module,
+    worker: Worker,
+    of_table: Mapping[str, TableSettings],
+    planner: Planner,
+    codecs: dict[str, QuantizedCommCodecs] | None = None,
+    learns: bool = True,
+) -> ShardedModel:
+    """Plan prepared tables and place them, and the rest on every rank. Collective."""
+    check_gpu(worker.device)
+    plan = _collective_plan(planner, model, of_table, worker)
+    planned = planned_tables(model, plan, of_table)
+    averages = learns and worker.world_size > 1  # gradients, with somebody
+    sharded = DistributedModelParallel(
+        model,
+        env=ShardingEnv.from_process_group(dist.group.WORLD),
+        device=worker.device,
+        plan=plan,
+        sharders=sharders(codecs),
+        init_data_parallel=averages,
+    )
+    if not averages:
+        sharded.module.to(worker.device)
+    shorten_one_id_bags(sharded)
+    return ShardedModel(sharded, plan, tuple(planned), worker)
+
+
+def check_gpu(device: torch.device) -> None:
+    """Refuse a GPU that fbgemm has no code for.
+
+    Raises:
+        HostError: naming its compute capability.
+    """
+    if device.type == "cuda":
+        problem = capability_problem(torch.cuda.get_device_capability(device))
+        if problem:
+            raise HostError(f"{torch.cuda.get_device_name(device)}: {problem}")
+
+
 def _collective_plan(
-    model: nn.Module, of_table: Mapping[str, TableSettings], worker: Worker
+    planner: Planner, model: nn.Module, of_table: Mapping[str, TableSettings], worker: Worker
 ) -> ShardingPlan:
     """The first rank's plan, or the first rank's complaint, on every rank."""
     outcome: list[ShardingPlan | str | None] = [None]
     if worker.is_first:
         try:
-            outcome[0] = make_plan(model, of_table, machines_here(worker))
+            outcome[0] = planner(model, of_table, machines_here(worker))
         except InputError as error:
             outcome[0] = str(error)
     if worker.world_size > 1:

@@ -105,9 +105,16 @@ def for_every_table(
         features_of: the features of every table of the model.
 
     Raises:
-        InputError: a name that the model does not have, or one table named twice.
+        InputError: a name that the model does not have or that may mean either of two tables, or
+            one table named twice.
     """
     table_of = {feature: table for table, names in features_of.items() for feature in names}
+    for name in tables:
+        if name in table_of and name in features_of:
+            feature = next(iter(features_of[name]))
+            raise InputError(
+                f"tables must name one table each, got {name}: say {feature} or {table_of[name]}"
+            )
     table_of |= {table: table for table in features_of}
     unknown = sorted(tables.keys() - table_of.keys())
     if unknown:

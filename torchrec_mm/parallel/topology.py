@@ -18,7 +18,8 @@ from torchrec_mm.parallel.process_group import Worker
 RESERVE = 0.15
 GIB = 2**30
 
-# GiB that a process can allocate on one device, after what the driver keeps.
+# GiB that a process can allocate on one device, after what the driver keeps. FBGEMM has code for
+# each of them (torchrec_mm/gpus.py): none is older than Ampere.
 DEVICES = {
     "a100": 79.0,
     "a100-40gb": 39.0,
@@ -27,7 +28,6 @@ DEVICES = {
     "h200": 139.0,
     "l4": 22.0,
     "l40s": 44.0,
-    "v100": 31.0,
 }
 
 

@@ -32,7 +32,7 @@ class Contrast:
         return f"{self.query_space}_to_{self.key_space}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossSettings:
     """The loss of a contrast: InfoNCE + triplet_weight * triplet.
 

@@ -4,7 +4,6 @@ encoder.safetensors holds what training may change. The backbones' frozen part i
 built again from its name and checked by fingerprint.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.pretraining.encoder import EncoderSpec
@@ -81,15 +81,16 @@ def _read(
     run_dir: Path,
 ) -> tuple[str, dict[str, tuple[EncoderSpec, str]], dict[str, Tensor]]:
     """The encoder's name; spec and frozen fingerprint by modality; the trained tensors."""
-    file = run_dir / SPEC_FILE
+    file, weights = run_dir / SPEC_FILE, run_dir / WEIGHTS_FILE
+    for needed in (file, weights):
+        if not needed.is_file():
+            raise InputError(
+                f"encoder must be a run of apps.pretrain, got {run_dir}: no {needed.name} in it"
+            )
+    saved = read_json(file)
     try:
-        saved = json.loads(file.read_text())
-        tensors = load_file(run_dir / WEIGHTS_FILE)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"encoder must be a run of apps.pretrain, got {run_dir}: {error}"
-        ) from error
-    except (ValueError, SafetensorError) as error:
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{run_dir} must hold whole encoder files: {error}") from error
     found = saved.get("format") if isinstance(saved, dict) else None
     if found != FORMAT:

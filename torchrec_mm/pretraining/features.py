@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchrec_mm.data.packed import Contents
 from torchrec_mm.files import new_folder
+from torchrec_mm.item_vectors.writer import new_array
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.batches import Inputs
 from torchrec_mm.pretraining.parts import encode_parts, read_part
@@ -126,7 +127,7 @@ def _join_parts(folder: Path, aside: Path, num_parts: int, num_contents: int) ->
             part = read_part(aside, index)
             if values is None:
                 shape = (num_contents, part["features"].shape[1])
-                values = np.lib.format.open_memmap(new / "features.npy", "w+", np.float32, shape)
+                values = new_array(new / "features.npy", shape, np.dtype(np.float32))
             stop = start + len(part["features"])
             values[start:stop] = part["features"]
             good.append(part["ok"])

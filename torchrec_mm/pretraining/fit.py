@@ -26,7 +26,7 @@ from torchrec_mm.train.stop import Stop, Stopped
 from torchrec_mm.train.watchdog import Watchdog
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """How long to train, and what to keep.
 

@@ -20,7 +20,7 @@ from torchrec_mm.pretraining.sides import SideReader
 BATCHES_AHEAD = 2  # of each worker process
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
     """How pairs are read.
 

@@ -4,7 +4,6 @@ Killed at any moment and started again, on any number of ranks, it goes on with 
 missing. What a part holds must depend on its number and on the work alone.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
 from torchrec_mm.parallel.process_group import PATIENCE, Worker
@@ -36,7 +36,7 @@ def claim_parts(folder: Path, work: dict[str, Any], worker: Worker) -> None:
     """
     noted = folder / WORK_FILE
     if noted.is_file():
-        before = json.loads(noted.read_text())
+        before = read_json(noted)
         for name, value in work.items():
             if before.get(name) != value:
                 raise InputError(

@@ -1,8 +1,8 @@
 """What a run leaves for others: encoder files, and retrieval.json before and after training."""
 
-import json
 from typing import Any
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.files import write_json
 from torchrec_mm.pretraining.encoder_files import OFF_THE_SHELF, save_encoder
 from torchrec_mm.pretraining.item_encoder import ItemEncoder
@@ -27,7 +27,7 @@ class Results:
     def begin(self, start: Position) -> None:
         """Judge the off-the-shelf encoder, or find what was said of it. Collective."""
         if start.step:
-            self.report = json.loads((self.run.path / RETRIEVAL_FILE).read_text())
+            self.report = read_json(self.run.path / RETRIEVAL_FILE)
             return
         before = self.judge.report(self.encoder)
         self._write(OFF_THE_SHELF, before, before)

@@ -13,7 +13,7 @@ from torchrec_mm.losses.info_nce import Negatives
 from torchrec_mm.pretraining.batches import PairBatch
 from torchrec_mm.pretraining.contrast import Contrast, ContrastLoss, LossSettings
 from torchrec_mm.pretraining.item_encoder import ItemEncoder
-from torchrec_mm.pretraining.momentum import momentum_copy, trained_pairs, update_momentum
+from torchrec_mm.pretraining.momentum import momentum_copy, update_momentum
 from torchrec_mm.pretraining.precision import Precision
 
 
@@ -88,10 +88,6 @@ class SCL(nn.Module):
         update_momentum(self.momentum_encoder, self.encoder, self.settings.momentum)
         for loss in self.losses.values():
             loss.bound_temperature()
-
-    def momentum_parameters(self) -> list[nn.Parameter]:
-        """The momentum copies of trained parameters; copies of frozen ones are the encoder's."""
-        return [own for own, _ in trained_pairs(self.momentum_encoder, self.encoder)]
 
     def named_figures(self, figures: Tensor) -> dict[str, float]:
         """What to log: of each contrast its mean losses, number of valid pairs and temperature.

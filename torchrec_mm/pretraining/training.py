@@ -26,7 +26,7 @@ from torchrec_mm.train.pieces import Pieces
 SCALING = ("scale", "_growth_tracker")  # of the gradients in half precision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """Steps of AdamW.
 

@@ -22,9 +22,14 @@ def collator_for_ranker(
         return collator
     rows = rows_of_vectors(items, vectors)
     if spec.method == "muse":
-        search = GeneralSearch(vectors.fetch, rows, spec.kept, spec.num_tiers)
+        search = GeneralSearch(vectors.fetch, rows, kept=spec.kept, num_tiers=spec.num_tiers)
         return replace(collator, search=search)
     return replace(collator, vectors=SlotVectors(vectors.gather, rows))
+
+
+def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
+    """The most behaviours that a candidate is compared with one by one: newest, and kept ones."""
+    return max_behaviours + (spec.kept if spec.method == "muse" else 0)
 
 
 def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:

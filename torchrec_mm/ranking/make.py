@@ -16,7 +16,7 @@ from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.vector_view import VectorView
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MakeSpec:
     """MAKE's shape: D, M, the widths of the MLP's hidden layers, and the dropout in training."""
 

@@ -8,11 +8,11 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.batches import ITEM_ID, RequestBatch
+from torchrec_mm.data.feature_names import table_name
 from torchrec_mm.ranking.muse import MuseNetwork
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
-from torchrec_mm.ranking.tables import table_name
 from torchrec_mm.ranking.zero_collision import build_zero_collision_tables
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torchrec_mm.data.batches import RAW_IDS
+from torchrec_mm.data.feature_names import check_names
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
@@ -15,11 +17,18 @@ METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"
 
 @dataclass(frozen=True)
 class TableSizes:
-    """Rows of each table by feature name, grouped as in ``Vocabularies``."""
+    """Rows of each table by feature name, grouped as in ``Vocabularies``.
+
+    Raises:
+        InputError: two features of one name.
+    """
 
     request: Mapping[str, int]
     item: Mapping[str, int]
     behaviour: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        check_names(self.item, self.request, self.behaviour)
 
     @classmethod
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
@@ -33,6 +42,19 @@ class TableSizes:
             {name: vocabularies.item[name].num_rows for name in meta["item_features"]},
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
         )
+
+    def check(self, num_rows: Mapping[str, int], where: Path) -> None:
+        """Refuse the data set ``where`` if its ``num_rows`` by feature are not these.
+
+        Raises:
+            InputError: naming the first feature that differs.
+        """
+        for name, rows in {**self.request, **self.item, **self.behaviour}.items():
+            if num_rows.get(name) != rows:
+                raise InputError(
+                    f"{where} must have {rows} table rows for feature {name}, as the ranker has, "
+                    f"got {num_rows.get(name, 'none')}"
+                )
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as ds
 from PIL import Image
 
-from torchrec_mm.data.images import decode_image
-from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, open_dataset
+from torchrec_mm.data.images import decode_image, upright_size
+from torchrec_mm.data.item_rows import read_rows
+from torchrec_mm.data.items import CONTENTS, ITEM_ID, open_items
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 from torchrec_mm.item_vectors.neighbours import Neighbours, neighbours_of
@@ -75,8 +74,7 @@ def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
 
 def _spread_ids(folder: Path, vectors: Sequence[ItemVectors]) -> np.ndarray:
     """(Q,) ids of catalogue items that every vector set knows."""
-    table = open_dataset(folder).to_table(columns=["item_id"])
-    ids = np.sort(check_columns(table, folder, required={"item_id": INT64})["item_id"].to_numpy())
+    ids = np.sort(open_items(folder).read(ITEM_ID)["item_id"].to_numpy())
     for each in vectors:
         ids = ids[IdIndex(each.item_ids).rows(ids) >= 0]
     places = (np.arange(QUERY_ITEMS) + 0.5) / QUERY_ITEMS * len(ids)
@@ -85,14 +83,9 @@ def _spread_ids(folder: Path, vectors: Sequence[ItemVectors]) -> np.ndarray:
 
 def _read_tiles(folder: Path, item_ids: np.ndarray) -> dict[int, tuple[str, str | None]]:
     """Title and picture of some items; only their rows are read."""
-    dataset = open_dataset(folder)
-    nullable = {"title": STRING, "image": BINARY, "image_path": STRING}
-    columns = ["item_id", *(name for name in nullable if name in dataset.schema.names)]
-    table = dataset.to_table(columns, filter=ds.field("item_id").isin(pa.array(item_ids)))
-    table = check_columns(table, folder, {"item_id": INT64}, nullable)
     return {
         row["item_id"]: (row.get("title") or "", _thumbnail(row, folder))
-        for row in table.to_pylist()
+        for row in read_rows(folder, item_ids, CONTENTS).to_pylist()
     }
 
 
@@ -105,8 +98,7 @@ def _thumbnail(row: dict, folder: Path) -> str | None:
         square = decode_image(source, THUMBNAIL, f"{folder} image of item_id {row['item_id']}")
     except InputError:
         return None
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as header:
-        width, height = header.size
+    width, height = upright_size(source)
     scale = THUMBNAIL / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     encoded = io.BytesIO()

@@ -1,9 +1,9 @@
 """Read JSON that other programs wrote, and refuse what is not what it should be, by name."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 
 
@@ -17,12 +17,7 @@ def read_object(file: Path) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise InputError(f"{file} must hold JSON numbers or null, got {constant}")
 
-    try:
-        raw = json.loads(file.read_text(errors="replace"), parse_constant=refuse)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{file} must be JSON: {error}") from error
+    raw = read_json(file, refuse)
     if not isinstance(raw, dict):
         raise InputError(f"{file} must be a JSON object, got {raw!r:.80}")
     return raw

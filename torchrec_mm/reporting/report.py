@@ -1,10 +1,10 @@
 """From run folders to report.json and report.html."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -62,7 +62,7 @@ def write_report(inputs: ReportInputs, folder: Path) -> None:
     }
     page = render_page(report, runs, histograms, pictures)
     with new_file(folder / PAGE_FILE) as aside:
-        aside.write_text(page)
+        aside.write_text(page, encoding="utf-8", errors="backslashreplace")
     write_json(folder / JSON_FILE, report)
 
 
@@ -87,6 +87,6 @@ def _is_simulated(data: Path | None) -> bool | None:
     if not file.is_file():
         return False
     try:
-        return bool(json.loads(file.read_text())["simulated"])
-    except (ValueError, KeyError, TypeError) as error:
+        return bool(read_json(file)["simulated"])
+    except (KeyError, TypeError) as error:
         raise InputError(f"{file} must be a JSON object with simulated: {error}") from error

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from torchrec_mm.documents import read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.reporting.json_files import number, read_object, required
 
@@ -127,10 +126,7 @@ def _figures(file: Path, raw: dict[str, Any], names: Sequence[str]) -> Figures:
 def _read_seed(file: Path) -> int | None:
     if not file.is_file():
         return None
-    try:
-        raw = yaml.safe_load(file.read_text(errors="replace"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} must be YAML: {error}") from error
+    raw = read_yaml(file)
     seed = raw.get("seed") if isinstance(raw, dict) else None
     if seed is not None and type(seed) is not int:
         raise InputError(f"{file} seed must be int, got {seed!r:.80}")

@@ -138,7 +138,7 @@ def _read_epochs(file: Path) -> tuple[EpochAuc, ...]:
     A line cut short by a killed run is passed over, and NaN (one label only) means not measured.
     """
     epochs = {}
-    for line in file.read_text(errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if '"epoch"' not in line:
             continue
         try:

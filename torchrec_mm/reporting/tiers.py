@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import INT8_LIST, INT64_LIST, check_columns, open_dataset
+from torchrec_mm.data.parquet import INT8_LIST, INT64_LIST
+from torchrec_mm.data.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.item_vectors.store import ItemVectors, dequantise
 from torchrec_mm.nn.simtier import SimTier, cosine_similarity
 
@@ -48,8 +50,7 @@ def tier_histogram(data: Path, vectors: ItemVectors) -> TierHistogram:
         InputError: ``data/requests/test`` is missing or not what it should be.
     """
     folder = data / "requests" / "test"
-    table = open_dataset(folder).head(MAX_REQUESTS, columns=list(LISTS))
-    table = check_columns(table, folder, required=LISTS)
+    table = _first_rows(ParquetFolder(folder))
     behaviours, candidates, labels = (
         Jagged.from_arrow(table[name], f"{folder} column {name}") for name in LISTS
     )
@@ -70,6 +71,18 @@ def tier_histogram(data: Path, vectors: ItemVectors) -> TierHistogram:
             impressions[value] += np.count_nonzero(label == value)
     others, clicked = shares / np.maximum(impressions, 1)[:, None]
     return TierHistogram(clicked, others, int(impressions[1]), int(impressions[0]))
+
+
+def _first_rows(requests: ParquetFolder) -> pa.Table:
+    """LISTS of the first ``MAX_REQUESTS`` rows."""
+    requests.check(LISTS)
+    tables, rows = [], 0
+    for table, _ in requests.chunks(LISTS):
+        tables.append(table)
+        rows += table.num_rows
+        if rows >= MAX_REQUESTS:
+            break
+    return concat_files(table.select(list(LISTS)) for table in tables)[:MAX_REQUESTS]
 
 
 def _vectors_of(

@@ -7,6 +7,7 @@ it in its rendezvous. So all nodes find the same stages whole, and nobody has to
 
 import contextlib
 import fcntl
+import os
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ from torchrec_mm.stages.stage import Stage
 RENDEZVOUS = "read_timeout=600,join_timeout=1800"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """How stages are launched.
 
@@ -50,6 +51,13 @@ class Launch:
             *("-m", f"apps.{stage.app}", *flag_words(stage.flags)),
         ]
 
+    def environment(self, stage: Stage) -> dict[str, str]:
+        """Of that command: to several ranks torchrun would give one thread each."""
+        if stage.alone or self.processes == 1:
+            return dict(os.environ)
+        threads = max(1, len(os.sched_getaffinity(0)) // self.processes)
+        return {"OMP_NUM_THREADS": str(threads)} | os.environ
+
 
 def run_stage(stage: Stage, launch: Launch, number: int) -> tuple[int, bool]:
     """Make what the stage makes, if it is not whole.
@@ -64,13 +72,13 @@ def run_stage(stage: Stage, launch: Launch, number: int) -> tuple[int, bool]:
             return 0, True
         stage.clear_aside()
         start = time.monotonic()
-        status = _call(launch.command(stage, number), lock)
+        status = _call(launch.command(stage, number), launch.environment(stage), lock)
         if status == 0:
             stage.finish(time.monotonic() - start)
     return status, False
 
 
-def _call(command: list[str], lock: int | None) -> int:
+def _call(command: list[str], environment: dict[str, str], lock: int | None) -> int:
     """Run a command to its end, SIGTERM passed on."""
     stopped = False
 
@@ -79,7 +87,7 @@ def _call(command: list[str], lock: int | None) -> int:
         stopped = True
         child.send_signal(signal.SIGTERM)
 
-    child = Popen(command, pass_fds=() if lock is None else (lock,))
+    child = Popen(command, env=environment, pass_fds=() if lock is None else (lock,))
     before = signal.signal(signal.SIGTERM, stop)
     try:
         status = child.wait()
@@ -104,7 +112,7 @@ def _locked(folder: Path, nodes: int) -> Iterator[int | None]:
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("wb") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

@@ -1,12 +1,12 @@
 """A stage: a command of ours, the folder that it makes, and whether that is whole."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.files import new_file, remove_unfinished, write_json
 
 STAGE_FILE = "stage.json"
@@ -53,7 +53,7 @@ class Stage:
     def seconds(self) -> float | None:
         """How long it took; None where a pipeline was killed before it noted that."""
         noted = self.folder / STAGE_FILE
-        return json.loads(noted.read_text())["seconds"] if noted.is_file() else None
+        return read_json(noted)["seconds"] if noted.is_file() else None
 
 
 def _plain(value: Any) -> Any:

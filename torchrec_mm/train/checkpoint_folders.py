@@ -4,12 +4,12 @@ A checkpoint is written to ``.step-00000123`` and renamed to ``step-00000123`` o
 disk, so what has that name is whole, and no other record is kept of it.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush, new_file, write_json
 from torchrec_mm.train.position import Position
@@ -32,8 +32,8 @@ class Checkpoint:
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All whole ones below ``folder``, the latest last."""
     found = []
-    for path in sorted(folder.glob("step-*")):
-        state = json.loads((path / STATE).read_text())
+    for path in folder.glob("step-*"):
+        state = read_json(path / STATE)
         found.append(Checkpoint(path, Position(**state["position"]), state["metric"]))
     return sorted(found, key=lambda checkpoint: checkpoint.position.step)
 

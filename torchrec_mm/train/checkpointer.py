@@ -5,8 +5,9 @@ gloo, so they never meet training's.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -50,7 +51,7 @@ class Checkpointer:
             remove_leftovers(folder)
         self.group = dist.new_group(backend="gloo")
         self.host_copy = HostCopy()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.thread = ThreadPoolExecutor(1, "checkpoint", initializer=same_device())
         self.writing: Future[None] | None = None
         dist.barrier()
 
@@ -148,6 +149,13 @@ class Checkpointer:
             f"{self.folder} must have room for the checkpoint of step {position.step}, got on "
             f"{problem[0]}; those before it are whole"
         )
+
+
+def same_device() -> Callable[[], None]:
+    """What makes another thread work on this one's GPU: a thread begins on the first one."""
+    if not torch.cuda.is_initialized():
+        return lambda: None
+    return partial(torch.cuda.set_device, torch.cuda.current_device())
 
 
 class HostCopy:

@@ -29,7 +29,7 @@ from torchrec_mm.train.stop import Stop, Stopped
 from torchrec_mm.train.warm_up import WarmUp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """How long to train, and what to keep.
 

@@ -9,7 +9,7 @@ class Position:
 
     step: since the run began. epoch: the one that goes on, from 0, so as many are finished.
     requests_done: requests of it, or searches in phase one, that were learned from, the same for
-    any number of ranks.
+    any number of ranks; a request in pieces counts once a piece.
     """
 
     step: int = 0

@@ -1,7 +1,7 @@
 """Logits of a data set, a batch at a time on the rank that computed them."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from torchrec_mm.metrics.impression_files import ImpressionFiles
 from torchrec_mm.metrics.order import ALL
 from torchrec_mm.metrics.streamed import measure_scores
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 
 
@@ -32,6 +32,18 @@ class Scored:
     lengths: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+
+    @classmethod
+    def of_pieces(cls, pieces: "Sequence[Scored]") -> "Scored":
+        """One request, of which each of ``pieces`` is a part."""
+        if len(pieces) == 1:
+            return pieces[0]
+        return cls(
+            pieces[0].requests,
+            np.array([sum(len(piece.labels) for piece in pieces)]),
+            np.concatenate([piece.labels for piece in pieces]),
+            np.concatenate([piece.logits for piece in pieces]),
+        )
 
     @classmethod
     def of_batch(
@@ -52,7 +64,7 @@ class Scored:
 
 
 def predict(
-    distributed: DistributedModel,
+    distributed: ShardedModel,
     loader: RequestLoader,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Iterator[Scored]:
@@ -61,17 +73,33 @@ def predict(
     Collective: every rank takes all it is given, the same number of batches. ``before_batch`` is
     called as often on every rank; what it raises ends it.
     """
-    distributed.model.eval()
-    try:
+
+    def batches() -> Iterator[Scored]:
         for batch in with_equal_strides(loader.epoch(0)):
             before_batch()
             with torch.no_grad():
                 _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))
-            part = Scored.of_batch(*scored)
-            if len(part.requests):
-                yield part
+            yield Scored.of_batch(*scored)
+
+    distributed.model.eval()
+    try:
+        yield from whole_requests(batches())
     finally:
         distributed.model.train()
+
+
+def whole_requests(parts: Iterable[Scored]) -> Iterator[Scored]:
+    """The parts without the empty ones, and the pieces of a request as one part."""
+    pieces: list[Scored] = []
+    for part in parts:
+        if not len(part.requests):
+            continue
+        if pieces and pieces[-1].requests[-1] != part.requests[0]:
+            yield Scored.of_pieces(pieces)
+            pieces = []
+        pieces.append(part)
+    if pieces:
+        yield Scored.of_pieces(pieces)
 
 
 def exact_auc(

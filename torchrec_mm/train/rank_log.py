@@ -14,6 +14,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
 
 OURS = logging.getLogger("torchrec_mm")
+ENDING = {"is_ending": True}  # of a record: how the block ended, which the command itself prints
 
 
 @contextmanager
@@ -26,7 +27,9 @@ def rank_log(folder: Path, worker: Worker) -> Iterator[None]:
     rank and level.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / f"rank-{worker.rank:05}.log", encoding="utf-8")
+    handler = logging.FileHandler(
+        folder / f"rank-{worker.rank:05}.log", encoding="utf-8", errors="backslashreplace"
+    )
     handler.setFormatter(_EachLine(worker.rank))
     handler.addFilter(_is_for_users)
     with _attached(handler), _warnings_too(handler):
@@ -37,13 +40,13 @@ def rank_log(folder: Path, worker: Worker) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            OURS.error("error: %s", " ".join(str(error).split()))
+            OURS.error("error: %s", " ".join(str(error).split()), extra=ENDING)
             raise
         except SystemExit as leaving:
             OURS.info("left with status %s", leaving.code)
             raise
         except BaseException as error:
-            OURS.critical("ended by %s", type(error).__name__, exc_info=True)
+            OURS.critical("ended by %s", type(error).__name__, exc_info=True, extra=ENDING)
             raise
         OURS.info("done")
 
@@ -54,8 +57,9 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 
 
 def _is_for_terminals(record: logging.LogRecord) -> bool:
-    """Whether it is serious, or not ours: that a rank has started is for its log alone."""
-    return record.levelno >= logging.WARNING or record.name.partition(".")[0] != OURS.name
+    """Whether it is a warning, or not ours: how a rank started and ended is for its log alone."""
+    is_ours = record.name.partition(".")[0] == OURS.name
+    return not is_ours or (record.levelno >= logging.WARNING and "is_ending" not in vars(record))
 
 
 class _EachLine(logging.Formatter):
@@ -81,7 +85,8 @@ def _attached(handler: logging.Handler) -> Iterator[None]:
     apart = [log for log in named if isinstance(log, logging.Logger) and not log.propagate]
     handlers = [(log, handler) for log in (logging.root, *apart)]
     shown = list(logging.root.handlers)
-    if not logging.root.handlers:  # its last resort, stderr, would fall silent
+    if not shown:  # its last resort, stderr, would fall silent
+        shown = [logging.lastResort]
         handlers.append((logging.root, logging.lastResort))
     level = OURS.level
     OURS.setLevel(logging.INFO)

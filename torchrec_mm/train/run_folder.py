@@ -32,6 +32,7 @@ import torch.distributed as dist
 import yaml
 
 from torchrec_mm.config import to_yaml
+from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker
@@ -99,7 +100,7 @@ class RunFolder:
         dist.barrier()
         goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
-            before = yaml.safe_load((path / "config.yaml").read_text())
+            before = read_yaml(path / "config.yaml")
             _check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
             now = {name: values[name] for name in INPUTS if name in values}
             run._moved = {name: at for name, at in now.items() if at != before.get(name)}
@@ -115,7 +116,7 @@ class RunFolder:
     def log(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""
         if self.worker.is_first:
-            with (self.path / "metrics.jsonl").open("a") as lines:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(values) + "\n")
 
     def forget_after(self, position: Position) -> None:
@@ -127,9 +128,10 @@ class RunFolder:
         log = self.path / "metrics.jsonl"
         if not self.worker.is_first or not log.is_file():
             return
-        lines = log.read_text().splitlines(keepends=True)
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         with new_file(log) as aside:
-            aside.write_text("".join(line for line in lines if _is_before(line, position)))
+            kept = "".join(line for line in lines if _is_before(line, position))
+            aside.write_text(kept, encoding="utf-8")
 
     def write_model(self, model: dict[str, Any]) -> None:
         """Write model.json, or find the same in it; then config.yaml follows inputs that moved.
@@ -139,18 +141,18 @@ class RunFolder:
         """
         path = self.path / "model.json"
         if path.is_file():
-            _check_same(self.path, json.loads(path.read_text()), json.loads(json.dumps(model)))
+            _check_same(self.path, read_json(path), json.loads(json.dumps(model)))
         dist.barrier()
         if self.worker.is_first and not path.is_file():
             write_json(path, model)
         if self._moved:
-            config = yaml.safe_load((self.path / "config.yaml").read_text())
+            config = read_yaml(self.path / "config.yaml")
             self._write_config(config | self._moved)
 
     def _write_config(self, values: dict[str, Any]) -> None:
         if self.worker.is_first:
             with new_file(self.path / "config.yaml") as aside:
-                aside.write_text(yaml.safe_dump(values, sort_keys=False))
+                aside.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -166,10 +168,10 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(
             f"{path} must be the folder of a {kind} run: no config.yaml and model.json"
         )
-    model = json.loads((path / "model.json").read_text())
+    model = read_json(path / "model.json")
     if model.get("kind") != kind:
         raise InputError(f"{path} must be a {kind} run, got a {model.get('kind')} run")
-    return yaml.safe_load((path / "config.yaml").read_text()), model
+    return read_yaml(path / "config.yaml"), model
 
 
 def with_absolute_paths(config: Any) -> Any:

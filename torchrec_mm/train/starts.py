@@ -1,6 +1,5 @@
 """environment.json of a run: what it ran on, one entry each time it is started or resumed."""
 
-import json
 import os
 import platform
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.environment import FBGEMM_BUILDS
 from torchrec_mm.files import write_json
 from torchrec_mm.parallel.process_group import Worker
@@ -47,7 +47,7 @@ def add_start(path: Path, worker: Worker) -> None:
         "devices": devices(worker),
     }
     if worker.is_first:
-        before = json.loads(path.read_text()) if path.is_file() else []
+        before = read_json(path) if path.is_file() else []
         write_json(path, [*before, entry])
 
 
@@ -95,7 +95,8 @@ def _git(folder: Path, *words: str) -> str | None:
         done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(folder), *words],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=GIT_TIMEOUT_S,
             stdin=subprocess.DEVNULL,
         )

@@ -7,7 +7,7 @@ functions of seed, epoch, step and rank. So is the learning rate, of the step.
 
 from dataclasses import dataclass, field
 
-from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
 from torchrec_mm.train.pieces import Pieces
 from torchrec_mm.train.position import Position
 from torchrec_mm.train.totals import Totals
@@ -31,7 +31,7 @@ class Training:
         return training_pieces(self.distributed) | sums
 
 
-def model_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
+def model_pieces(distributed: ShardedModel) -> dict[str, Pieces]:
     """This rank's part of the model, by checkpoint key."""
     state = distributed.model.state_dict()
     return {f"model.{name}": Pieces.of(tensor) for name, tensor in state.items()}

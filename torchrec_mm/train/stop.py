@@ -85,9 +85,9 @@ class Stop:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Everything is as it was, but for a process that was asked to end: it ends in time."""
-        if self._asking is not None and kind in (None, Stopped):
-            self._answer(self._asking)
-        if self.group is not None:
+        if self.group is not None and kind in (None, Stopped):  # else others may not be here
+            if self._asking is not None:
+                self._answer(self._asking)
             dist.destroy_process_group(self.group)
         if self.is_asked:
             return

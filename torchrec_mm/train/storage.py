@@ -4,7 +4,6 @@
 such checkpoints reads ours, and never opened: ``index.json`` says the same.
 """
 
-import json
 import math
 import os
 from functools import cached_property
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 
@@ -95,7 +95,7 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
     """Dtype, size and chunks of every tensor by key, all of it there to be read."""
     if not (folder / INDEX).is_file():
         raise InputError(f"{folder} must be a checkpoint: no {INDEX} in it")
-    tensors = json.loads((folder / INDEX).read_text())["tensors"]
+    tensors = read_json(folder / INDEX)["tensors"]
     needed: dict[str, int] = {}
     for key, entry in tensors.items():
         held = 0

@@ -8,6 +8,9 @@ from torchrec_mm.data.encoded import EncodedRequests
 from torchrec_mm.data.frequency import ItemFrequency
 from torchrec_mm.data.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.plan_files import PLAN_FILE
+from torchrec_mm.parallel.sharding import TableOptions
+from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.train.checkpoint_folders import find_checkpoint
 from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
 
@@ -40,11 +43,29 @@ class TrainedRun:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        return Vocabularies.load(self.path / "vocabularies.safetensors")
+        """The ids of the model's rows.
+
+        Raises:
+            InputError: no such file, or not the one that the run was trained with.
+        """
+        path = self.path / "vocabularies.safetensors"
+        vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
+        if vocabularies.fingerprint != wanted:
+            raise InputError(
+                f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}, "
+                f"got {vocabularies.fingerprint[:12]}"
+            )
+        return vocabularies
 
     @property
     def frequency(self) -> ItemFrequency:
         return ItemFrequency.load(self.path / "item_frequency.safetensors")
+
+    @property
+    def tables(self) -> TableOptions:
+        """What training asked of the tables; a plan that it followed is in its own folder again."""
+        plan = self.path / PLAN_FILE if self.config.get("plan") else None
+        return TableOptions(read_tables(self.config.get("tables") or {}), plan=plan)
 
     def check_vocabulary(self, data: EncodedRequests) -> None:
         """Refuse requests that were encoded for another model: their rows mean other ids."""

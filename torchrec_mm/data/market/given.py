@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.data.items import CONTENT_COLUMNS
+from torchrec_mm.data.items import CONTENTS, ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.market.catalogue import Catalogue, births
-from torchrec_mm.data.parquet import BINARY, INT64, STRING, check_columns, read_table
+from torchrec_mm.data.parquet import INT64
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import sort_unique
 
@@ -25,12 +25,8 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
             with neither title nor picture.
     """
     folder = data / "items"
-    table = read_table(folder)
-    names = [
-        field.name
-        for field in table.schema
-        if field.name not in CONTENT_COLUMNS and pa.types.is_integer(field.type)
-    ]
+    items = open_items(folder)
+    names = attribute_columns(items)
     if not names:
         raise InputError(f"{folder} must have an int64 attribute column, got none")
     category = category_column or names[0]
@@ -38,12 +34,7 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
         raise InputError(
             f"category_column must be one of {', '.join(names)}, got {category_column}"
         )
-    table = check_columns(
-        table,
-        folder,
-        required={"item_id": INT64} | dict.fromkeys(names, INT64),
-        nullable={"title": STRING, "image": BINARY, "image_path": STRING},
-    )
+    table = items.read(ITEM_ID | dict.fromkeys(names, INT64), CONTENTS)
     rng = np.random.default_rng([seed, 0])
     table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
     table = table.take(rng.permutation(table.num_rows))
