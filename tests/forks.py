@@ -22,6 +22,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TextIO
 from unittest import mock
@@ -31,7 +32,7 @@ from tests.conftest import leave_what_is_loaded_to_itself
 PRELOAD = (
     __name__,
     *(f"apps.{app}" for app in ("embed_items", "evaluate", "pretrain", "train_make")),
-    *("apps.train_ranker", "timm", "torch.distributed.run"),
+    *("apps.train_ranker", "sentence_transformers", "timm", "torch.distributed.run"),
 )
 multiprocessing.set_forkserver_preload(list(PRELOAD))
 
@@ -135,6 +136,18 @@ def run_on_two_ranks(*words: object, cwd: Path | None = None) -> None:
     """Run ``-m MODULE`` or a script on two ranks under torchrun; all must end well."""
     done = run([*TWO_RANKS, *words], cwd=cwd)
     assert done.returncode == 0, done.stderr[-6000:]
+
+
+@contextmanager
+def pools_of_forks() -> Iterator[None]:
+    """For the block, what multiprocessing would spawn from this process comes out of the server."""
+    get_context = multiprocessing.get_context
+
+    def forking(method: str | None = None) -> BaseContext:
+        return get_context("forkserver" if method == "spawn" else method)
+
+    with mock.patch("multiprocessing.get_context", forking), _nothing_as_main():
+        yield
 
 
 def children_of(pid: int) -> list[int]:

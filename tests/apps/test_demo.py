@@ -5,10 +5,12 @@ import json
 import pytest
 
 from apps.demo import main, ranks_here
+from tests.forks import pools_of_forks
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import process_group
 
-SMALL = ["--items", "120", "--impressions", "3000", "--searches", "700", "--seeds", "1"]
+SMALL = ["--items", "100", "--impressions", "3000", "--searches", "330", "--seeds", "1"]
+SMALL += ["--processes", "2"]
 METHODS = {"bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"}
 
 # Not clip-e: so few items are less than a batch.
@@ -17,7 +19,8 @@ ENCODERS = {"off-the-shelf", "co-click", "scl-no-bank", "scl-no-triplet", "scl"}
 
 def test_the_demo_leads_from_nothing_to_a_report_and_is_not_done_twice(tmp_path, capfd):
     run_dir = tmp_path / "demo"
-    main(["--run_dir", str(run_dir), *SMALL])
+    with pools_of_forks():
+        main(["--run_dir", str(run_dir), *SMALL])
     report = json.loads((run_dir / "report.json").read_text())
     assert {row["method"] for row in report["rows"]} == METHODS | {"simtier+make/random"}
     assert all(0 < row["auc"] < 1 and row["slices"] for row in report["rows"])
