@@ -124,7 +124,6 @@ class NotedReads:
         return np.asarray(self.array)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 def test_two_ranks_hold_half_each_and_gather_what_the_folder_holds(tmp_path):
     for dtype in ("int8", "float32"):
         for items in (ITEMS, 1):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import apps.predict
 from tests.runs import (
@@ -22,8 +21,6 @@ from tests.runs import (
 )
 from tests.small_market import SmallMarket, lengthen, write_small_market
 from tests.two_ranks import Command, run_on_two_ranks
-
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 
 METHODS = ("id", "simtier+make")
 SHARDINGS = ("table_wise", "row_wise")
