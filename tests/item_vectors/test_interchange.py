@@ -222,9 +222,9 @@ def test_columns_may_have_other_names_and_one_file_is_enough(tmp_path):
     pq.write_table(pa.table(table), file)
     pq.write_table(pa.table({"205": [1]}), file.with_name("item_features.parquet"))
     flags = ["--item_column", "205", "--vector_column", "205_c"]
-    out = ["--run_dir", str(tmp_path / "imported")]
+    out = ["--run_dir", str(tmp_path / "of_one_file")]
     import_vectors.main(["--vectors", str(file), *flags, *out])
-    vectors = ItemVectors.open(tmp_path / "imported")
+    vectors = ItemVectors.open(tmp_path / "of_one_file")
     assert vectors.item_ids.tolist() == [1, 2]
     assert vectors.values.tolist() == [[-128, 5], [3, 4]]
     with pytest.raises(InputError, match="item_features.parquet must have a column 205_c"):
