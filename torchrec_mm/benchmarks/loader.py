@@ -69,7 +69,8 @@ def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
     with ranker_data(config) as folder:
         encoded, joined = folder / "encoded", folder / "joined" / "train.parquet"
         larger = folder / f"encoded_{config.larger}_times"
-        if not larger.exists():
+        if not (larger / "vocabularies.safetensors").exists():  # an earlier version made none
+            shutil.rmtree(larger, ignore_errors=True)
             repeat(encoded, config.larger, larger)
 
         def measure(read, path: Path) -> Reading:

@@ -38,7 +38,10 @@ class Window:
 
     def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Requests of each global batch, and their candidates."""
-        return zip(self.batches(), np.split(self.candidates, self.ends[:-1]), strict=True)
+        begin = 0
+        for end in self.ends.tolist():
+            yield self.order[begin:end], self.candidates[begin:end]
+            begin = end
 
 
 @dataclass(frozen=True)
