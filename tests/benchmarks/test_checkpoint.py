@@ -10,7 +10,7 @@ from torchrec_mm.benchmarks import checkpoint
 from torchrec_mm.benchmarks.checkpoint import MATRIX, CheckpointConfig, compare, seconds
 
 
-def test_time_lost_and_bandwidth_are_of_the_same_save(tmp_path):
+def test_time_lost_and_bandwidth_are_of_the_same_save(forked, tmp_path):
     config = CheckpointConfig(work_dir=tmp_path, rows=20_000, embedding_dim=4, runs=1)
     training, disk = compare(config)
     assert (training["benchmark"], disk["benchmark"]) == ("checkpoint/training", "checkpoint/disk")

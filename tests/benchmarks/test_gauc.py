@@ -5,7 +5,7 @@ import pytest
 from torchrec_mm.benchmarks.gauc import GaucConfig, auc_by_loop, compare
 
 
-def test_three_lines_on_one_size_and_the_full_one_and_all_sides_find_the_same():
+def test_three_lines_on_one_size_and_the_full_one_and_all_sides_find_the_same(forked):
     lines = list(compare(GaucConfig(impressions=3000, full_impressions=5000, runs=1)))
     assert [line["benchmark"] for line in lines] == ["gauc", "gauc/files", "gauc/full"]
     assert [line["impressions"] for line in lines] == [3000, 3000, 5000]

@@ -79,7 +79,7 @@ def test_more_ranks_than_gpus_are_refused_before_any_starts(monkeypatch):
         on_fresh_ranks(sum_of_ranks, world_size=2)
 
 
-def test_ranks_meet_and_answer_in_their_order():
+def test_ranks_meet_and_answer_in_their_order(forked):
     assert on_fresh_ranks(sum_of_ranks, world_size=2, threads=1) == [(0, 3.0), (1, 3.0)]
 
 
@@ -89,6 +89,6 @@ def fail_on_rank_1() -> None:
     time.sleep(600)
 
 
-def test_an_exception_on_one_rank_ends_them_all_and_keeps_its_words():
+def test_an_exception_on_one_rank_ends_them_all_and_keeps_its_words(forked):
     with pytest.raises(Exception, match="rows must be few, got many"):
         on_fresh_ranks(fail_on_rank_1, world_size=2, threads=1)

@@ -4,7 +4,7 @@ from torchrec_mm.benchmarks import memory
 from torchrec_mm.benchmarks.memory import MemoryConfig, compare
 
 
-def test_a_row_costs_weights_and_one_number_of_state_and_ranks_share_the_rows(monkeypatch):
+def test_a_row_costs_weights_and_one_number_of_state_and_ranks_share_the_rows(forked, monkeypatch):
     monkeypatch.setattr(memory, "in_fresh_process", lambda work, *args: work(*args))
     config = MemoryConfig(rows=20_000, embedding_dim=8, runs=1)
     row, rank = compare(config)

@@ -28,7 +28,7 @@ def test_a_side_is_timed_by_impression(monkeypatch):
     assert measure("product", SMALL) == pytest.approx(2.0)
 
 
-def test_one_line_comes_out_for_each_part_of_the_usual_way():
+def test_one_line_comes_out_for_each_part_of_the_usual_way(forked):
     lines = list(compare(SMALL))
     assert [line["benchmark"] for line in lines] == [
         "simtier/one_hot",

@@ -5,13 +5,13 @@ Both launch ``apps.train_ranker`` with the same flags on a data set of one step.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison
@@ -86,7 +86,7 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
         flags = ["--encoded", str(data / "encoded"), "--run_dir", str(run_dir), "--method", "id"]
         flags += ["--batch_requests", str(REQUESTS), "--log_every_steps", "1"]
         start = time.perf_counter()
-        launched = subprocess.Popen(
+        launched = Popen(
             [*launcher, *flags],
             cwd=ROOT,
             env={
@@ -94,8 +94,8 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "CUDA_VISIBLE_DEVICES": "",  # as for the component
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
         )
         try:
             seconds = None
