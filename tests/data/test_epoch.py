@@ -20,7 +20,7 @@ def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder
 
 
 def batches(order: EpochOrder, epoch=0, done=0) -> list[list[int]]:
-    return [b.tolist() for w in order.windows(epoch, done) for b in w.batches()]
+    return [b.tolist() for w in order.windows(epoch, done) for b, _ in w.parts()]
 
 
 GROUPS = st.lists(st.integers(1, 9), min_size=1, max_size=40)

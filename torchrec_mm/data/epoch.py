@@ -32,10 +32,6 @@ class Window:
     candidates: np.ndarray
     ends: np.ndarray
 
-    def batches(self) -> list[np.ndarray]:
-        """Requests of each global batch."""
-        return np.split(self.order, self.ends[:-1])
-
     def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Requests of each global batch, and their candidates."""
         begin = 0
