@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -103,7 +104,8 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     print_anything()
     try:
         main(argv)
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # who reads us has seen enough
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _leave(130)
     except Exception as error:
