@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from apps.pack import main as pack
@@ -386,7 +385,6 @@ def test_content_must_be_given_once_and_hold_what_is_trained(room, tmp_path, cap
 
 
 @pytest.mark.kill
-@pytest.mark.skipif(torch.cuda.is_available(), reason="states one rank on a CPU")
 def test_killed_at_random_moments_it_ends_with_the_same_bits(room, tmp_path):
     more = "--trainable_layers 1 --checkpoint_steps 2 --log_every_steps 1 --resume"
     flags = [*more.split(), "--epochs", "2" if KILLS < 10 else "4", "--data", str(room.data)]

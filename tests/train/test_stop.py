@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests import forks
 from tests.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork
@@ -126,7 +125,6 @@ def stopped_after(run_dir: Path) -> int:
     return int(step)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 def test_a_signal_to_one_rank_stops_both_after_the_same_step(market, whole, tmp_path):
     run_dir = tmp_path / "run"
     flags = [*ranker_flags(market, run_dir, "simtier"), *EPOCHS, "--checkpoint_steps", "1"]
@@ -141,7 +139,6 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(market, whole, tmp_
     assert ours == pytest.approx(theirs, rel=LOSS_TOLERANCE)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
 def test_a_signal_to_torchrun_ends_all_in_time_and_nothing_is_lost(market, tmp_path):
     run_dir = tmp_path / "run"
     flags = [*ranker_flags(market, run_dir, "id"), "--epochs", "1000"]

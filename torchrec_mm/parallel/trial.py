@@ -22,6 +22,8 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
 )
 
+from torchrec_mm import gpus
+
 RATE = 0.5
 TABLES, HOST_TABLES, ADAM, GROUP = "tables", "tables in host memory", "Adam on tables", "group"
 
@@ -93,7 +95,7 @@ def say(**values: str | None) -> None:
 def main(only_cpu: bool) -> None:
     """Try everything; a trial that fails does not end the others."""
     print("loaded", flush=True)
-    count = torch.cuda.device_count() if torch.cuda.is_available() and not only_cpu else 0
+    count = 0 if only_cpu else gpus.count()
     devices = [torch.device("cpu"), *(torch.device("cuda", index) for index in range(count))]
     every = [(device, *trial) for device in devices for trial in trials(device)]
     for device, name, _ in every:
