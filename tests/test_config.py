@@ -353,10 +353,12 @@ def test_a_full_disk_under_stdout_is_one_line_and_status_1(monkeypatch, capsys):
 def test_a_command_whose_reader_has_left_is_done_all_the_same(monkeypatch, capsys):
     reading, writing = os.pipe()
     os.close(reading)
-    with contextlib.suppress(BrokenPipeError), open(writing, "w") as unread:  # when it is closed
-        monkeypatch.setattr(sys, "stdout", unread)
-        assert run(lambda argv: print("figures")) == 0
+    unread = open(writing, "w")
+    monkeypatch.setattr(sys, "stdout", unread)
+    assert run(lambda argv: print("figures")) == 0
     assert capsys.readouterr().err == ""
+    with contextlib.suppress(BrokenPipeError):
+        unread.close()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
