@@ -18,7 +18,7 @@ from torchrec_mm.config import check_fields, flag_words, parse, run
 from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
-from torchrec_mm.pretraining.ablation import ENCODERS, OFF_THE_SHELF, plan
+from torchrec_mm.pretraining.judge.ablation import ENCODERS, OFF_THE_SHELF, plan
 from torchrec_mm.reporting.encoder_table import encoder_rows, to_markdown
 from torchrec_mm.targets import check_working_folder
 
@@ -148,8 +148,8 @@ def _claim(config: CompareEncodersConfig) -> None:
 
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
     """Training pairs of each method, and whether any search has a hard negative."""
-    from torchrec_mm.data.packed import PackedContent
-    from torchrec_mm.pretraining.methods import training_pairs, unseen_items
+    from torchrec_mm.data.content.packed import PackedContent
+    from torchrec_mm.pretraining.pairs.methods import training_pairs, unseen_items
 
     packed = PackedContent.open(config.content)
     train, _ = packed.split(scl.holdout, scl.holdout_by)

@@ -16,7 +16,7 @@ from torchrec_mm import gpus
 from torchrec_mm.config import parse, run
 from torchrec_mm.environment import TESTED, fbgemm_build, installed_version, version_problem
 from torchrec_mm.errors import InputError
-from torchrec_mm.links import gpu_links, group_links, limits
+from torchrec_mm.network_interfaces import gpu_links, group_links, limits
 from torchrec_mm.trials import groups, import_problem, problems_of, training, tried
 
 # What each row needs, and what to do about it where it is missing.

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.images import MAX_IMAGE_PIXELS
-from torchrec_mm.data.item_stream import ItemStream
+from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
+from torchrec_mm.data.contract.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 
 if TYPE_CHECKING:  # the encoders' libraries are slow to import
-    from torchrec_mm.pretraining.encoder import EncoderSpec
-    from torchrec_mm.pretraining.vector_run import VectorMaker
+    from torchrec_mm.pretraining.embed.vector_run import VectorMaker
+    from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 
 OFF_THE_SHELF, RANDOM = "off-the-shelf", "random"
 VECTOR_WIDTH = 128  # of each modality, the random control's too
@@ -90,7 +90,7 @@ class EmbedConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the vectors and say how many items have one."""
     config = parse(EmbedConfig, argv)
-    from torchrec_mm.pretraining.vector_run import check_run_dir, make_item_vectors
+    from torchrec_mm.pretraining.embed.vector_run import check_run_dir, make_item_vectors
 
     with process_group() as worker:
         on_first_rank(lambda: check_run_dir(config.run_dir, config.data / "items"))
@@ -117,19 +117,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
-    from torchrec_mm.pretraining.embedding import RandomItems
+    from torchrec_mm.pretraining.embed.embedding import RandomItems
 
     width = VECTOR_WIDTH * len(config.modalities)
     return RandomItems(stream, config.modality, config.dtype, width, config.seed)
 
 
 def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
-    from torchrec_mm.pretraining.embedding import EncodedItems
-    from torchrec_mm.pretraining.encoder_files import SavedEncoder, load_encoder
-    from torchrec_mm.pretraining.head_sample import ItemEncoding
-    from torchrec_mm.pretraining.item_encoder import build_item_encoder
-    from torchrec_mm.pretraining.item_sides import SideLoader, threads_beside
-    from torchrec_mm.pretraining.precision import Precision
+    from torchrec_mm.pretraining.embed.embedding import EncodedItems
+    from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
+    from torchrec_mm.pretraining.embed.item_sides import SideLoader, threads_beside
+    from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder, load_encoder
+    from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
+    from torchrec_mm.pretraining.encoder.precision import Precision
 
     untrained = config.encoder == OFF_THE_SHELF
     if untrained:
@@ -149,11 +149,11 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
 
 
 def _specs(config: EmbedConfig) -> list["EncoderSpec"]:
-    from torchrec_mm.pretraining.backbone_weights import (
+    from torchrec_mm.pretraining.encoder.backbone_weights import (
         PACKAGED_IMAGE_ENCODER,
         PACKAGED_TEXT_ENCODER,
     )
-    from torchrec_mm.pretraining.encoder import EncoderSpec
+    from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 
     backbones = {
         "image": config.image_encoder or PACKAGED_IMAGE_ENCODER,

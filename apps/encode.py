@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.encode import encode, encode_folder
-from torchrec_mm.data.frequency import ItemFrequency
-from torchrec_mm.data.taobao_mm import TaobaoMM
-from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.data.encode.encode import encode, encode_folder
+from torchrec_mm.data.encode.taobao_mm import TaobaoMM
+from torchrec_mm.data.encoded.frequency import ItemFrequency
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import beside
 from torchrec_mm.parallel.process_group import on_first_rank, process_group

@@ -12,17 +12,17 @@ from typing import Any
 
 from apps.predict import Storage, behaviours_read, open_vectors, score
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.encoded import EncodedRequests
+from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.ranking.inputs import rows_of_vectors
+from torchrec_mm.ranking.collators import rows_of_vectors
+from torchrec_mm.scoring.evaluation import Evaluated, measure
+from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.targets import check_file
-from torchrec_mm.train.evaluation import Evaluated, measure
-from torchrec_mm.train.inputs import encoded_requests, reads_of
-from torchrec_mm.train.trained_run import TrainedRun
+from torchrec_mm.train.encode_or_open import encoded_requests, reads_of
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.data.feature_names import table_name
-from torchrec_mm.data.vocabulary import rows_of_tables
+from torchrec_mm.data.contract.feature_names import table_name
+from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.runs.checkpoint import checkpoint_shapes
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
+from torchrec_mm.scoring.export import SavedTable, write_parquet, write_safetensors
 from torchrec_mm.targets import check_new_folder
-from torchrec_mm.train.checkpoint import checkpoint_shapes
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.export import SavedTable, write_parquet, write_safetensors
-from torchrec_mm.train.run_folder import CHECKPOINTS, read_run
 
 LONGEST_NAME = 200  # of a file, its ending and what it is called while it is written apart
 WRITERS = {"parquet": write_parquet, "safetensors": write_safetensors}

@@ -14,15 +14,15 @@ import numpy as np
 from tqdm import tqdm
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.data.market.catalogue import draw_catalogue
-from torchrec_mm.data.market.given import read_catalogue
-from torchrec_mm.data.market.market import Market, simulate, write
-from torchrec_mm.data.market.studio import Studio
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
+from torchrec_mm.simulation.market.catalogue import draw_catalogue
+from torchrec_mm.simulation.market.from_catalogue import read_catalogue
+from torchrec_mm.simulation.market.market import Market, simulate, write
+from torchrec_mm.simulation.market.studio import Studio
 from torchrec_mm.targets import check_new_folder
 
 

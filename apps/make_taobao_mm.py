@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.taobao_mm_made import make_tables
-from torchrec_mm.data.taobao_mm_shop import ITEMS_PER_CATEGORY
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import finite_or_none
+from torchrec_mm.simulation.taobao_mm.shop import ITEMS_PER_CATEGORY
+from torchrec_mm.simulation.taobao_mm.simulate import make_tables
 from torchrec_mm.targets import check_new_folder
 
 

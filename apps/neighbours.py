@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.titles import read_titles
+from torchrec_mm.data.contract.titles import read_titles
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
 from torchrec_mm.item_vectors.faiss_index import FaissIndex
@@ -106,7 +106,7 @@ def _ask(
     if config.items is not None:
         found = neighbours_of(search, np.array(config.items, dtype=np.int64), config.k)
         return list(config.items), found.named(item_ids)
-    from torchrec_mm.pretraining.queries import encode_query
+    from torchrec_mm.pretraining.embed.queries import encode_query
 
     query = encode_query(config.encoder, search.vectors, config.text, config.image)
     asked = [str(part) for part in (config.text, config.image) if part is not None]

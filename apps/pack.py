@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.data.content_columns import MODALITIES
-from torchrec_mm.data.pack import pack
-from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.data.content.content_columns import MODALITIES
+from torchrec_mm.data.content.pack import pack
+from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.parallel.process_group import on_first_rank, process_group
 from torchrec_mm.targets import check_new_folder
 

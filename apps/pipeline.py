@@ -22,18 +22,18 @@ from apps.pack import PackConfig
 from apps.pretrain import PretrainConfig
 from apps.train_make import TrainMakeConfig
 from apps.train_ranker import TrainRankerConfig
+from torchrec_mm.columns.files import data_files, nothing, pictures
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.runs.run_folder import MAY_CHANGE
 from torchrec_mm.stages.chain import Chain
 from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
-from torchrec_mm.tables.files import data_files, nothing, pictures
 from torchrec_mm.targets import check_working_folder
-from torchrec_mm.train.run_folder import MAY_CHANGE
 
 CONFIGS: dict[str, type] = {
     "pack": PackConfig,

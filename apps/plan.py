@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.feature_names import table_name
+from torchrec_mm.data.contract.feature_names import table_name
+from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors

@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.batch_limits import BatchLimits
-from torchrec_mm.data.encode import SCORED, encode_to_score
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.encode.encode import SCORED, encode_to_score
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.origin import check_origin
@@ -28,16 +28,16 @@ from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.scoring import distribute_to_score
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
+from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
+from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.scoring.evaluation import RequestReader, write_scores
+from torchrec_mm.scoring.predictions import Scored, predict, shared_folder
+from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.targets import check_file
-from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
-from torchrec_mm.train.evaluation import RequestReader, write_scores
-from torchrec_mm.train.inputs import first_writes
-from torchrec_mm.train.predictions import Scored, predict, shared_folder
+from torchrec_mm.train.encode_or_open import first_writes
 from torchrec_mm.train.state import model_pieces
-from torchrec_mm.train.trained_run import TrainedRun
 
 Storage = Literal["mapped", "sharded"]
 

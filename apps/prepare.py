@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchrec_mm.config import parse, run
-from torchrec_mm.data.event_log import open_log
-from torchrec_mm.data.events import EventRules
-from torchrec_mm.data.impressions import prepare_impressions
-from torchrec_mm.data.movielens import MovieLensRules, prepare_movielens
-from torchrec_mm.data.prepared import Prepared, write_prepared
-from torchrec_mm.data.prepared_events import write_prepared_events
-from torchrec_mm.data.scratch import scratch_folder
+from torchrec_mm.data.prepare.event_log import open_log
+from torchrec_mm.data.prepare.events import EventRules
+from torchrec_mm.data.prepare.impressions import prepare_impressions
+from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
+from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
+from torchrec_mm.data.prepare.prepared_events import write_prepared_events
+from torchrec_mm.data.prepare.scratch import scratch_folder
 from torchrec_mm.errors import InputError
 from torchrec_mm.targets import check_new_folder
 
@@ -143,11 +143,11 @@ def _prepare_events(config: PrepareConfig) -> list[str]:
     log = open_log(config.input)
     with scratch_folder(config.run_dir) as scratch:
         if engine == "duckdb":
-            from torchrec_mm.data.events_duckdb import DuckdbEngine
+            from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
             opened = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
         else:
-            from torchrec_mm.data.events_spark import SparkEngine
+            from torchrec_mm.data.prepare.events_spark import SparkEngine
 
             opened = SparkEngine(config.input, log, rules)
         with closing(opened):

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.images import MAX_IMAGE_PIXELS
+from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 
 if TYPE_CHECKING:
-    from torchrec_mm.data.packed import PackedContent
-    from torchrec_mm.pretraining.item_encoder import ItemEncoder
-    from torchrec_mm.pretraining.judge import Judge
-    from torchrec_mm.pretraining.pair_loader import LoaderSettings
-    from torchrec_mm.pretraining.pairs import Pairs
-    from torchrec_mm.pretraining.precision import Precision
-    from torchrec_mm.pretraining.sides import SideReader
-    from torchrec_mm.pretraining.training import Trainer
+    from torchrec_mm.data.content.packed import PackedContent
+    from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
+    from torchrec_mm.pretraining.encoder.precision import Precision
+    from torchrec_mm.pretraining.judge.judge import Judge
+    from torchrec_mm.pretraining.pairs.pair_loader import LoaderSettings
+    from torchrec_mm.pretraining.pairs.pairs import Pairs
+    from torchrec_mm.pretraining.pairs.side_reader import SideReader
+    from torchrec_mm.pretraining.scl.training import Trainer
 
 MODALITIES = ("image", "text")
 
@@ -188,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
     """The run; returns what it wrote to retrieval.json. Collective."""
-    from torchrec_mm.pretraining.inputs import has_begun, packed_content
-    from torchrec_mm.train.run_folder import check_run_dir
+    from torchrec_mm.pretraining.pairs.pack_or_open import has_begun, packed_content
+    from torchrec_mm.runs.run_folder import check_run_dir
 
     data = (config.data / "items", config.data / "searches") if config.data else ()
     check_run_dir(config.run_dir, config.resume, (*data, config.packed))
@@ -204,12 +204,12 @@ def train_encoder(
     config: PretrainConfig, packed: "PackedContent", worker: Worker
 ) -> dict[str, Any]:
     """Build, train, judge. Collective."""
-    from torchrec_mm.pretraining.fit import FitSettings, fit, restore
-    from torchrec_mm.pretraining.pair_loader import PairLoader
-    from torchrec_mm.pretraining.precision import Precision
-    from torchrec_mm.pretraining.results import Results
-    from torchrec_mm.pretraining.start import fit_heads, reader_for
-    from torchrec_mm.train.run_folder import RunFolder
+    from torchrec_mm.pretraining.encoder.precision import Precision
+    from torchrec_mm.pretraining.judge.results import Results
+    from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+    from torchrec_mm.pretraining.scl.fit import FitSettings, fit, restore
+    from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
+    from torchrec_mm.runs.run_folder import RunFolder
 
     precision = Precision(config.precision, worker.device)
     encoder = build_encoder(config).to(worker.device)
@@ -237,8 +237,8 @@ def train_encoder(
 
 def build_encoder(config: PretrainConfig) -> "ItemEncoder":
     """Backbones with their weights, heads that are not fitted yet."""
-    from torchrec_mm.pretraining.encoder import EncoderSpec
-    from torchrec_mm.pretraining.item_encoder import build_item_encoder
+    from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+    from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 
     backbones = {"image": config.image_encoder, "text": config.text_encoder}
     encoder = build_item_encoder(
@@ -260,8 +260,8 @@ def split(
     config: PretrainConfig, reader: "SideReader", precision: "Precision", worker: Worker
 ) -> tuple["Pairs", "Judge"]:
     """The pairs to train on, and what the encoder is judged by."""
-    from torchrec_mm.pretraining.judge import Judge, evenly_spread
-    from torchrec_mm.pretraining.methods import training_pairs, unseen_items
+    from torchrec_mm.pretraining.judge.judge import Judge, evenly_spread
+    from torchrec_mm.pretraining.pairs.methods import training_pairs, unseen_items
 
     packed = reader.packed
     train, held_out = packed.split(config.holdout, config.holdout_by)
@@ -279,7 +279,7 @@ def split(
 
 def loader_settings(config: PretrainConfig) -> "LoaderSettings":
     """How pairs are read."""
-    from torchrec_mm.pretraining.pair_loader import LoaderSettings
+    from torchrec_mm.pretraining.pairs.pair_loader import LoaderSettings
 
     return LoaderSettings(
         batch_size=config.batch_size,
@@ -299,9 +299,9 @@ def build_trainer(
     config: PretrainConfig, encoder: "ItemEncoder", precision: "Precision", worker: Worker
 ) -> "Trainer":
     """SCL around the encoder, and its optimizer."""
-    from torchrec_mm.pretraining.contrast import Contrast, LossSettings
-    from torchrec_mm.pretraining.scl import SCL
-    from torchrec_mm.pretraining.training import OptimizerSettings, Trainer
+    from torchrec_mm.pretraining.scl.contrast import Contrast, LossSettings
+    from torchrec_mm.pretraining.scl.scl import SCL
+    from torchrec_mm.pretraining.scl.training import OptimizerSettings, Trainer
 
     contrasts = [Contrast(space, space) for space in encoder.spaces]
     if config.method == "clip-e":

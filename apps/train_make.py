@@ -12,20 +12,20 @@ from typing import Literal
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.batch_limits import BatchLimits
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
-from torchrec_mm.ranking.inputs import collator_for_make
+from torchrec_mm.ranking.collators import collator_for_make
 from torchrec_mm.ranking.make import MakeRanker, MakeSpec
+from torchrec_mm.runs.run_folder import RunFolder, check_run_dir
+from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import FitSettings, fit
-from torchrec_mm.train.inputs import check_source, encoded_requests, reads_of
-from torchrec_mm.train.run_folder import RunFolder, check_run_dir
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.batch_limits import BatchLimits
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.loader import RequestLoader
-from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import beside, new_file
 from torchrec_mm.item_vectors.origin import check_origin
@@ -29,19 +29,19 @@ from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.inputs import attended_behaviours, collator_for_ranker
+from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes, check_raw_ids
 from torchrec_mm.ranking.zero_collision import ZeroCollision
-from torchrec_mm.train.checkpoint import read_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
-from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.runs.checkpoint import read_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
+from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import FitSettings, fit
-from torchrec_mm.train.inputs import check_source, encoded_requests, reads_of
-from torchrec_mm.train.pieces import Pieces
-from torchrec_mm.train.position import Position
-from torchrec_mm.train.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,14 @@ import importlib.util
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:  # tests of pure rooms start without it
+    from torchrec_mm.parallel.process_group import Worker
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,6 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs, before anything looks for them; the processes that tests start inherit that."""
     if config.option.markexpr != GPU:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture
+def worker() -> Iterator["Worker"]:
+    """This process in a group of one, for tests that call collectives directly."""
+    from torchrec_mm.parallel.process_group import process_group
+    from torchrec_mm.parallel.quiet import quiet_libraries
+
+    with quiet_libraries(), process_group() as alone:
+        yield alone
 
 
 def missing(marker: str) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import forks
-from tests.commands import (
+from tests.helpers import forks
+from tests.helpers.commands import (
     GUIDES,
     LAUNCHING,
     README,
@@ -29,7 +29,7 @@ from tests.commands import (
     links_of,
     matches,
 )
-from tests.forks import TORCHRUN
+from tests.helpers.forks import TORCHRUN
 from torchrec_mm.config import run
 
 PAGES = [README, LAUNCHING, *GUIDES]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import README, ROOT, commands_of
+from tests.helpers.commands import README, ROOT, commands_of
 from torchx_components import slurm
 
 COMMANDS = [command.line for command in commands_of(README)]

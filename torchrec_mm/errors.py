@@ -1,4 +1,4 @@
-"""The one kind of exception that means "the user can fix this"."""
+"""Exceptions that are told in one line: what the user can fix, and training that cannot go on."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class HostError(InputError):
     """Bad input that one host of several has to itself: its first process says so, each its own."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is NaN or infinite: one line says where, and which checkpoint is still good."""

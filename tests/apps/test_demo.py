@@ -5,7 +5,7 @@ import json
 import pytest
 
 from apps.demo import main, ranks_here
-from tests.forks import pools_of_forks
+from tests.helpers.forks import pools_of_forks
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import process_group
 

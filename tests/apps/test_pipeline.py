@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from apps.pipeline import PipelineConfig, main, plan
-from tests import forks
-from tests.forks import PATIENCE_S
-from tests.small_market import SmallMarket, write_small_market
-from tests.whole_market import tiny_flags, write_whole_market
+from tests.helpers import forks
+from tests.helpers.forks import PATIENCE_S
+from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.whole_market import tiny_flags, write_whole_market
 from torchrec_mm.config import flag_words, run
 
 PHASE_ONE = ["pack", "pretrain", "embed_items"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.forks import pools_of_forks
+from tests.helpers.forks import pools_of_forks
 
 
 @pytest.fixture

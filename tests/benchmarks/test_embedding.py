@@ -5,8 +5,8 @@ import pytest
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder
 from torchrec_mm.benchmarks import embedding
 from torchrec_mm.benchmarks.embedding import EmbeddingConfig, compare
-from torchrec_mm.data import item_parts
-from torchrec_mm.pretraining.item_encoder import ItemEncoder
+from torchrec_mm.data.contract import item_parts
+from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 
 
 @pytest.fixture

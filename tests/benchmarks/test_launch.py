@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests import forks
+from tests.helpers import forks
 from torchrec_mm.benchmarks import launch
 from torchrec_mm.benchmarks.launch import LaunchConfig, compare, first_step_s, is_step_done
 from torchrec_mm.errors import InputError

@@ -5,10 +5,10 @@ import pytest
 
 from torchrec_mm.benchmarks import loader
 from torchrec_mm.benchmarks.loader import LoaderConfig, as_tensors, compare, reading, repeat
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
-from torchrec_mm.data.batch_limits import BatchLimits
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.loader import RequestLoader
 
 SMALL = {"users": 24, "items": 300, "behaviours": 40}
 

@@ -5,9 +5,9 @@ import torch
 
 from torchrec_mm.benchmarks import ranker, ranker_ours
 from torchrec_mm.benchmarks.ranker import RankerConfig, compare
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
-from torchrec_mm.benchmarks.ranker_ours import Ours, spread
-from torchrec_mm.benchmarks.ranker_sides import Quality, RankerTask
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
+from torchrec_mm.benchmarks.ranking.ours import Ours, spread
+from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import process_group
 

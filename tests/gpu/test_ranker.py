@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 import apps.train_ranker
-from tests.runs import lines_of, make_flags, predictions, ranker_flags, train_make, train_ranker
-from tests.small_market import SmallMarket, write_small_market
+from tests.helpers.runs import (
+    lines_of,
+    make_flags,
+    predictions,
+    ranker_flags,
+    train_make,
+    train_ranker,
+)
+from tests.helpers.small_market import SmallMarket, write_small_market
 
 pytestmark = pytest.mark.gpu
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.pretraining import tiny
 from tests.pretraining.packed_room import SmallRun, config_of, packed_tiny, state_of
-from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.parallel.process_group import process_group
 
 pytestmark = pytest.mark.gpu

@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from tests import forks
+from tests.helpers import forks
 
 
 def on_two_ranks(module: str, folder: Path) -> None:

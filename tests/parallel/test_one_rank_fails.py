@@ -20,7 +20,7 @@ from torchrec_mm import config
 from torchrec_mm.benchmarks.harness import free_port
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import PATIENCE, on_first_rank, process_group
-from torchrec_mm.train.stop import Stop
+from torchrec_mm.runs.stop import Stop
 
 ROOT = Path(__file__).parents[2]
 CASES = ("bug", "bug_of_first_alone", "mistake_of_all", "mistake_of_first", "mistake_of_second")

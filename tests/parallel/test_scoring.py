@@ -4,10 +4,10 @@ import pytest
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 
+from tests.helpers.small_market import write_small_market
 from tests.parallel.test_capacity import gpus
 from tests.parallel.test_sharding import distributed_of, kernels, steps, tables
 from tests.ranking.small_ranker import encode, spec_of
-from tests.small_market import write_small_market
 from torchrec_mm.errors import HostError
 from torchrec_mm.parallel import sharding
 from torchrec_mm.parallel.plan_files import planned_tables
@@ -19,10 +19,10 @@ from torchrec_mm.parallel.sharding import TableOptions
 from torchrec_mm.parallel.tables import TableSettings, for_every_table
 from torchrec_mm.parallel.topology import GIB, RESERVE, Machines
 from torchrec_mm.ranking.ranker import Ranker, build_tables
-from torchrec_mm.train.checkpoint import load_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.position import Position
+from torchrec_mm.runs.checkpoint import load_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.state import model_pieces, training_pieces
 
 ROWS_97_GIB = 97 * GIB // (64 * 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import forks
+from tests.helpers import forks
 from tests.parallel.sharded_tables import (
     LEARNING_RATE,
     ROWS,

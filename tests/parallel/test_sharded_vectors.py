@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.parallel.launch import on_two_ranks
-from torchrec_mm.data.vector_source import MappedVectors
+from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.parallel import sharded_vectors

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
+from tests.helpers.small_market import write_small_market
 from tests.ranking.small_ranker import encode, spec_of
-from tests.small_market import write_small_market
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import planning, sharding
 from torchrec_mm.parallel.communication import communication_codecs
@@ -25,10 +25,10 @@ from torchrec_mm.parallel.sharding import (
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.topology import Machines
 from torchrec_mm.ranking.ranker import Ranker, table_name
-from torchrec_mm.train.checkpoint import load_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.position import Position
+from torchrec_mm.runs.checkpoint import load_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.state import model_pieces, training_pieces
 
 SETTINGS = OptimizerSettings(

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from tests import another_rank
-from torchrec_mm.data.collate import one_id_bags
+from tests.helpers import another_rank
+from torchrec_mm.data.stream.collate import one_id_bags
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.strides import widen, with_equal_strides
 

@@ -18,10 +18,10 @@ from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, d
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.zero_collision import check_zero_collision, settle_zero_collision
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
-from torchrec_mm.train.checkpoint import load_checkpoint, read_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.position import Position
+from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.state import training_pieces
 
 WIDTH = 4

@@ -1,11 +1,10 @@
-"""Tiny encoders and packed content, built once for the room; and a process group of one."""
+"""Tiny encoders and packed content, built once for the room."""
 
 import pytest
 
 from tests.pretraining import tiny
 from tests.pretraining.packed_room import packed_tiny
-from torchrec_mm.data.packed import PackedContent
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.data.content.packed import PackedContent
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +21,3 @@ def text_encoder(tmp_path_factory):
 def packed(tmp_path_factory) -> PackedContent:
     """``tiny.write_search_data``, packed; only features may be added."""
     return packed_tiny(tmp_path_factory.mktemp("packed"))
-
-
-@pytest.fixture
-def alone() -> Worker:
-    """This process, in a group of one."""
-    with process_group() as worker:
-        yield worker

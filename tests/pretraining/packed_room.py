@@ -7,14 +7,14 @@ from torch import Tensor
 
 from apps.pretrain import PretrainConfig
 from tests.pretraining.tiny import write_search_data
-from torchrec_mm.data.pack import pack
-from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.data.content.pack import pack
+from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.pair_loader import PairLoader
-from torchrec_mm.pretraining.precision import Precision
-from torchrec_mm.pretraining.sides import SideReader
-from torchrec_mm.pretraining.start import fit_heads, reader_for
-from torchrec_mm.pretraining.training import Trainer
+from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+from torchrec_mm.pretraining.pairs.side_reader import SideReader
+from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
+from torchrec_mm.pretraining.scl.training import Trainer
 
 SIZE = 32
 

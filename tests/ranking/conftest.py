@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.helpers.small_market import write_small_market
 from tests.ranking.small_ranker import Encoded, encode
-from tests.small_market import write_small_market
 
 
 @pytest.fixture(scope="package")

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from tests.small_market import VECTOR_WIDTH, SmallMarket
-from torchrec_mm.data.batches import RequestBatch
-from torchrec_mm.data.encode import encode_folder
-from torchrec_mm.data.encoded import EncodedRequests, RequestArrays
-from torchrec_mm.data.vector_source import MappedVectors
-from torchrec_mm.data.vocabulary import Vocabularies
+from tests.helpers.small_market import VECTOR_WIDTH, SmallMarket
+from torchrec_mm.data.encode.encode import encode_folder
+from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.ranking.inputs import collator_for_ranker
+from torchrec_mm.ranking.collators import collator_for_ranker
 from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.data.arrays import InMemory, arrays_of, items_of
-from torchrec_mm.data.encoded import RequestArrays
+from tests.data.encode.arrays import InMemory, arrays_of, items_of
+from torchrec_mm.data.encoded.encoded import RequestArrays
 from torchrec_mm.ranking.bias import BiasModel
 
 PRIOR_IMPRESSIONS = 20  # at the base rate, of every user and item

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.ranking.small_ranker import MAKE, Encoded
-from torchrec_mm.ranking.inputs import rows_of_vectors
+from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.ranking.make import Make, MakeRanker
 from torchrec_mm.ranking.vector_view import VectorView
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.parallel.strides import widen
-from torchrec_mm.ranking.inputs import attended_behaviours
+from torchrec_mm.ranking.collators import attended_behaviours
 from torchrec_mm.ranking.ranker import Ranker, table_name
 
 ROWS = list(range(12))

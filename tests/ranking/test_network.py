@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.strides import widen
-from torchrec_mm.ranking.inputs import rows_of_vectors
+from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker, table_name
 from torchrec_mm.ranking.spec import METHODS, RankerSpec, spec_from_json
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.helpers.small_market import VECTOR_WIDTH
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
-from tests.small_market import VECTOR_WIDTH
 from torchrec_mm.ranking.make import Make
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import METHODS

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from tests.helpers.small_market import ITEM_IDS, UNKNOWN_BEHAVIOURS, USER_IDS
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
-from tests.small_market import ITEM_IDS, UNKNOWN_BEHAVIOURS, USER_IDS
-from torchrec_mm.data.vocabulary import Vocabulary
+from torchrec_mm.data.encoded.vocabulary import Vocabulary
 from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, spec_from_json

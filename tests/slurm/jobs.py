@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import localtime, strftime, time
 
-from tests.forks import PATIENCE_S, run_on_two_ranks
-from tests.runs import ROOT, ranker_flags
+from tests.helpers.forks import PATIENCE_S, run_on_two_ranks
+from tests.helpers.runs import ROOT, ranker_flags
+from tests.helpers.small_market import SmallMarket
 from tests.slurm.cluster import ENDED, Cluster, wait_until
 from tests.slurm.config import PARTITION
-from tests.small_market import SmallMarket
 
 STEPS = 48
 BATCH = 16

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import LAUNCHING, ROOT, commands_of
+from tests.helpers.commands import LAUNCHING, ROOT, commands_of
 
 
 @pytest.mark.parametrize("command", [command.line for command in commands_of(LAUNCHING)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT
+from tests.helpers.runs import ROOT
 from torchx_components import slurm
 
 COMPONENT = f"{ROOT}/torchx_components/ranking.py:train_ranker"

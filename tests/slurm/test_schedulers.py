@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.runs import ROOT
+from tests.helpers.runs import ROOT
 
 COMPONENT = "torchx_components/ranking.py:evaluate"
 IMAGE = "registry.example/torchrec_mm:1"

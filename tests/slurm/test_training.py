@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import evaluate, lines_of
+from tests.helpers.runs import evaluate, lines_of
+from tests.helpers.small_market import SmallMarket, write_small_market
 from tests.slurm.jobs import (
     STEPS,
     TRAIN_REQUESTS,
@@ -17,8 +18,7 @@ from tests.slurm.jobs import (
     train_without_slurm,
     training_flags,
 )
-from tests.small_market import SmallMarket, write_small_market
-from torchrec_mm.train.checkpoint_folders import list_checkpoints
+from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 
 pytestmark = pytest.mark.slurm
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests import another_rank
-from torchrec_mm.data.encoded import RowGroup
+from tests.helpers import another_rank
+from torchrec_mm.data.encoded.encoded import RowGroup
+from torchrec_mm.errors import TrainingDiverged
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train import guards
-from torchrec_mm.train.guards import Guard, Step, TrainingDiverged
-from torchrec_mm.train.position import Position
+from torchrec_mm.train.guards import Guard, Step
 
 NAN, INF = float("nan"), float("inf")
 FILES = [

@@ -9,16 +9,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests import another_rank
+from tests.helpers import another_rank
+from tests.helpers.runs import Stopped, lines_of, stop_before, train_ranker
+from tests.helpers.small_market import SmallMarket, write_small_market
 from tests.metrics.test_auc_gauc import auc_by_definition
-from tests.runs import Stopped, lines_of, stop_before, train_ranker
-from tests.small_market import SmallMarket, write_small_market
+from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.metrics.binned_auc import BinnedAuc
+from torchrec_mm.runs.scalars import Scalars
+from torchrec_mm.runs.tensor_shards import Pieces
 from torchrec_mm.train import fit, observer
-from torchrec_mm.train.guards import TrainingDiverged
 from torchrec_mm.train.observer import over_ranks, table_bytes, window_figures
-from torchrec_mm.train.pieces import Pieces
-from torchrec_mm.train.scalars import Scalars
 
 STEPS = 4  # of an epoch
 

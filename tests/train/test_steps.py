@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.fit import FitSettings, Loop
-from torchrec_mm.train.position import Position
 from torchrec_mm.train.totals import EpochSummary
 
 

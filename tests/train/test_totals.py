@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests import another_rank
+from tests.helpers import another_rank
 from tests.train.test_warm_up import TableAndWeight
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
-from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.fit import restore
-from torchrec_mm.train.position import Position
 from torchrec_mm.train.state import Training
 from torchrec_mm.train.totals import Totals
 

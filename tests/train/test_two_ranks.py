@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import apps.predict
-from tests.runs import (
+from tests.helpers.runs import (
     Stopped,
     evaluate,
     lines_of,
@@ -19,8 +19,8 @@ from tests.runs import (
     train_make,
     train_ranker,
 )
-from tests.small_market import SmallMarket, lengthen, write_small_market
-from tests.two_ranks import Command, run_on_two_ranks
+from tests.helpers.small_market import SmallMarket, lengthen, write_small_market
+from tests.helpers.two_ranks import Command, run_on_two_ranks
 
 METHODS = ("id", "simtier+make")
 SHARDINGS = ("table_wise", "row_wise")

@@ -28,9 +28,9 @@ from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
-from torchrec_mm.train.checkpoint_folders import find_checkpoint
-from torchrec_mm.train.checkpointer import Checkpointer
-from torchrec_mm.train.position import Position
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
 from torchrec_mm.train.state import training_pieces
 
 BATCH_IDS = 1 << 14

@@ -23,18 +23,18 @@ from torchrec_mm.benchmarks.harness import (
     comparison,
     in_fresh_process,
 )
+from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.item_stream import ItemStream
-from torchrec_mm.data.parquet import write_table
+from torchrec_mm.data.contract.item_stream import ItemStream
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.pretraining.embedding import EncodedItems
-from torchrec_mm.pretraining.encoder import EncoderSpec
-from torchrec_mm.pretraining.encoder_files import load_encoder, save_encoder
-from torchrec_mm.pretraining.head_sample import ItemEncoding
-from torchrec_mm.pretraining.item_encoder import build_item_encoder
-from torchrec_mm.pretraining.item_sides import SideLoader, threads_beside
-from torchrec_mm.pretraining.precision import Precision
-from torchrec_mm.pretraining.vector_run import make_item_vectors
+from torchrec_mm.pretraining.embed.embedding import EncodedItems
+from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
+from torchrec_mm.pretraining.embed.item_sides import SideLoader, threads_beside
+from torchrec_mm.pretraining.embed.vector_run import make_item_vectors
+from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
+from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
+from torchrec_mm.pretraining.encoder.precision import Precision
 
 SPACE, DTYPE = "fused", "int8"
 WORDS = [f"{a}{b}" for a in ("red", "soft", "long", "new") for b in ("coat", "lamp", "shoe", "cup")]

@@ -15,16 +15,16 @@ from typing import Any
 import torch.distributed as dist
 
 from torchrec_mm.benchmarks.harness import alternate, comparison, on_fresh_ranks
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
-from torchrec_mm.benchmarks.ranker_ours import Ours
-from torchrec_mm.benchmarks.ranker_sides import WARM_UP_STEPS, RankerTask
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
+from torchrec_mm.benchmarks.ranking.ours import Ours
+from torchrec_mm.benchmarks.ranking.sides import WARM_UP_STEPS, RankerTask
 from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.process_group import core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
+from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.train.fit import FitSettings, fit
-from torchrec_mm.train.run_folder import RunFolder
 
 PROMISED = 0.95
 

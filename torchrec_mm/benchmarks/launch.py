@@ -15,7 +15,7 @@ from subprocess import DEVNULL, Popen
 from typing import Any
 
 from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.config import check_fields
 from torchrec_mm.errors import InputError
 

@@ -21,12 +21,12 @@ from torchrec_mm.benchmarks.harness import (
     comparison,
     in_fresh_process,
 )
-from torchrec_mm.benchmarks.ranker_baseline_rows import rows_loader
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data
+from torchrec_mm.benchmarks.ranking.baseline_rows import rows_loader
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.batch_limits import BatchLimits
-from torchrec_mm.data.encoded import EncodedRequests, RequestArrays, read_meta
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays, read_meta
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import new_folder, write_json
 
 

@@ -28,9 +28,9 @@ from torchrec_mm.benchmarks.harness import (
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.benchmarks.prepare_oracle import slow_requests
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.event_log import open_log
-from torchrec_mm.data.events import REQUEST_SCHEMA, EventRules
-from torchrec_mm.data.events_duckdb import DuckdbEngine
+from torchrec_mm.data.prepare.event_log import open_log
+from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, EventRules
+from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
 RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults of apps.prepare
 POLL_S = 0.05

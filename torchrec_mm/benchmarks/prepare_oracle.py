@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from torchrec_mm.data.events import EventRules
+from torchrec_mm.data.prepare.events import EventRules
 
 
 def slow_requests(

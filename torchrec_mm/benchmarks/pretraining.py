@@ -24,22 +24,22 @@ from torchrec_mm.benchmarks.harness import (
 from torchrec_mm.benchmarks.pretraining_bare import bare_steps
 from torchrec_mm.benchmarks.pretraining_data import make_searches
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.pack import pack
-from torchrec_mm.data.packed import PackedContent
+from torchrec_mm.data.content.pack import pack
+from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.documents import read_text
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
-from torchrec_mm.pretraining.contrast import Contrast, LossSettings
-from torchrec_mm.pretraining.encoder import EncoderSpec
-from torchrec_mm.pretraining.fit import FitSettings, fit
-from torchrec_mm.pretraining.item_encoder import build_item_encoder
-from torchrec_mm.pretraining.methods import training_pairs
-from torchrec_mm.pretraining.pair_loader import LoaderSettings, PairLoader
-from torchrec_mm.pretraining.precision import Precision
-from torchrec_mm.pretraining.scl import SCL
-from torchrec_mm.pretraining.start import reader_for
-from torchrec_mm.pretraining.training import OptimizerSettings, Trainer
-from torchrec_mm.train.position import Position
-from torchrec_mm.train.run_folder import RunFolder
+from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
+from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.pairs.methods import training_pairs
+from torchrec_mm.pretraining.pairs.pair_loader import LoaderSettings, PairLoader
+from torchrec_mm.pretraining.scl.contrast import Contrast, LossSettings
+from torchrec_mm.pretraining.scl.fit import FitSettings, fit
+from torchrec_mm.pretraining.scl.fit_heads import reader_for
+from torchrec_mm.pretraining.scl.scl import SCL
+from torchrec_mm.pretraining.scl.training import OptimizerSettings, Trainer
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.run_folder import RunFolder
 
 WARMUP_STEPS = 2
 OPTIMIZER = OptimizerSettings(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchrec_mm.pretraining.batches import PairBatch
+from torchrec_mm.pretraining.encoder.side import PairBatch
 
 TEMPERATURE, MARGIN, MOMENTUM = 0.07, 0.1, 0.99
 

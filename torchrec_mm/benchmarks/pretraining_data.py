@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.benchmarks.embedding import WORDS, picture
-from torchrec_mm.data.parquet import write_table
+from torchrec_mm.columns.parquet import write_table
 
 ITEMS, PIXELS = 500, 100
 

@@ -16,9 +16,9 @@ from torchrec_mm.benchmarks.harness import (
     in_fresh_process,
     on_fresh_ranks,
 )
-from torchrec_mm.benchmarks.ranker_command import command_speed
-from torchrec_mm.benchmarks.ranker_data import DataConfig, ranker_data, true_auc
-from torchrec_mm.benchmarks.ranker_sides import RankerTask
+from torchrec_mm.benchmarks.ranking.command import command_speed
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data, true_auc
+from torchrec_mm.benchmarks.ranking.sides import RankerTask
 from torchrec_mm.config import check_fields
 
 

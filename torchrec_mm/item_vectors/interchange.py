@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from torchrec_mm.columns.files import data_files
+from torchrec_mm.columns.reading import Footer, input_errors, read_footer
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
-from torchrec_mm.tables.files import data_files
-from torchrec_mm.tables.reading import Footer, input_errors, read_footer
 
 BATCH_ROWS = 8192
 COLUMNS = ("item_id", "vector")

@@ -1,7 +1,7 @@
 """From the tables' settings to TorchRec's sharding plan, for machines that need not be present.
 
-A batch holds each distinct id once (data/collate.py): TorchRec's index deduplication would find
-nothing to do.
+A batch holds each distinct id once (data/stream/collate.py): TorchRec's index deduplication would
+find nothing to do.
 """
 
 from collections.abc import Mapping, Sequence

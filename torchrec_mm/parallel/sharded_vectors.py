@@ -11,7 +11,7 @@ from torchrec.distributed.tensor_pool import TensorPoolSharder
 from torchrec.distributed.types import ObjectPoolShardingPlan, ObjectPoolShardingType, ShardingEnv
 from torchrec.modules.tensor_pool import TensorPool
 
-from torchrec_mm.data.vector_source import Fetched, MappedVectors, VectorSource
+from torchrec_mm.data.stream.vector_source import Fetched, MappedVectors, VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.parallel.process_group import Worker

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 
 LOOKED_UP = ("item_ids", "features", "raw_ids")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.data.encoded import EncodedItems, EncodedRequests, RequestArrays
+from torchrec_mm.data.encoded.encoded import EncodedItems, EncodedRequests, RequestArrays
 from torchrec_mm.ids import IdIndex
 
 PRIOR_IMPRESSIONS = 20.0

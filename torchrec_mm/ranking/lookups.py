@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.kernels.gather_columns import gather_columns
 from torchrec_mm.ranking.spec import RankerSpec
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.target_attention import TargetAttention
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss

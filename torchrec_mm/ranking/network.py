@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.simtier import SimTier
 from torchrec_mm.nn.target_attention import TargetAttention

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from torchrec_mm.data.batches import ITEM_ID, RequestBatch
-from torchrec_mm.data.feature_names import table_name
+from torchrec_mm.data.contract.feature_names import table_name
+from torchrec_mm.data.stream.batches import ITEM_ID, RequestBatch
 from torchrec_mm.ranking.muse import MuseNetwork
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs

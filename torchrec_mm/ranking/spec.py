@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchrec_mm.data.batches import RAW_IDS
-from torchrec_mm.data.feature_names import check_names
-from torchrec_mm.data.vocabulary import Vocabularies
+from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision

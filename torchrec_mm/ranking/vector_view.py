@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.simtier import cosine_similarity
 
 

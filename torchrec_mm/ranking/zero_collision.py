@@ -13,7 +13,7 @@ from torchrec.modules.mc_embedding_modules import ManagedCollisionEmbeddingBagCo
 from torchrec.modules.mc_modules import ManagedCollisionCollection
 
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.feature_names import table_name
+from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.ranking.eviction import EVICTIONS
 from torchrec_mm.ranking.row_owners import RowOwners
 

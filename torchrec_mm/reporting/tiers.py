@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from torchrec_mm.data.jagged import Jagged
-from torchrec_mm.data.parquet import INT8_LIST, INT64_LIST
-from torchrec_mm.data.parquet_folder import ParquetFolder, concat_files
+from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.parquet import INT8_LIST, INT64_LIST
+from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.item_vectors.store import ItemVectors, dequantise
 from torchrec_mm.nn.simtier import SimTier, cosine_similarity
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchrec_mm.data.loader import RequestLoader
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.parallel.zero_collision import settle_zero_collision
-from torchrec_mm.train.checkpoint import load_checkpoint
-from torchrec_mm.train.checkpoint_folders import find_checkpoint, list_checkpoints
-from torchrec_mm.train.checkpointer import Checkpointer
+from torchrec_mm.runs.checkpoint import load_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.run_folder import RunFolder
+from torchrec_mm.runs.stop import Stop, Stopped
+from torchrec_mm.scoring.predictions import exact_auc
 from torchrec_mm.train.guards import Guard, Step
 from torchrec_mm.train.observer import Observer, table_bytes
-from torchrec_mm.train.position import Position
-from torchrec_mm.train.predictions import exact_auc
-from torchrec_mm.train.run_folder import RunFolder
 from torchrec_mm.train.state import Training
-from torchrec_mm.train.stop import Stop, Stopped
 from torchrec_mm.train.warm_up import WarmUp
 
 

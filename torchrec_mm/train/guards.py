@@ -11,16 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchrec_mm.data.encoded import EncodedRequests
-from torchrec_mm.train.position import Position
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.errors import TrainingDiverged
+from torchrec_mm.runs.position import Position
 
 MOST_STEPS = 100  # kept at once
 ENOUGH_IMPRESSIONS = 1000  # alike, to be more than a coincidence
 NAMED_REQUESTS = 5
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is NaN or infinite: one line says where, and which checkpoint is still good."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from torchrec_mm.data.batches import RequestBatch
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.parallel.sharding import DistributedModel
-from torchrec_mm.train.position import Position
-from torchrec_mm.train.profiler import StepProfiler
-from torchrec_mm.train.run_folder import RunFolder
-from torchrec_mm.train.scalars import Scalars
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.profiler import StepProfiler
+from torchrec_mm.runs.run_folder import RunFolder
+from torchrec_mm.runs.scalars import Scalars
+from torchrec_mm.runs.watchdog import Watchdog
 from torchrec_mm.train.state import training_pieces
-from torchrec_mm.train.watchdog import Watchdog
 
 
 class Observer:

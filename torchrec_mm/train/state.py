@@ -8,8 +8,8 @@ functions of seed, epoch, step and rank. So is the learning rate, of the step.
 from dataclasses import dataclass, field
 
 from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
-from torchrec_mm.train.pieces import Pieces
-from torchrec_mm.train.position import Position
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.tensor_shards import Pieces
 from torchrec_mm.train.totals import Totals
 
 

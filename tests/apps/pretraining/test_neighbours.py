@@ -1,0 +1,121 @@
+"""apps.neighbours from flags to a table or a file."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from apps.neighbours import main
+from tests.item_vectors.test_neighbours import written
+from tests.pretraining.tiny import save_text_encoder
+from torchrec_mm.errors import InputError
+from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.pretraining.encoder.encoder_files import save_encoder
+from torchrec_mm.pretraining.encoder.fingerprint import origin_of
+from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
+
+VECTORS = [(1.0, 0.0), (0.6, 0.8), (0.0, 1.0), (-1.0, 0.0)]
+
+
+@pytest.fixture
+def room(tmp_path):
+    written(tmp_path / "v", [1, 22, 333, 4], VECTORS)
+    (tmp_path / "data" / "items").mkdir(parents=True)
+    items = {"item_id": [1, 22, 333, 4], "title": ["red shirt", "red coat", None, "blue hat"]}
+    pq.write_table(pa.table(items), tmp_path / "data" / "items" / "part.parquet")
+    return tmp_path
+
+
+@pytest.fixture
+def ask(room, capsys):
+    def call(*flags) -> list[str]:
+        main(["--vectors", str(room / "v"), *map(str, flags)])
+        return capsys.readouterr().out.splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize("search", ["exact", "faiss"])
+def test_the_neighbours_of_items_are_printed_with_their_titles(room, ask, search):
+    lines = ask("--items", "[1, 333]", "--k", 2, "--data", room / "data", "--search", search)
+    assert lines == [
+        "item 1  red shirt",
+        "  rank  cosine  item_id  title",
+        "     1   0.600       22  red coat",
+        "     2   0.000      333",
+        "item 333",
+        "  rank  cosine  item_id  title",
+        "     1   0.800       22  red coat",
+        "     2   0.000        1  red shirt",
+    ]
+
+
+def test_without_data_there_are_no_titles_and_long_ids_keep_the_columns_straight(room, ask):
+    written(room / "long", [2**60, -3], VECTORS[:2])
+    assert ask("--vectors", room / "long", "--items", "[-3]") == [
+        "item -3",
+        "  rank  cosine              item_id",
+        f"     1   0.600  {2**60}",
+    ]
+
+
+@pytest.mark.parametrize("search", ["exact", "faiss"])
+def test_the_neighbours_of_all_items_go_to_a_file(room, ask, search):
+    out = room / "n.parquet"
+    assert ask("--output", out, "--k", 1, "--search", search) == [f"neighbours of 4 items in {out}"]
+    assert pq.read_table(out)["neighbour_ids"].to_pylist() == [[22], [333], [333], [22]]
+    with pytest.raises(InputError, match="n.parquet exists already"):
+        ask("--output", out)
+
+
+def test_an_index_is_built_once_and_reused_until_the_vectors_change(room, ask):
+    flags = ("--items", "[1]", "--search", "faiss", "--index", room / "index")
+    first = ask(*flags)
+    built = (room / "index" / "index.faiss").stat().st_mtime_ns
+    assert ask(*flags) == first
+    assert (room / "index" / "index.faiss").stat().st_mtime_ns == built
+    written(room / "other", [1, 22, 333, 4], np.flip(VECTORS, axis=1))
+    with pytest.raises(InputError, match="index must be an index of .*other"):
+        ask(*flags, "--vectors", room / "other")
+
+
+def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
+    spec = EncoderSpec("text", str(save_text_encoder(room / "text")), 0, 32)
+    encoder = build_item_encoder([spec]).eval()
+    save_encoder(room / "run", "scl", encoder)
+    part = encoder.encoders["text"]
+    with torch.inference_mode():
+        values = part(part.backbone.tokenise(["word1 word2", "word3"])).numpy()
+    origin = origin_of("scl", encoder, "text")
+    written(room / "texts", [1, 22], values, modality="text", origin=origin)
+    flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
+    lines = ask(*flags, "--data", room / "data", "--k", 1)
+    assert lines == [
+        "word3",
+        "  rank  cosine  item_id  title",
+        "     1   1.000       22  red coat",
+    ]
+    with pytest.raises(InputError, match="vectors must have the origin of encoder"):
+        ask(*flags, "--vectors", written(room / "w", [1, 22], values, modality="text").folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "one of --items, --text or --image, --output must be given"),
+        (["--items", "[1]", "--output", "n"], "one of --items, --text or --image, --output must"),
+        (["--items", "[]"], "items must be item_ids of int64"),
+        (["--items", f"[{2**63}]"], "items must be item_ids of int64"),
+        (["--items", "[1, 5]"], "items must have a vector in .*v, got 5"),
+        (["--items", "[1]", "--k", "0"], "k must be at least 1, got 0"),
+        (["--items", "[1]", "--index", "i"], "index must be left out unless --search is faiss"),
+        (["--items", "[1]", "--encoder", "r"], "encoder must be given with --text or --image, and"),
+        (["--text", " ", "--encoder", "r"], "text must not be blank"),
+        (["--text", "red", "--encoder", "r"], "encoder must be a run of apps.pretrain, got r"),
+        (["--text", "red"], "encoder must be given with --text or --image"),
+    ],
+)
+def test_a_mistake_is_named(ask, flags, complaint):
+    with pytest.raises(InputError, match=complaint):
+        ask(*flags)

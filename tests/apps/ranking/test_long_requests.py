@@ -1,0 +1,107 @@
+"""Requests of any number of candidates, scored and learned from in batches that are bounded."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import apps.predict
+from tests.helpers.runs import (
+    Stopped,
+    evaluate,
+    lines_of,
+    small_batches,
+    stop_before,
+    train_make,
+    train_ranker,
+)
+from tests.helpers.small_market import SmallMarket, lengthen, write_small_market
+from torchrec_mm.data.stream import collate
+from torchrec_mm.train.totals import Totals
+
+METHODS = ("id", "simtier+make", "muse")
+PADDED = 1200  # four or five of the small market's requests, or 23 candidates of one
+LONG, CANDIDATES = (4, 11), 100
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> SmallMarket:
+    market = write_small_market(tmp_path_factory.mktemp("market"), train=14, test=13)
+    lengthen(market, CANDIDATES, *LONG)
+    return market
+
+
+@pytest.fixture(scope="module")
+def runs(market, tmp_path_factory) -> dict[str, Path]:
+    """Runs of each method, learned in small batches."""
+    folder = tmp_path_factory.mktemp("runs")
+    with small_batches(PADDED):
+        make = train_make(market, folder / "train_make")
+        runs = {name: train_ranker(market, folder / name, name, make=make) for name in METHODS}
+    return runs | {"train_make": make}
+
+
+def scored(market: SmallMarket, run_dir: Path, file: Path) -> tuple[dict, dict, dict]:
+    """Figures, a row an impression, a row a request."""
+    figures = evaluate(market, run_dir, "--predictions", str(file))
+    requests = str(market.data / "requests" / "test")
+    flags = ["--run_dir", str(run_dir), "--requests", requests, "--output", f"{file}.requests"]
+    apps.predict.main(flags)
+    return figures, *(pq.read_table(path).to_pydict() for path in (file, f"{file}.requests"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pieces_are_scored_as_the_whole_request(method, market, runs, tmp_path):
+    figures, impressions, requests = scored(market, runs[method], tmp_path / "whole")
+    with small_batches(PADDED):
+        again = scored(market, runs[method], tmp_path / "pieces")
+    for name in ("auc", "gauc", "log_loss"):
+        assert again[0][name] == pytest.approx(figures[name], abs=1e-6)
+    assert again[1].pop("logit") == pytest.approx(impressions.pop("logit"), abs=1e-5)
+    scores = [sum(table.pop("click_probabilities"), []) for table in (requests, again[2])]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert again[1:] == (impressions, requests)
+    assert [len(requests["candidate_item_ids"][row]) for row in LONG] == [CANDIDATES] * 2
+
+
+@pytest.mark.parametrize("name", [*METHODS, "train_make"])
+def test_every_impression_is_learned_from_once_an_epoch(name, market, runs):
+    labels = pq.read_table(market.data / "requests" / "train")["labels"].to_pylist()
+    for line in lines_of(runs[name], "epoch"):
+        assert line["impressions"] == sum(map(len, labels))
+
+
+def test_training_holds_no_batch_above_the_bound(market, tmp_path, monkeypatch):
+    sizes, real = [], collate.Collator.__call__
+
+    def noted(self, *args, **kwargs):
+        batch = real(self, *args, **kwargs)
+        requests, candidates = batch.candidate_mask.shape
+        sizes.append(requests * (candidates + 8) * (batch.behaviour_mask.shape[1] + 32))
+        return batch
+
+    monkeypatch.setattr(collate.Collator, "__call__", noted)
+    with small_batches(PADDED):
+        train_ranker(market, tmp_path / "run", "id", "--test_auc", "true")
+    assert len(sizes) > 20 and max(sizes) <= PADDED
+
+
+def test_a_run_goes_on_in_the_middle_of_a_request(market, tmp_path, monkeypatch):
+    whole, half, every = tmp_path / "whole", tmp_path / "half", ("--checkpoint_steps", "1")
+    rows, add = [], Totals.add
+
+    def noted(self, loss, *scored):
+        rows.append(scored[-1].tolist())
+        add(self, loss, *scored)
+
+    monkeypatch.setattr(Totals, "add", noted)
+    with small_batches(PADDED):
+        train_ranker(market, whole, "id")
+        step = next(i for i in range(1, len(rows)) if rows[i] == rows[i - 1])
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stop_before(patch, step)
+            train_ranker(market, half, "id", *every)
+        assert train_ranker(market, half, "id", *every, "--resume", "true")
+    assert [line["loss"] for line in lines_of(half, "step")] == [
+        line["loss"] for line in lines_of(whole, "step")
+    ]

@@ -1,0 +1,78 @@
+"""Item vectors in the ranks' memory are the mapped ones, bit for bit, in every command."""
+
+from pathlib import Path
+
+import pytest
+
+import apps.train_ranker
+from tests.helpers.runs import (
+    evaluate,
+    lines_of,
+    predictions,
+    ranker_flags,
+    train_make,
+    train_ranker,
+)
+from tests.helpers.small_market import SmallMarket, write_small_market
+from torchrec_mm.config import run
+from torchrec_mm.parallel.sharded_vectors import ShardedVectors
+
+METHODS = ("simtier", "muse")
+SHARDED = ("--vector_storage", "sharded")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> SmallMarket:
+    return write_small_market(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """How many vectors each look-up in the ranks' memory was for."""
+    numbers, gather = [], ShardedVectors.gather
+    monkeypatch.setattr(
+        ShardedVectors,
+        "gather",
+        lambda self, rows: numbers.append(len(rows)) or gather(self, rows),
+    )
+    return numbers
+
+
+def figures(run_dir: Path) -> list[tuple]:
+    """What each step and each epoch came to."""
+    return [
+        (line.get("step"), line.get("loss"), line.get("test_auc"))
+        for line in lines_of(run_dir, "loss")
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_ranker_learns_and_scores_the_same_from_the_ranks_memory(method, market, tmp_path, asked):
+    more = ("--epochs", "2", "--test_auc", "true")
+    mapped = train_ranker(market, tmp_path / "mapped", method, *more)
+    here = predictions(market, mapped, tmp_path / "mapped.parquet")
+    assert asked == []
+    sharded = train_ranker(market, tmp_path / "sharded", method, *more, *SHARDED)
+    assert len(asked) == 2 * (4 + 2)  # batches of training and of test
+    there = predictions(market, sharded, tmp_path / "there.parquet")
+    assert there == here
+    assert figures(sharded) == figures(mapped)
+    in_training = len(asked)
+    evaluate(market, sharded, *SHARDED, "--predictions", str(tmp_path / "again.parquet"))
+    assert len(asked) > in_training
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
+
+
+def test_make_learns_the_same_from_the_ranks_memory(market, tmp_path, asked):
+    mapped = train_make(market, tmp_path / "mapped")
+    sharded = train_make(market, tmp_path / "sharded", *SHARDED)
+    assert asked
+    assert figures(sharded) == figures(mapped)
+
+
+def test_without_vectors_there_is_nothing_to_shard(market, tmp_path, capsys):
+    flags = [*ranker_flags(market, tmp_path / "run", "id"), *SHARDED]
+    assert run(apps.train_ranker.main, flags) == 2
+    assert capsys.readouterr().err == (
+        "error: vector_storage must be mapped with method id, which uses no vectors, got sharded\n"
+    )

@@ -1,0 +1,87 @@
+"""The item catalogue: sorted by id, attributes beside it, mistakes by column."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from torchrec_mm.data.contract.items import ItemCatalogue, read_items
+from torchrec_mm.errors import InputError
+
+
+def data_with(tmp_path: Path, *parts: dict) -> Path:
+    (tmp_path / "items").mkdir()
+    for number, columns in enumerate(parts):
+        pq.write_table(pa.table(columns), tmp_path / "items" / f"part-{number}.parquet")
+    return tmp_path
+
+
+def test_items_come_sorted_by_id_and_rows_stay_together(tmp_path):
+    data = data_with(
+        tmp_path,
+        {"item_id": [5, -3], "category_id": [50, 30], "created_at": [500, None]},
+        {"item_id": [4], "category_id": [40], "created_at": [400]},
+    )
+    items = read_items(data)
+    assert len(items) == 3
+    assert items.item_ids.tolist() == [-3, 4, 5]
+    assert items.attributes["category_id"].tolist() == [30, 40, 50]
+    assert items.created_at.tolist() == [ItemCatalogue.UNKNOWN_TIME, 400, 500]
+    assert items.index.rows(items.item_ids[::-1]).tolist() == [2, 1, 0]
+
+
+def test_every_further_column_is_an_attribute(tmp_path):
+    data = data_with(
+        tmp_path,
+        {
+            "item_id": [1],
+            "title": ["a"],
+            "image": [b"not decoded here"],
+            "image_path": ["a.jpg"],
+            "created_at": [7],
+            "shop_id": pa.array([3], pa.int32()),
+        },
+    )
+    attributes = read_items(data).attributes
+    assert {name: column.tolist() for name, column in attributes.items()} == {"shop_id": [3]}
+    assert attributes["shop_id"].dtype == "int64"
+
+
+def test_ids_alone_make_a_catalogue(tmp_path):
+    items = read_items(data_with(tmp_path, {"item_id": [2, 1]}))
+    assert items.item_ids.tolist() == [1, 2]
+    assert items.created_at is None
+    assert items.attributes == {}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"title": ["a"]}, "items must have a column item_id"),
+        ({"item_id": [1, 1]}, "items column item_id must be unique, got 1 more than once"),
+        ({"item_id": ["a"]}, "items/part-0.parquet column item_id must be int64, got string"),
+        (
+            {"item_id": [1, None]},
+            "items/part-0.parquet column item_id must not be null, got 1",
+        ),
+        ({"item_id": [1], "created_at": ["now"]}, "items/part-0.parquet column created_at must be"),
+        ({"item_id": [1, 2], "shop_id": [3, None]}, "column shop_id must not be null, got 1 nulls"),
+        ({"item_id": [1], "price": [0.5]}, "column price must be int64, or left out, got double"),
+        ({"item_id": [1], "tags": [[1]]}, "column tags must be int64, or left out, got list"),
+        ({"item_id": [1], "Item_ID": [1]}, "items column 'Item_ID' must be named item_id"),
+        ({"item_id": [1], "Created_at": [1]}, "column 'Created_at' must be named created_at"),
+        (
+            {"item_id": [1, 2], "created_at": [None, 1_650_000_000_000_000]},
+            "items column created_at must be seconds .* microseconds: divide by 1000000$",
+        ),
+    ],
+)
+def test_a_mistake_is_named_by_column(tmp_path, columns, words):
+    with pytest.raises(InputError, match=words):
+        read_items(data_with(tmp_path, columns))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="items must be a folder of Parquet files"):
+        read_items(tmp_path)

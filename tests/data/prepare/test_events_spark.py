@@ -1,0 +1,126 @@
+"""Event logs through Spark, on this machine: the same requests as through DuckDB."""
+
+import os
+import random
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from apps.prepare import main
+from tests.helpers.event_logs import (
+    RULES,
+    duckdb_engine,
+    prepare,
+    requests_in,
+    requests_of_rows,
+    wildcards,
+    write_csv,
+    write_log,
+)
+from torchrec_mm.benchmarks.prepare_log import draw_log
+from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.prepare.event_log import open_log
+from torchrec_mm.errors import InputError
+
+KINDS = ("view", "click", "basket")
+
+pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore:PySpark does not yet fully")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spark(tmp_path_factory):
+    """One JVM for all tests here."""
+    from pyspark.sql import SparkSession
+
+    settings = {
+        "spark.master": "local[2]",
+        "spark.ui.enabled": "false",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "3",
+        "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        session = SparkSession.builder.config(map=settings).getOrCreate()
+        yield session
+        session.stop()
+
+
+def spark_engine(log):
+    from torchrec_mm.data.prepare.events_spark import SparkEngine
+
+    return SparkEngine(log, open_log(log), RULES)
+
+
+def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
+    draw_log(tmp_path / "log", 1_000_000)
+    for engine in ("duckdb", "spark"):
+        flags = [f"--input={tmp_path / 'log'}", f"--run_dir={tmp_path / engine}"]
+        main(["--source=events", f"--engine={engine}", *flags])
+    requests = requests_in(tmp_path / "spark")
+    shown = pq.read_table(tmp_path / "log", filters=[("event", "==", "impression")])
+    assert shown.num_rows == 800_000
+    different = shown.group_by(["user_id", "item_id", "timestamp"]).aggregate([]).num_rows
+    assert sum(len(request["labels"]) for request in requests) == different < 800_000
+    assert requests == requests_in(tmp_path / "duckdb")
+    ids = [read_items(tmp_path / engine).item_ids for engine in ("spark", "duckdb")]
+    assert (ids[0] == ids[1]).all()
+    part = pq.ParquetFile(next((tmp_path / "spark" / "requests" / "train").iterdir())).metadata
+    assert max(part.row_group(at).num_rows for at in range(part.num_row_groups)) <= 10_000
+
+
+def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
+    draw = random.Random(0)
+    rows = [
+        (draw.randint(1, 30), draw.randint(-1, 3), draw.randint(0, 30), draw.choice(KINDS))
+        for _ in range(1000)
+    ]
+    folder = tmp_path / "user_id=3" / "a[b]*?{c},%20"
+    folder.mkdir(parents=True)
+    log = wildcards(write_log(folder / "log", rows[:300], rows[300:]))
+    assert requests_in(prepare(spark_engine(log), folder / "data")) == requests_of_rows(rows)
+    assert sorted(os.listdir(folder)) == ["data", "log"]
+    table = pq.read_table(log / "b.parquet")
+    narrow = table.set_column(0, "user_id", table["user_id"].cast("int32"))
+    narrow = narrow.append_column("Note", narrow["event"]).append_column("note", narrow["event"])
+    pq.write_table(narrow, log / "b.parquet")
+    assert requests_in(prepare(spark_engine(log), tmp_path / "more")) == requests_of_rows(rows)
+
+
+def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
+    rows = [(1, 5, time, kind) for time in range(9) for kind in KINDS]
+    folder = write_csv(tmp_path / "csv" / "a.csv", rows[:20])
+    note = '"said ""this"",\nthen\\"'
+    more = [(kind, note, time, user, item) for user, item, time, kind in rows[20:]]
+    write_csv(folder / "b.csv", more, "event,note,TIMESTAMP, User_ID ,item_id")
+    by_spark = requests_in(prepare(spark_engine(folder), tmp_path / "spark"))
+    assert by_spark == requests_in(prepare(duckdb_engine(folder), tmp_path / "duckdb"))
+    assert by_spark == requests_of_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
+        (
+            [(1, 5, "1.5", "view"), (1, 5, 3, "click")],
+            "timestamp must hold int64 .* 1 rows without",
+        ),
+        (
+            [(1, 5, 1_650_000_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
+            "timestamp must be seconds .* got 1650000000001, .* milliseconds: divide by 1000",
+        ),
+        (
+            [(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))],
+            "got 0 for all 4 impressions",
+        ),
+        ([(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)], "csv could not be read"),
+    ],
+)
+def test_logs_that_cannot_be_used_are_refused_by_name(tmp_path, rows, complaint):
+    folder = write_csv(tmp_path / "csv" / "a.csv", rows)
+    with pytest.raises(InputError, match=complaint):
+        prepare(spark_engine(folder), tmp_path / "data")
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,203 @@
+"""Batches: every index checked by table row, distinct items once."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.encode.arrays import arrays_of, items_of
+from torchrec_mm.data.stream.collate import Collator, SlotVectors, one_id_bags, pad
+from torchrec_mm.data.stream.search import GeneralSearch
+from torchrec_mm.data.stream.vector_source import MappedVectors
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.writer import write_item_vectors
+
+# Items 10, 20, 30, 40 and 77, which no catalogue knows; shops of 20 and 30 are one.
+ITEMS = items_of([10, 20, 30, 40, 77], item_id=[2, 3, 4, 5, 1], shop=[2, 3, 3, 4, 0])
+ARRAYS = arrays_of(
+    behaviours=[[1, 4, 1], [], [2]],
+    candidates=[[3, 0], [2], [0, 1, 3]],
+    labels=[[1, 0], [1], [0, 0, 1]],
+    request_rows={"user_id": [8, 9, 7]},
+    behaviour_rows={"stars": [[5, 1, 5], [], [3]]},
+)
+ALL = np.arange(3)
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory) -> MappedVectors:
+    """Unit vectors of 10, 20 and 30."""
+    folder = tmp_path_factory.mktemp("vectors") / "vectors"
+    ids = np.array([10, 20, 30])
+    write_item_vectors(folder, ids, np.eye(3), dtype="int8", encoder="scl", modality="image")
+    return MappedVectors(ItemVectors.open(folder))
+
+
+@pytest.fixture(scope="module")
+def collator(vectors) -> Collator:
+    rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
+    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors.gather, rows))
+
+
+def bags_of(features, name) -> list[list[int]]:
+    """The bags of one feature."""
+    jagged = features[name]
+    ends = jagged.lengths().cumsum(0).tolist()
+    assert ends[-1] == len(jagged.values())
+    return [jagged.values()[a:b].tolist() for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def table_rows(batch, name, slots) -> list[int]:
+    """The table rows that slots lead to."""
+    bags = bags_of(batch.item_ids if name == "item_id" else batch.features, name)
+    index = batch.item_index[ITEMS.features.index(name)]
+    (rows,) = zip(*(bags[index[slot]] for slot in slots), strict=True) if len(slots) else ((),)
+    return list(rows)
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [2, 0], [1]])
+def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
+    batch = collator(ARRAYS.take(np.array(chosen)), 1.0)
+    stars = bags_of(batch.features, "stars")
+    users = bags_of(batch.features, "user_id")
+    for place, request in enumerate(chosen):
+        one = ARRAYS.take(np.array([request]))
+        mask = batch.candidate_mask[place]
+        slots = batch.candidate_index[place][mask].tolist()
+        for feature, rows in zip(ITEMS.features, ITEMS.rows, strict=True):
+            assert table_rows(batch, feature, slots) == rows[one.candidates.values].tolist()
+        assert batch.labels[place][mask].tolist() == one.labels.tolist()
+        mask = batch.behaviour_mask[place]
+        slots = batch.behaviour_index[place][mask].tolist()
+        for feature, rows in zip(ITEMS.features, ITEMS.rows, strict=True):
+            assert table_rows(batch, feature, slots) == rows[one.behaviours.values].tolist()
+        star = batch.behaviour_attribute_index[0, place][mask].tolist()
+        assert [stars[s] for s in star] == [[r] for r in one.behaviour_rows["stars"].tolist()]
+        assert users[place] == one.request_rows["user_id"].tolist()
+    assert batch.rows.tolist() == chosen
+
+
+@pytest.mark.parametrize("features", [("user_id",), ("item_id",), ("item_id", "user_id")])
+def test_raw_ids_come_as_they_are_and_in_place_of_table_rows(features, collator):
+    batch = replace(collator, raw_ids=features)(ARRAYS, 1.0)
+    assert batch.raw_ids.keys() == list(features)
+    if "user_id" in features:
+        assert bags_of(batch.raw_ids, "user_id")[:3] == [[user] for user in ARRAYS.user_ids]
+        assert "user_id" not in batch.features.keys()
+    if "item_id" in features:
+        slots = batch.candidate_index[batch.candidate_mask]
+        bags = bags_of(batch.raw_ids, "item_id")
+        found = [bags[bag] for bag in batch.item_index[0][slots].tolist()]
+        assert found == [[item] for item in ITEMS.item_ids[ARRAYS.candidates.values]]
+        assert batch.item_ids is None and len(bags) == 5
+    assert collator(ARRAYS, 1.0).raw_ids is None
+
+
+def test_a_table_row_is_looked_up_once_a_batch_however_often_it_occurs(collator):
+    batch = collator(ARRAYS, 1.0)
+    for feature, distinct in (("item_id", 5), ("shop", 4), ("stars", 3)):
+        lookups = batch.item_ids if feature == "item_id" else batch.features
+        rows = [row for bag in bags_of(lookups, feature) for row in bag]
+        assert len(rows) == len(set(rows)) == distinct
+
+
+def test_only_the_newest_behaviours_are_attended_to(collator):
+    batch = replace(collator, max_behaviours=2)(ARRAYS, 1.0)
+    assert batch.behaviour_mask.tolist() == [[True, True], [False, False], [True, False]]
+    assert table_rows(batch, "item_id", batch.behaviour_index[0].tolist()) == [1, 3]
+    stars = bags_of(batch.features, "stars")
+    assert [stars[i] for i in batch.behaviour_attribute_index[0, 0].tolist()] == [[1], [5]]
+
+
+def test_vectors_come_by_slot_with_zeros_where_there_is_none(collator):
+    batch = collator(ARRAYS.take(np.array([0])), 1.0)
+    slots = batch.candidate_index[0].tolist() + batch.behaviour_index[0].tolist()
+    assert batch.vector_mask[slots].tolist() == [False, True, True, False, True]
+    assert batch.vectors.dtype == torch.int8
+    assert batch.vectors[slots].argmax(-1)[batch.vector_mask[slots]].tolist() == [0, 1, 1]
+    assert not batch.vectors[~batch.vector_mask].any()
+
+
+def test_a_model_without_tables_gets_vectors_alone(collator):
+    batch = replace(collator, has_tables=False, behaviour_features=())(ARRAYS, 1.0)
+    assert batch.item_ids is None and batch.features is None
+    assert batch.item_index.shape == (0, 5) and batch.behaviour_attribute_index.shape == (0, 3, 3)
+    assert batch.vectors.shape == (5, 3)
+
+
+def test_a_batch_without_a_single_behaviour_has_one_column_of_padding(collator):
+    batch = collator(ARRAYS.take(np.array([1])), 1.0)
+    assert batch.behaviour_mask.tolist() == [[False]]
+    assert batch.behaviour_attribute_index.tolist() == [[[0]]]
+
+
+def test_a_masked_batch_has_no_candidate(collator):
+    assert not collator(ARRAYS, 1.0, masked=True).candidate_mask.any()
+
+
+@pytest.fixture(scope="module")
+def searching(vectors) -> Collator:
+    rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
+    return Collator(
+        ITEMS,
+        True,
+        (),
+        1,
+        search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4),
+    )
+
+
+def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):
+    batch = searching(ARRAYS, 1.0)
+    found = batch.search
+    # Impressions: 40 (no vector), 10 | 30 | 10, 20, 40; behaviours with vectors: 20, 20 | | 30.
+    assert found.request.tolist() == [0, 0, 1, 2, 2, 2]
+    assert found.kept_length.tolist() == [0, 2, 0, 1, 1, 0]
+    assert found.tiers.sum(-1).tolist() == [0, 2, 0, 1, 1, 0]
+    assert found.tiers[1].tolist() == [0, 0, 2, 0]  # cosine 0 is in [0, .5)
+    assert table_rows(batch, "item_id", found.kept_index[1].tolist()) == [3, 3]
+    assert table_rows(batch, "item_id", found.kept_index[3, :1].tolist()) == [4]
+    assert batch.vectors is None
+
+
+def test_where_nothing_is_kept_the_candidate_stands_so_that_nothing_else_is_looked_up(searching):
+    batch = searching(ARRAYS, 1.0)
+    kept = [table_rows(batch, "item_id", slots.tolist()) for slots in batch.search.kept_index]
+    assert [rows[1] for rows in kept] == [5, 3, 4, 2, 3, 5]
+    nobody = searching(ARRAYS.take(np.array([1])), 1.0)
+    assert table_rows(nobody, "item_id", nobody.search.kept_index[0].tolist()) == [4, 4]
+
+
+def test_impressions_lie_where_the_candidate_mask_is_true(searching):
+    batch = searching(ARRAYS, 1.0)
+    flat = batch.candidate_mask.flatten().nonzero().flatten()
+    assert batch.search.position.tolist() == flat.tolist()
+    assert (flat // batch.candidate_mask.shape[1]).tolist() == batch.search.request.tolist()
+
+
+def test_a_batch_moves_with_all_its_parts(searching):
+    moved = searching(ARRAYS, 1.0).to(torch.device("meta"))
+    parts = [getattr(moved, field.name) for field in fields(moved)]
+    parts += [getattr(moved.search, field.name) for field in fields(moved.search)]
+    devices = {
+        (part.values() if hasattr(part, "keys") else part).device.type
+        for part in parts
+        if part is not None and part is not moved.search
+    }
+    assert devices == {"meta"}
+
+
+def test_bags_hold_one_id_and_shorter_features_end_in_empty_bags():
+    bags = one_id_bags({"a": np.array([4, 5, 6]), "b": np.array([7])})
+    assert bags_of(bags, "a") == [[4], [5], [6]]
+    assert bags_of(bags, "b") == [[7], [], []]
+    assert bags.stride() == 3
+    assert one_id_bags({}) is None
+
+
+def test_padding_is_zero_and_false():
+    padded, mask = pad(np.array([1, 2, 3]), np.array([2, 0, 1]))
+    assert padded.tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert mask.tolist() == [[True, True], [False, False], [True, False]]
+    assert pad(np.array([], dtype=np.int64), np.array([0, 0]))[0].shape == (2, 1)

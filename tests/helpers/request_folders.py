@@ -1,0 +1,17 @@
+"""Folders of requests read whole, for tests that look at what a command wrote."""
+
+from pathlib import Path
+
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
+
+
+def read_requests(folder: Path, max_behaviours: int) -> Requests:
+    opened = ParquetFolder(folder)
+    columns = RequestColumns.of([opened])
+    return parse_requests(opened.read(columns.required, NULLABLE), folder, columns, max_behaviours)
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder that a command wrote, whatever lies beside them."""
+    return sorted(folder.glob("*.parquet"))

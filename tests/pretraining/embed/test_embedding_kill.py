@@ -1,0 +1,105 @@
+"""Embedding that is killed at random moments and started again ends with the same bytes.
+
+TORCHREC_MM_KILLS is the number of kills in each test; half of them hit two ranks.
+"""
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+import apps.embed_items
+from tests.helpers.forks import PATIENCE_S, TORCHRUN, Fork, children_of
+from tests.pretraining.embed.embedded import Room, make_room, read_items, write_items
+
+KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
+ITEMS = 4000  # eight parts
+ENCODERS = ("trained", "off-the-shelf") if KILLS > 2 else ("trained",)
+
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
+]
+
+
+class Launch:
+    """The command on some ranks."""
+
+    def __init__(self, flags: list[str], run_dir: Path, world_size: int) -> None:
+        self.log = run_dir.with_suffix(".log")
+        ranks = [f"--nproc_per_node={world_size}", "-m", "apps.embed_items"]
+        self.process = Fork([*TORCHRUN, *ranks, *flags], stdout=self.log, stderr=self.log)
+
+    def kill_when(self, happened) -> bool:
+        """Kill launcher and ranks once ``happened()``; False if it all ended before."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened() and self.process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        ended = self.process.poll() is not None
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end at this moment
+            for pid in [*children_of(self.process.pid), self.process.pid]:
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+        return not ended
+
+    def finish(self) -> None:
+        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-6000:]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Room:
+    folder = tmp_path_factory.mktemp("embed")
+    room = make_room(folder)
+    items = pa.concat_tables([read_items(room.data)] * (ITEMS // 40)).drop_columns("item_id")
+    many = items.append_column("item_id", [range(ITEMS)])
+    return Room(write_items(folder / "many", many, 1500), room.trained, room.specs)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
+    room, tmp_path, encoder
+):
+    of_encoder = room.off_the_shelf if encoder != "trained" else ["--encoder", str(room.trained)]
+    common = ["--data", str(room.data), "--dtype", "float32", *of_encoder]
+    apps.embed_items.main([*common, "--run_dir", str(tmp_path / "whole")])
+    run_dir, chance = tmp_path / "killed", random.Random(encoder)
+    flags = [*common, "--run_dir", str(run_dir)]
+    kills = 0
+    for number in range(KILLS):
+        if is_finished(run_dir):
+            break
+        entries = count(run_dir) + chance.randrange(1, 6)
+        launch = Launch(flags, run_dir, 1 + number % 2)
+        kills += launch.kill_when(
+            lambda entries=entries: count(run_dir) >= entries or run_dir.exists()
+        )
+    assert kills
+    if not is_finished(run_dir):
+        Launch(flags, run_dir, 1 + KILLS % 2).finish()
+    assert files_of(run_dir) == files_of(tmp_path / "whole")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        *("killed", "killed.log", "whole")
+    ]
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether nothing is left to do: another start would be refused."""
+    return run_dir.exists() and not run_dir.with_name(f"{run_dir.name}.parts").exists()
+
+
+def count(run_dir: Path) -> int:
+    """Files and folders of unfinished work, half-written ones too."""
+    # os.walk passes over a folder that is renamed or removed while it looks.
+    parts = os.walk(run_dir.with_name(f"{run_dir.name}.parts"))
+    return sum(len(folders) + len(files) for _, folders, files in parts)

@@ -1,0 +1,66 @@
+"""What apps.pretrain builds from its flags, each of another value than any other."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from apps.pretrain import loader_settings
+from tests.pretraining.packed_room import SmallRun, config_of
+from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.pretraining.pairs.pair_loader import LoaderSettings
+from torchrec_mm.pretraining.scl.contrast import LossSettings
+from torchrec_mm.pretraining.scl.fit import FitSettings
+from torchrec_mm.pretraining.scl.training import OptimizerSettings
+
+LOSSES = {"momentum": 0.7, "bank_slots": 24, "in_batch": False, "triplet_weight": 0.25}
+LOSSES |= {"margin": 0.75}
+STEPS = {"learning_rate": 0.02, "backbone_learning_rate": 0.003, "layer_decay": 0.5}
+STEPS |= {"weight_decay": 0.3, "warmup_steps": 6, "clip_norm": 0.8}
+READING = {"batch_size": 8, "seed": 9, "augment": True, "num_workers": 3}
+LOOP = {"epochs": 4, "corrupt_share": 0.125, "checkpoint_steps": 11, "keep_checkpoints": 2}
+LOOP |= {"log_every_steps": 7, "hang_timeout_s": 12.0, "stop_timeout_s": 13.0}
+JUDGED = {"judged_searches": 5, "holdout": 0.4}
+TRAINED = {"trainable_layers": 1, "batch_norm": "synchronised", "gradient_checkpointing": True}
+
+
+@pytest.fixture
+def config(packed, image_encoder, text_encoder, tmp_path):
+    for encoder in (image_encoder, text_encoder):
+        (tmp_path / encoder.name).symlink_to(encoder)
+    flags = LOSSES | STEPS | READING | LOOP | JUDGED | TRAINED
+    return config_of(tmp_path / "run", packed.folder, tmp_path, **flags)
+
+
+@pytest.fixture
+def run(config, worker) -> SmallRun:
+    return SmallRun(config, worker)
+
+
+def test_each_flag_is_where_its_name_says(run, config, packed, tmp_path: Path):
+    assert run.trainer.scl.settings == LossSettings(**LOSSES)
+    assert run.trainer.settings == OptimizerSettings(**STEPS)
+    assert run.loader.settings == LoaderSettings(hard=True, **READING)
+    assert FitSettings.of(config) == FitSettings(**LOOP)
+    for modality, spec in run.encoder.specs.items():
+        assert asdict(spec) == asdict(
+            EncoderSpec(modality, str(tmp_path / modality), 1, 32, batch_norm="synchronised")
+        )
+    held_out = 0.4 * packed.num_searches
+    assert len(run.judge.searches) == 5 and run.judge.num_workers == 3
+    assert run.judge.searches[-1] - run.judge.searches[0] > 0.5 * held_out  # spread over them
+
+
+def test_gradient_checkpointing_computes_a_trained_block_twice(run):
+    calls = []
+    block = run.encoder.encoders["text"].backbone.blocks()[-1]
+    next(block.children()).register_forward_hook(lambda *_: calls.append(1))
+    run.loader.settings = LoaderSettings(batch_size=8, seed=9)
+    run.steps(1)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("weight", "is_read"), [(0.25, True), (0.0, False)])
+def test_hard_negatives_are_read_where_they_are_learned_from(weight, is_read):
+    config = config_of(Path("run"), Path("packed"), Path("encoders"), triplet_weight=weight)
+    assert loader_settings(config).hard == is_read

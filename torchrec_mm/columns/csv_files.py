@@ -1,0 +1,56 @@
+"""CSV files with a header: names as in ``tables.names``, values of the promised type."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from torchrec_mm.columns.names import place_of
+from torchrec_mm.columns.reading import input_errors
+from torchrec_mm.errors import InputError
+
+RULE = "must be a CSV file in UTF-8 with a header"
+
+
+def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
+    """The place in a line of each of ``columns``, and how many fields a line has.
+
+    Names may differ by case and the spaces around them.
+
+    Raises:
+        InputError: no such file, no header, or not one column of a name.
+    """
+    header = _header(path)
+    return {name: place_of(path, header, name) for name in columns}, len(header)
+
+
+def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """Read some columns of a CSV file, under the names given in ``columns``.
+
+    Raises:
+        InputError: no such file, a column is missing, or a value has the wrong type or is missing
+            in a column that is not a string.
+    """
+    header = _header(path)
+    places, _ = csv_columns(path, columns)
+    found = {header[places[name]]: kind for name, kind in columns.items()}
+    with input_errors(path, RULE):
+        table = pa_csv.read_csv(
+            path,
+            convert_options=pa_csv.ConvertOptions(
+                column_types=found, include_columns=list(found), strings_can_be_null=False
+            ),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        ).rename_columns(list(columns))
+    for name in columns:
+        if table[name].null_count:
+            raise InputError(f"{path} column {name} must not be empty in any row")
+    return table
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"{path} must be a CSV file: no such file")
+    with input_errors(path, RULE), pa_csv.open_csv(path) as reader:
+        return reader.schema.names

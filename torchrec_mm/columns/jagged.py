@@ -1,0 +1,103 @@
+"""Lists of different lengths, kept as one flat array and its offsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """R lists in two arrays; list r is ``values[offsets[r]:offsets[r + 1]]``.
+
+    values: (T,) any dtype. offsets: (R + 1,) int64, first 0, last T, never falling.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the lists ``rows`` lie in ``values``, one after another.
+
+        Returns:
+            (t,) int64 positions into ``values``, and (len(rows),) int64 lengths summing to t.
+        """
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        return ragged_positions(starts, lengths), lengths
+
+    def take(self, rows: np.ndarray) -> "tuple[Jagged, np.ndarray]":
+        """The lists ``rows`` in that order, and the positions of their values."""
+        positions, lengths = self.positions(rows)
+        return Jagged(self.values[positions], offsets_of(lengths)), positions
+
+    def newest(self, most: int) -> "tuple[Jagged, np.ndarray]":
+        """The last ``most`` values of each list, and the positions of these values."""
+        kept = np.minimum(self.lengths, most)
+        offsets = offsets_of(kept)
+        positions = np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - offsets[1:], kept)
+        return Jagged(self.values[positions], offsets), positions
+
+    def owners(self) -> np.ndarray:
+        """(T,) int64: the list that each value belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @classmethod
+    def concatenate(cls, parts: "list[Jagged]") -> "Jagged":
+        """All lists of all parts, one after another."""
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            offsets_of(np.concatenate([part.lengths for part in parts])),
+        )
+
+    @classmethod
+    def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
+        """Take an Arrow list column apart without a copy per row.
+
+        Raises:
+            InputError: a null inside a list; ``field`` names the column.
+        """
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        values = column.flatten()
+        if values.null_count:
+            raise InputError(f"{field} must not hold nulls, got {values.null_count}")
+        offsets = column.offsets.to_numpy().astype(np.int64)  # from 0 on: chunks were joined
+        return cls(values.to_numpy(zero_copy_only=False), offsets)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """(R + 1,) int64: where lists of these lengths begin and end, one after another."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def ragged_positions(begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Positions of many slices, end to end.
+
+    Args:
+        begin: (R,) int64, first position of each slice.
+        lengths: (R,) int64, not negative.
+
+    Returns:
+        (lengths.sum(),) int64: ``begin[r], begin[r] + 1, ...`` for r = 0, 1, ...
+    """
+    ends = np.cumsum(lengths)
+    return np.repeat(begin - (ends - lengths), lengths) + np.arange(lengths.sum())
+
+
+def list_array(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    """Cut ``values`` (sum of lengths,) into one Arrow list a row."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

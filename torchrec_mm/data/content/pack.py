@@ -1,0 +1,142 @@
+"""`items/` and `searches/` to packed content, which training reads at random.
+
+Both are streamed once, in pieces; in memory are ids, positions and digests of contents, some 200
+bytes a row. ``packed.py`` holds the layout. Shape letters: N items, S searches, H hard-negative
+slots, n rows of a piece.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.columns.files import pictures
+from torchrec_mm.columns.parquet import INT64, INT64_LIST
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.content.content_columns import MODALITIES, ContentFolder
+from torchrec_mm.data.content.content_writer import ContentWriter
+from torchrec_mm.data.content.packed import FORMAT, META
+from torchrec_mm.data.contract.items import ITEM_ID, attribute_columns, open_items
+from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.search_rows import SearchRows
+from torchrec_mm.files import new_folder, write_json
+from torchrec_mm.ids import IdIndex, sort_unique
+
+ITEM_COLUMNS = {"image": "image", "text": "title"}
+SEARCH_COLUMNS = {"image": "query_image", "text": "query_text"}
+SEARCHED = dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64) | {
+    "clicked_item_ids": INT64_LIST
+}
+OTHER_SEARCH_COLUMNS = ("user_id", "query_text", "query_image", "query_image_path")
+
+
+def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> None:
+    """Write packed content.
+
+    Pictures in files of their own are named, not copied, and not looked for.
+
+    Args:
+        data: folder that holds ``items/`` and ``searches/``.
+        folder: to create; appears whole.
+        modalities: "image" and/or "text".
+
+    Raises:
+        InputError: missing folder or column, wrong type, unreadable file; duplicate item_id or
+            search_id; a purchased or clicked item that is not in items/; a wanted modality that no
+            item has, or no search when it is the only one, or a row with none of the two when both
+            are wanted; or ``folder`` exists.
+    """
+    modalities = [modality for modality in MODALITIES if modality in modalities]
+    items, searches = _open(data, modalities)
+    with new_folder(folder) as aside:
+        writers = {modality: ContentWriter(aside / modality) for modality in modalities}
+        item_arrays, item_order = _pack_items(items, writers)
+        search_arrays, search_order = _pack_searches(searches, writers, item_arrays["item_ids"])
+        order = np.concatenate([item_order, len(item_order) + search_order])
+        digests = {name: writer.finish(order) for name, writer in writers.items()}
+        arrays = item_arrays | search_arrays
+        for name, array in arrays.items():
+            np.save(aside / f"{name}.npy", array)
+        attributes = [name for name in items.required if name != "item_id"]
+        meta = {
+            "format": FORMAT,
+            "items": len(item_order),
+            "searches": len(search_order),
+            "modalities": modalities,
+            "attributes": attributes,
+            "hard_slots": arrays["hard"].shape[1],
+            "bytes": {name: writer.num_bytes for name, writer in writers.items()},
+            "fingerprint": _fingerprint(attributes, arrays | digests),
+        }
+        write_json(aside / META, meta)
+
+
+def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, ContentFolder]:
+    opened = open_items(data / "items")
+    items = ContentFolder(
+        opened,
+        ITEM_ID | dict.fromkeys(attribute_columns(opened), INT64),
+        {modality: ITEM_COLUMNS[modality] for modality in modalities},
+    )
+    opened = ParquetFolder(data / "searches", beside=pictures)
+    further_columns([opened], {*SEARCHED, *OTHER_SEARCH_COLUMNS}, [])
+    searches = ContentFolder(
+        opened,
+        SEARCHED,
+        {modality: SEARCH_COLUMNS[modality] for modality in modalities},
+    )
+    return items, searches
+
+
+def _pack_items(
+    items: ContentFolder, writers: Mapping[str, ContentWriter]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Arrays of items in ascending id, and that order: (N,) int64."""
+    columns, present = [], []
+    for table, _ in items.chunks():
+        columns.append(np.stack([table[name].to_numpy() for name in items.required]))
+        present.append(_add(items, table, writers))
+    together = np.concatenate(columns, axis=1)
+    order = sort_unique(together[0], f"{items.folder} column {items.id_column}")
+    together = together[:, order]
+    items.check_contents(together[0], _in_order(present, order), every=True)
+    return {"item_ids": together[0], "attributes": together[1:]}, order
+
+
+def _pack_searches(
+    searches: ContentFolder, writers: Mapping[str, ContentWriter], item_ids: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Arrays of searches in order of time, and that order: (S,) int64."""
+    rows, present = SearchRows(IdIndex(item_ids)), []
+    for table, where in searches.chunks():
+        rows.add(table, where)
+        present.append(_add(searches, table, writers))
+    arrays = rows.arrays()
+    sort_unique(arrays["search_ids"], f"{searches.folder} column {searches.id_column}")
+    order = np.lexsort((arrays["search_ids"], arrays["timestamps"]))
+    arrays = {name: array[order] for name, array in arrays.items()}
+    searches.check_contents(arrays["search_ids"], _in_order(present, order), every=False)
+    return arrays, order
+
+
+def _add(
+    source: ContentFolder, table: pa.Table, writers: Mapping[str, ContentWriter]
+) -> dict[str, np.ndarray]:
+    """Write a piece's contents; (n,) bool by modality, True where present."""
+    contents = source.contents(table)
+    return {modality: writers[modality].add(*contents[modality]) for modality in writers}
+
+
+def _in_order(present: list[dict[str, np.ndarray]], order: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in present])[order] for name in present[0]}
+
+
+def _fingerprint(attributes: Sequence[str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Of ids, times, attributes, clicks and contents, in whatever files they came."""
+    digest = blake2b("\n".join(attributes).encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

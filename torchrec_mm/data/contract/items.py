@@ -1,0 +1,100 @@
+"""`items/`: what is known of every item besides its picture and title."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from torchrec_mm.columns.files import pictures
+from torchrec_mm.columns.names import refuse_lookalikes
+from torchrec_mm.columns.parquet import BINARY, INT64, STRING
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.seconds import check_one_clock, check_seconds
+from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.ids import IdIndex, sort_unique
+
+ITEM_ID = {"item_id": INT64}
+CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
+CREATED_AT = {"created_at": INT64}
+
+
+@dataclass(frozen=True)
+class ItemCatalogue:
+    """All items, sorted by id; row i of every array is the same item.
+
+    item_ids: (N,) int64, strictly ascending.
+    created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
+    attributes: categorical attributes by column name, each (N,) int64, any value.
+    """
+
+    UNKNOWN_TIME = np.iinfo(np.int64).min
+
+    item_ids: np.ndarray
+    created_at: np.ndarray | None
+    attributes: Mapping[str, np.ndarray]
+
+    @property
+    def index(self) -> IdIndex:
+        return IdIndex(self.item_ids)
+
+    def check_clock(self, where: Path | str, first: int, last: int) -> None:
+        """Refuse times of another clock than that of requests from ``first`` to ``last``.
+
+        ``where`` names the items. See ``tables.seconds.check_one_clock``.
+        """
+        if self.created_at is not None:
+            known = self.created_at[self.created_at != self.UNKNOWN_TIME]
+            check_one_clock(where, known, first, last)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+def read_items(data: Path) -> ItemCatalogue:
+    """The catalogue of a data folder: ``read_catalogue`` of its ``items/``."""
+    return read_catalogue(data / "items")
+
+
+def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCatalogue:
+    """Read a folder in the layout of ``items/``, without pictures and titles.
+
+    Args:
+        known: see ``attribute_columns``.
+
+    Raises:
+        InputError: missing folder or column, wrong type or unit, duplicate item_id.
+    """
+    items = open_items(folder)
+    attributes = attribute_columns(items, known)
+    table = items.read(ITEM_ID | dict.fromkeys(attributes, INT64), CREATED_AT)
+    item_ids = table["item_id"].to_numpy()
+    order = sort_unique(item_ids, f"{folder} column item_id")
+    created_at = None
+    if "created_at" in items.names:
+        check_seconds(folder, "created_at", table["created_at"])
+        created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
+    return ItemCatalogue(
+        item_ids[order],
+        created_at,
+        {name: table[name].to_numpy()[order] for name in attributes},
+    )
+
+
+def open_items(folder: Path) -> ParquetFolder:
+    """A folder in the layout of ``items/``, which may hold pictures besides."""
+    items = ParquetFolder(folder, beside=pictures)
+    refuse_lookalikes(folder, items.names, ITEM_ID | CONTENTS | CREATED_AT)
+    return items
+
+
+def attribute_columns(items: ParquetFolder, known: Collection[str] | None = None) -> list[str]:
+    """Names of the categorical attributes among the columns of ``items/``.
+
+    Args:
+        known: attributes of a model; the others are not looked at. None: all must be usable.
+
+    Raises:
+        InputError: a further column that is no int64 in some file.
+    """
+    return list(further_columns([items], ITEM_ID | CONTENTS | CREATED_AT, [INT64], known))

@@ -1,0 +1,198 @@
+"""Requests to an encoded data set: every id mapped to its row once, never again in training.
+
+    meta.json                     names, sizes, unseen ids, fingerprint of the vocabularies
+    vocabularies.safetensors      table rows by id
+    item_frequency.safetensors    training impressions by item
+    items/                        ids, table rows and creation times of all items: the universe
+    requests/<split>/             Parquet: table rows by feature, items as rows of the universe
+
+Two passes: one counts the ids, one maps them. Memory grows with the number of distinct ids, not
+with that of requests.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.encode.catalogue import Universe
+from torchrec_mm.data.encode.census import Census, take_census
+from torchrec_mm.data.encode.counts import ItemCounts, SplitCounts
+from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items
+from torchrec_mm.data.encode.mapping import Mapper, check_features
+from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
+from torchrec_mm.data.encode.writer import SplitWriter
+from torchrec_mm.data.encoded.encoded import FORMAT
+from torchrec_mm.data.encoded.frequency import ItemFrequency
+from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_folder, refuse_existing, write_json
+
+SCORED = "scored"
+
+
+def encode_folder(
+    data: Path,
+    splits: Sequence[str],
+    out: Path,
+    *,
+    max_behaviours: int,
+    min_count: int = 1,
+    vocabularies: Vocabularies | None = None,
+    frequency: ItemFrequency | None = None,
+) -> None:
+    """Encode ``items/`` and ``requests/<split>`` of the folder ``data``.
+
+    Args:
+        data: folder in the layout of the data contract.
+        splits: folders of ``requests/``, "train" among them unless vocabularies are given.
+        out: the encoded data set to create, whole or not at all.
+        max_behaviours: the newest behaviours kept of each request.
+        min_count: training occurrences from which an item has a row of its own.
+        vocabularies, frequency: what training learned; given, nothing is learned here.
+
+    Raises:
+        InputError: ``out`` exists, or anything that breaks the contract: file and rule named.
+    """
+    refuse_existing(out)
+    folders = {split: data / "requests" / split for split in splits}
+    source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
+    encode(
+        source,
+        out,
+        max_behaviours=max_behaviours,
+        min_count=min_count,
+        vocabularies=vocabularies,
+        frequency=frequency,
+    )
+
+
+def encode_to_score(
+    requests: Path, items: Path, out: Path, *, max_behaviours: int, vocabularies: Vocabularies
+) -> None:
+    """Encode a folder of requests that nothing is learned from; labels are not read.
+
+    Args:
+        requests: files with the columns of ``requests/``. items: in the layout of ``items/``.
+        out: the encoded data set to create, whole or not at all; its split is ``SCORED``.
+        max_behaviours: the newest behaviours kept of each request. vocabularies: of the model.
+
+    Raises:
+        InputError: see ``encode_folder``.
+    """
+    refuse_existing(out)
+    source = RequestFolders(
+        {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
+    )
+    encode(source, out, max_behaviours=max_behaviours, vocabularies=vocabularies)
+
+
+def encode(
+    source: RequestSource,
+    out: Path,
+    *,
+    max_behaviours: int,
+    min_count: int = 1,
+    vocabularies: Vocabularies | None = None,
+    frequency: ItemFrequency | None = None,
+) -> None:
+    """Encode any source; see ``encode_folder``."""
+    learning = vocabularies is None
+    if not learning:
+        check_features(source, vocabularies)
+    else:
+        attributes = ("item_id", *source.items.attributes)
+        check_names(attributes, source.request_features, source.behaviour_features)
+        if TRAIN not in source.splits:
+            raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
+    census = take_census(source)
+    if census.times is not None:
+        source.items.check_clock("items/", *census.times)
+    universe = Universe(census, source)
+    if learning:
+        vocabularies = learn_features(source, census)
+    mapper = Mapper(source, universe, vocabularies)
+    counts = SplitCounts(len(universe), source.splits)
+    with new_folder(out) as folder:
+        sizes = {
+            split: _write_split(source, split, census, mapper, counts[split], folder)
+            for split in source.splits
+        }
+        if learning:
+            item = learn_items(source, universe, counts[TRAIN], min_count)
+            vocabularies = replace(vocabularies, item=item)
+            frequency = frequency_of(universe, counts[TRAIN])
+        universe.save(folder / "items", vocabularies)
+        vocabularies.save(folder / "vocabularies.safetensors")
+        if frequency is not None:
+            frequency.save(folder / "item_frequency.safetensors")
+        unseen = _unseen_items(source, universe, vocabularies, counts) | mapper.unseen
+        meta = _describe(source, vocabularies, max_behaviours) | {
+            "unseen": {name: int(count) for name, count in unseen.items()},
+            "attribute_disagreements": universe.disagreements,
+            "notes": dict(source.notes),
+            "splits": sizes,
+        }
+        write_json(folder / "meta.json", meta)
+
+
+def _write_split(
+    source: RequestSource,
+    split: str,
+    census: Census,
+    mapper: Mapper,
+    counts: ItemCounts,
+    folder: Path,
+) -> dict[str, int]:
+    """Write ``requests/<split>``; returns its sizes."""
+    sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
+    rows = source.num_rows(split)
+    with (
+        SplitWriter(folder / "requests" / split) as writer,
+        tqdm(total=rows, desc=f"encode {split}", unit="request", disable=None) as bar,
+    ):
+        for requests in source.chunks(split):
+            mapped = mapper.map(requests, with_time=census.has_time[split])
+            writer.add(mapped.table, mapped.lengths)
+            counts.add(mapped.candidates, mapped.behaviours)
+            sizes["requests"] += len(requests)
+            sizes["impressions"] += requests.num_impressions
+            sizes["behaviours"] += len(mapped.behaviours)
+            sizes["clicks"] += int(requests.labels.sum())
+            bar.update(len(requests))
+    return dict(sizes)
+
+
+def _unseen_items(
+    source: RequestSource, universe: Universe, vocabularies: Vocabularies, counts: SplitCounts
+) -> dict[str, int]:
+    """By item feature, occurrences of items on row 0."""
+    return {
+        name: counts.total(
+            universe.table_rows(name, vocabularies) == UNSEEN,
+            with_behaviours=name in source.behaviour_item_features,
+        )
+        for name in vocabularies.item
+    }
+
+
+def _describe(
+    source: RequestSource, vocabularies: Vocabularies, max_behaviours: int
+) -> dict[str, Any]:
+    """The part of ``meta.json`` that is not counts."""
+    item_features = list(vocabularies.item)
+    return {
+        "format": FORMAT,
+        "vocabulary": vocabularies.fingerprint,
+        "request_features": list(vocabularies.request),
+        "item_features": item_features,
+        "behaviour_item_features": [
+            name for name in item_features if name in source.behaviour_item_features
+        ],
+        "behaviour_features": list(vocabularies.behaviour),
+        "max_behaviours": max_behaviours,
+    }

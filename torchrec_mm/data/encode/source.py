@@ -1,0 +1,94 @@
+"""Where requests to encode come from, in pieces that fit in memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
+from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
+
+TRAIN = "train"
+
+
+class RequestSource(Protocol):
+    """Requests by split, which may be read several times, and the items they are about.
+
+    items: the catalogue. request_features: ``user_id`` and the features of users and contexts.
+    behaviour_features: the attributes of behaviours. told: attributes of the catalogue that
+    behaviours tell of their items. behaviour_item_features: the item features that behaviours
+    have. missing: the id that stands for "not known" in any feature, if there is one. notes:
+    counts for the reader of ``meta.json``.
+    """
+
+    splits: Sequence[str]
+    items: ItemCatalogue
+    request_features: Sequence[str]
+    behaviour_features: Sequence[str]
+    told: Sequence[str]
+    behaviour_item_features: Sequence[str]
+    missing: int | None
+    notes: Mapping[str, int]
+
+    def num_rows(self, split: str) -> int:
+        """How many requests ``chunks`` goes through, for the progress bar."""
+
+    def chunks(self, split: str) -> Iterator[Requests]:
+        """The split's requests in order, checked, in pieces that fit in memory."""
+
+
+class RequestFolders:
+    """Folders of requests by split, and the folder ``items/``."""
+
+    told = ()
+    missing = None
+    notes: Mapping[str, int] = {}
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        items: Path,
+        max_behaviours: int,
+        known: Vocabularies | None = None,
+        has_labels: bool = True,
+    ) -> None:
+        """Read the catalogue, and of the requests the columns' names.
+
+        Args:
+            folders: of requests, by split. items: in the layout of ``items/``.
+            max_behaviours: the newest behaviours kept of each request.
+            known: of a model that scores the requests: only what it needs is read.
+            has_labels: whether labels are read.
+
+        Raises:
+            InputError: a missing, empty or unreadable folder, files of other columns.
+        """
+        self.splits = list(folders)
+        self.max_behaviours = max_behaviours
+        self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
+        of_requests = None if known is None else {*known.request, *known.behaviour}
+        self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
+        for requests in self.folders.values():
+            requests.check(self.columns.required, NULLABLE)
+        self.request_features = ("user_id", *self.columns.features)
+        self.behaviour_features = self.columns.behaviour_attributes
+        self.items = read_catalogue(items, None if known is None else known.item)
+        self.behaviour_item_features = ("item_id", *self.items.attributes)
+
+    def num_rows(self, split: str) -> int:
+        return self.folders[split].num_rows
+
+    def chunks(self, split: str) -> Iterator[Requests]:
+        """The requests in order of file names; a candidate outside ``items/`` is refused."""
+        index = self.items.index
+        for table, where in self.folders[split].chunks(self.columns.required, NULLABLE):
+            requests = parse_requests(table, where, self.columns, self.max_behaviours)
+            unknown = index.rows(requests.candidates.values) < 0
+            if unknown.any():
+                raise InputError(
+                    f"{where} column candidate_item_ids must hold ids of items/ only, got "
+                    f"{requests.candidates.values[unknown][0]}"
+                )
+            yield requests

@@ -1,0 +1,90 @@
+"""Requests and items of an encoded data set in memory.
+
+Shape letters: U items, F item tables, n requests.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from torchrec_mm.columns.jagged import Jagged
+
+
+@dataclass(frozen=True)
+class EncodedItems:
+    """What the requests' item numbers mean; all arrays memory-mapped.
+
+    item_ids: (U,) int64, strictly ascending. rows: (F, U) int32 table rows, in the order of
+    ``features``. created_at: (U,) int64 seconds, or None.
+    """
+
+    features: tuple[str, ...]
+    item_ids: np.ndarray
+    rows: np.ndarray
+    created_at: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class RequestArrays:
+    """Some requests in memory, columns as flat arrays.
+
+    rows: (n,) int64, their numbers in the data set. user_ids: (n,) int64.
+    timestamps: (n,) int64 seconds, or None. request_rows: (n,) int32 table rows by feature.
+    candidates, behaviours: item numbers in [0, U), int32. labels: int8, as the candidates' values.
+    behaviour_rows: int32 table rows by behaviour feature, aligned with ``behaviours.values``.
+    """
+
+    rows: np.ndarray
+    user_ids: np.ndarray
+    timestamps: np.ndarray | None
+    request_rows: Mapping[str, np.ndarray]
+    candidates: Jagged
+    labels: np.ndarray
+    behaviours: Jagged
+    behaviour_rows: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> "RequestArrays":
+        """The requests at positions ``chosen``, in that order."""
+        candidates, at_candidates = self.candidates.take(chosen)
+        behaviours, at_behaviours = self.behaviours.take(chosen)
+        return RequestArrays(
+            self.rows[chosen],
+            self.user_ids[chosen],
+            None if self.timestamps is None else self.timestamps[chosen],
+            {name: rows[chosen] for name, rows in self.request_rows.items()},
+            candidates,
+            self.labels[at_candidates],
+            behaviours,
+            {name: rows[at_behaviours] for name, rows in self.behaviour_rows.items()},
+        )
+
+    def cut(self, first: int, end: int) -> "RequestArrays":
+        """A lone request with its candidates [first, end) and no others."""
+        return replace(
+            self,
+            candidates=Jagged(self.candidates.values[first:end], np.array([0, end - first])),
+            labels=self.labels[first:end],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: "list[RequestArrays]") -> "RequestArrays":
+        """All of them, one after another; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return cls(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.user_ids for part in parts]),
+            None
+            if first.timestamps is None
+            else np.concatenate([part.timestamps for part in parts]),
+            {n: np.concatenate([p.request_rows[n] for p in parts]) for n in first.request_rows},
+            Jagged.concatenate([part.candidates for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            Jagged.concatenate([part.behaviours for part in parts]),
+            {n: np.concatenate([p.behaviour_rows[n] for p in parts]) for n in first.behaviour_rows},
+        )

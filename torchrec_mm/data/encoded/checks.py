@@ -1,0 +1,57 @@
+"""Numbers of an encoded data set, checked where they are read: whoever uses them trusts them.
+
+Table rows go to FBGEMM and item numbers into kernels, which write wherever they are told to.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.errors import InputError
+
+BLOCK = 1 << 22  # of a memory-mapped array at a time
+
+
+def check_rows(values: np.ndarray, num_rows: int, where: str, of: str = "rows of a table") -> None:
+    """Refuse numbers that are not in [0, num_rows), or no int32: (n,).
+
+    Raises:
+        InputError: naming ``where`` and the first of them; ``of`` says what has ``num_rows``.
+    """
+    if values.dtype != np.int32:
+        raise InputError(f"{where} must be int32, got {values.dtype}")
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        # As unsigned numbers, negative ones are the largest: one pass finds both.
+        if int(block.view(np.uint32).max()) >= num_rows:
+            wrong = block[(block < 0) | (block >= num_rows)][0]
+            raise InputError(f"{where} must be {of} of {num_rows}, got {wrong}")
+
+
+def check_counts(lengths: np.ndarray, where: Path) -> None:
+    """Refuse (R, 2) numbers of candidates and behaviours that no requests have.
+
+    Raises:
+        InputError: naming the file ``where``.
+    """
+    for column, name, least in zip(lengths.T, ("candidates", "behaviours"), (1, 0), strict=True):
+        if column.min(initial=least) < least:
+            raise InputError(f"{where} must count at least {least} {name}, got {column.min()}")
+
+
+def check_lengths(lists: Mapping[str, Jagged], lengths: np.ndarray, where: str) -> None:
+    """Refuse lists that are not as long as ``lengths.npy`` says.
+
+    Args:
+        lists: by column; "candidates" and "labels" are candidates', others are behaviours'.
+        lengths: (n, 2), candidates and behaviours of each request.
+
+    Raises:
+        InputError: naming the column.
+    """
+    for name, column in lists.items():
+        kind = 0 if name in ("candidates", "labels") else 1
+        if not np.array_equal(column.lengths, lengths[:, kind]):
+            raise InputError(f"{where} column {name} must be as long as lengths.npy says")

@@ -1,0 +1,211 @@
+"""The encoded data set: every id mapped to a dense row once, then only streamed.
+
+`apps.encode` writes it (``data/encode/encode.py`` holds the layout). Requests are Parquet row
+groups, read one at a time; what is known of the items is memory-mapped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from torchrec_mm.columns.files import data_files
+from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.reading import input_errors, read_metadata
+from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
+from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_rows
+from torchrec_mm.data.encoded.vocabulary import rows_of_tables
+from torchrec_mm.documents import read_json
+from torchrec_mm.errors import InputError
+
+FORMAT = 1
+LENGTHS = "lengths.npy"  # beside the Parquet files
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """``num_requests`` requests from number ``first`` on, as row group ``index`` of ``file``."""
+
+    file: Path
+    index: int
+    first: int
+    num_requests: int
+
+
+class EncodedRequests:
+    """One split of an encoded data set, streamed by row group.
+
+    items: what the item numbers mean. groups: the row groups, in file order.
+    lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
+    num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """Open ``folder``; of requests nothing but sizes is read.
+
+        Raises:
+            InputError: not an encoded data set of this version, no such split, two features of
+                one name, or files that disagree with each other.
+        """
+        self.folder, self.split = folder, split
+        self.meta = read_meta(folder)
+        if split not in self.meta["splits"]:
+            raise InputError(
+                f"{folder} must hold the split {split}, got {', '.join(self.meta['splits'])}"
+            )
+        self.num_rows = _num_rows(folder / "vocabularies.safetensors", self.meta)
+        self.items = _open_items(folder / "items", self.meta["item_features"], self.num_rows)
+        self._checked: set[RowGroup] = set()
+        requests = folder / "requests" / split
+        self.groups = _row_groups(requests)
+        self.lengths = _load(requests / LENGTHS, np.int32)
+        if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
+            raise InputError(
+                f"{requests / LENGTHS} must hold one row a request of the Parquet files, "
+                f"got {self.lengths.shape}"
+            )
+        check_counts(self.lengths, requests / LENGTHS)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many requests, impressions, behaviours and clicks."""
+        return self.meta["splits"][self.split]
+
+    @property
+    def num_impressions(self) -> int:
+        return self.sizes["impressions"]
+
+    @property
+    def click_rate(self) -> float:
+        """Clicks per impression."""
+        return self.sizes["clicks"] / self.num_impressions
+
+    @cached_property
+    def group_starts(self) -> np.ndarray:
+        """(G,) int64, number of the first request of each row group."""
+        return np.array([group.first for group in self.groups], dtype=np.int64)
+
+    def read(self, group: RowGroup) -> RequestArrays:
+        """Decode one row group.
+
+        Raises:
+            InputError: the file is truncated or garbled there, or holds numbers of items or rows
+                that there are not; file and row group are named.
+        """
+        where = f"{group.file} row group {group.index}"
+        with (
+            input_errors(where, "must be readable"),
+            pq.ParquetFile(group.file, page_checksum_verification=True) as file,
+        ):
+            table = file.read_row_group(group.index, use_threads=False)
+        columns = {name: table[name] for name in table.column_names}
+        lists = {
+            name: Jagged.from_arrow(column, f"{where} column {name}")
+            for name, column in columns.items()
+            if pa.types.is_list(column.type)
+        }
+        flat = {name: c.to_numpy() for name, c in columns.items() if name not in lists}
+        try:
+            arrays = RequestArrays(
+                rows=np.arange(group.first, group.first + group.num_requests),
+                user_ids=flat["user_id"],
+                timestamps=flat.get("timestamp"),
+                request_rows={n: flat[f"request/{n}"] for n in self.meta["request_features"]},
+                candidates=lists["candidates"],
+                labels=lists["labels"].values,
+                behaviours=lists["behaviours"],
+                behaviour_rows={
+                    n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
+                },
+            )
+        except KeyError as error:
+            raise InputError(f"{where} must have the column {error}") from error
+        if group not in self._checked:
+            check_lengths(lists, self.lengths[group.first :][: group.num_requests], where)
+            self._check(arrays, where)
+            self._checked.add(group)  # the pages' checksums say that it is still the same
+        return arrays
+
+    def _check(self, arrays: RequestArrays, where: str) -> None:
+        num_items = len(self.items.item_ids)
+        for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
+            check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
+        for owner in ("request", "behaviour"):
+            for name, rows in getattr(arrays, f"{owner}_rows").items():
+                check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """meta.json of an encoded data set.
+
+    Raises:
+        InputError: there is none, or one of another format.
+    """
+    path = folder / "meta.json"
+    if not path.is_file():
+        raise InputError(f"{folder} must be an encoded data set: no meta.json in it")
+    meta = read_json(path)
+    if meta.get("format") != FORMAT:
+        raise InputError(f"{path} format must be {FORMAT}, got {meta.get('format')!r}")
+    return meta
+
+
+def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of each table of an encoded data set."""
+    names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
+    check_names(*names.values(), where=f"{path.parent}: ")
+    tables = rows_of_tables(path)
+    for group, features in names.items():
+        if {*features} != tables[group].keys():
+            raise InputError(
+                f"{path} must be of the {group} features of meta.json, {', '.join(features)}, "
+                f"got {', '.join(tables[group])}"
+            )
+    return {name: rows for group in tables.values() for name, rows in group.items()}
+
+
+def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) -> EncodedItems:
+    item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
+    if rows.shape != (len(features), len(item_ids)):
+        raise InputError(
+            f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}, got {rows.shape}"
+        )
+    for name, table in zip(features, rows, strict=True):
+        check_rows(table, num_rows[name], f"{folder / 'rows.npy'} of feature {name}")
+    path, created_at = folder / "created_at.npy", None
+    if path.exists():
+        created_at = _load(path, np.int64)
+        if created_at.shape != item_ids.shape:
+            raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
+    return EncodedItems(tuple(features), item_ids, rows, created_at)
+
+
+def _row_groups(folder: Path) -> list[RowGroup]:
+    groups, first = [], 0
+    for path in data_files(folder, beside=lambda entry: entry.name == LENGTHS):
+        metadata = read_metadata(path)
+        for index in range(metadata.num_row_groups):
+            num_requests = metadata.row_group(index).num_rows
+            if num_requests:
+                groups.append(RowGroup(path, index, first, num_requests))
+            first += num_requests
+    return groups
+
+
+def _load(path: Path, dtype: type) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be a whole .npy array: {error}") from error
+    if array.dtype != dtype:
+        raise InputError(f"{path} must be {np.dtype(dtype)}, got {array.dtype}")
+    return array

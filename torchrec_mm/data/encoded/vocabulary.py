@@ -1,0 +1,125 @@
+"""Vocabularies: which ids have a table row of their own, and which share one."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_file
+from torchrec_mm.ids import IdIndex
+
+UNSEEN, RARE = 0, 1
+GROUPS = ("request", "item", "behaviour")
+PARTS = ("known_ids", "rare_ids")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Feature names in the order of tables and files: ids of users and items, then by name."""
+    return sorted(names, key=lambda name: (name not in ("user_id", "item_id"), name))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Table rows of one categorical feature: two shared ones, then one for each known id.
+
+    Row 0 is for ids that training never showed: no gradient reaches it, and it stays where it
+    began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
+    their own. The two differ: what is rare has been shown and passed over, what is unseen may
+    just be new.
+
+    known_ids, rare_ids: int64, ascending, with nothing in common.
+    """
+
+    known_ids: np.ndarray
+    rare_ids: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.known_ids) + 2
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """int64 rows in [0, num_rows) of ids of any shape."""
+        known = IdIndex(self.known_ids).rows(ids)
+        rare = IdIndex(self.rare_ids).rows(ids)
+        return np.where(known >= 0, known + 2, np.where(rare >= 0, RARE, UNSEEN))
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """One vocabulary a table, grouped by what the feature belongs to.
+
+    request: ``user_id`` and the user and context features, by column name.
+    item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
+    """
+
+    request: Mapping[str, Vocabulary]
+    item: Mapping[str, Vocabulary]
+    behaviour: Mapping[str, Vocabulary]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 in hex over all names and ids: equal exactly where every id has the same row."""
+        digest = hashlib.sha256()
+        for key, ids in sorted(self._flat().items()):
+            digest.update(f"{key} {len(ids)}\n".encode())
+            digest.update(np.ascontiguousarray(ids, dtype="<i8"))
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write all of them as one safetensors file."""
+        with new_file(path) as aside:
+            save_file(self._flat(), aside)
+
+    def _flat(self) -> dict[str, np.ndarray]:
+        return {
+            f"{part}/{group}/{name}": getattr(vocabulary, part)
+            for group in GROUPS
+            for name, vocabulary in getattr(self, group).items()
+            for part in PARTS
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabularies":
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: as ``rows_of_tables``.
+        """
+        features = rows_of_tables(path)
+        flat = load_file(path)
+        return cls(
+            **{
+                group: {
+                    name: Vocabulary(*(flat[f"{part}/{group}/{name}"] for part in PARTS))
+                    for name in in_order(found)
+                }
+                for group, found in features.items()
+            }
+        )
+
+
+def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
+    """``Vocabulary.num_rows`` by group and feature, of a file that ``Vocabularies.save`` wrote.
+
+    Raises:
+        InputError: no such file, a garbled one, or two features of one name.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
+    rows: dict[str, dict[str, int]] = {group: {} for group in GROUPS}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for key in sorted(file.keys()):
+                part, group, name = key.split("/", 2)
+                if part == "known_ids":
+                    rows[group][name] = file.get_slice(key).get_shape()[0] + 2
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} must be a whole file of vocabularies: {error}") from error
+    check_names(rows["item"], rows["request"], rows["behaviour"], f"{path}: ")
+    return rows

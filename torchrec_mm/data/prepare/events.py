@@ -1,0 +1,160 @@
+"""Raw event logs as requests: what was shown, what was clicked soon after.
+
+``requests_of`` is the one definition of it; the engines (events_duckdb, events_spark) only read
+the log and bring the events of each user together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.columns.jagged import list_array, ragged_positions
+from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.data.prepare.behaviours import behaviour_ranges, count_before
+from torchrec_mm.data.prepare.sittings import changes, cut_sittings, latest_rows, request_table
+from torchrec_mm.errors import InputError
+
+# Events of one user at one second are in the order of their item ids: files of a log have no order.
+SORTED_BY = ("user_id", "timestamp", "item_id", "is_click")
+EVENT_SCHEMA = pa.schema(
+    {"user_id": INT64, "timestamp": INT64, "item_id": INT64, "is_click": pa.bool_()}
+)
+REQUEST_SCHEMA = pa.schema(
+    {
+        "user_id": INT64,
+        "timestamp": INT64,
+        "behaviour_item_ids": INT64_LIST,
+        "candidate_item_ids": INT64_LIST,
+        "labels": INT8_LIST,
+        "is_test": pa.bool_(),
+    }
+)
+VALUES_A_TABLE = 4_000_000  # behaviours in a table at most, so that a long user fits in memory
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """How events become requests.
+
+    shown_event, clicked_event: values of the column ``event``; other events are left out.
+    attribution_s: seconds after an impression within which a click counts as its click.
+    pause_s: seconds between impressions that end a request; 0 keeps one timestamp together.
+    max_candidates, behaviours: per request at most. test_share: of each user's impressions.
+    """
+
+    shown_event: str
+    clicked_event: str
+    attribution_s: int
+    pause_s: int
+    max_candidates: int
+    behaviours: int
+    test_share: float
+
+    def __post_init__(self) -> None:
+        if self.shown_event == self.clicked_event:
+            raise InputError(
+                f"clicked_event must differ from shown_event, got {self.clicked_event} for both"
+            )
+
+
+def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
+    """The requests of some users, by user and time.
+
+    An event that the log holds several times counts once: same user, second, item and kind. An
+    impression's label is 1 if its user clicked its item at or after it, within
+    ``attribution_s`` and before the item was shown to him again. Behaviours are the user's latest
+    clicks strictly before the request; of two at one second, the one of the greater item id is the
+    later. Candidates of a request are in the order of time, then item id.
+
+    Args:
+        events: N rows of EVENT_SCHEMA without nulls, all events of each user, sorted by SORTED_BY.
+        rules: what a click, a request and the test split are.
+
+    Yields:
+        Rows of REQUEST_SCHEMA; an impression is a candidate once.
+    """
+    shown, clicked = _split(events)
+    if len(shown[0]) == 0:
+        return
+    user, item, time = shown
+    label = attribute_clicks(shown, clicked, rules.attribution_s)
+    is_test = latest_rows(user, time, rules.test_share)
+    begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
+    first = np.flatnonzero(begins)
+    old, number = behaviour_ranges(
+        clicked[0], clicked[2], user[first], time[first], rules.behaviours
+    )
+    ends = np.append(first, len(user))
+    step = max(VALUES_A_TABLE // rules.behaviours, 1)
+    for at in range(0, len(first), step):
+        requests = slice(at, at + step)
+        rows = slice(first[at], ends[min(at + step, len(first))])
+        past = clicked[1][ragged_positions(old[requests], number[requests])]
+        table = request_table(
+            begins[rows],
+            user[rows],
+            time[rows],
+            item[rows],
+            label[rows],
+            list_array(past, number[requests]),
+            features={"is_test": is_test[rows]},
+        )
+        yield table.cast(REQUEST_SCHEMA)
+
+
+def _split(events: pa.Table) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """user, item, time of the impressions and of the clicks, each once, order kept."""
+    is_click = events["is_click"].to_numpy()
+    columns = [events[name].to_numpy() for name in ("user_id", "item_id", "timestamp")]
+    first = np.logical_or.reduce([changes(values) for values in (*columns, is_click)])
+    shown, clicked = first & ~is_click, first & is_click
+    return tuple(c[shown] for c in columns), tuple(c[clicked] for c in columns)
+
+
+def attribute_clicks(
+    shown: tuple[np.ndarray, ...], clicked: tuple[np.ndarray, ...], attribution_s: int
+) -> np.ndarray:
+    """Which impressions were clicked: (N,) bool.
+
+    Args:
+        shown: user, item, time of N impressions, each (N,) int64, sorted by user and time.
+        clicked: user, item, time of C clicks, each (C,) int64.
+        attribution_s: seconds, not negative.
+    """
+    if len(clicked[0]) == 0:
+        return np.zeros(len(shown[0]), dtype=bool)
+    shown_pair, clicked_pair = _pair_numbers(shown, clicked)
+    order = np.lexsort((clicked[2], clicked_pair))
+    next_click = count_before(clicked_pair, clicked[2], shown_pair, shown[2])
+    at = order[np.minimum(next_click, len(order) - 1)]
+    click_time = clicked[2][at]
+    same_pair = (next_click < len(order)) & (clicked_pair[at] == shown_pair)
+    in_time = same_pair & (click_time - shown[2] <= attribution_s)
+    return in_time & ~_shown_again_by(click_time, shown_pair, shown[2])
+
+
+def _pair_numbers(
+    shown: tuple[np.ndarray, ...], clicked: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One number for each distinct (user, item): (N,) of the impressions, (C,) of the clicks."""
+    codes = [
+        np.unique(np.concatenate([ours, theirs]), return_inverse=True)[1]
+        for ours, theirs in zip(shown[:2], clicked[:2], strict=True)
+    ]
+    pairs = codes[0] * (codes[1].max() + 1) + codes[1]
+    return pairs[: len(shown[0])], pairs[len(shown[0]) :]
+
+
+def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Whether a later impression of the same pair came by ``moment``; all (N,).
+
+    ``time`` ascends within a pair.
+    """
+    order = np.argsort(pair, kind="stable")
+    same = pair[order][1:] == pair[order][:-1]
+    earlier, later = order[:-1][same], order[1:][same]
+    again = np.zeros(len(pair), dtype=bool)
+    again[earlier] = time[later] <= moment[earlier]
+    return again

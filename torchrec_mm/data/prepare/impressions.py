@@ -1,0 +1,147 @@
+"""Row-per-impression data as requests.
+
+Columns: user_id, item_id, label; timestamp and behaviour_item_ids where known; any further int64
+column is a user or context feature.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.columns.jagged import Jagged, list_array, ragged_positions
+from torchrec_mm.columns.parquet import INT64, INT64_LIST
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.seconds import check_seconds
+from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.prepare.behaviours import behaviours_before
+from torchrec_mm.data.prepare.prepared import Prepared, items_for
+from torchrec_mm.data.prepare.repeated_rows import first_of_equal, list_changes
+from torchrec_mm.data.prepare.sittings import changes, latest_rows, request_table
+from torchrec_mm.errors import InputError
+
+REQUIRED = ("user_id", "item_id", "label")
+PAST = {"timestamp": INT64, "behaviour_item_ids": INT64_LIST}  # one of them at least
+NAMED = frozenset({*REQUIRED, *PAST})
+
+
+def prepare_impressions(
+    folder: Path, items: Path | None, behaviours: int, test_share: float
+) -> Prepared:
+    """Read a folder of Parquet files, one row an impression.
+
+    With a timestamp, the rows of one user at one time are a request, and the latest
+    ``test_share`` of each user's rows are for testing. Without, neighbouring rows of one user with
+    equal behaviours are a request, and the last ``test_share`` of all requests are for testing.
+    Behaviours not given are the user's earlier clicks; then a timestamp is needed. Rows that are
+    equal in every column count once.
+
+    Raises:
+        InputError: missing folder or column, wrong type or unit, null, label outside {0, 1},
+            neither timestamp nor behaviours, a feature or behaviours that differ inside a request,
+            an item with two labels at one time of a user, items of another clock.
+    """
+    rows = _read(folder)
+    columns, given = _distinct(rows, folder)
+    repeated = rows.num_rows - len(columns["user_id"])
+    user, item, label = (columns[name] for name in ("user_id", "item_id", "label"))
+    time = columns.get("timestamp")
+    begins = changes(user) | (changes(time) if time is not None else list_changes(given))
+    first = np.flatnonzero(begins)
+    features = {name: values for name, values in columns.items() if name not in NAMED}
+    _check_constant(folder, begins, features, given)
+    if time is not None:
+        _check_one_label(folder, begins, item, label)
+    if given is None:
+        clicked = label == 1
+        lists = behaviours_before(
+            user[clicked], time[clicked], item[clicked], user[first], time[first], behaviours
+        )
+    else:
+        lists = _newest(given, first, behaviours)
+    requests = request_table(begins, user, time, item, label, lists, features)
+    if time is not None:
+        is_test = latest_rows(user, time, test_share)[first]
+    else:
+        is_test = np.arange(len(first)) >= np.ceil(len(first) * (1 - test_share) - 1e-9)
+    return Prepared(
+        items_for(requests, items),
+        requests.filter(pa.array(~is_test)),
+        requests.filter(pa.array(is_test)),
+        no_click=f"{folder} column label is 0 in every row",
+        notes=(f"{repeated} rows are equal to another one, and count once",) * bool(repeated),
+    )
+
+
+def _read(folder: Path) -> pa.Table:
+    rows = ParquetFolder(folder)
+    required = dict.fromkeys(REQUIRED, INT64) | further_columns([rows], NAMED, [INT64])
+    known = {name: kind for name, kind in PAST.items() if name in rows.names}
+    if not known:
+        raise InputError(
+            f"{folder} must have a column timestamp or behaviour_item_ids, got "
+            f"{', '.join(rows.names)}"
+        )
+    table = rows.read(required | known)
+    if "timestamp" in known:
+        check_seconds(folder, "timestamp", table["timestamp"])
+    label = table["label"].to_numpy()
+    wrong = label[(label != 0) & (label != 1)]
+    if len(wrong):
+        raise InputError(f"{folder} column label must be 0 or 1, got {wrong[0]}")
+    return table
+
+
+def _distinct(table: pa.Table, folder: Path) -> tuple[dict[str, np.ndarray], Jagged | None]:
+    """The columns, behaviours apart, of rows that differ; where times are known, by user and time.
+
+    Returns:
+        (n,) int64 by name, and the behaviours of n rows if they are known.
+    """
+    lists = None
+    if "behaviour_item_ids" in table.column_names:
+        lists = Jagged.from_arrow(
+            table["behaviour_item_ids"], f"{folder} column behaviour_item_ids"
+        )
+        table = table.drop_columns("behaviour_item_ids")
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    rows = first_of_equal(list(columns.values()), lists)
+    if "timestamp" in columns:
+        rows = rows[np.lexsort((columns["timestamp"][rows], columns["user_id"][rows]))]
+    return (
+        {name: values[rows] for name, values in columns.items()},
+        None if lists is None else lists.take(rows)[0],
+    )
+
+
+def _check_constant(
+    folder: Path, begins: np.ndarray, features: dict[str, np.ndarray], given: Jagged | None
+) -> None:
+    """A request has one value of each feature and one behaviour sequence."""
+    inside = {name: changes(values) & ~begins for name, values in features.items()}
+    if given is not None:
+        inside["behaviour_item_ids"] = list_changes(given) & ~begins
+    for name, differs in inside.items():
+        if differs.any():
+            raise InputError(
+                f"{folder} column {name} must have one value a request (one user at one time), "
+                f"got several in {differs.sum()} rows: leave the column out"
+            )
+
+
+def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray, label: np.ndarray) -> None:
+    """A request shows an item once; rows that repeat one are gone already."""
+    request = np.cumsum(begins)
+    order = np.lexsort((item, request))
+    again = ~changes(request[order]) & ~changes(item[order])
+    if again.any():
+        raise InputError(
+            f"{folder} column label must be one for each user, item and timestamp, got 0 and 1 for "
+            f"{again.sum()} of them, item_id {item[order][again][0]} the first: keep one row"
+        )
+
+
+def _newest(lists: Jagged, rows: np.ndarray, limit: int) -> pa.ListArray:
+    lengths = np.minimum(lists.lengths[rows], limit)
+    positions = ragged_positions(lists.offsets[rows + 1] - lengths, lengths)
+    return list_array(lists.values[positions], lengths)

@@ -1,0 +1,75 @@
+"""What an adapter makes of a user's own data, and how it is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.parquet import write_table
+from torchrec_mm.columns.reading import input_errors
+from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.prepare.prepared_splits import notes_on, read_splits
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tables in the layout of the data contract.
+
+    items: a table, or a folder of Parquet files to copy as it is. searches: None where unknown.
+    no_click: what may be wrong where no label is 1. notes: a line on each thing worth knowing.
+    """
+
+    items: pa.Table | Path
+    train: pa.Table
+    test: pa.Table
+    searches: pa.Table | None = None
+    no_click: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
+    """Write ``items/``, ``requests/train``, ``requests/test`` and, if any, ``searches/``.
+
+    Returns:
+        ``prepared.notes``, and more on what cannot be measured.
+
+    Raises:
+        InputError: one of the two splits would be empty, no label is 1, or ``run_dir`` exists.
+    """
+    with new_folder(run_dir) as folder:
+        write_table(folder / "requests" / "train" / "part-0000.parquet", prepared.train)
+        write_table(folder / "requests" / "test" / "part-0000.parquet", prepared.test)
+        splits = read_splits(folder / "requests", prepared.no_click)
+        if isinstance(prepared.items, Path):
+            with input_errors(prepared.items, "could not be copied"):
+                copytree(prepared.items, folder / "items")
+        else:
+            write_table(folder / "items" / "part-0000.parquet", prepared.items)
+        if prepared.searches is not None:
+            write_table(folder / "searches" / "part-0000.parquet", prepared.searches)
+    return [*prepared.notes, *notes_on(splits)]
+
+
+def items_for(requests: pa.Table, data: Path | None) -> pa.Table | Path:
+    """The ``items/`` folder of ``data``; without it, a table of every id in ``requests``.
+
+    Raises:
+        InputError: ``data/items`` is no catalogue, lacks a candidate or is of another clock.
+    """
+    candidates = Jagged.from_arrow(requests["candidate_item_ids"], "candidate_item_ids").values
+    if data is None:
+        past = Jagged.from_arrow(requests["behaviour_item_ids"], "behaviour_item_ids").values
+        return pa.table({"item_id": np.unique(np.concatenate([candidates, past]))})
+    catalogue = read_items(data)
+    if "timestamp" in requests.column_names:
+        times = requests["timestamp"].to_numpy()
+        catalogue.check_clock(data / "items", times.min(), times.max())
+    unknown = candidates[catalogue.index.rows(candidates) < 0]
+    if len(unknown):
+        raise InputError(f"item_id must be in {data / 'items'}, got {unknown[0]}")
+    return data / "items"

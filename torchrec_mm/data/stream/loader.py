@@ -1,0 +1,156 @@
+"""A rank's batches: its share of every step's requests, read ahead of the training."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.data.stream.collate import Collator
+from torchrec_mm.data.stream.epoch import EpochOrder, share_bounds
+
+READ_AHEAD = 2  # batches made while the model works on one
+
+
+class RequestLoader:
+    """Batches of one rank, in an order that every rank derives alike (see ``EpochOrder``).
+
+    Each global batch is cut into one contiguous share a rank, of nearly equal numbers of
+    impressions. All ranks take the same number of steps, no request is dropped or seen twice, and
+    the global batches do not depend on the number of ranks. Where a batch holds fewer requests
+    than there are ranks, the ranks without one get a request whose candidates are masked out.
+
+    Streams: holds the row groups of one window that this rank has requests in.
+    """
+
+    def __init__(
+        self,
+        data: EncodedRequests,
+        collator: Collator,
+        limits: BatchLimits,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle_seed: int | None = None,
+        pin_memory: bool = False,
+        collate_ahead: bool = True,
+    ) -> None:
+        """Prepare to iterate.
+
+        Args:
+            data: what to iterate over. collator: makes requests a batch. limits: of a global batch.
+            rank, world_size: whose share this is. shuffle_seed: None keeps the order on disk.
+            pin_memory: put batches where CUDA can copy them from while it computes.
+            collate_ahead: make batches ahead too. False only reads ahead, and calls the collator
+                where the batches are asked for, as a collator that is collective needs.
+        """
+        self.data = data
+        self.collator = collator
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle_seed = shuffle_seed
+        self.pin_memory = pin_memory
+        self.collate_ahead = collate_ahead
+        sizes = np.array([group.num_requests for group in data.groups], dtype=np.int64)
+        self.order = EpochOrder(sizes, data.lengths, limits, shuffle_seed)
+
+    def ends(self, epoch: int, done: int = 0) -> np.ndarray:
+        """(steps,) int64: requests of the epoch that are done after each step left."""
+        return self.order.ends(epoch, done)
+
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[RequestBatch]:
+        """This rank's batches of one epoch, without those of its first ``done`` requests.
+
+        The order depends on seed and epoch alone.
+        """
+        if self.collate_ahead:
+            return read_ahead(lambda: self._collated(self._shares(epoch, done)), READ_AHEAD)
+        return self._collated(read_ahead(lambda: self._shares(epoch, done), READ_AHEAD))
+
+    def _collated(
+        self, shares: Iterator[tuple[RequestArrays, float, bool]]
+    ) -> Iterator[RequestBatch]:
+        for share, loss_weight, is_empty in shares:
+            batch = self.collator(share, loss_weight, masked=is_empty)
+            yield batch.pin_memory() if self.pin_memory else batch
+            del share, batch
+
+    def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
+        """Requests of each step, their weight, and whether they are there to be masked."""
+        for window in self.order.windows(epoch, done):
+            shares = [self._share(*part) for part in window.parts()]
+            arrays = self._read([rows for rows, *_ in shares])
+            for rows, candidates, is_empty, loss_weight in shares:
+                share = arrays.take(np.searchsorted(arrays.rows, rows))
+                if len(share) == 1:  # may be a piece
+                    share = share.cut(*candidates[0])
+                yield share, loss_weight, is_empty
+            del arrays, share  # before the next window is read: one is enough to hold
+
+    def _share(
+        self, rows: np.ndarray, candidates: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool, float]:
+        """This rank's requests and their candidates, of a global batch's.
+
+        Also whether they are only there to be masked, and their weight.
+        """
+        order = np.argsort(rows)  # by row group: a rank touches few of the window's
+        rows, candidates = rows[order], candidates[order]
+        costs = candidates[:, 1] - candidates[:, 0]
+        bounds = share_bounds(costs, self.world_size)
+        mine = slice(bounds[self.rank], bounds[self.rank + 1])
+        is_empty = mine.start == mine.stop
+        if is_empty:
+            mine = slice(0, 1)
+        return rows[mine], candidates[mine], is_empty, self.world_size / float(costs.sum())
+
+    def _read(self, shares: list[np.ndarray]) -> RequestArrays:
+        """The row groups that hold the requests of ``shares``, in file order."""
+        starts = self.data.group_starts
+        touched = np.unique(np.searchsorted(starts, np.concatenate(shares), side="right") - 1)
+        return RequestArrays.concatenate([self.data.read(self.data.groups[g]) for g in touched])
+
+
+def read_ahead(make: Callable[[], Iterator], depth: int) -> Iterator:
+    """Run an iterator in a thread of its own, up to ``depth`` items ahead of the consumer.
+
+    What it raises is raised here, in its turn. Leaving early stops the thread.
+    """
+    ready: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(kind: str, item: object) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((kind, item), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in make():
+                if not put("item", item):
+                    return
+        except BaseException as error:  # handed to the consumer, whatever it is
+            put("error", error)
+        else:
+            put("end", None)
+
+    thread = threading.Thread(target=produce, name="read_ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = ready.get()
+            if kind == "error":
+                raise item
+            if kind == "end":
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

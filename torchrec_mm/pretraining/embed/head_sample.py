@@ -1,0 +1,101 @@
+"""The sample of items that untrained heads are fitted to: its features, computed once.
+
+Shape letters: N items of all files, n items of a part, k sampled ones with a modality, F feature
+width.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.pretraining.embed.item_sides import ItemSide, SideLoader, side_of
+from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
+from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.runs.resumable_parts import encode_parts, read_part
+
+SAMPLE_ITEMS = 20_000
+
+
+@dataclass(frozen=True)
+class ItemEncoding:
+    """How the items of a stream are encoded on this rank; ``encoder``: of their modalities."""
+
+    stream: ItemStream
+    encoder: ItemEncoder
+    loader: SideLoader
+    precision: Precision
+    worker: Worker
+
+
+class HeadSample:
+    """Features of at most ``SAMPLE_ITEMS`` items, evenly spaced, in a folder of parts."""
+
+    def __init__(self, folder: Path, encoding: ItemEncoding) -> None:
+        """Compute the features that the folder lacks; all ranks call it."""
+        self.folder, self.encoding, self.stream = folder, encoding, encoding.stream
+        self.encoders = encoding.encoder.encoders
+        label = "features of a sample"
+        encode_parts(self._features, len(self.stream.parts), folder, encoding.worker, label)
+
+    def fit_heads(self) -> None:
+        """Fit the head of each modality to the principal components of the sample.
+
+        Raises:
+            InputError: no sampled item has a modality.
+        """
+        for modality, encoder in self.encoders.items():
+            name = f"{modality}.features"
+            parts = [
+                read_part(self.folder, number, name)[name]
+                for number in range(len(self.stream.parts))
+            ]
+            features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
+            if not len(features):
+                raise InputError(
+                    f"{self.stream.folder} must hold an {modality} that can be read, got none"
+                )
+            encoder.head.fit_principal_components(features)
+
+    def rows(self, number: int) -> np.ndarray:
+        """Rows of a part that are in the sample: int64, ascending."""
+        total, part = self.stream.num_items, self.stream.parts[number]
+        sample = np.linspace(0, total - 1, min(total, SAMPLE_ITEMS)).astype(np.int64)
+        first, stop = np.searchsorted(sample, [part.first, part.first + len(part)])
+        return sample[first:stop] - part.first
+
+    def side(self, number: int) -> ItemSide:
+        """Those rows as a batch of features."""
+        rows, found = self.rows(number), read_part(self.folder, number)
+        places, inputs = {}, {}
+        for modality in self.encoders:
+            features = torch.from_numpy(found[f"{modality}.features"])
+            filler = features.new_zeros(1, features.shape[1])
+            inputs[modality] = features if len(features) else filler
+            places[modality] = np.searchsorted(rows, found[f"{modality}.rows"])
+        side = side_of(len(rows), inputs, places).to(self.encoding.worker.device)
+        return ItemSide(rows, side, found["corrupt"])
+
+    @torch.inference_mode()
+    def _features(self, number: int) -> dict[str, np.ndarray]:
+        """Of a part: "MODALITY.rows" (k,), "MODALITY.features" (k, F); and "corrupt" rows (c,)."""
+        items, rows = self.stream.read(self.stream.parts[number]), self.rows(number)
+        found: dict[str, list[np.ndarray]] = {"corrupt": [rows[:0]]}
+        for modality, encoder in self.encoders.items():
+            found[f"{modality}.rows"] = [rows[:0]]
+            width = encoder.head.projection.in_features
+            found[f"{modality}.features"] = [np.zeros((0, width), dtype=np.float32)]
+        for batch in self.encoding.loader.batches(items, rows):
+            found["corrupt"].append(batch.corrupt)
+            for modality, encoder in self.encoders.items():
+                with self.encoding.precision.autocast():
+                    features = encoder.backbone(batch.side.inputs[modality])
+                at = batch.side.rows[modality].cpu().numpy()
+                real = at < len(batch.rows)
+                found[f"{modality}.rows"].append(batch.rows[at[real]])
+                found[f"{modality}.features"].append(features.float().cpu().numpy()[real])
+        return {name: np.concatenate(arrays) for name, arrays in found.items()}

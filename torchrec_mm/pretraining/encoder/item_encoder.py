@@ -1,0 +1,88 @@
+"""Items, queries and all that has a picture or a text: to vectors of every space.
+
+Shape letters: R rows of a side, n inputs of one modality, D item-vector width.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from torchrec_mm.pretraining.encoder.encoder import Encoder, EncoderSpec, build_encoder
+from torchrec_mm.pretraining.encoder.gate import ModalityGate
+from torchrec_mm.pretraining.encoder.head import VECTOR_WIDTH
+from torchrec_mm.pretraining.encoder.side import Side
+
+MODALITIES = ("image", "text")
+FUSED = "fused"
+
+
+class ItemEncoder(nn.Module):
+    """One encoder for each modality, and a gate where there are both.
+
+    Fused vectors teach the gate alone: each modality learns as it would in a run of its own.
+
+    spaces: ("image",), ("text",), or ("image", "text", "fused"). widths: of each space's vectors.
+    """
+
+    def __init__(self, encoders: Iterable[Encoder]) -> None:
+        """``encoders``: one for each of one or two modalities."""
+        super().__init__()
+        by_modality = {encoder.spec.modality: encoder for encoder in encoders}
+        self.encoders = nn.ModuleDict({m: by_modality[m] for m in MODALITIES if m in by_modality})
+        both = len(self.encoders) == len(MODALITIES)
+        torch.manual_seed(1)  # the gate's first layer: the same on every rank and every run
+        self.gate = ModalityGate(len(MODALITIES), VECTOR_WIDTH) if both else None
+        self.spaces = (*self.encoders, FUSED) if both else tuple(self.encoders)
+        self.widths = {space: VECTOR_WIDTH for space in self.encoders}
+        if both:
+            self.widths[FUSED] = len(MODALITIES) * VECTOR_WIDTH
+
+    @property
+    def specs(self) -> dict[str, EncoderSpec]:
+        """What each encoder is built from, by modality."""
+        return {modality: encoder.spec for modality, encoder in self.encoders.items()}
+
+    def forward(self, side: Side) -> dict[str, Tensor]:
+        """Encode the rows of a side.
+
+        Returns:
+            (R, width) float32 by space: unit length, zeros where missing.
+        """
+        vectors = {modality: self._encode(modality, side) for modality in self.encoders}
+        if self.gate is not None:
+            mask = torch.stack([side.mask[modality] for modality in self.encoders], dim=1)
+            parts = torch.stack([values.detach() for values in vectors.values()], dim=1)
+            vectors[FUSED] = self.gate(parts, mask)
+        return vectors
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What training may change, by name: see ``Encoder.trained_state``; and the gate."""
+        state = {}
+        for modality, encoder in self.encoders.items():
+            prefix = f"encoders.{modality}."
+            state |= {prefix + name: value for name, value in encoder.trained_state().items()}
+        if self.gate is not None:
+            state |= {f"gate.{name}": p.detach() for name, p in self.gate.named_parameters()}
+        return state
+
+    def checkpoint_gradients(self) -> None:
+        """Less memory and more work in the backward pass, see ``activations``."""
+        for encoder in self.encoders.values():
+            encoder.backbone.checkpoint_gradients()
+
+    def compile_backbones(self) -> None:
+        """Let torch.compile fuse the backbones. A copy of this module has to be told again."""
+        for encoder in self.encoders.values():
+            encoder.backbone.compile_model()
+
+    def _encode(self, modality: str, side: Side) -> Tensor:
+        rows = side.rows[modality]
+        encoded = self.encoders[modality](side.inputs[modality], rows < side.num_rows)
+        placed = encoded.new_zeros(side.num_rows + 1, encoded.shape[1])
+        return placed.index_copy(0, rows, encoded)[:-1]  # without the row of the fillers
+
+
+def build_item_encoder(specs: Iterable[EncoderSpec]) -> ItemEncoder:
+    """Off-the-shelf encoders, one for each modality, with heads that are not fitted yet."""
+    return ItemEncoder(build_encoder(spec) for spec in specs)

@@ -1,0 +1,131 @@
+"""Rows of the packed content to a Side: pictures decoded, texts tokenised, or cached features.
+
+Runs in the loader's processes, and knows no encoder. Shape letters: R rows of a side, n inputs of
+one modality, C distinct contents, F feature width.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS, decode_images
+from torchrec_mm.data.content.packed import Contents, PackedContent
+from torchrec_mm.pretraining.encoder.side import Inputs, Side
+from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
+from torchrec_mm.pretraining.pairs.features import Features
+
+
+class Source(Protocol):
+    """Where the inputs of one modality come from."""
+
+    def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
+        """Inputs of the encoder.
+
+        Args:
+            rows: (n,) int64 rows of the packed content that have the modality.
+            seeds: (n,) int64, of the augmentation of each; None for none.
+
+        Returns:
+            n inputs, and ok (n,) bool, False where a picture could not be decoded.
+        """
+
+    def filler(self) -> Inputs:
+        """One input of no meaning."""
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Pictures, decoded when they are asked for. size: height and width in pixels."""
+
+    contents: Contents
+    size: int
+    max_pixels: int = MAX_IMAGE_PIXELS
+
+    def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
+        """See ``Source``; (n, 3, size, size) uint8."""
+        return decode_images(
+            self.contents.read(rows), self.size, max_pixels=self.max_pixels, seeds=seeds
+        )
+
+    def filler(self) -> Inputs:
+        return torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Texts, as tokens; they are never augmented."""
+
+    contents: Contents
+    tokenise: Tokeniser
+
+    def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
+        """See ``Source``."""
+        return self.tokenise(self.contents.read(rows)), np.ones(len(rows), dtype=bool)
+
+    def filler(self) -> Inputs:
+        return self.tokenise(["x"])
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """What a frozen backbone made of pictures or texts, computed before."""
+
+    features: Features
+
+    def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
+        """See ``Source``; (n, F) float32, zeros where a picture could not be decoded."""
+        return self.features.of(rows)
+
+    def filler(self) -> Inputs:
+        return torch.zeros(1, self.features.width)
+
+
+@dataclass(frozen=True)
+class SideReader:
+    """Makes sides of the packed content; sent to the loader's processes.
+
+    packed: the contents. sources: by modality.
+    """
+
+    packed: PackedContent
+    sources: dict[str, Source]
+    _fused_ids: np.ndarray | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        fused_ids = self.packed.fused_ids() if len(self.sources) > 1 else None
+        object.__setattr__(self, "_fused_ids", fused_ids)
+
+    def side(self, rows: np.ndarray, seeds: np.ndarray | None = None) -> tuple[Side, np.ndarray]:
+        """Read one side.
+
+        Args:
+            rows: (R,) int64 rows of the packed content, -1 for nothing.
+            seeds: (R,) int64, to augment each picture by; None leaves them as they are.
+
+        Returns:
+            the side, and counts (2,) int64: pictures decoded just now, and those of them that could
+            not be. What cannot be decoded, now or when its features were computed, is missing.
+        """
+        inputs, places, masks, ids = {}, {}, {}, {}
+        counts = np.zeros(2, dtype=np.int64)
+        for modality, source in self.sources.items():
+            contents = self.packed.by_modality[modality]
+            has = (rows >= 0) & contents.present[rows]
+            where = np.flatnonzero(has)
+            if len(where):
+                seeds_here = None if seeds is None else seeds[where]
+                inputs[modality], ok = source.load(rows[where], seeds_here)
+                has[where] = ok
+                if isinstance(source, PictureSource):
+                    counts += len(ok), (~ok).sum()
+            else:
+                inputs[modality], ok, where = source.filler(), np.zeros(1, dtype=bool), np.zeros(1)
+            places[modality] = torch.from_numpy(np.where(ok, where, len(rows)).astype(np.int64))
+            masks[modality] = torch.from_numpy(has)
+            ids[modality] = torch.from_numpy(np.where(has, contents.content[rows], -1))
+        if self._fused_ids is not None:
+            has_any = torch.stack(list(masks.values())).any(dim=0).numpy()
+            ids["fused"] = torch.from_numpy(np.where(has_any, self._fused_ids[rows], -1))
+        return Side(len(rows), inputs, places, masks, ids), counts

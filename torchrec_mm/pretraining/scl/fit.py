@@ -1,0 +1,216 @@
+"""The training loop of phase one: batches through SCL; figures and checkpoints on the way."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from torchrec_mm.errors import TrainingDiverged
+from torchrec_mm.pretraining.encoder.side import PairBatch
+from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
+from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+from torchrec_mm.pretraining.scl.training import Trainer
+from torchrec_mm.runs.checkpoint import load_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.runs.checkpointer import Checkpointer
+from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.run_folder import RunFolder
+from torchrec_mm.runs.scalars import Scalars
+from torchrec_mm.runs.stop import Stop, Stopped
+from torchrec_mm.runs.watchdog import Watchdog
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How long to train, and what to keep.
+
+    epochs: passes over the pairs. corrupt_share: of the pictures, that may be impossible to decode.
+    checkpoint_steps: from one checkpoint to the next, 0 for the ends of epochs alone.
+    keep_checkpoints: how many stay, besides the best. log_every_steps: steps in a line of
+    metrics.jsonl. hang_timeout_s: as ``Watchdog`` takes it. stop_timeout_s: as ``Stop`` takes it.
+    """
+
+    epochs: int
+    corrupt_share: float
+    checkpoint_steps: int
+    keep_checkpoints: int
+    log_every_steps: int
+    hang_timeout_s: float
+    stop_timeout_s: float = 25.0
+
+    @classmethod
+    def of(cls, flags: Any) -> "FitSettings":
+        """The fields of a command's flags that have the same names."""
+        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
+
+
+def fit(
+    trainer: Trainer,
+    loader: PairLoader,
+    run: RunFolder,
+    settings: FitSettings,
+    start: Position,
+    after_epoch: Callable[[int], float | None],
+) -> None:
+    """Train for the epochs that are left; a checkpoint after each. Collective.
+
+    Args:
+        trainer: as it begins, or as ``restore`` left it.
+        loader: this rank's batches. run: where to write.
+        start: where training goes on.
+        after_epoch: called with the number of finished epochs, before their checkpoint; gives
+            what the best checkpoint is chosen by, higher is better, or None.
+
+    Raises:
+        InputError: a checkpoint could not be written, or too many pictures are corrupt.
+        TrainingDiverged: the loss became NaN or infinite.
+        Stopped: a rank got SIGTERM; everything is saved.
+    """
+    with (
+        Stop(settings.stop_timeout_s) as stop,
+        Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer,
+        Scalars(run, start.step) as scalars,
+    ):
+        loop = _Loop(trainer, loader, run, settings, checkpointer, scalars, start, stop)
+        batches = loader.batches(settings.epochs, start.step)
+        for epoch in range(start.epoch, settings.epochs):
+            loop.train_epoch(batches)
+            metric = after_epoch(epoch + 1)
+            loop.position = Position(loop.position.step, epoch + 1)
+            loop.save(metric)
+
+
+def restore(run: RunFolder, trainer: Trainer) -> Position:
+    """Go on where the latest checkpoint was taken, if there is one. Collective."""
+    if not list_checkpoints(run.checkpoints):
+        return Position()
+    latest = find_checkpoint(run.checkpoints)
+    load_checkpoint(latest.folder, trainer.pieces())
+    trainer.restored()
+    return latest.position
+
+
+class _Loop:
+    """Steps of one epoch after another; holds what a step needs."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        loader: PairLoader,
+        run: RunFolder,
+        settings: FitSettings,
+        checkpointer: Checkpointer,
+        scalars: Scalars,
+        start: Position,
+        stop: Stop,
+    ) -> None:
+        self.trainer, self.loader, self.run, self.settings = trainer, loader, run, settings
+        self.checkpointer, self.scalars, self.position = checkpointer, scalars, start
+        self.stop, self.total_steps = stop, settings.epochs * loader.steps_per_epoch
+
+    def train_epoch(self, batches) -> None:
+        """Do what is left of an epoch."""
+        epoch, per_epoch = self.position.epoch, self.loader.steps_per_epoch
+        left = range(self.position.step, (epoch + 1) * per_epoch)
+        window = Window(self.trainer)
+        label = f"epoch {epoch + 1}/{self.settings.epochs}"
+        with (
+            Watchdog(self.settings.hang_timeout_s) as watchdog,
+            tqdm(left, label, unit="step", disable=not self.run.worker.is_first) as bar,
+        ):
+            for step in bar:
+                batch = next(batches).to(self.trainer.worker.device)
+                window.add(batch, *self.trainer.step(batch, step, self.total_steps))
+                done = (step + 1 - epoch * per_epoch) * self.loader.settings.batch_size
+                self.position = Position(step + 1, epoch, done)
+                self._after_step(window, bar, last=step == left[-1])
+                watchdog.alive()
+
+    def _after_step(self, window: "Window", bar: tqdm, last: bool) -> None:
+        step, every = self.position.step, self.settings.checkpoint_steps
+        is_stopped = self.stop.agreed()
+        is_due = is_stopped or (every > 0 and step % every == 0 and not last)
+        if step % self.settings.log_every_steps == 0 or last or is_due:
+            figures = window.close(self.position, self.settings.corrupt_share)
+            self.run.log(step=step, **figures)
+            self.scalars.write(step, figures)
+            bar.set_postfix_str(
+                f"loss {figures['loss']:.4f}, {figures['pairs_per_s']:,.0f} pairs/s", refresh=False
+            )
+        if is_due:
+            self.save()
+        if is_stopped:
+            self.checkpointer.wait()
+            self.stop.say(step)
+            raise Stopped
+
+    def save(self, metric: float | None = None) -> None:
+        """Start to write a checkpoint. Collective."""
+        self.checkpointer.save(self.trainer.pieces(), self.position, metric, self.run.companions)
+
+
+class Window:
+    """Figures of the steps since the last line of metrics.jsonl, over all ranks."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.pictures = self.corrupt = 0  # on this rank, since the epoch began or was gone on with
+        self._begin()
+
+    def add(self, batch: PairBatch, figures: Tensor, norm: Tensor) -> None:
+        """Keep a step's; nothing is waited for."""
+        self._figures.append(figures)
+        self._norms.append(norm)
+        self._pairs += batch.query.num_rows
+        self.pictures += batch.pictures
+        self.corrupt += batch.corrupt
+
+    def close(self, position: Position, corrupt_share: float) -> dict[str, float]:
+        """What to log of the steps, the same on every rank; a new window begins. Collective.
+
+        Raises:
+            TrainingDiverged: a figure, or a gradient that was not left out, is no number.
+            InputError: more than ``corrupt_share`` of the pictures could not be decoded.
+        """
+        shape = self._figures[0].shape
+        sums = torch.stack(self._figures).sum(dim=0).flatten()
+        counts = sums.new_tensor([self._pairs, self.pictures, self.corrupt])
+        together = torch.cat([sums, counts])
+        dist.all_reduce(together)
+        *sums, pairs, pictures, corrupt = together.tolist()
+        norms = torch.stack(self._norms)
+        if not self.trainer.precision.leaves_steps_out:
+            sums.append(norms.sum().item())
+        if not all(map(math.isfinite, sums)):
+            raise TrainingDiverged(
+                f"loss or gradient became {sum(sums)} in the steps up to {position.step} (epoch "
+                f"{position.epoch + 1}): try a smaller learning rate, --warmup_steps or --clip_norm"
+            )
+        check_corrupt(int(corrupt), int(pictures), corrupt_share)
+        values = self.trainer.scl.named_figures(together[: shape.numel()].view(shape))
+        taken = norms[norms.isfinite()]
+        weight = self.trainer.scl.settings.triplet_weight
+        values |= {
+            "loss": sum(
+                values[f"{contrast.name}/info_nce"] + weight * values[f"{contrast.name}/triplet"]
+                for contrast in self.trainer.scl.contrasts
+            ),
+            "steps_left_out": len(norms) - len(taken),
+            "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
+            "pairs_per_s": pairs / (time.perf_counter() - self._began),
+        }
+        if len(taken):
+            values["gradient_norm"] = taken.mean().item()
+        self._begin()
+        return values
+
+    def _begin(self) -> None:
+        self._figures: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._pairs, self._began = 0, time.perf_counter()

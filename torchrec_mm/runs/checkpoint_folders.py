@@ -1,0 +1,120 @@
+"""The folder ``checkpoints/`` of a run: which are whole, which is the latest, which the best.
+
+A checkpoint is written to ``.step-00000123`` and renamed to ``step-00000123`` once every file is on
+disk, so what has that name is whole, and no other record is kept of it.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torchrec_mm.documents import read_json
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import flush, new_file, write_json
+from torchrec_mm.runs.position import Position
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk.
+
+    metric: what the best is chosen by, higher is better; None where it was not measured.
+    """
+
+    folder: Path
+    position: Position
+    metric: float | None
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All whole ones below ``folder``, the latest last."""
+    found = []
+    for path in sorted(folder.glob("step-*")):
+        state = read_json(path / STATE)
+        found.append(Checkpoint(path, Position(**state["position"]), state["metric"]))
+    return sorted(found, key=lambda checkpoint: checkpoint.position.step)
+
+
+def find_checkpoint(folder: Path, which: str = "latest") -> Checkpoint:
+    """One of them.
+
+    Args:
+        folder: checkpoints/ of a run. which: "latest", "best" or a number of steps.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    found = list_checkpoints(folder)
+    if not found:
+        raise InputError(f"{folder.parent} must hold a checkpoint: training has saved none")
+    if which == "latest":
+        return found[-1]
+    if which == "best":
+        best = best_of(found)
+        if best is None:
+            raise InputError(f"checkpoint must not be best: {folder.parent} measured no test AUC")
+        return best
+    for checkpoint in found:
+        if which == str(checkpoint.position.step):
+            return checkpoint
+    steps = ", ".join(str(checkpoint.position.step) for checkpoint in found)
+    raise InputError(f"checkpoint must be latest, best or one of {steps}, got {which}")
+
+
+def best_of(found: list[Checkpoint]) -> Checkpoint | None:
+    """The one of the highest metric, the earliest of equals; None where none has one."""
+    measured = [checkpoint for checkpoint in found if checkpoint.metric is not None]
+    return max(measured, key=lambda checkpoint: checkpoint.metric, default=None)
+
+
+def aside_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is written."""
+    return folder / f".{folder_of(folder, step).name}"
+
+
+def folder_of(folder: Path, step: int) -> Path:
+    """The whole checkpoint of a step."""
+    return folder / f"step-{step:08d}"
+
+
+def put_in_place(
+    aside: Path, position: Position, metric: float | None, companions: Sequence[Path]
+) -> None:
+    """Complete what ``dcp`` wrote to ``aside`` and give it its name.
+
+    Args:
+        aside: as ``aside_of`` names it. position, metric: of the checkpoint.
+        companions: files to copy into it.
+    """
+    put_state(aside, position, metric)
+    for path in companions:
+        with new_file(aside / path.name) as copy:
+            shutil.copyfile(path, copy)
+    flush(aside)
+    aside.replace(aside.with_name(aside.name.removeprefix(".")))
+    flush(aside.parent)
+
+
+def put_state(checkpoint: Path, position: Position, metric: float | None) -> None:
+    """Write beside a checkpoint's tensors what they are, or something else than before."""
+    write_json(checkpoint / STATE, {"position": asdict(position), "metric": metric})
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove all but the last ``keep`` and the best."""
+    found = list_checkpoints(folder)
+    best = best_of(found)
+    for checkpoint in found[:-keep]:
+        if checkpoint is not best:
+            going = checkpoint.folder.with_name(f".old-{checkpoint.folder.name}")
+            checkpoint.folder.replace(going)
+            shutil.rmtree(going)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process was writing or removing."""
+    for path in folder.glob(".*step-*"):
+        shutil.rmtree(path)

@@ -1,0 +1,95 @@
+"""A run that is to be scored with: which checkpoint, and where its inputs are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.encoded.frequency import ItemFrequency
+from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.plan_files import PLAN_FILE
+from torchrec_mm.parallel.sharding import TableOptions
+from torchrec_mm.parallel.tables import read_tables
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A ranker's run folder, and one of its checkpoints.
+
+    config: config.yaml. model: model.json. checkpoint: folder.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    model: dict[str, Any]
+    checkpoint: Path
+
+    @classmethod
+    def open(cls, path: Path, checkpoint: str) -> "TrainedRun":
+        """Read what describes the run; ``checkpoint``: latest, best or its steps.
+
+        Raises:
+            InputError: not a ranker run, or it has no such checkpoint.
+        """
+        config, model = read_run(path, "ranker")
+        return cls(path, config, model, find_checkpoint(path / CHECKPOINTS, checkpoint).folder)
+
+    @property
+    def method(self) -> str:
+        return self.model["method"]
+
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """The ids of the model's rows.
+
+        Raises:
+            InputError: no such file, or not the one that the run was trained with.
+        """
+        path = self.path / "vocabularies.safetensors"
+        vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
+        if vocabularies.fingerprint != wanted:
+            raise InputError(
+                f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}, "
+                f"got {vocabularies.fingerprint[:12]}"
+            )
+        return vocabularies
+
+    @property
+    def frequency(self) -> ItemFrequency:
+        return ItemFrequency.load(self.path / "item_frequency.safetensors")
+
+    @property
+    def tables(self) -> TableOptions:
+        """What training asked of the tables; a plan that it followed is in its own folder again."""
+        plan = self.path / PLAN_FILE if self.config.get("plan") else None
+        return TableOptions(read_tables(self.config.get("tables") or {}), plan=plan)
+
+    def check_vocabulary(self, data: EncodedRequests) -> None:
+        """Refuse requests that were encoded for another model: their rows mean other ids."""
+        wanted, found = self.model["vocabulary"], data.meta["vocabulary"]
+        if wanted != found:
+            raise InputError(
+                f"encoded must have the vocabulary of {self.path}, {wanted[:12]}, "
+                f"got {found[:12]} in {data.folder}"
+            )
+
+    def input(self, name: str, flag: str = "") -> Path | None:
+        """The folder that the run's config names, None where it names none.
+
+        Args:
+            name: data, encoded or vectors.
+            flag: which says where it is now, ``name`` if empty.
+
+        Raises:
+            InputError: it is gone.
+        """
+        named = self.config.get(name)
+        if named is None:
+            return None
+        if not Path(named).exists():
+            config = self.path / "config.yaml"
+            raise InputError(f"{flag or name} must be given: {config} names {named}, which is gone")
+        return Path(named)

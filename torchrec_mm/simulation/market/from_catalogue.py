@@ -1,0 +1,88 @@
+"""A catalogue of real items for the market: its integer columns become the hidden attributes."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, attribute_columns, open_items
+from torchrec_mm.errors import InputError
+from torchrec_mm.ids import sort_unique
+from torchrec_mm.simulation.market.catalogue import Catalogue, births
+
+
+def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Catalogue:
+    """Read ``data/items/`` whole and give every item a simulated date of birth.
+
+    Users' tastes are over all integer columns; only ``category_column`` (empty: the first of
+    them) is handed on as an attribute column, so that the rest can be learned from looks and
+    titles alone. Pictures and titles are kept as they are. An existing ``created_at`` is replaced:
+    the market runs in simulated time.
+
+    Raises:
+        InputError: missing folder or column, duplicate item_id, unreadable image_path, an item
+            with neither title nor picture.
+    """
+    folder = data / "items"
+    items = open_items(folder)
+    names = attribute_columns(items)
+    if not names:
+        raise InputError(f"{folder} must have an int64 attribute column, got none")
+    category = category_column or names[0]
+    if category not in names:
+        raise InputError(
+            f"category_column must be one of {', '.join(names)}, got {category_column}"
+        )
+    table = items.read(ITEM_ID | dict.fromkeys(names, INT64), CONTENTS)
+    rng = np.random.default_rng([seed, 0])
+    table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
+    table = table.take(rng.permutation(table.num_rows))
+    pictures, titles = _pictures(table, folder), _titles(table)
+    _check_content(table, pictures, titles, folder)
+    return Catalogue(
+        item_ids=table["item_id"].to_numpy(),
+        created_at=births(table.num_rows, days, rng),
+        attributes=np.stack(
+            [np.unique(table[name].to_numpy(), return_inverse=True)[1] for name in names], axis=1
+        ),
+        columns={category: table[category].to_numpy()},
+        titles=titles,
+        pictures=pictures,
+        has_picture=np.array([picture is not None for picture in pictures]),
+    )
+
+
+def _check_content(
+    table: pa.Table, pictures: list[bytes | None], titles: list[str | None], folder: Path
+) -> None:
+    for item_id, picture, title in zip(table["item_id"].to_pylist(), pictures, titles, strict=True):
+        if picture is None and title is None:
+            raise InputError(
+                f"{folder} columns title and image must not both be null, got item_id {item_id}"
+            )
+
+
+def _titles(table: pa.Table) -> list[str | None]:
+    if "title" not in table.column_names:
+        return [None] * table.num_rows
+    return [title if title and title.strip() else None for title in table["title"].to_pylist()]
+
+
+def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
+    nothing = [None] * table.num_rows
+    encoded, paths = (
+        table[name].to_pylist() if name in table.column_names else nothing
+        for name in ("image", "image_path")
+    )
+    return [
+        picture if picture is not None or path is None else _read(folder / path)
+        for picture, path in zip(encoded, paths, strict=True)
+    ]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"items column image_path must name readable files: {error}") from error

@@ -1,0 +1,92 @@
+"""The whole simulated market: items, users, requests, searches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue
+from torchrec_mm.simulation.market.clicks import Users, draw_items, draw_users
+from torchrec_mm.simulation.market.requests import (
+    Clicks,
+    Requests,
+    all_clicks,
+    simulate_requests,
+    warm_up_clicks,
+)
+from torchrec_mm.simulation.market.searches import Searches, simulate_searches
+from torchrec_mm.simulation.market.shop import Shop
+from torchrec_mm.simulation.market.studio import Studio
+from torchrec_mm.simulation.market.write import write_items, write_requests, write_searches
+
+
+@dataclass(frozen=True)
+class Market:
+    """A simulated market, everything by row numbers; ``test_start`` in seconds splits it."""
+
+    catalogue: Catalogue
+    users: Users
+    user_ids: np.ndarray
+    requests: Requests
+    clicks: Clicks
+    searches: Searches
+    test_start: int
+
+
+def simulate(
+    catalogue: Catalogue,
+    *,
+    num_users: int,
+    num_impressions: int,
+    num_searches: int,
+    days: int,
+    test_days: int,
+    seed: int,
+) -> Market:
+    """Simulate ``days`` days of which the last ``test_days`` are for testing.
+
+    Formulas and constants: ``clicks`` (who clicks what), ``shop`` (what is shown), ``searches``.
+
+    Raises:
+        InputError: too few impressions for a request in training and one in the test days.
+    """
+    rng = np.random.default_rng([seed, 1])
+    items = draw_items(catalogue, rng)
+    users = draw_users(num_users, items, rng)
+    shop = Shop(items, catalogue.created_at)
+    requests = simulate_requests(shop, users, num_impressions, days, rng)
+    test_start = START + (days - test_days) * DAY_S
+    if not requests.timestamp[0] < test_start <= requests.timestamp[-1]:
+        raise InputError(
+            f"impressions must be enough for training and test requests, got {num_impressions}"
+        )
+    clicks = all_clicks(warm_up_clicks(shop, users, rng), requests)
+    searches = simulate_searches(
+        shop, users, catalogue, num_searches, days - test_days, np.random.default_rng([seed, 2])
+    )
+    return Market(
+        catalogue,
+        users,
+        rng.permutation(10 * num_users)[:num_users],
+        requests,
+        clicks,
+        searches,
+        test_start,
+    )
+
+
+def write(folder: Path, market: Market, behaviours: int, studio: Studio) -> None:
+    """Write ``items/``, ``searches/`` and ``requests/`` under ``folder``."""
+    write_requests(
+        folder / "requests",
+        market.requests,
+        market.clicks,
+        market.catalogue,
+        market.users,
+        market.user_ids,
+        behaviours,
+        market.test_start,
+    )
+    write_items(folder / "items", market.catalogue, studio)
+    write_searches(folder / "searches", market.searches, market.catalogue, market.user_ids, studio)

@@ -1,0 +1,69 @@
+"""Pictures of many items in a pool of processes, the same bytes however many processes."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+
+from torchrec_mm.simulation.market.catalogue import Catalogue
+from torchrec_mm.simulation.market.pictures import draw_pictures
+
+CHUNK = 256  # pictures drawn at once; each chunk has its own seed
+ITEM_STREAM, QUERY_STREAM = 10, 11
+
+
+class Studio:
+    """Makes item pictures and query photos; a context manager that owns the processes."""
+
+    def __init__(
+        self, catalogue: Catalogue, image_size: int, seed: int, processes: int, tick: Callable
+    ) -> None:
+        """``processes``: 1 works in this process. ``tick(n)`` is called when n are done."""
+        self.catalogue, self.image_size, self.seed, self.tick = catalogue, image_size, seed, tick
+        self.pool = None
+        if processes > 1:
+            # spawn: forking a process that holds Arrow's threads can deadlock
+            self.pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> "Studio":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def item_pictures(self, rows: np.ndarray, part: int) -> list[bytes | None]:
+        """The shop's picture of each item row (S,), None where it is missing.
+
+        ``part`` numbers the calls: nuisance differs from part to part.
+        """
+        if self.catalogue.pictures is not None:
+            self.tick(len(rows))
+            return [self.catalogue.pictures[row] for row in rows.tolist()]
+        return self._make(rows, self.catalogue.has_picture[rows], [self.seed, ITEM_STREAM, part])
+
+    def query_photos(self, rows: np.ndarray, wanted: np.ndarray, part: int) -> list[bytes | None]:
+        """A new photo of each item row (S,) where ``wanted`` (S,) bool, None elsewhere."""
+        return self._make(rows, wanted, [self.seed, QUERY_STREAM, part])
+
+    def _make(self, rows: np.ndarray, wanted: np.ndarray, seed: list[int]) -> list[bytes | None]:
+        made = self._chunks(rows[wanted], seed)
+        self.tick(int((~wanted).sum()))
+        return [next(made) if want else None for want in wanted]
+
+    def _chunks(self, rows: np.ndarray, seed: list[int]) -> Iterator[bytes]:
+        chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
+        seeds = [[*seed, number] for number in range(len(chunks))]
+        if self.catalogue.pictures is None:
+            make, subjects = draw_pictures, [self.catalogue.attributes[chunk] for chunk in chunks]
+        else:
+            from torchrec_mm.simulation.market.photos import snapshots
+
+            make = snapshots
+            subjects = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
+        sizes = [self.image_size] * len(chunks)
+        run = map if self.pool is None else self.pool.map
+        for pictures in run(make, subjects, sizes, seeds):
+            self.tick(len(pictures))
+            yield from pictures
