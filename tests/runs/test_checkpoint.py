@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.helpers import forks
 from torchrec_mm.errors import InputError
-from torchrec_mm.train import pieces as pieces_module
+from torchrec_mm.runs import tensor_shards as pieces_module
 from torchrec_mm.runs.checkpoint import (
     checkpoint_shapes,
     load_checkpoint,

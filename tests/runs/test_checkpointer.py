@@ -12,7 +12,7 @@ import torch
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.runs import checkpoint_folders
-from torchrec_mm.train import checkpointer as checkpointer_module
+from torchrec_mm.runs import checkpointer as checkpointer_module
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer

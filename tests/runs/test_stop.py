@@ -19,7 +19,7 @@ from tests.helpers.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork
 from tests.helpers.runs import lines_of, predictions, ranker_flags, train_ranker
 from tests.helpers.small_market import SmallMarket, write_small_market
 from torchrec_mm.train import fit
-from torchrec_mm.train import predictions as scoring
+from torchrec_mm.scoring import predictions as scoring
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.stop import Stopped
