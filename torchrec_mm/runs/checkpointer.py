@@ -17,8 +17,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from torchrec_mm.parallel.process_group import host_group
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.process_group import host_group
 from torchrec_mm.runs.checkpoint_folders import (
     aside_of,
     folder_of,
@@ -27,9 +27,9 @@ from torchrec_mm.runs.checkpoint_folders import (
     remove_leftovers,
     remove_old,
 )
-from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.storage import IndexedWriter
+from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 
 
 class Checkpointer:

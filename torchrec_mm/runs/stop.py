@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchrec_mm.parallel.process_group import host_group
+
 STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
 NO_SIGNAL = 0
 
