@@ -1,5 +1,6 @@
-"""python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR: one vector an item.
+"""One vector an item, from an encoder.
 
+python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR
 torchrun --nproc-per-node 2 -m apps.embed_items --data market --run_dir vectors
 """
 

@@ -1,6 +1,6 @@
-"""python -m apps.encode --data DIR --run_dir ENCODED
+"""Map every id of a data set to its table row, once.
 
-Map every id of a data set to its table row, once.
+python -m apps.encode --data DIR --run_dir ENCODED
 """
 
 import sys

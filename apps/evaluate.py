@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.predict import Storage, behaviours_read, open_vectors, score
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
@@ -23,6 +22,8 @@ from torchrec_mm.scoring.evaluation import Evaluated, measure
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.targets import check_file
 from torchrec_mm.train.encode_or_open import encoded_requests, reads_of
+
+from .predict import Storage, behaviours_read, open_vectors, score
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""python -m apps.make_market --run_dir DATA
+"""Simulate a market: items with pictures and titles, searches, requests with clicks.
 
-Simulate a market: items with pictures and titles, searches, requests with clicks.
+python -m apps.make_market --run_dir DATA
 """
 
 import os

@@ -1,6 +1,6 @@
-"""python -m apps.make_taobao_mm --run_dir DATA
+"""Make up data of any size with the tables of TAOBAO-MM.
 
-Make up data of any size with the tables of TAOBAO-MM.
+python -m apps.make_taobao_mm --run_dir DATA
 """
 
 import sys

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -30,6 +29,8 @@ from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_here
 from torchrec_mm.ranking.ranker import Ranker, build_tables
 from torchrec_mm.ranking.spec import spec_from_json
+
+from .train_ranker import TrainRankerConfig, ranker_spec
 
 HOST_GIB_A_GPU = 128.0
 

@@ -22,6 +22,7 @@ from torchrec_mm.ending import in_one_line, print_anything
 from torchrec_mm.errors import HostError, InputError
 
 ConfigT = TypeVar("ConfigT")
+SCRIPT = "torchrec-mm"  # which runs every command, commands.py
 
 # How long a rank keeps quiet when it has the same to say as the first one, which may be late to see
 # it, or when another one has left, who says why. The launcher ends it meanwhile.
@@ -40,7 +41,8 @@ def parse(
     docstring and the docstring under each field; ``--print_config`` prints the resulting YAML. Both
     leave with status 0. ``--flag`` alone means true where the field is a bool; the field
     ``positional`` may come first, without its flag.
-    ``command`` is what follows ``python -m`` in the help, the module of the class if empty.
+    ``command`` is what follows ``python -m`` in the help, the module of the class if empty; or, in
+    the script torchrec-mm, what follows that.
 
     Raises:
         InputError: an unknown flag or key, a key given twice, a missing or garbled YAML file, a
@@ -164,7 +166,7 @@ def _parser_for(config_class: type, command: str) -> Any:
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = PlainParser(
-        prog=f"python -m {command}",
+        prog=_program(command),
         description=config_class.__doc__,
         exit_on_error=False,
         allow_abbrev=False,
@@ -223,6 +225,13 @@ def _check_encoding(name: str, value: Any) -> None:
                 f"{name} must be ASCII where names of files are {of_files}, got {text!a}: "
                 f"set PYTHONUTF8=1"
             )
+
+
+def _program(command: str) -> str:
+    """What the user typed to get to ``apps.train_ranker``."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {command.rpartition('apps.')[2]}"
+    return f"python -m {command}"
 
 
 def _command_of(config_class: type) -> str:
