@@ -42,7 +42,8 @@ ARROWS = {
     "simulation.market": WALLS | {"columns", "data.contract", "data.content", "data.prepare"},
     "simulation.taobao_mm": {"columns", "data.encode"},
     # What ranks exchange, and on which devices
-    "parallel": WALLS | {"data.stream", "item_vectors", "kernels", "environment", "gpus"},
+    "parallel": WALLS
+    | {"data.stream", "item_vectors", "kernels", "commands", "environment", "gpus"},
     # What every run has, whichever phase
     "runs": WALLS | {"parallel", "environment"},
     # Phase one
