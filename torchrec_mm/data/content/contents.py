@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from torchrec_mm.data.content.content_columns import as_sources
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import map_array
 
@@ -74,11 +75,7 @@ class Contents:
         raw = self._read(self._start[rows], lengths)
         if self.folder.name == "text":
             return [self._text(each) for each in raw]
-        is_path = self._is_path[rows].tolist()
-        return [
-            Path(os.fsdecode(each)) if path else each
-            for each, path in zip(raw, is_path, strict=True)
-        ]
+        return as_sources(raw, self._is_path[rows])
 
     def _read(self, start: np.ndarray, lengths: np.ndarray) -> list[bytes]:
         within = (start >= 0) & (start + lengths <= self._sizes[2])

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.embed.item_sides import ItemSide, SideLoader, side_of
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, ItemBatch
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.encoder.side import side_of
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part
 
 SAMPLE_ITEMS = 20_000
@@ -27,7 +28,7 @@ class ItemEncoding:
 
     stream: ItemStream
     encoder: ItemEncoder
-    loader: SideLoader
+    loader: BatchLoader
     precision: Precision
     worker: Worker
 
@@ -68,7 +69,7 @@ class HeadSample:
         first, stop = np.searchsorted(sample, [part.first, part.first + len(part)])
         return sample[first:stop] - part.first
 
-    def side(self, number: int) -> ItemSide:
+    def side(self, number: int) -> ItemBatch:
         """Those rows as a batch of features."""
         rows, found = self.rows(number), read_part(self.folder, number)
         places, inputs = {}, {}
@@ -78,7 +79,7 @@ class HeadSample:
             inputs[modality] = features if len(features) else filler
             places[modality] = np.searchsorted(rows, found[f"{modality}.rows"])
         side = side_of(len(rows), inputs, places).to(self.encoding.worker.device)
-        return ItemSide(rows, side, found["corrupt"])
+        return ItemBatch(rows, side, found["corrupt"])
 
     @torch.inference_mode()
     def _features(self, number: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch.distributed as dist
 
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import put, real
 from torchrec_mm.item_vectors.writer import write_blocks

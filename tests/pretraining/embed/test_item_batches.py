@@ -8,8 +8,8 @@ import torch
 
 from tests.pretraining.tiny import jpeg, save_image_encoder, save_text_encoder
 from torchrec_mm.data.content.images import decode_image
-from torchrec_mm.data.contract.item_stream import ItemRows
-from torchrec_mm.pretraining.embed.item_sides import SideLoader, load_in_threads
+from torchrec_mm.data.content.item_stream import ItemRows
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, load_in_threads
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 
@@ -30,9 +30,9 @@ def encoder(tmp_path_factory) -> ItemEncoder:
     return build_item_encoder(specs)
 
 
-def loader(encoder: ItemEncoder, batch_size: int = 64) -> SideLoader:
+def loader(encoder: ItemEncoder, batch_size: int = 64) -> BatchLoader:
     options = {"max_image_pixels": 10_000, "num_threads": 2, "device": torch.device("cpu")}
-    return SideLoader(encoder, batch_size=batch_size, **options)
+    return BatchLoader(encoder, batch_size=batch_size, **options)
 
 
 def test_a_batch_holds_what_each_row_has(encoder):

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from torchrec_mm.data.contract.item_stream import ItemRows, ItemStream
+from torchrec_mm.data.content.item_stream import ItemRows, ItemStream
 from torchrec_mm.item_vectors.control import random_origin, random_vectors
 from torchrec_mm.item_vectors.writer import as_stored
 from torchrec_mm.pretraining.embed.head_sample import HeadSample, ItemEncoding
-from torchrec_mm.pretraining.embed.item_sides import ItemSide
+from torchrec_mm.pretraining.embed.item_batches import ItemBatch
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 
 
-class EncodedItems:
+class EncoderVectors:
     """Vectors of one space of an encoder: a ``VectorMaker``."""
 
     def __init__(
@@ -78,7 +78,7 @@ class EncodedItems:
         pictures = items.present("image").sum() if "image" in items.contents else 0
         return made | {"pictures": np.array([pictures]), "corrupt": items.item_ids[corrupt]}
 
-    def _batches(self, number: int, items: ItemRows) -> Iterator[ItemSide]:
+    def _batches(self, number: int, items: ItemRows) -> Iterator[ItemBatch]:
         """Every row of a part once; those of the sample as the features that are there already."""
         rows = np.arange(len(items))
         if self._sample is None:
@@ -88,7 +88,7 @@ class EncodedItems:
         return chain([self._sample.side(number)] if len(sampled) else [], rest)
 
 
-class RandomItems:
+class RandomVectors:
     """The control's vectors, for the items that an encoder could embed: a ``VectorMaker``."""
 
     encoder_name = "random"
@@ -107,7 +107,7 @@ class RandomItems:
         return random_origin(self.width, self.seed)
 
     def make(self, number: int) -> dict[str, np.ndarray]:
-        """As ``EncodedItems.make``; no picture is decoded."""
+        """As ``EncoderVectors.make``; no picture is decoded."""
         items = self.stream.read(self.stream.parts[number])
         has = np.logical_or.reduce([items.present(modality) for modality in items.contents])
         item_ids = items.item_ids[has]
