@@ -57,11 +57,6 @@ class Contents:
         """(N,) int64, the items' part of ``content``."""
         return self.content[: self._sizes[0]]
 
-    @property
-    def of_queries(self) -> np.ndarray:
-        """(S,) int64, the searches' part of ``content``."""
-        return self.content[self._sizes[0] :]
-
     def read(self, rows: np.ndarray) -> list[bytes | Path] | list[str]:
         """Some contents: (n,) int64 rows -> n encoded pictures or paths of such, or n texts.
 

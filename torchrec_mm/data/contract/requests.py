@@ -54,7 +54,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class RequestColumns:
-    """What the columns of requests are, told by name and type.
+    """What the columns of requests are, by their names and types.
 
     features: categorical user and context features. behaviour_attributes: lists as long as the
     behaviours. Each in the order of the files. has_labels: False where labels are not read.

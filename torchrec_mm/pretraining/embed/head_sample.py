@@ -52,8 +52,7 @@ class HeadSample:
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
             parts = [
-                read_part(self.folder, number, name)[name]
-                for number in range(len(self.stream.parts))
+                read_part(self.folder, part, name)[name] for part in range(len(self.stream.parts))
             ]
             features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
             if not len(features):
@@ -62,16 +61,16 @@ class HeadSample:
                 )
             encoder.head.fit_principal_components(features)
 
-    def rows(self, number: int) -> np.ndarray:
+    def rows(self, part: int) -> np.ndarray:
         """Rows of a part that are in the sample: int64, ascending."""
-        total, part = self.stream.num_items, self.stream.parts[number]
+        total, span = self.stream.num_items, self.stream.parts[part]
         sample = np.linspace(0, total - 1, min(total, SAMPLE_ITEMS)).astype(np.int64)
-        first, stop = np.searchsorted(sample, [part.first, part.first + len(part)])
-        return sample[first:stop] - part.first
+        first, stop = np.searchsorted(sample, [span.first, span.first + len(span)])
+        return sample[first:stop] - span.first
 
-    def side(self, number: int) -> ItemBatch:
+    def batch(self, part: int) -> ItemBatch:
         """Those rows as a batch of features."""
-        rows, found = self.rows(number), read_part(self.folder, number)
+        rows, found = self.rows(part), read_part(self.folder, part)
         places, inputs = {}, {}
         for modality in self.encoders:
             features = torch.from_numpy(found[f"{modality}.features"])
@@ -82,9 +81,9 @@ class HeadSample:
         return ItemBatch(rows, side, found["corrupt"])
 
     @torch.inference_mode()
-    def _features(self, number: int) -> dict[str, np.ndarray]:
+    def _features(self, part: int) -> dict[str, np.ndarray]:
         """Of a part: "MODALITY.rows" (k,), "MODALITY.features" (k, F); and "corrupt" rows (c,)."""
-        items, rows = self.stream.read(self.stream.parts[number]), self.rows(number)
+        items, rows = self.stream.read(self.stream.parts[part]), self.rows(part)
         found: dict[str, list[np.ndarray]] = {"corrupt": [rows[:0]]}
         for modality, encoder in self.encoders.items():
             found[f"{modality}.rows"] = [rows[:0]]

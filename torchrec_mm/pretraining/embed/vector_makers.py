@@ -1,4 +1,4 @@
-"""Items to item vectors, part by part; what a part holds depends on its number alone.
+"""Items to item vectors, part by part; what a part holds depends on its index alone.
 
 Shape letters: n items of a part, m of them with a vector, D item-vector width.
 """
@@ -55,19 +55,19 @@ class EncoderVectors:
         return origin_of(self.encoder_name, self.encoder, self.modality)
 
     @torch.inference_mode()
-    def make(self, number: int) -> dict[str, np.ndarray]:
-        """The vectors of one part.
+    def make(self, part: int) -> dict[str, np.ndarray]:
+        """The vectors of one part, by its index.
 
         Returns:
             "item_ids" (m,) int64, "vectors" (m, D) as stored; "pictures" (1,) int64, how many the
             part has, and "corrupt" int64, ids of the items whose picture could not be decoded.
         """
-        items = self.encoding.stream.read(self.encoding.stream.parts[number])
+        items = self.encoding.stream.read(self.encoding.stream.parts[part])
         vectors = np.zeros((len(items), self.width), dtype=np.float32)
         has, corrupt = np.zeros((2, len(items)), dtype=bool)
         hidden = None if self.encoding.worker.is_first else True
         with tqdm(total=len(items), desc="part", unit="item", leave=False, disable=hidden) as bar:
-            for batch in self._batches(number, items):
+            for batch in self._batches(part, items):
                 with self.encoding.precision.autocast():
                     encoded = self.encoder(batch.side)[self.modality]
                 vectors[batch.rows] = encoded.float().cpu().numpy()
@@ -78,14 +78,14 @@ class EncoderVectors:
         pictures = items.present("image").sum() if "image" in items.contents else 0
         return made | {"pictures": np.array([pictures]), "corrupt": items.item_ids[corrupt]}
 
-    def _batches(self, number: int, items: ItemRows) -> Iterator[ItemBatch]:
+    def _batches(self, part: int, items: ItemRows) -> Iterator[ItemBatch]:
         """Every row of a part once; those of the sample as the features that are there already."""
         rows = np.arange(len(items))
         if self._sample is None:
             return self.encoding.loader.batches(items, rows)
-        sampled = self._sample.rows(number)
+        sampled = self._sample.rows(part)
         rest = self.encoding.loader.batches(items, np.delete(rows, sampled))
-        return chain([self._sample.side(number)] if len(sampled) else [], rest)
+        return chain([self._sample.batch(part)] if len(sampled) else [], rest)
 
 
 class RandomVectors:
@@ -106,9 +106,9 @@ class RandomVectors:
         """Items of all catalogues share it: their vectors depend on the id alone."""
         return random_origin(self.width, self.seed)
 
-    def make(self, number: int) -> dict[str, np.ndarray]:
+    def make(self, part: int) -> dict[str, np.ndarray]:
         """As ``EncoderVectors.make``; no picture is decoded."""
-        items = self.stream.read(self.stream.parts[number])
+        items = self.stream.read(self.stream.parts[part])
         has = np.logical_or.reduce([items.present(modality) for modality in items.contents])
         item_ids = items.item_ids[has]
         made = _stored(item_ids, random_vectors(item_ids, self.width, self.seed), self.dtype)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, share
+from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, rank_share
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 
 BATCHES_AHEAD = 2  # of each worker process
@@ -105,7 +105,7 @@ class _Steps(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> PairBatch:
         epoch, step = at
         pairs, order = self._of_epoch(epoch)
-        rows = share(order, step, self.settings.batch_size, self.rank, self.world_size)
+        rows = rank_share(order, step, self.settings.batch_size, self.rank, self.world_size)
         seeds = _seeds(self.settings.seed, epoch, rows) if self.settings.augment else None
         hard = pairs.hard[rows]
         if not self.settings.hard:
