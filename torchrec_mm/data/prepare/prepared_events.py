@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
-from torchrec_mm.data.contract.items import read_items
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.events import EventRules
+from torchrec_mm.data.prepare.prepared import check_items
 from torchrec_mm.data.prepare.prepared_splits import Split, notes_on, read_splits
-from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 
@@ -60,7 +59,8 @@ def write_prepared_events(
     counts, rules = engine.count_events(), engine.rules
     counts.check(engine.folder)
     if items is not None:
-        _check_catalogue(items, engine.item_ids([rules.shown_event]), counts)
+        shown = (batch["item_id"].to_numpy() for batch in engine.item_ids([rules.shown_event]))
+        check_items(items, shown, (counts.first, counts.last))
     with new_folder(scratch / "data") as data:
         engine.write_requests(data / "requests", counts.shown + counts.clicked)
         splits = read_splits(
@@ -86,19 +86,6 @@ def _left_out(counts: EventCounts, splits: dict[str, Split]) -> Iterator[str]:
             f"{repeated} of {counts.shown} impressions repeat another of the same user, item and "
             "second, and are left out; so are such clicks"
         )
-
-
-def _check_catalogue(
-    items: Path, candidates: Iterator[pa.RecordBatch], counts: EventCounts
-) -> None:
-    catalogue = read_items(items)
-    catalogue.check_clock(items / "items", counts.first, counts.last)
-    index = catalogue.index
-    for batch in candidates:
-        ids = batch["item_id"].to_numpy()
-        unknown = ids[index.rows(ids) < 0]
-        if len(unknown):
-            raise InputError(f"item_id must be in {items / 'items'}, got {unknown[0]}")
 
 
 def _write_ids(folder: Path, batches: Iterator[pa.RecordBatch]) -> None:

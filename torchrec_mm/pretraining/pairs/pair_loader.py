@@ -77,7 +77,7 @@ class PairLoader:
                 sampler=[divmod(step, self.steps_per_epoch) for step in steps],
                 batch_size=None,
                 num_workers=workers,
-                collate_fn=_as_it_is,
+                collate_fn=as_it_is,
                 pin_memory=self.pin_memory,
                 prefetch_factor=BATCHES_AHEAD if workers else None,
                 worker_init_fn=_outlive_sigterm,
@@ -90,7 +90,8 @@ def _outlive_sigterm(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """For DataLoader, which would look into a batch that is whole already."""
     return batch
 
 
