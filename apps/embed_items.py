@@ -125,7 +125,7 @@ def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "V
 
 def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
     from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
-    from torchrec_mm.pretraining.embed.item_batches import BatchLoader, threads_beside
+    from torchrec_mm.pretraining.embed.item_batches import BatchLoader, cores_of_process
     from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors
     from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder, load_encoder
     from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
@@ -140,7 +140,7 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
         saved.encoder,
         max_image_pixels=config.max_image_pixels,
         batch_size=config.batch_size,
-        num_threads=config.num_workers or threads_beside(),
+        num_threads=config.num_workers or cores_of_process(),
         device=worker.device,
     )
     precision = Precision(config.precision, worker.device)

@@ -28,7 +28,7 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
-from torchrec_mm.pretraining.embed.item_batches import BatchLoader, threads_beside
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, cores_of_process
 from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors
 from torchrec_mm.pretraining.embed.vector_run import make_item_vectors
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
@@ -143,7 +143,7 @@ def item_encoding(root: Path, config: EmbeddingConfig, worker: Worker) -> ItemEn
         encoder,
         max_image_pixels=config.picture_pixels**2,
         batch_size=config.batch_size,
-        num_threads=config.num_workers or threads_beside(),
+        num_threads=config.num_workers or cores_of_process(),
         device=worker.device,
     )
     stream = ItemStream(root, tuple(encoder.encoders))

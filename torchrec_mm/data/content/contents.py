@@ -90,7 +90,7 @@ class Contents:
 
 
 def _open_file(path: Path, num_bytes: int) -> int:
-    """A descriptor, which processes may share: reads name their place."""
+    """A file descriptor; forked processes may share it, since every read names its place."""
     try:
         size = path.stat().st_size
         if size != num_bytes:

@@ -107,8 +107,8 @@ def load_in_threads(
         load: what each thread does for one batch.
         batches: in order.
         num_threads: at least 1; at most twice as many loaded batches are in memory.
-        ahead: load while the caller works, right where that is on a GPU. On the CPU's cores
-            threads of both would wait for each other in every operation; then they take turns.
+        ahead: load the next batches while the caller works, as suits a caller on a GPU. On the CPU
+            both would compete for the cores in every operation: False lets them take turns.
     """
     with ThreadPoolExecutor(num_threads) as threads:
         loaded: list[Future[Loaded]] = []
@@ -122,6 +122,6 @@ def load_in_threads(
         yield from (future.result() for future in loaded)
 
 
-def threads_beside() -> int:
-    """Threads that leave none of this process's share of the cores idle."""
+def cores_of_process() -> int:
+    """This process's share of the machine's cores, at least 1."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -131,7 +131,7 @@ def _is_made(run_dir: Path) -> bool:
 
 
 def _until_corrupt(maker: VectorMaker, share: float, num_items: int):
-    """``maker.make`` that gives up early where all pictures are corrupt, say."""
+    """``maker.make`` that gives up once too many pictures were corrupt, not after the last part."""
     seen = Pictures()
 
     def make(part: int) -> dict[str, np.ndarray]:
@@ -145,7 +145,7 @@ def _until_corrupt(maker: VectorMaker, share: float, num_items: int):
 
 
 def _write(run_dir: Path, folder: Path, num_parts: int, maker: VectorMaker) -> None:
-    """Parts to a folder inside theirs, and that in one step to its place."""
+    """Join the parts in a folder beside them, then move it to its place in one step."""
     whole, parts = folder / "whole", folder / "vectors"
     ids = [read_part(parts, part, "item_ids")["item_ids"] for part in range(num_parts)]
     if not whole.exists():
@@ -163,7 +163,7 @@ def _write(run_dir: Path, folder: Path, num_parts: int, maker: VectorMaker) -> N
 
 
 def _remove(folder: Path) -> None:
-    """The parts, and last what says that they are ours."""
+    """Remove the parts; the file that marks the folder as ours goes last."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
