@@ -147,15 +147,3 @@ def test_ids_given_twice_and_wrong_types_are_refused(tmp_path):
     words = "b.parquet row groups 0 to 0 column title must be UTF-8 text: .*index 1"
     with pytest.raises(InputError, match=words):
         stream.read(stream.parts[-1])
-
-
-def test_a_damaged_page_is_the_users_mistake(tmp_path):
-    images = pa.array([os.urandom(2000) for _ in range(100)])
-    write(tmp_path, "a", range(100), 100, title=pa.array(["t"] * 100), image=images)
-    stream = ItemStream(tmp_path, BOTH)
-    file = tmp_path / "items" / "a.parquet"
-    spoilt = bytearray(file.read_bytes())
-    spoilt[4:100_000] = b"\xff" * 99_996
-    file.write_bytes(spoilt)
-    with pytest.raises(InputError, match="could not be read"):
-        stream.read(stream.parts[0])

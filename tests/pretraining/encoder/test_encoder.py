@@ -3,12 +3,9 @@
 import pytest
 import torch
 
+from tests.pretraining.tiny import PICTURES
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder import Encoder, EncoderSpec, build_encoder
-
-PICTURES = torch.randint(
-    0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
 
 
 def trained_names(encoder: Encoder) -> set[str]:

@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from tests.pretraining.pairs.sides import side_of
+from tests.pretraining.tiny import PICTURES
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 from torchrec_mm.pretraining.scl.momentum import momentum_copy, update_momentum
 
-PICTURES = torch.randint(
-    0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
 TEXTS = ["word1 word2", "word3", "word4 word5 word6", "mot7"]
 
 
