@@ -21,8 +21,9 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
 from torchrec_mm.simulation.market.catalogue import draw_catalogue
 from torchrec_mm.simulation.market.from_catalogue import read_catalogue
-from torchrec_mm.simulation.market.market import Market, simulate, write
+from torchrec_mm.simulation.market.market import Market, simulate
 from torchrec_mm.simulation.market.studio import Studio
+from torchrec_mm.simulation.market.write import write
 from torchrec_mm.targets import check_new_folder
 
 

@@ -40,7 +40,7 @@ ARROWS = {
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "item_vectors"},
     "data.stream": WALLS | {"columns", "data.encoded", "item_vectors", "kernels"},
     "simulation.market": WALLS | {"columns", "data.contract", "data.content", "data.prepare"},
-    "simulation.taobao_mm": {"columns", "data.encode"},
+    "simulation.taobao_mm": {"columns", "data.encode", "simulation.market"},
     # What ranks exchange, and on which devices
     "parallel": WALLS
     | {"data.stream", "item_vectors", "kernels", "commands", "environment", "gpus"},

@@ -61,7 +61,7 @@ class Oracle:
                     request[name] = value[-MOST:]
         self.shown = Counter(chain(*(self.items_of(r) for r in self.splits["train"])))
         ids = {*self.items, *chain(*map(self.items_of, chain(*self.splits.values())))}
-        self.universe = sorted(ids)
+        self.item_ids = sorted(ids)
 
     def items_of(self, request: dict) -> list[int]:
         return request["candidate_item_ids"] + request["behaviour_item_ids"]
@@ -81,9 +81,9 @@ class Oracle:
             "user_id": request["user_id"],
             "timestamp": request["timestamp"],
             "request/user_id": row_of(users, request["user_id"]),
-            "candidates": [self.universe.index(i) for i in request["candidate_item_ids"]],
+            "candidates": [self.item_ids.index(i) for i in request["candidate_item_ids"]],
             "labels": request["labels"],
-            "behaviours": [self.universe.index(i) for i in request["behaviour_item_ids"]],
+            "behaviours": [self.item_ids.index(i) for i in request["behaviour_item_ids"]],
         }
         for name in ("city", "page"):
             row[f"request/{name}"] = row_of({r[name] for r in train}, request[name])
@@ -105,14 +105,14 @@ def test_every_request_and_item_is_what_one_id_at_a_time_gives(market, tmp_path)
         lengths = [[len(r["candidates"]), len(r["behaviours"])] for r in expected]
         assert np.load(out / "requests" / split / "lengths.npy").tolist() == lengths
     meta = json.loads((out / "meta.json").read_text())
-    assert np.load(out / "items" / "item_ids.npy").tolist() == oracle.universe
+    assert np.load(out / "items" / "item_ids.npy").tolist() == oracle.item_ids
     rows = dict(zip(meta["item_features"], np.load(out / "items" / "rows.npy"), strict=True))
-    assert rows["item_id"].tolist() == [oracle.item_row(item) for item in oracle.universe]
+    assert rows["item_id"].tolist() == [oracle.item_row(item) for item in oracle.item_ids]
     for name in ("shop_id", "category_id"):
-        expected = [oracle.attribute_row(name, item) for item in oracle.universe]
+        expected = [oracle.attribute_row(name, item) for item in oracle.item_ids]
         assert rows[name].tolist() == expected
     created_at = np.load(out / "items" / "created_at.npy")
-    times = [oracle.items.get(item, {}).get("created_at") for item in oracle.universe]
+    times = [oracle.items.get(item, {}).get("created_at") for item in oracle.item_ids]
     unknown = ItemCatalogue.UNKNOWN_TIME
     assert created_at.tolist() == [unknown if time is None else time for time in times]
 
