@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from apps.train_ranker import TrainRankerConfig, ranker_spec
+from apps.train_ranker import TrainRankerConfig
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -176,7 +176,7 @@ def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
             "and no encoded"
         )
     vectors = ItemVectors.open(trained.vectors) if trained.vectors else None
-    spec = ranker_spec(trained, EncodedRequests(trained.encoded, "train"), vectors)
+    spec = trained.spec(EncodedRequests(trained.encoded, "train"), vectors)
     return partial(Ranker, spec)
 
 

@@ -18,11 +18,11 @@ from tests.helpers import forks
 from tests.helpers.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork
 from tests.helpers.runs import lines_of, predictions, ranker_flags, train_ranker
 from tests.helpers.small_market import SmallMarket, write_small_market
-from torchrec_mm.train import fit
-from torchrec_mm.train import predictions as scoring
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.stop import Stopped
+from torchrec_mm.train import fit
+from torchrec_mm.train import predictions as scoring
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EPOCHS = ("--epochs", "2", "--test_auc", "true")

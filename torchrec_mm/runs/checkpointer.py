@@ -26,9 +26,9 @@ from torchrec_mm.runs.checkpoint_folders import (
     remove_leftovers,
     remove_old,
 )
-from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.storage import IndexedWriter
+from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 
 
 class Checkpointer:

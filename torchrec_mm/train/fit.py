@@ -4,9 +4,8 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,45 +24,16 @@ from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.scoring.predictions import exact_auc
 from torchrec_mm.train.guards import Guard, Step
 from torchrec_mm.train.observer import Observer, table_bytes
+from torchrec_mm.train.settings import TrainSettings
 from torchrec_mm.train.state import Training
 from torchrec_mm.train.warm_up import WarmUp
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How long to train, and what to keep.
-
-    epochs: passes over the requests. seed: of dropout. warmup_steps: until the learning rates are
-    reached. checkpoint_steps: a checkpoint each time as many steps are done, 0 for the ends of
-    epochs alone. keep_checkpoints: how many stay, besides the best by test AUC. resume: go on
-    from the latest, if there is one. allow_keys: as ``load_checkpoint`` takes them.
-    log_every_steps: steps in a window of figures. hang_timeout_s, profile_steps: as ``Observer``
-    takes them. stop_timeout_s: as ``Stop`` takes it.
-    """
-
-    epochs: int
-    seed: int
-    warmup_steps: int = 0
-    checkpoint_steps: int = 0
-    keep_checkpoints: int = 1
-    resume: bool = False
-    allow_keys: tuple[str, ...] = ()
-    log_every_steps: int = 20
-    hang_timeout_s: float = 600.0
-    profile_steps: int = 0
-    stop_timeout_s: float = 25.0
-
-    @classmethod
-    def of(cls, flags: Any) -> "FitSettings":
-        """The fields of a command's flags that have the same names."""
-        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 def fit(
     distributed: DistributedModel,
     train: RequestLoader,
     run: RunFolder,
-    settings: FitSettings,
+    settings: TrainSettings,
     test: RequestLoader | None = None,
 ) -> None:
     """Train for the epochs that are left; a checkpoint and a line of metrics after each.
@@ -129,7 +99,7 @@ class Loop:
 
     training: Training
     run: RunFolder
-    settings: FitSettings
+    settings: TrainSettings
     checkpointer: Checkpointer
     observer: Observer
     guard: Guard
