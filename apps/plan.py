@@ -34,7 +34,7 @@ from torchrec_mm.ranking.spec import spec_from_json
 HOST_GIB_A_GPU = 128.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanConfig:
     """Print the sharding plan, the memory of each rank by table and part, and the tightest rank.
 

@@ -30,7 +30,7 @@ from torchrec_mm.ranking.make import make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
@@ -156,7 +156,7 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
     """All that method bias learns; the checkpoint holds the offsets."""
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train)
-        if not list_checkpoints(run_folder.checkpoints):
+        if run_folder.latest is None:
             pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
             with Checkpointer(run_folder.checkpoints) as checkpointer:
                 checkpointer.save(pieces, Position(), companions=run_folder.companions)

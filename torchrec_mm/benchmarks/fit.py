@@ -30,7 +30,7 @@ from torchrec_mm.train.settings import TrainSettings
 PROMISED = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig(DataConfig):
     """Training steps a second of the fit loop, against a bare loop around TorchRec's pipeline.
 

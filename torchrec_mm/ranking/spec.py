@@ -137,7 +137,7 @@ class RankerSpec:
         settings: RankerSettings,
         train: EncodedRequests,
         vectors: ItemVectors | None,
-        make: MakeSpec | None,
+        make: MakeSpec | None = None,
     ) -> "RankerSpec":
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")

@@ -44,3 +44,7 @@ class RunSettings:
         check_fields(self, lambda x: x >= 0, "at least 0", "seed", "warmup_steps")
         check_fields(self, lambda x: x >= 0, "at least 0", "checkpoint_steps", "hang_timeout_s")
         check_fields(self, lambda x: x > 0, "above 0", "stop_timeout_s")
+
+    def is_saved(self, step: int) -> bool:
+        """Whether a checkpoint is due when ``step`` steps are done, in the middle of an epoch."""
+        return self.checkpoint_steps > 0 and step % self.checkpoint_steps == 0

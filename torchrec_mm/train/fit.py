@@ -16,7 +16,6 @@ from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.parallel.zero_collision import settle_zero_collision
 from torchrec_mm.runs.checkpoint import load_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
@@ -63,7 +62,7 @@ def fit(
             profile_steps=settings.profile_steps,
         ) as observer:
             observer.write(training.position.step, {"table_bytes": table_bytes(distributed)})
-            guard = Guard(train.data, lambda: last_checkpoint(checkpointer))
+            guard = Guard(train.data, lambda: last_checkpoint(run, checkpointer))
             loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
             try:
                 for epoch in range(training.position.epoch, settings.epochs):
@@ -76,8 +75,7 @@ def fit(
 
 def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> None:
     """Go on where the latest checkpoint was taken, if there is one. Collective."""
-    if list_checkpoints(run.checkpoints):
-        latest = find_checkpoint(run.checkpoints)
+    if latest := run.latest:
         training.distributed.create_optimizer_state()
         load_checkpoint(latest.folder, training.pieces(), allow=allow)
         training.position = latest.position
@@ -86,11 +84,10 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
         training.distributed.set_step(latest.position.step)
 
 
-def last_checkpoint(checkpointer: Checkpointer) -> Path | None:
+def last_checkpoint(run: RunFolder, checkpointer: Checkpointer) -> Path | None:
     """The latest on disk, once nothing is being written. Collective."""
     checkpointer.wait()
-    found = list_checkpoints(checkpointer.folder)
-    return found[-1].folder if found else None
+    return latest.folder if (latest := run.latest) else None
 
 
 @dataclass
@@ -187,8 +184,7 @@ class Loop:
             self.guard.check()
             totals = self.training.totals
             self.observer.end_window(step, totals.close_window(), totals.auc)
-        every = self.settings.checkpoint_steps
-        is_due = every > 0 and step % every == 0
+        is_due = self.settings.is_saved(step)
         if is_due or last:  # the test scores after an epoch are those of its checkpoint
             settle_zero_collision(self.training.distributed.model)
         if is_due and not last:

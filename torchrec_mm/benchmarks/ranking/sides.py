@@ -14,7 +14,7 @@ from torchrec_mm.benchmarks.harness import now
 WARM_UP_STEPS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankerTask:
     """One measurement, sent to a fresh process.
 
