@@ -172,6 +172,17 @@ def test_a_room_imports_only_the_rooms_below_it(path):
     assert rooms(path) <= ARROWS[room]
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if path.name == "__init__.py"][1:], ids=name_of
+)
+def test_a_room_says_what_lives_in_it_and_what_to_read_first(path):
+    docstring = ast.get_docstring(tree_of(path)) or ""
+    assert 0 < len(docstring.splitlines()) <= 10
+    first = re.search(r"^Read first: ([\w/]+(?:\.py)?)", docstring, re.MULTILINE)
+    assert first, "the last line must be, say, Read first: fit.py"
+    assert (path.parent / first[1]).exists()
+
+
 def test_no_arrows_make_a_circle():
     settled: set[str] = set()
     while free := {room for room, below in ARROWS.items() if below - {room} <= settled} - settled:

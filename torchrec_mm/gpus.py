@@ -38,7 +38,7 @@ def are_hidden() -> bool:
 def build_problem() -> str | None:
     """Why fbgemm cannot compute on a GPU that torch sees."""
     package = find_spec("fbgemm_gpu")
-    described = Path(package.origin if package else "").parent / "docs" / "target.default.json.py"
+    described = Path((package and package.origin) or "").parent / "docs" / "target.default.json.py"
     if (
         not described.is_file()
         or json.loads(described.read_text(encoding="utf-8"))["variant"] != "cpu"

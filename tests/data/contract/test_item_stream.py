@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from torchrec_mm.data import item_parts, item_stream
+from torchrec_mm.data.contract import item_parts, item_stream
 from torchrec_mm.data.contract.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 

@@ -14,8 +14,9 @@ import pytest
 
 from tests.helpers.request_folders import parquet_files
 from tests.helpers.small_market import write_parquet, write_small_market
-from torchrec_mm.data import chunks, encode_writer
+from torchrec_mm.columns import chunks
 from torchrec_mm.data.contract.items import ItemCatalogue
+from torchrec_mm.data.encode import writer
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -148,8 +149,8 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
     pq.write_table(table[:37], market / "requests" / "train" / "part.parquet", row_group_size=10)
     pq.write_table(table[37:], market / "requests" / "train" / "q.parquet", row_group_size=7)
     monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 500)
-    monkeypatch.setattr(encode_writer, "GROUPS_PER_FILE", 2)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
     pieces = encoded(market, tmp_path / "pieces")
     parts = parquet_files(pieces / "requests" / "train")
     assert [part.name for part in parts][:2] == ["part-00000.parquet", "part-00001.parquet"]
@@ -162,8 +163,8 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
 
 
 def test_row_groups_read_one_by_one_are_all_requests_in_order(market, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 500)
-    monkeypatch.setattr(encode_writer, "GROUPS_PER_FILE", 2)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
     out, oracle = encoded(market, tmp_path / "out"), Oracle(market)
     data = EncodedRequests(out, "train")
     parts = [data.read(group) for group in data.groups]
@@ -186,7 +187,7 @@ def test_lengths_of_other_requests_are_refused(market, tmp_path):
 
 
 def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 400)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 400)
     groups = row_groups(encoded(market, tmp_path / "out"))
     for group in groups[:-1]:
         assert group.nbytes >= 300  # list offsets and bitmaps are counted roughly
@@ -224,7 +225,7 @@ def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_VALUES", 2_000)
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 5_000)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 5_000)
     long = {"behaviour_item_ids": [[1, 2] * 100, []], "action": [[10, 20] * 100, []]}
     peaks = []
     for times in (50, 400):

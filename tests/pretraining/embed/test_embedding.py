@@ -13,7 +13,7 @@ from torchrec_mm.data.contract.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.pretraining import head_sample, vector_run
+from torchrec_mm.pretraining.embed import head_sample, vector_run
 from torchrec_mm.pretraining.embed.embedding import EncodedItems, RandomItems
 from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
 from torchrec_mm.pretraining.embed.item_sides import SideLoader
