@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from inspect import get_annotations
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -93,7 +94,9 @@ def to_yaml(config: Any) -> str:
     """The config as YAML that ``--config`` reads back to an equal config."""
     import yaml
 
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    values = asdict(config)
+    ordered = {name: values[name] for name in flag_names(type(config))}
+    return yaml.safe_dump(_plain(ordered), sort_keys=False)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
@@ -172,8 +175,16 @@ def _parser_for(config_class: type, command: str) -> Any:
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
-    parser.add_class_arguments(config_class, as_group=False)
+    names = flag_names(config_class)
+    for name in names:  # one by one, for their order
+        parser.add_class_arguments(config_class, as_group=False, skip={*names} - {name})
     return parser
+
+
+def flag_names(config_class: type) -> list[str]:
+    """The fields as help and YAML list them: a command's own before those that it shares."""
+    own = (name for each in config_class.__mro__ for name in get_annotations(each))
+    return list(dict.fromkeys(own))
 
 
 def _with_true(argv: list[str], config_class: type) -> list[str]:

@@ -40,7 +40,7 @@ SPACE, DTYPE = "fused", "int8"
 WORDS = [f"{a}{b}" for a in ("red", "soft", "long", "new") for b in ("coat", "lamp", "shoe", "cup")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig(BenchmarkConfig):
     """Items a second, end to end, of apps.embed_items on made-up titles and pictures.
 

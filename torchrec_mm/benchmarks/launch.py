@@ -24,7 +24,7 @@ REQUESTS = 64
 PROMISED = 1 / 1.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LaunchConfig(BenchmarkConfig):
     """Seconds from the start of the launcher to the end of the first training step.
 

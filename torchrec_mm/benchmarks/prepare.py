@@ -37,7 +37,7 @@ RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults 
 POLL_S = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig(BenchmarkConfig):
     """Events a second of apps.prepare on a simulated log, against sorting it and nothing more.
 

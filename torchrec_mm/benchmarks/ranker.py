@@ -23,7 +23,7 @@ from torchrec_mm.benchmarks.ranking.sides import RankerTask
 from torchrec_mm.config import check_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankerConfig(DataConfig):
     """Impressions a second in training from Parquet, 1000 behaviours a user, and the AUC reached.
 

@@ -31,7 +31,7 @@ SIZE_FILE = "size.json"
 CANDIDATES = 11
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(BenchmarkConfig):
     """The flags that fix the data."""
 

@@ -15,7 +15,7 @@ from torchrec_mm.parallel.process_group import host_group
 WARM_UP_STEPS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankerTask:
     """One measurement, sent to a fresh process.
 
