@@ -24,7 +24,7 @@ STEPS = 2.0**26  # values are kept as whole numbers of 1 / STEPS
 
 
 @dataclass(frozen=True)
-class Found:
+class NeighbourHits:
     """The neighbours of Q queries, nearest first, equal cosines by ascending item_id.
 
     k is never more than N.
@@ -54,7 +54,9 @@ class Search(Protocol):
 
     vectors: ItemVectors
 
-    def search(self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None) -> Found:
+    def search(
+        self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None
+    ) -> NeighbourHits:
         """See ``Neighbours.search``."""
 
 
@@ -64,7 +66,9 @@ class Neighbours:
     def __init__(self, vectors: ItemVectors) -> None:
         self.vectors = vectors
 
-    def search(self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None) -> Found:
+    def search(
+        self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None
+    ) -> NeighbourHits:
         """Find the k nearest items of each query.
 
         Args:
@@ -93,7 +97,7 @@ class Neighbours:
         return _found(best_QK)
 
 
-def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> Found:
+def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> NeighbourHits:
     """The neighbours of items, themselves left out.
 
     Args:
@@ -112,7 +116,7 @@ def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> Found:
     return search.search(values.astype(np.float32), k, excluded=item_ids)
 
 
-def rank(queries: np.ndarray, vectors: ItemVectors, rows: np.ndarray, k: int) -> Found:
+def rank(queries: np.ndarray, vectors: ItemVectors, rows: np.ndarray, k: int) -> NeighbourHits:
     """The k nearest of some candidates, by the exact cosine.
 
     Args:
@@ -167,7 +171,7 @@ def _merge(best_QK: Tensor, keys: Tensor) -> Tensor:
     return torch.cat([best_QK, nearest], dim=1).topk(count).values
 
 
-def _found(keys: Tensor) -> Found:
+def _found(keys: Tensor) -> NeighbourHits:
     """What descending keys stand for."""
     cosines, rows = unpack(keys)
-    return Found(rows.numpy(), cosines.numpy())
+    return NeighbourHits(rows.numpy(), cosines.numpy())

@@ -91,14 +91,14 @@ class _InfoNCE(torch.autograd.Function):
         softmax = RunningSoftmax(exact / temperature, positive, chunk)
         for block in negatives:
             _add(softmax, block, ids)
-        ctx.save_for_backward(exact, temperature, softmax.offset())
-        return softmax.surprise()
+        ctx.save_for_backward(exact, temperature, softmax.mean_key_minus_positive())
+        return softmax.nll()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope):
-        query, temperature, offset = ctx.saved_tensors
-        by_query = slope[:, None] * offset / temperature
+        query, temperature, mean_key_minus_positive = ctx.saved_tensors
+        by_query = slope[:, None] * mean_key_minus_positive / temperature
         by_temperature = -(by_query * query).sum() / temperature
         return by_query, by_temperature, None, None, None
 

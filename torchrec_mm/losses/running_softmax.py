@@ -57,12 +57,12 @@ class RunningSoftmax:
         self._sum.mul_(shrink).add_(weight_BC.sum(dim=1))
         self._weighted.mul_(shrink[:, None]).addmm_(weight_BC, keys)
 
-    def surprise(self) -> Tensor:
+    def nll(self) -> Tensor:
         """(B,) minus the log of the positive's probability, at least 0; 0 if it was alone."""
         others = self._sum.log() + (self._largest - self._positive_logit)
         return torch.logaddexp(others, torch.zeros_like(others))
 
-    def offset(self) -> Tensor:
+    def mean_key_minus_positive(self) -> Tensor:
         """(B, D) mean of all keys by their probability, minus the positive; 0 if it was alone."""
         total = self._sum + (self._positive_logit - self._largest).exp()
         return (self._weighted - self._sum[:, None] * self.positive) / total[:, None]

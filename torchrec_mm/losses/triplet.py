@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def triplet(
+def triplet_loss(
     query: Tensor, positive: Tensor, hard: Tensor, hard_mask: Tensor, margin: float
 ) -> Tensor:
     """Mean over a query's hard negatives of max(0, d(q, p) - d(q, h) + margin).

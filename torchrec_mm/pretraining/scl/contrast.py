@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchrec_mm.losses.false_negatives import MISSING
 from torchrec_mm.losses.info_nce import Negatives, info_nce
-from torchrec_mm.losses.triplet import triplet
+from torchrec_mm.losses.triplet import triplet_loss
 from torchrec_mm.pretraining.scl.memory_bank import MemoryBank
 
 MIN_TEMPERATURE, INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.01, 0.07, 0.5
@@ -109,7 +109,7 @@ class ContrastLoss(nn.Module):
             return torch.zeros_like(query[:, 0])
         vectors, hard_ids = hard
         mask = (hard_ids != MISSING) & (hard_ids != ids[:, :1])
-        return triplet(query, key, vectors, mask, self.settings.margin)
+        return triplet_loss(query, key, vectors, mask, self.settings.margin)
 
     @torch.no_grad()
     def bound_temperature(self) -> None:
