@@ -168,6 +168,15 @@ def test_a_room_imports_only_the_rooms_below_it(path):
     assert rooms(path) <= ARROWS[room]
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if path.name == "__init__.py"], ids=name_of
+)
+def test_what_a_room_offers_is_its_own(path):
+    # Every import of the room's files runs it: what it loads, all of them load.
+    assert not rooms(path)
+    assert packages(path) <= {"torchrec_mm"}
+
+
 def test_no_arrows_make_a_circle():
     settled: set[str] = set()
     while free := {room for room, below in ARROWS.items() if below - {room} <= settled} - settled:

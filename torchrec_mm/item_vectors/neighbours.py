@@ -31,6 +31,10 @@ class NeighbourHits:
 
     rows: (Q, k) int64 rows of the item vectors, -1 in slots for which no item is left.
     cosines: (Q, k) float32 in [-1, 1], -inf in those slots.
+
+    >>> hits = NeighbourHits(rows=np.array([[1, -1]]), cosines=np.float32([[0.5, -np.inf]]))
+    >>> hits.named(item_ids=np.array([10, 30]))
+    [[(30, 0.5)]]
     """
 
     rows: np.ndarray
@@ -61,9 +65,18 @@ class Search(Protocol):
 
 
 class Neighbours:
-    """Exact search over item vectors that stay on disk; memory does not grow with N."""
+    """Exact search over item vectors that stay on disk; memory does not grow with N.
+
+    >>> two = [[0.0, 2.0], [3.0, 4.0]]
+    >>> write_item_vectors(folder, [10, 30], two, dtype="float32", encoder="a", modality="text")
+    >>> vectors = ItemVectors.open(folder)
+    >>> hits = Neighbours(vectors).search(np.array([[1.0, 1.0]]), k=2)
+    >>> vectors.item_ids[hits.rows].tolist()
+    [[30, 10]]
+    """
 
     def __init__(self, vectors: ItemVectors) -> None:
+        """``vectors``: read a block at a time, at each search anew."""
         self.vectors = vectors
 
     def search(

@@ -23,6 +23,9 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
     Raises:
         ValueError: lengths differ, a label is not 0 or 1, or a score is NaN.
+
+    >>> auc(np.array([1, 0, 0, 1]), np.array([0.9, 0.1, 0.5, 0.5]))
+    0.875
     """
     keys = score_keys(*check_impressions(labels, scores))
     keys.sort()
