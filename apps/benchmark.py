@@ -18,7 +18,7 @@ from torchrec_mm.config import parse, run
 class BenchmarkName:
     """Measure ours and a baseline alternately, and print medians and their ratio.
 
-    Each benchmark has flags of its own: `python -m apps.benchmark NAME --help`.
+    Each benchmark has flags of its own: `benchmark NAME --help`.
     """
 
     name: Literal[
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = parse(BenchmarkName, words[:1], positional="name").name
     benchmark = import_module(f"torchrec_mm.benchmarks.{name}")
     config_class = get_type_hints(benchmark.compare)["config"]
-    config = parse(config_class, words[1:], command=f"apps.benchmark {name}")
+    config = parse(config_class, words[1:], command=f"{__spec__.name} {name}")
     for line in benchmark.compare(config):
         print(json.dumps(line) if config.json else sentence(line), flush=True)
 

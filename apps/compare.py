@@ -5,19 +5,14 @@ python -m apps.compare --data movielens --vectors "[vectors/text,vectors/image]"
 python -m apps.report --runs runs/movielens --run_dir runs/movielens --data movielens
 """
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from tqdm import tqdm
-
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.ending import print_anything
+from torchrec_mm.stages.jobs import Job, run_side_by_side
 from torchrec_mm.targets import check_working_folder
 
 WITHOUT_VECTORS = ("bias", "id")
@@ -61,17 +56,6 @@ class CompareConfig:
         names = [folder.name for folder in (*self.vectors, self.control)]
         if len(set(names)) < len(names):
             raise ValueError(f"vectors and control must differ in name, got {', '.join(names)}")
-
-
-@dataclass(frozen=True)
-class Job:
-    """Commands that train, and evaluate, one run; done once ``result`` is there.
-
-    Without a result the commands are run in any case: they resume, and find nothing left to do.
-    """
-
-    commands: tuple[tuple[str, tuple[str, ...]], ...]
-    result: Path | None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,37 +124,8 @@ def seeds(config: CompareConfig) -> range:
     return range(config.seed, config.seed + config.seeds)
 
 
-def run_side_by_side(jobs: Sequence[Job], processes: int, threads: int = 1) -> None:
-    """Run the jobs in a pool of processes of some threads; the first failure ends it all."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _begin, (threads,)) as pool:
-        futures = [pool.submit(_work, job) for job in jobs]
-        try:
-            for future in tqdm(futures, desc="runs", disable=None):
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def call(app: str, *flags: object) -> None:
-    """Run a command of ours in this process."""
-    import_module(f"apps.{app}").main(list(words(*flags)))
-
-
 def words(*flags: object) -> tuple[str, ...]:
     return tuple(str(flag) for flag in flags)
-
-
-def _begin(threads: int) -> None:
-    print_anything()
-    import_module("torch").set_num_threads(threads)
-
-
-def _work(job: Job) -> None:
-    if job.result is None or not job.result.exists():
-        for app, flags in job.commands:
-            call(app, *flags)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,18 @@ from typing import Any
 
 import yaml
 
-from apps.compare import Job, call, run_side_by_side
-from apps.pretrain import PretrainConfig
+from torchrec_mm.commands import call
 from torchrec_mm.config import check_fields, flag_words, parse, run
 from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.pretraining.judge.ablation import ENCODERS, OFF_THE_SHELF, plan
 from torchrec_mm.reporting.encoder_table import encoder_rows, to_markdown
+from torchrec_mm.stages.claim import claimed
+from torchrec_mm.stages.jobs import Job, run_side_by_side
 from torchrec_mm.targets import check_working_folder
+
+from .pretrain import PretrainConfig
 
 DEFAULTS = {"holdout_by": "item"}
 OWN_FLAGS = ("config", "data", "packed", "run_dir", "method", "seed", "resume")
@@ -128,22 +131,16 @@ def _claim(config: CompareEncodersConfig) -> None:
     Raises:
         InputError: another comparison, or something else, is in the folder.
     """
-    claim = config.run_dir / CLAIM_FILE
     source = config.data or config.content
     now = {"data": str(source.resolve()), "flags": config.flags}
-    if claim.is_file():
-        before = read_yaml(claim)
-        for name, value in now.items():
-            if before[name] != value:
-                raise InputError(
-                    f"{name} must stay as the comparison in {config.run_dir} began, "
-                    f"{before[name]}, got {value}"
-                )
-        return
-    if config.run_dir.exists() and any(config.run_dir.iterdir()):
-        raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
-    with new_file(claim) as aside:
-        aside.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
+    claimed(config.run_dir, CLAIM_FILE, yaml.safe_dump(now, sort_keys=False))
+    before = read_yaml(config.run_dir / CLAIM_FILE)
+    for name, value in now.items():
+        if before[name] != value:
+            raise InputError(
+                f"{name} must stay as the comparison in {config.run_dir} began, "
+                f"{before[name]}, got {value}"
+            )
 
 
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:

@@ -8,25 +8,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from apps.compare import (
-    CompareConfig,
-    call,
-    make_jobs,
-    ranker_flags,
-    ranker_jobs,
-    run_side_by_side,
-    words,
-)
+from torchrec_mm.commands import call, component_of
 from torchrec_mm.config import check_fields, parse, run, to_yaml
-from torchrec_mm.documents import read_json, read_text
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import new_file, write_json
+from torchrec_mm.files import write_json
+from torchrec_mm.stages.claim import claimed
+from torchrec_mm.stages.jobs import run_side_by_side
 from torchrec_mm.targets import check_working_folder
+
+from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs
 
 BANK_SLOTS = 16_384  # three times the market's searches
 
@@ -72,15 +68,13 @@ class Stages:
         self.path = run_dir / "stages.json"
         self.seconds = read_json(self.path) if self.path.is_file() else {}
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[bool]:
-        """Yield whether the stage is still to be done; count its time when it succeeds."""
+    def once(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
+        """Do the work, unless it is done; count its time when it succeeds."""
         if name in self.seconds:
-            yield False
             return
         print(f"demo: {name}", flush=True)
         start = time.monotonic()
-        yield True
+        work(*arguments)
         self.seconds[name] = round(time.monotonic() - start, 1)
         write_json(self.path, self.seconds)
 
@@ -89,45 +83,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(DemoConfig, argv)
     check_working_folder(config.run_dir, "run_dir")
-    _claim(config)
+    settings = to_yaml(config)
+    if claimed(config.run_dir, "demo.yaml", settings) != settings:
+        raise InputError(
+            f"run_dir {config.run_dir} holds a demo with other settings: remove it, or name another"
+        )
     root, stages = config.run_dir, Stages(config.run_dir)
-    market = root / "market"
-    with stages.stage("simulated market") as todo:
-        if todo:
-            call(
-                "make_market",
-                *("--run_dir", _cleared(market), "--items", config.items),
-                *("--impressions", config.impressions, "--searches", config.searches),
-                *("--seed", config.seed),
-            )
-    scl, packed = root / "scl", root / "packed"
-    with stages.stage("phase one: SCL, on several ranks through TorchX") as todo:
-        if todo:
-            if not packed.exists():
-                call("pack", "--data", market, "--run_dir", packed)
-            _torchx(
-                "pretraining.py:pretrain",
-                *("--packed", packed, "--run_dir", scl, "--bank_slots", BANK_SLOTS, "--resume"),
-            )
-    with stages.stage("phase one: what each part of SCL is worth") as todo:
-        if todo:
-            call(
-                "compare_encoders",
-                *("--packed", packed, "--run_dir", root / "encoders", "--seeds", 1),
-                *("--encoders", "[clip-e,co-click,scl-no-bank,scl-no-triplet]"),
-                *("--flags", f"{{bank_slots: {BANK_SLOTS}, holdout_by: time}}"),
-                *("--processes", config.processes),
-            )
+    market, rankers = root / "market", root / "rankers"
     vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl", "random")}
-    with stages.stage("item vectors") as todo:
-        if todo:
-            for name, folder in vectors.items():
-                encoder = scl if name == "scl" else name
-                call(
-                    "embed_items",
-                    *("--data", market, "--encoder", encoder, "--run_dir", _cleared(folder)),
-                )
-    rankers = root / "rankers"
     comparison = CompareConfig(
         data=market,
         vectors=(vectors["scl"],),
@@ -137,16 +100,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=config.seed,
         processes=config.processes,
     )
-    with stages.stage("phase two: MAKE") as todo:
-        if todo:
-            run_side_by_side(list(make_jobs(comparison)), config.processes)
-    with stages.stage("phase two: a ranker on several ranks through TorchX") as todo:
-        if todo:
-            cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
-            _torchx("ranking.py:train_ranker", *ranker_flags(*cell))
-    with stages.stage("phase two: all rankers") as todo:
-        if todo:
-            run_side_by_side(list(ranker_jobs(comparison)), config.processes)
+    cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
+    stages.once("simulated market", _simulate, config)
+    stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
+    stages.once(
+        "phase one: what each part of SCL is worth",
+        call,
+        "compare_encoders",
+        *("--packed", root / "packed", "--run_dir", root / "encoders", "--seeds", 1),
+        *("--encoders", "[clip-e,co-click,scl-no-bank,scl-no-triplet]"),
+        *("--flags", f"{{bank_slots: {BANK_SLOTS}, holdout_by: time}}"),
+        *("--processes", config.processes),
+    )
+    stages.once("item vectors", _embed, root, vectors)
+    stages.once("phase two: MAKE", run_side_by_side, list(make_jobs(comparison)), config.processes)
+    stages.once(
+        "phase two: a ranker on several ranks through TorchX",
+        _torchx,
+        component_of("ranking", "train_ranker"),
+        *ranker_flags(*cell),
+    )
+    stages.once(
+        "phase two: all rankers", run_side_by_side, list(ranker_jobs(comparison)), config.processes
+    )
     if not (root / "report.json").is_file():
         call(
             "report",
@@ -158,19 +134,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     _print_table(root / "report.json")
 
 
-def _claim(config: DemoConfig) -> None:
-    """Take the folder, or go on in it if it is of the same config."""
-    written = config.run_dir / "demo.yaml"
-    text = to_yaml(config)
-    if written.is_file() and read_text(written) != text:
-        raise InputError(
-            f"run_dir {config.run_dir} holds a demo with other settings: remove it, or name another"
+def _simulate(config: DemoConfig) -> None:
+    call(
+        "make_market",
+        *("--run_dir", _cleared(config.run_dir / "market"), "--items", config.items),
+        *("--impressions", config.impressions, "--searches", config.searches),
+        *("--seed", config.seed),
+    )
+
+
+def _pretrain(root: Path) -> None:
+    packed = root / "packed"
+    if not packed.exists():
+        call("pack", "--data", root / "market", "--run_dir", packed)
+    _torchx(
+        component_of("pretraining", "pretrain"),
+        *("--packed", packed, "--run_dir", root / "scl", "--bank_slots", BANK_SLOTS, "--resume"),
+    )
+
+
+def _embed(root: Path, vectors: Mapping[str, Path]) -> None:
+    for name, folder in vectors.items():
+        encoder = root / "scl" if name == "scl" else name
+        call(
+            "embed_items",
+            *("--data", root / "market", "--encoder", encoder, "--run_dir", _cleared(folder)),
         )
-    if not written.is_file():
-        if config.run_dir.exists() and any(config.run_dir.iterdir()):
-            raise InputError(f"run_dir {config.run_dir} holds something else: name a new folder")
-        with new_file(written) as aside:
-            aside.write_text(text, encoding="utf-8")
 
 
 def ranks_here() -> list[str]:
@@ -191,8 +180,8 @@ def _torchx(component: str, *flags: object) -> None:
     """Launch a command of ours through TorchX on this machine, one thread a rank."""
     command = [
         str(Path(sys.executable).with_name("torchx")),
-        *("run", *scheduler(), f"torchx_components/{component}", *ranks_here(), "--"),
-        *words(*flags),
+        *("run", *scheduler(), component, *ranks_here(), "--"),
+        *map(str, flags),
     ]
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": beside_python}

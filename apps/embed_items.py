@@ -1,5 +1,6 @@
-"""python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR: one vector an item.
+"""One vector an item, from an encoder.
 
+python -m apps.embed_items --data DIR --encoder ENCODER --run_dir DIR
 torchrun --nproc-per-node 2 -m apps.embed_items --data market --run_dir vectors
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
@@ -117,16 +118,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
-    from torchrec_mm.pretraining.embed.embedding import RandomItems
+    from torchrec_mm.pretraining.embed.vector_makers import RandomVectors
 
     width = VECTOR_WIDTH * len(config.modalities)
-    return RandomItems(stream, config.modality, config.dtype, width, config.seed)
+    return RandomVectors(stream, config.modality, config.dtype, width, config.seed)
 
 
 def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
-    from torchrec_mm.pretraining.embed.embedding import EncodedItems
     from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
-    from torchrec_mm.pretraining.embed.item_sides import SideLoader, threads_beside
+    from torchrec_mm.pretraining.embed.item_batches import BatchLoader, cores_of_process
+    from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors
     from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder, load_encoder
     from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
     from torchrec_mm.pretraining.encoder.precision import Precision
@@ -136,16 +137,16 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
         saved = SavedEncoder(OFF_THE_SHELF, build_item_encoder(_specs(config)))
     else:
         saved = load_encoder(Path(config.encoder), config.modalities)
-    loader = SideLoader(
+    loader = BatchLoader(
         saved.encoder,
         max_image_pixels=config.max_image_pixels,
         batch_size=config.batch_size,
-        num_threads=config.num_workers or threads_beside(),
+        num_threads=config.num_workers or cores_of_process(),
         device=worker.device,
     )
     precision = Precision(config.precision, worker.device)
     encoding = ItemEncoding(stream, saved.encoder, loader, precision, worker)
-    return EncodedItems(encoding, saved.name, config.modality, config.dtype, fit_heads=untrained)
+    return EncoderVectors(encoding, saved.name, config.modality, config.dtype, fit_heads=untrained)
 
 
 def _specs(config: EmbedConfig) -> list["EncoderSpec"]:

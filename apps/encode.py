@@ -1,6 +1,6 @@
-"""python -m apps.encode --data DIR --run_dir ENCODED
+"""Map every id of a data set to its table row, once.
 
-Map every id of a data set to its table row, once.
+python -m apps.encode --data DIR --run_dir ENCODED
 """
 
 import sys
@@ -55,10 +55,7 @@ class EncodeConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read everything twice: count, then map."""
     config = parse(EncodeConfig, argv)
-    settings: dict[str, Any] = {
-        "max_behaviours": config.max_behaviours,
-        "min_count": config.min_count,
-    }
+    settings: dict[str, Any] = {"min_count": config.min_count}
     if config.vocabulary is not None:
         settings["vocabularies"] = Vocabularies.load(config.vocabulary / "vocabularies.safetensors")
         settings["frequency"] = ItemFrequency.load(config.vocabulary / "item_frequency.safetensors")
@@ -70,7 +67,8 @@ def _encode(config: EncodeConfig, settings: dict[str, Any]) -> None:
     reads = (config.data / "items", config.data / "requests", config.vocabulary)
     check_new_folder(config.run_dir, "run_dir", reads)
     if config.source == "requests":
-        encode_folder(config.data, config.splits, config.run_dir, **settings)
+        most = config.max_behaviours
+        encode_folder(config.data, config.splits, config.run_dir, max_behaviours=most, **settings)
     else:
         _encode_taobao_mm(config, settings)
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.predict import Storage, behaviours_read, open_vectors, score
-from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.config import parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
@@ -20,13 +19,14 @@ from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_gr
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.scoring.evaluation import Evaluated, measure
+from torchrec_mm.scoring.score import ScoreSettings, open_vectors, score
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.targets import check_file
 from torchrec_mm.train.encode_or_open import encoded_requests, reads_of
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ScoreSettings):
     """Load a sharded checkpoint, in one process or several, and measure it on requests/test.
 
     GAUC: the impression-weighted mean of each user's AUC over all of that user's test
@@ -46,24 +46,15 @@ class EvaluateConfig:
     vectors: Path | None = None
     """Folder of item vectors of the same encoder, where they have moved or items were added."""
 
-    vector_storage: Storage = "mapped"
-    """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
-
-    checkpoint: str = "latest"
-    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
-
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
-
-    batch_requests: int = 256
-    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
     def __post_init__(self) -> None:
         if self.data and self.encoded:
             raise InputError(
                 f"data must not be given with encoded, got {self.data} and {self.encoded}"
             )
-        check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
+        super().__post_init__()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.run_dir / ".encoded",
             worker,
             ("test",),
-            max_behaviours=behaviours_read(trained),
+            max_behaviours=trained.behaviours_read,
             vocabularies=trained.vocabularies,
         ) as folder:
             test = EncodedRequests(folder, "test")
@@ -107,7 +98,7 @@ def evaluate(
     worker: Worker,
 ) -> dict[str, Any]:
     """What metrics.json says, on the first rank. Collective."""
-    scored = score(trained, data, vectors, config.vector_storage, config.batch_requests, worker)
+    scored = score(trained, data, vectors, config, worker)
     has_vector = rows_of_vectors(data.items, vectors) >= 0 if vectors else None
     evaluated = Evaluated(data, trained.frequency, has_vector)
     return measure(scored, evaluated, config.run_dir, worker, config.predictions) | {

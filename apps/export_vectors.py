@@ -1,4 +1,7 @@
-"""python -m apps.export_vectors --vectors DIR --run_dir DIR"""
+"""Item vectors as Parquet files, for any other system.
+
+python -m apps.export_vectors --vectors DIR --run_dir DIR
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""python -m apps.import_vectors --vectors DIR --run_dir DIR"""
+"""Item vectors from Parquet files of your own.
+
+python -m apps.import_vectors --vectors DIR --run_dir DIR
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,19 +1,21 @@
-"""python -m apps.make_market --run_dir DATA
+"""Simulate a market: items with pictures and titles, searches, requests with clicks.
 
-Simulate a market: items with pictures and titles, searches, requests with clicks.
+python -m apps.make_market --run_dir DATA
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import le
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from torchrec_mm.config import parse, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
@@ -21,12 +23,13 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
 from torchrec_mm.simulation.market.catalogue import draw_catalogue
 from torchrec_mm.simulation.market.from_catalogue import read_catalogue
-from torchrec_mm.simulation.market.market import Market, simulate, write
+from torchrec_mm.simulation.market.market import Market, simulate
 from torchrec_mm.simulation.market.studio import Studio
+from torchrec_mm.simulation.market.write import write
 from torchrec_mm.targets import check_new_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MakeMarketConfig:
     """Simulate a market and write items/, searches/, requests/{train,test} and market.json.
 
@@ -64,9 +67,7 @@ class MakeMarketConfig:
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+            check_fields(self, partial(le, least), f"at least {least}", name)
         if self.category_column and self.data is None:
             raise InputError(f"category_column needs --data, got {self.category_column} alone")
         if self.test_days >= self.days:

@@ -1,6 +1,6 @@
-"""python -m apps.make_taobao_mm --run_dir DATA
+"""Make up data of any size with the tables of TAOBAO-MM.
 
-Make up data of any size with the tables of TAOBAO-MM.
+python -m apps.make_taobao_mm --run_dir DATA
 """
 
 import sys
@@ -18,7 +18,7 @@ from torchrec_mm.simulation.taobao_mm.simulate import make_tables
 from torchrec_mm.targets import check_new_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MakeTaobaoMMConfig:
     """Make up {train,test}_samples, {train,test}_user_features, item_features and vectors.
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.contract.titles import read_titles
+from torchrec_mm.data.contract.item_rows import read_titles
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
 from torchrec_mm.item_vectors.faiss_index import FaissIndex

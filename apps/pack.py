@@ -1,6 +1,6 @@
-"""python -m apps.pack --data DIR --run_dir PACKED
+"""Pack items/ and searches/ for phase one, once for many runs of apps.pretrain.
 
-Pack items/ and searches/ for phase one, once for many runs of apps.pretrain.
+python -m apps.pack --data DIR --run_dir PACKED
 """
 
 import sys

@@ -15,13 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from apps.embed_items import EmbedConfig
-from apps.encode import EncodeConfig
-from apps.evaluate import EvaluateConfig, in_words
-from apps.pack import PackConfig
-from apps.pretrain import PretrainConfig
-from apps.train_make import TrainMakeConfig
-from apps.train_ranker import TrainRankerConfig
 from torchrec_mm.columns.files import data_files, nothing, pictures
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.documents import read_json
@@ -34,6 +27,14 @@ from torchrec_mm.stages.fingerprint import files_signature, path_signature
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
 from torchrec_mm.targets import check_working_folder
+
+from .embed_items import EmbedConfig
+from .encode import EncodeConfig
+from .evaluate import EvaluateConfig, in_words
+from .pack import PackConfig
+from .pretrain import PretrainConfig
+from .train_make import TrainMakeConfig
+from .train_ranker import TrainRankerConfig
 
 CONFIGS: dict[str, type] = {
     "pack": PackConfig,

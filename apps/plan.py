@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from apps.train_ranker import TrainRankerConfig, ranker_spec
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -31,10 +30,12 @@ from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_her
 from torchrec_mm.ranking.ranker import Ranker, build_tables
 from torchrec_mm.ranking.spec import spec_from_json
 
+from .train_ranker import TrainRankerConfig
+
 HOST_GIB_A_GPU = 128.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanConfig:
     """Print the sharding plan, the memory of each rank by table and part, and the tightest rank.
 
@@ -176,7 +177,7 @@ def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
             "and no encoded"
         )
     vectors = ItemVectors.open(trained.vectors) if trained.vectors else None
-    spec = ranker_spec(trained, EncodedRequests(trained.encoded, "train"), vectors)
+    spec = trained.spec(EncodedRequests(trained.encoded, "train"), vectors)
     return partial(Ranker, spec)
 
 

@@ -13,6 +13,7 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
+from torchrec_mm.pretraining.scl.settings import FitSettings, LossSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from torchrec_mm.data.content.packed import PackedContent
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 MODALITIES = ("image", "text")
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
     """Train image and text encoders on searches, and judge them on held-out ones."""
 
     run_dir: Path
@@ -50,15 +51,11 @@ class PretrainConfig:
     """height and width in pixels that pictures are resized to, at least 32"""
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """a picture with more pixels counts as one that cannot be decoded; it is not tried"""
-    corrupt_share: float = 0.01
-    """share of the pictures that may be impossible to decode, in [0, 1]; they count as missing"""
     augment: bool = False
     """crop, flip and colour query photos anew each time; needs trainable layers"""
     trainable_layers: int = 0
     """last layers of each backbone trained along with the head; 0: features are computed once
     and only the head is trained, -1: all layers"""
-    layer_decay: float = 1.0
-    """in (0, 1]: each layer's step size is that of the layer after it times this"""
     batch_norm: Literal["frozen", "synchronised"] = "frozen"
     """of trained backbones: statistics as they came, or of the global batch over all ranks"""
     gradient_checkpointing: bool = False
@@ -67,30 +64,8 @@ class PretrainConfig:
     """of backbones and heads (autocast); weights, losses and vectors are float32"""
     compile: bool = False
     """compile backbones with torch.compile"""
-    epochs: int = 5
-    """passes over the training pairs; 0 writes the off-the-shelf encoders"""
     batch_size: int = 256
     """pairs a step over all processes together, a multiple of their number"""
-    learning_rate: float = 3e-3
-    """AdamW's peak step size of heads, gate and temperatures"""
-    backbone_learning_rate: float = 1e-5
-    """AdamW's peak step size of the last trainable layer"""
-    weight_decay: float = 1e-4
-    """AdamW's decoupled weight decay of matrices"""
-    warmup_steps: int = 0
-    """steps until the step sizes reach their peak; they then fall to zero along a cosine"""
-    clip_norm: float = 0.0
-    """greatest norm of a step's gradient; longer ones are shortened to it. 0: none is"""
-    momentum: float = 0.99
-    """of the momentum encoder, in [0, 1)"""
-    bank_slots: int = 196_800
-    """keys in the memory bank of each contrast (272 bytes a key of 128); 0: none"""
-    in_batch: bool = True
-    """whether the other keys of a batch are negatives too"""
-    triplet_weight: float = 1.0
-    """weight of the triplet loss on clicked-not-bought items; 0 leaves it out"""
-    margin: float = 0.1
-    """margin of the triplet loss, a cosine distance in [0, 2]"""
     holdout: float = 0.1
     """share held out for retrieval.json, in (0, 1)"""
     holdout_by: Literal["time", "item"] = "time"
@@ -99,20 +74,6 @@ class PretrainConfig:
     """held-out searches that retrieval.json is computed on, evenly spread, at most"""
     num_workers: int = 2
     """processes that decode and tokenise ahead, on each rank; cached features need none"""
-    checkpoint_steps: int = 0
-    """steps from one checkpoint to the next; 0: at the ends of epochs alone"""
-    keep_checkpoints: int = 1
-    """checkpoints that stay, besides the best by MRR"""
-    log_every_steps: int = 20
-    """steps in a line of metrics.jsonl"""
-    hang_timeout_s: float = 600.0
-    """seconds without a step after which all stacks are printed; 0: never"""
-    stop_timeout_s: float = 25.0
-    """seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it"""
-    seed: int = 0
-    """of shuffling and augmentation"""
-    resume: bool = False
-    """go on with the run in run_dir from its latest checkpoint; start it if there is none"""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, and flags that would not be heeded."""
@@ -122,19 +83,11 @@ class PretrainConfig:
             )
         check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
         check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
-        at_least_one = ("max_image_pixels", "judged_searches", "keep_checkpoints")
-        check_fields(self, lambda x: x >= 1, "at least 1", *at_least_one, "log_every_steps")
-        counts = ("epochs", "bank_slots", "warmup_steps", "num_workers", "checkpoint_steps", "seed")
-        check_fields(self, lambda x: x >= 0, "at least 0", *counts)
-        check_fields(self, lambda x: x > 0, "above 0", "stop_timeout_s")
-        check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "momentum")
-        check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
-        check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "layer_decay")
-        check_fields(self, lambda x: 0 <= x <= 2, "in [0, 2]", "margin")
+        check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "judged_searches")
+        check_fields(self, lambda x: x >= 0, "at least 0", "num_workers")
         check_fields(self, lambda x: 0 < x < 1, "in (0, 1)", "holdout")
-        steps = ("learning_rate", "backbone_learning_rate", "weight_decay", "triplet_weight")
-        more = ("clip_norm", "hang_timeout_s")
-        check_fields(self, lambda x: 0 <= x < float("inf"), "finite and at least 0", *steps, *more)
+        for part in (OptimizerSettings, LossSettings, FitSettings):
+            part.__post_init__(self)
         if self.method == "clip-e" and self.modality != "both":
             raise InputError(f"modality must be both for clip-e, got {self.modality}")
         if self.trainable_layers == 0:
@@ -207,7 +160,7 @@ def train_encoder(
     from torchrec_mm.pretraining.encoder.precision import Precision
     from torchrec_mm.pretraining.judge.results import Results
     from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
-    from torchrec_mm.pretraining.scl.fit import FitSettings, fit, restore
+    from torchrec_mm.pretraining.scl.fit import fit, restore
     from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
     from torchrec_mm.runs.run_folder import RunFolder
 
@@ -231,7 +184,7 @@ def train_encoder(
         run_folder.forget_after(start)
         results = Results(run_folder, encoder, judge, config.encoder_name)
         results.begin(start)
-        fit(trainer, loader, run_folder, FitSettings.of(config), start, results.after_epoch)
+        fit(trainer, loader, run_folder, config, start, results.after_epoch)
     return results.report
 
 
@@ -299,25 +252,18 @@ def build_trainer(
     config: PretrainConfig, encoder: "ItemEncoder", precision: "Precision", worker: Worker
 ) -> "Trainer":
     """SCL around the encoder, and its optimizer."""
-    from torchrec_mm.pretraining.scl.contrast import Contrast, LossSettings
+    from torchrec_mm.pretraining.scl.contrast import Contrast
     from torchrec_mm.pretraining.scl.scl import SCL
-    from torchrec_mm.pretraining.scl.training import OptimizerSettings, Trainer
+    from torchrec_mm.pretraining.scl.training import Trainer
 
     contrasts = [Contrast(space, space) for space in encoder.spaces]
     if config.method == "clip-e":
         contrasts = [Contrast("text", "image"), Contrast("image", "text")]
-    losses = LossSettings(
-        momentum=config.momentum,
-        bank_slots=config.bank_slots,
-        in_batch=config.in_batch,
-        triplet_weight=config.triplet_weight,
-        margin=config.margin,
-    )
-    scl = SCL(encoder, contrasts, losses, gather_rows, precision)
+    scl = SCL(encoder, contrasts, config, gather_rows, precision)
     if config.compile:
         scl.encoder.compile_backbones()
         scl.momentum_encoder.compile_backbones()
-    return Trainer(scl, OptimizerSettings.of(config), precision, worker)
+    return Trainer(scl, config, precision, worker)
 
 
 def _figure(report: dict[str, Any]) -> str:

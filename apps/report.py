@@ -1,4 +1,7 @@
-"""python -m apps.report --runs DIR --run_dir DIR"""
+"""One table and one page of all runs of a folder.
+
+python -m apps.report --runs DIR --run_dir DIR
+"""
 
 import sys
 from collections.abc import Sequence

@@ -142,6 +142,35 @@ def test_a_config_written_as_yaml_reads_back_equal(config, tmp_path):
     assert parse(Config, ["--config", str(file)]) == config
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What several commands have."""
+
+    seed: int
+    """Seed of the random numbers."""
+    hours: float = 1.5
+    """Time in the oven."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Shared):
+    """Bake bread."""
+
+    data: Path = Path("flour")
+    """Folder of the flour."""
+    seed: int = 3
+
+
+def test_a_commands_own_fields_stand_before_those_that_it_shares(capsys):
+    assert list(yaml.safe_load(to_yaml(Own()))) == ["data", "seed", "hours"]
+    with pytest.raises(SystemExit):
+        parse(Own, ["--help"])
+    out = capsys.readouterr().out.partition("options:")[2]
+    assert re.findall(r"^  --(data|seed|hours)", out, re.MULTILINE) == ["data", "seed", "hours"]
+    assert "Seed of the random numbers. (type: int, default: 3)" in " ".join(out.split())
+    assert parse(Own, ["--hours", "2"]) == Own(hours=2.0)
+
+
 def test_print_config_prints_yaml_of_the_result_and_leaves_with_0(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         parse(Config, ["--data", "d", "--seed", "5", "--print_config"])

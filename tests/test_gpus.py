@@ -130,3 +130,21 @@ def test_the_build_that_is_installed_here_is_read_as_it_calls_itself():
     import fbgemm_gpu
 
     assert (gpus.build_problem() is not None) == (fbgemm_gpu.__variant__ == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("named", "total", "each"),
+    [
+        (None, 2, ["0", "1"]),
+        (None, 0, []),
+        ("NoDevFiles", 0, []),
+        ("5,3", 2, ["5", "3"]),
+        ("GPU-b,GPU-a,none", 2, ["GPU-b", "GPU-a"]),  # CUDA reads no further than that
+    ],
+)
+def test_each_gpu_in_sight_has_the_name_that_shows_it_alone(monkeypatch, named, total, each):
+    monkeypatch.setattr(gpus, "count", lambda: total)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.in_sight() == each

@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the commands take."""
+"""What the README and the pages of long commands tell people to type is what the commands take."""
 
 import re
 import shlex
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import README, ROOT, commands_of
+from tests.helpers.commands import PARSED, ROOT, commands_of
 from torchx_components import slurm
 
-COMMANDS = [command.line for command in commands_of(README)]
+COMMANDS = sorted({command.line for page in PARSED for command in commands_of(page)})
 
 
 def starting_with(*words: str) -> list[str]:

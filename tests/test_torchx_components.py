@@ -1,13 +1,20 @@
 """What `torchx run` can launch: its --help parses, and it names the right app."""
 
+import inspect
+
 import pytest
 from torchx.components.component_test_base import ComponentTestCase
+from torchx.specs.builders import parse_args
 
 from torchx_components import pipeline, pretraining, ranking
 
 TRAINING = [(pretraining, "pretrain"), (ranking, "train_make"), (ranking, "train_ranker")]
 SCORING = [(ranking, "evaluate"), (ranking, "predict")]
 COMPONENTS = [*TRAINING, (pretraining, "embed_items"), *SCORING]
+# Where processes start again.
+AGAIN = {name: "from the last checkpoint" for _, name in TRAINING}
+AGAIN |= {name: "from the beginning" for _, name in SCORING}
+AGAIN["embed_items"] = "at the unfinished parts"
 
 
 def command_of(app):
@@ -21,6 +28,29 @@ def test_the_component_is_valid_and_its_docstring_is_its_help(module, name):
     case.setUp()
     case.validate(module, name)
     case.tearDown()
+
+
+@pytest.mark.parametrize(("module", "name"), COMPONENTS)
+def test_its_help_tells_whose_flags_it_takes_and_where_processes_start_again(module, name, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(getattr(module, name), ["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    resumes = "; --resume is among them" if (module, name) in TRAINING else ""
+    assert f"Phase {'one' if module is pretraining else 'two'}" in told
+    assert f"flags of apps.{name}, written after a bare --{resumes} (required)" in told
+    assert f"again {AGAIN[name]} when one dies (default: 3)" in told
+
+
+@pytest.mark.parametrize(
+    ("helper", "modules"),
+    [
+        ("_of_ranks", (pretraining, ranking)),
+        ("_for_torchrun", (pretraining, ranking)),
+        ("_devices", (pretraining, ranking, pipeline)),
+    ],
+)
+def test_what_files_cannot_share_is_the_same_text_in_each(helper, modules):
+    assert len({inspect.getsource(getattr(module, helper)) for module in modules}) == 1
 
 
 @pytest.mark.parametrize(("module", "name"), COMPONENTS)

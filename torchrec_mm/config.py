@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from inspect import get_annotations
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -22,6 +23,7 @@ from torchrec_mm.ending import in_one_line, print_anything
 from torchrec_mm.errors import HostError, InputError
 
 ConfigT = TypeVar("ConfigT")
+SCRIPT = "torchrec-mm"  # which runs every command, commands.py
 
 # How long a rank keeps quiet when it has the same to say as the first one, which may be late to see
 # it, or when another one has left, who says why. The launcher ends it meanwhile.
@@ -40,7 +42,8 @@ def parse(
     docstring and the docstring under each field; ``--print_config`` prints the resulting YAML. Both
     leave with status 0. ``--flag`` alone means true where the field is a bool; the field
     ``positional`` may come first, without its flag.
-    ``command`` is what follows ``python -m`` in the help, the module of the class if empty.
+    ``command`` is what follows ``python -m`` in the help, the module of the class if empty; or, in
+    the script torchrec-mm, what follows that.
 
     Raises:
         InputError: an unknown flag or key, a key given twice, a missing or garbled YAML file, a
@@ -91,7 +94,9 @@ def to_yaml(config: Any) -> str:
     """The config as YAML that ``--config`` reads back to an equal config."""
     import yaml
 
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    values = asdict(config)
+    ordered = {name: values[name] for name in flag_names(type(config))}
+    return yaml.safe_dump(_plain(ordered), sort_keys=False)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
@@ -164,14 +169,22 @@ def _parser_for(config_class: type, command: str) -> Any:
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = PlainParser(
-        prog=f"python -m {command}",
+        prog=_program(command),
         description=config_class.__doc__,
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
-    parser.add_class_arguments(config_class, as_group=False)
+    names = flag_names(config_class)
+    for name in names:  # one by one, for their order
+        parser.add_class_arguments(config_class, as_group=False, skip={*names} - {name})
     return parser
+
+
+def flag_names(config_class: type) -> list[str]:
+    """The fields as help and YAML list them: a command's own before those that it shares."""
+    own = (name for each in config_class.__mro__ for name in get_annotations(each))
+    return list(dict.fromkeys(own))
 
 
 def _with_true(argv: list[str], config_class: type) -> list[str]:
@@ -223,6 +236,13 @@ def _check_encoding(name: str, value: Any) -> None:
                 f"{name} must be ASCII where names of files are {of_files}, got {text!a}: "
                 f"set PYTHONUTF8=1"
             )
+
+
+def _program(command: str) -> str:
+    """What the user typed to get to ``apps.train_ranker``."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {command.rpartition('apps.')[2]}"
+    return f"python -m {command}"
 
 
 def _command_of(config_class: type) -> str:

@@ -47,7 +47,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _number(error: BaseException) -> int | None:
+def _number(error: BaseException) -> int:
+    """That of what the machine refused, 0 if it was nothing of the kind."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     words = str(error)
@@ -55,7 +56,7 @@ def _number(error: BaseException) -> int | None:
         return int(found[1] or found[2])
     if SHORT_WRITE.search(words):
         return errno.ENOSPC
-    return next((number for told, number in WORDS.items() if told in words), None)
+    return next((number for told, number in WORDS.items() if told in words), 0)
 
 
 def _what_happened(error: BaseException) -> str:

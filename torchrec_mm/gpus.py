@@ -30,6 +30,12 @@ def count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def in_sight() -> list[str]:
+    """The GPUs that this process sees, each as CUDA_VISIBLE_DEVICES would name it alone."""
+    named, total = os.environ.get("CUDA_VISIBLE_DEVICES"), count()
+    return named.split(",")[:total] if named else [str(index) for index in range(total)]
+
+
 def are_hidden() -> bool:
     """Whether CUDA_VISIBLE_DEVICES leaves this process no GPU."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") in HIDING
@@ -38,7 +44,7 @@ def are_hidden() -> bool:
 def build_problem() -> str | None:
     """Why fbgemm cannot compute on a GPU that torch sees."""
     package = find_spec("fbgemm_gpu")
-    described = Path(package.origin if package else "").parent / "docs" / "target.default.json.py"
+    described = Path((package and package.origin) or "").parent / "docs" / "target.default.json.py"
     if (
         not described.is_file()
         or json.loads(described.read_text(encoding="utf-8"))["variant"] != "cpu"

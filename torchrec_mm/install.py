@@ -117,7 +117,7 @@ def requirements() -> list[str]:
 
 def name_of(requirement: str) -> str:
     """``fbgemm_gpu >=1`` -> ``fbgemm-gpu``."""
-    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
 def _pip(*arguments: str) -> None:

@@ -9,6 +9,8 @@ from torchx.components import dist
 from torchx.specs import AppDef, macros
 
 PORT = 29500
+# apps, in a checkout; torchrec_mm.apps, where this is torchrec_mm.torchx_components.
+APPS = __name__.rpartition("torchx_components")[0] + "apps"
 
 
 def pipeline(
@@ -41,7 +43,7 @@ def pipeline(
     if fewest != nodes:
         raise ValueError(f"j must name one number of nodes, got {j}")
     launch = ["--nodes", nodes, "--processes", processes, "--max_restarts", max_restarts]
-    command = shlex.join(["python", "-u", "-m", "apps.pipeline", *map(str, launch)])
+    command = shlex.join(["python", "-u", "-m", f"{APPS}.pipeline", *map(str, launch)])
     # Not quoted: the shell on each node knows the first one's host.
     first = f"$${{{macros.rank0_env}:=localhost}}:{PORT}"
     logs = {"PET_LOG_DIR": log_dir, "PET_TEE": "3"} if log_dir else {}

@@ -1,91 +1,86 @@
-"""What `torchx run` can launch of phase one. Imports torchx only."""
+"""What `torchx run` can launch of phase one. Imports torchx only.
+
+TorchX runs the text of this file in a module of its own, which finds no file beside it: what
+components share is shared per file. Its linter looks for a ``def`` of the component's name in that
+text, "missing return annotation or has unknown annotations" if it is not ``-> AppDef``; arguments
+and --help are those of the object that the name stands for, so a decorator may put another there.
+"""
 
 import os
-from typing import Dict, Optional
+from typing import Callable, Dict, Optional
 
 from torchx.components import dist
 from torchx.specs import AppDef
 
+# apps, in a checkout; torchrec_mm.apps, where this is torchrec_mm.torchx_components.
+APPS = __name__.rpartition("torchx_components")[0] + "apps"
 
-def pretrain(
-    *app_args: str,
-    j: str = "1x1",
-    cpu: int = 2,
-    gpu: int = 0,
-    memMB: int = 8192,
-    env: Optional[Dict[str, str]] = None,
-    max_restarts: int = 3,
-    max_retries: int = 0,
-    log_dir: str = "",
-    image: str = "",
-) -> AppDef:
-    """Phase one: train encoders on searches, each process on its share of every batch.
+
+def _of_ranks(restarts: str, resumes: bool = False) -> Callable[..., Callable[..., AppDef]]:
+    """A component that launches the app of its name under torchrun.
 
     Args:
-        app_args: flags of apps.pretrain, written after a bare --; --resume is among them
-        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node; each process gets an equal share of threads
-        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
-        memMB: host memory per node in MiB
-        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
-        max_restarts: how often all processes start again from the last checkpoint when one dies
-        max_retries: how often the scheduler starts the whole job again
-        log_dir: folder for what each process prints, empty for a temporary one
-        image: container image, empty for the local working directory
+        restarts: where all processes start again when one dies.
+        resumes: the app is given --resume.
     """
-    return dist.ddp(
-        *("--resume", "true"),
-        *app_args,
-        m="apps.pretrain",
-        name="torchrec_mm/pretrain",
-        j=j,
-        cpu=cpu,
-        gpu=gpu,
-        memMB=memMB,
-        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
-        max_retries=max_retries,
-        image=image,
-    )
+
+    def component(declared: Callable[..., AppDef]) -> Callable[..., AppDef]:
+        app = f"{APPS}.{declared.__name__}"
+
+        def launch(
+            *app_args: str,
+            j: str = "1x1",
+            cpu: int = 2,
+            gpu: int = 0,
+            memMB: int = 8192,
+            env: Optional[Dict[str, str]] = None,
+            max_restarts: int = 3,
+            max_retries: int = 0,
+            log_dir: str = "",
+            image: str = "",
+        ) -> AppDef:
+            return dist.ddp(
+                *(("--resume", "true") if resumes else ()),
+                *app_args,
+                m=app,
+                name=f"torchrec_mm/{declared.__name__}",
+                j=j,
+                cpu=cpu,
+                gpu=gpu,
+                memMB=memMB,
+                env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
+                max_retries=max_retries,
+                image=image,
+            )
+
+        launch.__name__ = declared.__name__
+        launch.__doc__ = f"""{declared.__doc__}
+
+        Args:
+            app_args: flags of {app}, written after a bare --{"; --resume is among them" * resumes}
+            j: [{{fewest nodes}}:]{{nodes}}x{{processes per node}}, for example 1x2
+            cpu: CPU cores per node; each process gets an equal share of threads
+            gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
+            memMB: host memory per node in MiB
+            env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
+            max_restarts: how often all processes start again {restarts} when one dies
+            max_retries: how often the scheduler starts the whole job again
+            log_dir: folder for what each process prints, empty for a temporary one
+            image: container image, empty for the local working directory
+        """
+        return launch
+
+    return component
 
 
-def embed_items(
-    *app_args: str,
-    j: str = "1x1",
-    cpu: int = 2,
-    gpu: int = 0,
-    memMB: int = 8192,
-    env: Optional[Dict[str, str]] = None,
-    max_restarts: int = 3,
-    max_retries: int = 0,
-    log_dir: str = "",
-    image: str = "",
-) -> AppDef:
-    """Phase one: every item through the encoder, each process a share of the parts.
+@_of_ranks("from the last checkpoint", resumes=True)
+def pretrain(*app_args: str) -> AppDef:
+    """Phase one: train encoders on searches, each process on its share of every batch."""
 
-    Args:
-        app_args: flags of apps.embed_items, written after a bare --
-        j: [{fewest nodes}:]{nodes}x{processes per node}, for example 1x2
-        cpu: CPU cores per node; each process gets an equal share of threads
-        gpu: GPUs per node, one a process; 0 for the CPU, whatever the node has
-        memMB: host memory per node in MiB
-        env: environment of the processes, for example OMP_NUM_THREADS=4,NCCL_SOCKET_IFNAME=eth0
-        max_restarts: how often all processes start again at the unfinished parts when one dies
-        max_retries: how often the scheduler starts the whole job again
-        log_dir: folder for what each process prints, empty for a temporary one
-        image: container image, empty for the local working directory
-    """
-    return dist.ddp(
-        *app_args,
-        m="apps.embed_items",
-        name="torchrec_mm/embed_items",
-        j=j,
-        cpu=cpu,
-        gpu=gpu,
-        memMB=memMB,
-        env=_devices(j, cpu, gpu) | _for_torchrun(max_restarts, log_dir) | (env or {}),
-        max_retries=max_retries,
-        image=image,
-    )
+
+@_of_ranks("at the unfinished parts")
+def embed_items(*app_args: str) -> AppDef:
+    """Phase one: every item through the encoder, each process a share of the parts."""
 
 
 def _devices(j: str, cpu: int, gpu: int) -> Dict[str, str]:

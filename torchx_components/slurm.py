@@ -23,12 +23,12 @@ from torchx.specs.finder import (
     get_component,
 )
 
-from torchx_components.sbatch import sbatch_script
+from .sbatch import sbatch_script
 
 
 def parse(argv: Optional[Sequence[str]]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
-        prog="python -m torchx_components.slurm",
+        prog=f"python -m {__spec__.name}",
         usage="%(prog)s [options] COMPONENT [its arguments] [-- flags of the app]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

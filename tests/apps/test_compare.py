@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from apps import compare
-from apps.compare import CompareConfig, Job, make_jobs, ranker_jobs
+from apps.compare import CompareConfig, make_jobs, ranker_jobs
+from torchrec_mm.stages.jobs import Job
 
 CONFIG = CompareConfig(
     data=Path("data"),
@@ -68,22 +68,13 @@ def test_a_ranker_joins_the_make_of_its_own_vectors_and_seed():
             assert (make["vectors"], make["seed"]) == (run["vectors"], run["seed"])
 
 
-def test_each_ranker_is_evaluated_on_the_same_data_and_done_when_that_is_there(
-    monkeypatch, tmp_path
-):
+def test_each_ranker_is_evaluated_on_the_same_data_and_done_when_that_is_there():
     _, *jobs = ranker_jobs(CONFIG)
     for job in jobs:
         (_, trained), (app, scored) = job.commands
         run_dir = _by_name(trained)["run_dir"]
         assert (app, _by_name(scored)) == ("evaluate", {"run_dir": run_dir, "data": "data"})
         assert job.result == Path(run_dir, "metrics.json")
-    called: list[str] = []
-    monkeypatch.setattr(compare, "call", lambda app, *flags: called.append(app))
-    result = tmp_path / "metrics.json"
-    compare._work(Job(jobs[0].commands, result))
-    result.touch()
-    compare._work(Job(jobs[0].commands, result))
-    assert called == ["train_ranker", "evaluate"]
 
 
 def test_folders_of_vectors_that_runs_could_not_be_told_apart_by_are_refused():

@@ -5,7 +5,7 @@ import pytest
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder
 from torchrec_mm.benchmarks import embedding
 from torchrec_mm.benchmarks.embedding import EmbeddingConfig, compare
-from torchrec_mm.data.contract import item_parts
+from torchrec_mm.data.content import item_parts
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from torchrec_mm.benchmarks import ranker, ranker_ours
+from torchrec_mm.benchmarks import ranker
 from torchrec_mm.benchmarks.ranker import RankerConfig, compare
+from torchrec_mm.benchmarks.ranking import ours
 from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.benchmarks.ranking.ours import Ours, spread
 from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask
@@ -67,14 +68,14 @@ def test_without_a_folder_the_data_is_gone_afterwards():
 
 
 def test_our_side_learns_from_every_impression_and_scores_the_test_set(folder):
-    reached = ranker_ours.quality(task(folder))
+    reached = ours.quality(task(folder))
     assert reached.impressions == 2 * 24 * 11
     assert 0 <= reached.auc <= 1 and 0 <= reached.gauc <= 1
-    assert ranker_ours.quality(task(folder)) == reached
+    assert ours.quality(task(folder)) == reached
 
 
 def test_our_side_has_a_speed(folder):
-    assert ranker_ours.speed(task(folder)) > 0
+    assert ours.speed(task(folder)) > 0
 
 
 def test_batches_hold_about_the_impressions_asked_for(folder):
@@ -114,7 +115,7 @@ def rates(monkeypatch):
         ranker,
         "in_fresh_process",
         lambda quality, task, threads: (
-            Quality(0.6, 0.7, 264) if quality is ranker_ours.quality else Quality(0.5, 0.4, 264)
+            Quality(0.6, 0.7, 264) if quality is ours.quality else Quality(0.5, 0.4, 264)
         ),
     )
     return rates

@@ -98,5 +98,11 @@ def lines_of(run_dir: Path, key: str) -> list[dict]:
     return [line for line in parsed if key in line]
 
 
+def epochs_of(run_dir: Path) -> list[dict]:
+    """Epoch lines but for their speed."""
+    lines = lines_of(run_dir, "epoch")
+    return [{k: v for k, v in line.items() if k != "impressions_per_s"} for line in lines]
+
+
 def _no_json(word: str) -> None:
     raise ValueError(f"JSON has no {word}")

@@ -23,7 +23,8 @@ from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.train.state import model_pieces, training_pieces
+from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.train.state import training_pieces
 
 ROWS_97_GIB = 97 * GIB // (64 * 4)
 
@@ -110,7 +111,7 @@ def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(
         checkpointer.save(training_pieces(trained), Position())
     scored = distribute_to_score(Ranker(spec_of("id", encoded)), worker, options)
     folder = find_checkpoint(tmp_path).folder
-    load_checkpoint(folder, model_pieces(scored), ignore=("optimizer.",))
+    load_checkpoint(folder, model_pieces(scored.model), ignore=("optimizer.",))
     ours, theirs = tables(scored), tables(trained)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

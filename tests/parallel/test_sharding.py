@@ -29,7 +29,8 @@ from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.train.state import model_pieces, training_pieces
+from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.train.state import training_pieces
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.2, table_learning_rate=0.1, table_scale=0.05
@@ -182,9 +183,9 @@ def test_fp16_rows_start_and_stay_fp16_and_load_into_fp32_tables(encoded, worker
     assert weights["item_id_table"].dtype == torch.float16
     assert weights["user_id_table"].dtype == torch.float32
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(model_pieces(trained), Position())
+        checkpointer.save(model_pieces(trained.model), Position())
     plain = distributed_of(encoded, worker, "id", seed=1)
-    load_checkpoint(find_checkpoint(tmp_path).folder, model_pieces(plain))
+    load_checkpoint(find_checkpoint(tmp_path).folder, model_pieces(plain.model))
     assert torch.equal(tables(plain)["item_id_table"], weights["item_id_table"].float())
 
 

@@ -1,10 +1,13 @@
 """Tiny encoders and packed content, built once for the room."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.pretraining import tiny
 from tests.pretraining.packed_room import packed_tiny
 from torchrec_mm.data.content.packed import PackedContent
+from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +18,17 @@ def image_encoder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def text_encoder(tmp_path_factory):
     return tiny.save_text_encoder(tmp_path_factory.mktemp("encoders") / "text")
+
+
+@pytest.fixture(scope="session")
+def specs(image_encoder, text_encoder) -> Callable[..., list[EncoderSpec]]:
+    """Makes specs of the tiny encoders, of both unless modalities are named."""
+    folders = {"image": str(image_encoder), "text": str(text_encoder)}
+
+    def make(*modalities: str, layers: int = 0, norm: str = "frozen") -> list[EncoderSpec]:
+        return [EncoderSpec(m, folders[m], layers, 32, norm) for m in modalities or folders]
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,9 @@ from PIL import Image
 
 WORDS = [f"word{i}" for i in range(40)]
 QUERY_WORDS = [f"mot{i}" for i in range(40)]
+PICTURES = torch.randint(  # of noise, as an encoder reads them
+    0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 def save_image_encoder(folder: Path) -> Path:

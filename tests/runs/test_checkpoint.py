@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.helpers import forks
 from torchrec_mm.errors import InputError
-from torchrec_mm.train import pieces as pieces_module
+from torchrec_mm.runs import tensor_shards as pieces_module
 from torchrec_mm.runs.checkpoint import (
     checkpoint_shapes,
     load_checkpoint,
@@ -23,8 +23,8 @@ from torchrec_mm.runs.checkpoint import (
 )
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
-from torchrec_mm.runs.tensor_shards import Pieces
 from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.tensor_shards import Pieces
 
 TABLE = torch.arange(70.0).view(10, 7)
 

@@ -12,12 +12,12 @@ import torch
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.runs import checkpoint_folders
-from torchrec_mm.train import checkpointer as checkpointer_module
+from torchrec_mm.runs import checkpointer as checkpointer_module
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
-from torchrec_mm.runs.tensor_shards import Pieces
 from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.tensor_shards import Pieces
 
 
 def save(checkpointer: Checkpointer, step: int, metric: float | None = None, **more) -> None:

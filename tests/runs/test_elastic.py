@@ -6,42 +6,32 @@ import random
 import shlex
 import signal
 import socket
-import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.helpers.forks import PATIENCE_S, Fork, children_of
-from tests.helpers.runs import evaluate, lines_of, ranker_flags
+from tests.helpers.forks import PATIENCE_S
 from tests.helpers.small_market import SmallMarket, write_small_market
-from tests.runs.test_kill import (
-    LOSS_TOLERANCE,
-    Launch,
-    epochs_of,
+from tests.runs import killed
+from tests.runs.killed import (
+    MARKS,
+    RESUME,
+    STEPS_PER_KILL,
+    Launched,
+    assert_learned_alike,
+    assert_same_bits,
     last_step,
+    launch_training,
     saving,
+    train_requests,
+    training,
 )
 from torchx_components.ranking import train_ranker
 
-KILLS = min(int(os.environ.get("TORCHREC_MM_KILLS", "2")), 5)
-STEPS_PER_KILL = 8
-EPOCHS = 2
-BATCH = 16
-TRAIN_REQUESTS = BATCH * STEPS_PER_KILL * (KILLS + 1) // EPOCHS
+KILLS = min(killed.KILLS, 5)
 
-pytestmark = [
-    pytest.mark.kill,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
-]
-
-
-def flags_of(market: SmallMarket, run_dir: Path) -> list[str]:
-    flags = [*ranker_flags(market, run_dir, "simtier"), "--epochs", str(EPOCHS)]
-    return [*flags, "--test_auc", "true", "--checkpoint_steps", "2"]
+pytestmark = MARKS
 
 
 def free_port() -> int:
@@ -55,19 +45,14 @@ def is_listened_to(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
-class Job:
+class Job(Launched):
     """A torchrun with all that it starts: the processes that work in a folder of its own."""
 
     def __init__(self, folder: Path, *words: str, **environment: str) -> None:
         folder.mkdir()
-        self.folder, self.log = folder, folder.with_suffix(".log")
-        self.process = Fork(
-            [sys.executable, "-m", "torch.distributed.run", *words],
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdout=self.log,
-            stderr=self.log,
-        )
+        self.folder = folder
+        environment = {**os.environ, **environment}
+        super().__init__(folder.with_suffix(".log"), *words, cwd=folder, env=environment)
 
     def processes(self) -> list[int]:
         """All that live."""
@@ -78,33 +63,22 @@ class Job:
                     found.append(int(entry.name))
         return found
 
-    def ranks(self) -> list[int]:
-        return children_of(self.process.pid)
-
-    def wait_until(self, happens: Callable[[], bool]) -> None:
-        """Look again and again; fail when the job ends first."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not happens():
-            assert self.process.poll() is None, self.log.read_text()[-6000:]
-            assert time.monotonic() < deadline, self.log.read_text()[-6000:]
-            time.sleep(0.002)
-
     def finish(self) -> None:
         """It ends well, and nothing of it lives on."""
-        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-6000:]
+        super().finish()
         assert not self.processes()
 
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"), train=TRAIN_REQUESTS)
+    return write_small_market(tmp_path_factory.mktemp("market"), train=train_requests(KILLS))
 
 
 @pytest.fixture(scope="module")
 def whole(market, tmp_path_factory) -> Path:
     """A run on two ranks that nobody killed."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    Launch(market, run_dir, 2).finish()
+    launch_training(market, run_dir, 2).finish()
     return run_dir
 
 
@@ -132,19 +106,15 @@ def kill_one(job: Job, run_dir: Path, number: int, chance: random.Random) -> Non
 
 def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(market, whole, tmp_path):
     run_dir, chance = tmp_path / "killed", random.Random(3)
-    (role,) = train_ranker(*flags_of(market, run_dir), j="1x2", max_restarts=10).roles
+    _, _, *flags = training(market, run_dir)
+    (role,) = train_ranker(*flags, j="1x2", max_restarts=10).roles
     torchrun, *words = shlex.split(role.args[-1])
     assert torchrun == "torchrun"
     job = Job(tmp_path / "job", *words, **role.env, PET_LOG_DIR=str(tmp_path / "logs"))
     for number in range(KILLS):
         kill_one(job, run_dir, number, chance)
     job.finish()
-    assert lines_of(run_dir, "step") == lines_of(whole, "step")
-    assert epochs_of(run_dir) == epochs_of(whole)
-    figures = [evaluate(market, run) for run in (run_dir, whole)]
-    for metrics in figures:
-        metrics.pop("checkpoint")
-    assert figures[0] == figures[1]
+    assert_same_bits(market, run_dir, whole)
     hidden = {path.name for path in tmp_path.rglob(".*")}
     assert hidden <= {".metadata"}, hidden  # of a whole checkpoint
 
@@ -154,10 +124,8 @@ def node(folder: Path, port: int, market: SmallMarket, run_dir: Path) -> Job:
     quick = "last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3"
     meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "job"]
     launcher = [*meeting, "--rdzv-conf", quick, "--nnodes", "1:2", "--nproc-per-node", "1"]
-    flags = ["-m", "apps.train_ranker", *flags_of(market, run_dir), "--resume", "true"]
-    return Job(
-        *(folder, *launcher, "--max-restarts", "3", *flags), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"
-    )
+    words = [*launcher, "--max-restarts", "3", *training(market, run_dir), *RESUME]
+    return Job(folder, *words, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
 
 def test_a_job_that_lost_a_node_goes_on_with_the_other(market, whole, tmp_path):
@@ -172,11 +140,4 @@ def test_a_job_that_lost_a_node_goes_on_with_the_other(market, whole, tmp_path):
     host.finish()
     assert guest.process.wait(PATIENCE_S) == -signal.SIGKILL
     assert [start["world_size"] for start in starts(run_dir)] == [2, 1]
-    ours, theirs = lines_of(run_dir, "step"), lines_of(whole, "step")
-    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
-    assert [line["loss"] for line in ours] == pytest.approx(
-        [line["loss"] for line in theirs], rel=LOSS_TOLERANCE
-    )
-    assert evaluate(market, run_dir)["log_loss"] == pytest.approx(
-        evaluate(market, whole)["log_loss"], rel=LOSS_TOLERANCE
-    )
+    assert_learned_alike(market, run_dir, whole)

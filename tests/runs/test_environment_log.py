@@ -22,7 +22,7 @@ def git(folder: Path, *words: str) -> str:
 
 def checkout(folder: Path) -> Path:
     """A repository that tracks the code."""
-    code = folder / "torchrec_mm" / "train" / "starts.py"
+    code = folder / "torchrec_mm" / "runs" / "environment_log.py"
     code.parent.mkdir(parents=True)
     code.write_text("one = 1\n")
     git(folder, "init", "-q")

@@ -6,7 +6,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.runs import Stopped, lines_of, predictions, stop_before, train_make, train_ranker
+from tests.helpers.runs import (
+    Stopped,
+    epochs_of,
+    lines_of,
+    predictions,
+    stop_before,
+    train_make,
+    train_ranker,
+)
 from tests.helpers.small_market import SmallMarket, write_small_market, write_vectors
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.totals import Totals
@@ -18,12 +26,6 @@ EVERY_TWO = ("--checkpoint_steps", "2")
 @pytest.fixture(scope="module")
 def market(tmp_path_factory) -> SmallMarket:
     return write_small_market(tmp_path_factory.mktemp("market"))
-
-
-def epochs_of(run_dir: Path) -> list[dict]:
-    """Epoch lines but for their speed."""
-    lines = lines_of(run_dir, "epoch")
-    return [{k: v for k, v in line.items() if k != "impressions_per_s"} for line in lines]
 
 
 def stopped_and_resumed(train, step: int) -> Path:

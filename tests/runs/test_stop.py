@@ -16,13 +16,13 @@ import pytest
 
 from tests.helpers import forks
 from tests.helpers.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork
-from tests.helpers.runs import lines_of, predictions, ranker_flags, train_ranker
+from tests.helpers.runs import epochs_of, lines_of, predictions, ranker_flags, train_ranker
 from tests.helpers.small_market import SmallMarket, write_small_market
-from torchrec_mm.train import fit
-from torchrec_mm.train import predictions as scoring
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.stop import Stopped
+from torchrec_mm.scoring import predictions as scoring
+from torchrec_mm.train import fit
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EPOCHS = ("--epochs", "2", "--test_auc", "true")
@@ -61,12 +61,6 @@ def signal_before(patch: pytest.MonkeyPatch, step: int, times: int = 1) -> None:
         before_step(loop)
 
     patch.setattr(fit.Loop, "_before_step", signalled)
-
-
-def epochs_of(run_dir: Path) -> list[dict]:
-    """Epoch lines but for their speed."""
-    lines = lines_of(run_dir, "epoch")
-    return [{k: v for k, v in line.items() if k != "impressions_per_s"} for line in lines]
 
 
 def assert_goes_on(market: SmallMarket, run_dir: Path, whole: Path) -> None:

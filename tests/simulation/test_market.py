@@ -9,9 +9,9 @@ from PIL import Image
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.simulation.market import studio
-from torchrec_mm.simulation.market.catalogue import DAY_S, START, draw_catalogue
+from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue, draw_catalogue
 from torchrec_mm.simulation.market.clicks import Items, Users, intercept, sigmoid, taste
-from torchrec_mm.simulation.market.market import simulate
+from torchrec_mm.simulation.market.market import Market, simulate
 from torchrec_mm.simulation.market.photos import snapshots
 from torchrec_mm.simulation.market.pictures import draw_pictures, encode_jpeg, render
 from torchrec_mm.simulation.market.studio import Studio
@@ -26,17 +26,21 @@ from torchrec_mm.simulation.market.words import (
 DAYS, TEST_DAYS = 6, 2
 
 
-@pytest.fixture(scope="module")
-def market():
+def simulated(catalogue: Catalogue, num_impressions: int) -> Market:
     return simulate(
-        draw_catalogue(1500, DAYS, seed=3),
+        catalogue,
         num_users=300,
-        num_impressions=30_000,
+        num_impressions=num_impressions,
         num_searches=2_000,
         days=DAYS,
         test_days=TEST_DAYS,
         seed=3,
     )
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return simulated(draw_catalogue(1500, DAYS, seed=3), 30_000)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +89,7 @@ def test_searches_lie_in_the_training_days(market):
 
 def test_searches_do_not_depend_on_what_was_clicked(market):
     """Another number of impressions changes every label and no search."""
-    other = simulate(
-        market.catalogue,
-        num_users=300,
-        num_impressions=20_000,
-        num_searches=2_000,
-        days=DAYS,
-        test_days=TEST_DAYS,
-        seed=3,
-    )
+    other = simulated(market.catalogue, 20_000)
     assert other.searches.texts == market.searches.texts
     assert (other.searches.purchased == market.searches.purchased).all()
 

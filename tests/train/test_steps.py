@@ -7,7 +7,8 @@ import torch
 
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.runs.position import Position
-from torchrec_mm.train.fit import FitSettings, Loop
+from torchrec_mm.train.fit import Loop
+from torchrec_mm.train.settings import TrainSettings
 from torchrec_mm.train.totals import EpochSummary
 
 
@@ -17,7 +18,7 @@ def begin(step: int, rank: int = 0, seed: int = 0, warmup_steps: int = 0) -> tup
     worker = Worker(torch.device("cpu"), rank, world_size=2)
     distributed = SimpleNamespace(worker=worker, optimizer=optimizer)
     training = SimpleNamespace(position=Position(step), distributed=distributed)
-    settings = FitSettings(epochs=1, seed=seed, warmup_steps=warmup_steps)
+    settings = TrainSettings(epochs=1, seed=seed, warmup_steps=warmup_steps)
     Loop(training, None, settings, None, None, None, None)._before_step()
     return optimizer.param_groups[0]["lr"], torch.rand(()).item()
 
@@ -41,7 +42,7 @@ def test_the_speed_of_an_epoch_is_that_of_what_this_start_learned_from():
     training.distributed.optimizer = SimpleNamespace(param_groups=[])
     lines: list[dict] = []
     run = SimpleNamespace(log=lambda **values: lines.append(values))
-    loop = Loop(training, run, FitSettings(epochs=1, seed=0), None, None, None, None)
+    loop = Loop(training, run, TrainSettings(epochs=1, seed=0), None, None, None, None)
     loop.resumed_with, loop.seconds, loop.save = 40, 2.0, lambda metric: None
     loop.end_epoch(0, test=None)
     assert (lines[0]["impressions"], lines[0]["impressions_per_s"]) == (100, 30)

@@ -38,7 +38,7 @@ MATRIX = 1024
 QUIET_STEPS = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(BenchmarkConfig):
     """Seconds that training loses to a checkpoint, and bytes a second to disk.
 

@@ -25,11 +25,11 @@ from torchrec_mm.benchmarks.harness import (
 )
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.pretraining.embed.embedding import EncodedItems
 from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
-from torchrec_mm.pretraining.embed.item_sides import SideLoader, threads_beside
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, cores_of_process
+from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors
 from torchrec_mm.pretraining.embed.vector_run import make_item_vectors
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
@@ -40,7 +40,7 @@ SPACE, DTYPE = "fused", "int8"
 WORDS = [f"{a}{b}" for a in ("red", "soft", "long", "new") for b in ("coat", "lamp", "shoe", "cup")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig(BenchmarkConfig):
     """Items a second, end to end, of apps.embed_items on made-up titles and pictures.
 
@@ -119,7 +119,7 @@ def ours(root: Path, config: EmbeddingConfig) -> float:
         of_stream = ItemEncoding(
             stream, encoding.encoder, encoding.loader, encoding.precision, worker
         )
-        maker = EncodedItems(of_stream, "scl", SPACE, DTYPE, fit_heads=False)
+        maker = EncoderVectors(of_stream, "scl", SPACE, DTYPE, fit_heads=False)
         make_item_vectors(Path(folder) / "vectors", stream, maker, {}, 0.0, worker)
         return config.items / (time.perf_counter() - start)
 
@@ -139,11 +139,11 @@ def bare(root: Path, config: EmbeddingConfig) -> float:
 def item_encoding(root: Path, config: EmbeddingConfig, worker: Worker) -> ItemEncoding:
     """What both sides have before the clock starts: encoder and tokeniser."""
     encoder = load_encoder(root / "encoder").encoder.to(worker.device)
-    loader = SideLoader(
+    loader = BatchLoader(
         encoder,
         max_image_pixels=config.picture_pixels**2,
         batch_size=config.batch_size,
-        num_threads=config.num_workers or threads_beside(),
+        num_threads=config.num_workers or cores_of_process(),
         device=worker.device,
     )
     stream = ItemStream(root, tuple(encoder.encoders))

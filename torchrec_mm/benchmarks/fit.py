@@ -24,12 +24,13 @@ from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.runs.run_folder import RunFolder
-from torchrec_mm.train.fit import FitSettings, fit
+from torchrec_mm.train.fit import fit
+from torchrec_mm.train.settings import TrainSettings
 
 PROMISED = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig(DataConfig):
     """Training steps a second of the fit loop, against a bare loop around TorchRec's pipeline.
 
@@ -124,7 +125,7 @@ def fitted(task: RankerTask) -> float:
         distributed = Timed.of(side.distributed)
         folder = [tempfile.mkdtemp(dir=task.folder) if worker.is_first else ""]
         dist.broadcast_object_list(folder)
-        settings = FitSettings(epochs=task.epochs, seed=task.seed)
+        settings = TrainSettings(epochs=task.epochs, seed=task.seed)
         fit(distributed, side.loader(side.data), RunFolder(Path(folder[0]), worker), settings)
         return distributed.steps_per_s()
 

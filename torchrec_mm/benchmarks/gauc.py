@@ -34,7 +34,7 @@ PIECE = 1 << 20  # made up at once
 BATCH = 10_000  # added at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GaucConfig(BenchmarkConfig):
     """Seconds of exact GAUC on one thread, against a Python loop over users; then at full size."""
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison
 from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
+from torchrec_mm.commands import component_of, module_of
 from torchrec_mm.config import check_fields
 from torchrec_mm.errors import InputError
 
-ROOT = Path(__file__).parents[2]
 REQUESTS = 64
 PROMISED = 1 / 1.3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LaunchConfig(BenchmarkConfig):
     """Seconds from the start of the launcher to the end of the first training step.
 
@@ -64,11 +64,11 @@ def compare(config: LaunchConfig) -> Iterator[dict[str, Any]]:
 
 def launchers(world_size: int) -> dict[str, list[str]]:
     """What comes before the flags of ``apps.train_ranker``."""
-    component = "torchx_components/ranking.py:train_ranker"
+    component = component_of("ranking", "train_ranker")
     ranks = ("--standalone", "--nproc-per-node", str(world_size))
     return {
         "ours": ["torchx", "run", "-s", "local_cwd", component, "-j", f"1x{world_size}", "--"],
-        "baseline": ["torchrun", *ranks, "-m", "apps.train_ranker", "--resume", "true"],
+        "baseline": ["torchrun", *ranks, "-m", module_of("train_ranker"), "--resume", "true"],
     }
 
 
@@ -88,7 +88,6 @@ def first_step_s(launcher: Sequence[str], data: Path, timeout_s: float) -> float
         start = time.perf_counter()
         launched = Popen(
             [*launcher, *flags],
-            cwd=ROOT,
             env={
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -30,7 +30,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import new_folder, write_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoaderConfig(DataConfig):
     """Impressions a second of one loader process, and its peak memory at two sizes of the data.
 

@@ -29,7 +29,7 @@ from torchrec_mm.train.state import training_pieces
 Build = Callable[[Worker, int, int], list[Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MemoryConfig(BenchmarkConfig):
     """Bytes that a table's row costs in training, weights and optimizer state.
 

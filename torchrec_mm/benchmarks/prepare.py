@@ -27,6 +27,7 @@ from torchrec_mm.benchmarks.harness import (
 )
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.benchmarks.prepare_oracle import slow_requests
+from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, EventRules
@@ -36,7 +37,7 @@ RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults 
 POLL_S = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig(BenchmarkConfig):
     """Events a second of apps.prepare on a simulated log, against sorting it and nothing more.
 
@@ -92,7 +93,7 @@ def run_prepare(root: Path, memory_gb: float) -> tuple[float, float]:
     """Seconds, and GB resident at most, of apps.prepare from ``root/log``."""
     run_dir = _empty(root / "data")
     flags = ["--source=events", f"--input={root / 'log'}", f"--run_dir={run_dir}"]
-    command = [sys.executable, "-m", "apps.prepare", *flags, f"--memory_gb={memory_gb}"]
+    command = [sys.executable, "-m", module_of("prepare"), *flags, f"--memory_gb={memory_gb}"]
     begin = time.perf_counter()
     process = subprocess.Popen(command)
     peak_gb = 0.0

@@ -10,7 +10,7 @@ ITEMS = 1_000_000
 SECONDS = 30 * 24 * 3600
 
 # Ten events are a page: eight impressions of a user at a second, a click on one of them up to two
-# minutes later, and an event of another kind. A user's share falls with the root of his number,
+# minutes later, and an event of another kind. A user's share falls with the root of its number,
 # an item's with its number (Zipf). hash(n) is DuckDB's, the same in every run.
 _PAGE = f"""
 SELECT

@@ -33,11 +33,12 @@ from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.pairs.methods import training_pairs
 from torchrec_mm.pretraining.pairs.pair_loader import LoaderSettings, PairLoader
-from torchrec_mm.pretraining.scl.contrast import Contrast, LossSettings
-from torchrec_mm.pretraining.scl.fit import FitSettings, fit
+from torchrec_mm.pretraining.scl.contrast import Contrast
+from torchrec_mm.pretraining.scl.fit import fit
 from torchrec_mm.pretraining.scl.fit_heads import reader_for
 from torchrec_mm.pretraining.scl.scl import SCL
-from torchrec_mm.pretraining.scl.training import OptimizerSettings, Trainer
+from torchrec_mm.pretraining.scl.settings import FitSettings, LossSettings, OptimizerSettings
+from torchrec_mm.pretraining.scl.training import Trainer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
 
@@ -52,7 +53,7 @@ OPTIMIZER = OptimizerSettings(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainingConfig(BenchmarkConfig):
     """Seconds of a training step of SCL, pictures and texts, all layers trained.
 
@@ -134,14 +135,7 @@ def ours(root: Path, config: PretrainingConfig, bank_slots: int) -> dict[str, An
         trainer, loader = built(root, config, bank_slots, worker)
         fill_banks(trainer.scl)
         run = RunFolder(Path(folder), worker)
-        settings = FitSettings(
-            epochs=1,
-            corrupt_share=0.0,
-            checkpoint_steps=0,
-            keep_checkpoints=1,
-            log_every_steps=1,
-            hang_timeout_s=0,
-        )
+        settings = FitSettings(epochs=1, corrupt_share=0.0, log_every_steps=1, hang_timeout_s=0.0)
         fit(trainer, loader, run, settings, Position(), lambda epoch: None)
         lines = map(json.loads, read_text(run.path / "metrics.jsonl").splitlines())
         seconds = [config.batch_size / line["pairs_per_s"] for line in lines]

@@ -1,7 +1,7 @@
 """Training a ranker over lifelong behaviours, from Parquet to the updated tables.
 
-Ours is ``apps.train_ranker --method muse`` on an encoded data set, the baseline
-``ranker_baseline``; both learn from the same users of one data set of TAOBAO-MM's shape.
+Ours is ``apps.train_ranker --method muse`` on an encoded data set, the baseline is in
+``ranking/baseline.py``; both learn from the same users of one data set of TAOBAO-MM's shape.
 """
 
 import os
@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchrec_mm.benchmarks import ranker_baseline, ranker_ours
 from torchrec_mm.benchmarks.harness import (
     alternate,
     comparison,
     in_fresh_process,
     on_fresh_ranks,
 )
+from torchrec_mm.benchmarks.ranking import baseline as baseline_side
+from torchrec_mm.benchmarks.ranking import ours as our_side
 from torchrec_mm.benchmarks.ranking.command import command_speed
 from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data, true_auc
 from torchrec_mm.benchmarks.ranking.sides import RankerTask
 from torchrec_mm.config import check_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankerConfig(DataConfig):
     """Impressions a second in training from Parquet, 1000 behaviours a user, and the AUC reached.
 
@@ -94,9 +95,9 @@ def compare_speed(config: RankerConfig, task: RankerTask) -> Iterator[dict[str, 
     """Impressions a second."""
     best = replace(task, batch_impressions=config.best_batch_impressions)
     sides = {
-        "ours": rate(ranker_ours.speed, task, config),
-        "best": rate(ranker_ours.speed, best, config),
-        "baseline": rate(ranker_baseline.speed, task, config),
+        "ours": rate(our_side.speed, task, config),
+        "best": rate(our_side.speed, best, config),
+        "baseline": rate(baseline_side.speed, task, config),
     }
     if config.baseline_command:
         sides["command"] = lambda: command_speed(config.baseline_command, config.threads)
@@ -123,7 +124,7 @@ def compare_quality(config: RankerConfig, task: RankerTask) -> dict[str, Any]:
     """AUC on the same test set after the same impressions, one rank each."""
     ours, baseline = (
         in_fresh_process(side.quality, task, threads=config.threads)
-        for side in (ranker_ours, ranker_baseline)
+        for side in (our_side, baseline_side)
     )
     return comparison(
         "ranker/auc",
@@ -145,7 +146,7 @@ def compare_table_rows(config: RankerConfig, task: RankerTask) -> dict[str, Any]
     least, most = min(config.table_rows), max(config.table_rows)
     rates = alternate(
         {
-            rows: rate(ranker_ours.speed, replace(task, table_rows=rows), config)
+            rows: rate(our_side.speed, replace(task, table_rows=rows), config)
             for rows in (most, least)
         },
         config.runs,

@@ -28,7 +28,7 @@ BATCHES = 8  # in turn, so that no batch finds its vectors in a cache
 Step = Callable[[int], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SimTierConfig(BenchmarkConfig):
     """Microseconds an impression of the general search: int8 vectors to tiers and top 50.
 

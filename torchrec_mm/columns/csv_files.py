@@ -1,4 +1,4 @@
-"""CSV files with a header: names as in ``tables.names``, values of the promised type."""
+"""CSV files with a header: names as in ``names.py``, values of the promised type."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -17,7 +17,7 @@ Types = Mapping[str, pa.DataType]
 
 
 class ParquetFolder:
-    """Files with the same columns, in any order, of types that only each file itself tells.
+    """Files with the same columns, in any order; types may differ, and are checked file by file.
 
     footers: of the files, in name order. names: of the columns. num_rows: of all files.
     """

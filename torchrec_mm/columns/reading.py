@@ -31,7 +31,7 @@ def input_errors(where: Path | str, rule: str = "could not be read") -> Iterator
 
 @dataclass(frozen=True)
 class Footer:
-    """What the end of a Parquet file tells of it; ``notes``: what its writer put down there."""
+    """What a Parquet file's footer says; ``notes``: the key-value metadata of its writer."""
 
     file: Path
     schema: pa.Schema

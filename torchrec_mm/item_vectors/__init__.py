@@ -1,7 +1,10 @@
 """The bridge between the phases: one frozen vector an item, in a folder, looked up by id.
 
 Phase one and imports write it; ranking, evaluation and serving read it. What lies on disk and what
-a fingerprint names must not change. Read store.py first; README.md brings vectors of one's own.
+a fingerprint names must not change. What ``__all__`` names is public; README.md brings vectors of
+one's own.
+
+Read first: store.py
 """
 
 from torchrec_mm.item_vectors.neighbours import NeighbourHits, Neighbours

@@ -1,8 +1,10 @@
-"""Exact metrics of plain arrays.
+"""Exact metrics of plain arrays: ties count one half, and order changes no bit.
 
-Imports numpy, nothing else, so that commands without a model start without torch; what needs torch
-(retrieval.py, sphere.py, binned_auc.py) is imported by its own path. Ties count one half, and the
-order of what is given changes no bit. Read auc.py first; README.md says what GAUC means here.
+Importing it loads numpy, nothing else, so that commands without a model start without torch; what
+needs torch (retrieval.py, sphere.py, binned_auc.py) is imported by its own path. What ``__all__``
+names, here and in retrieval.py, is public; README.md says what GAUC means.
+
+Read first: auc.py
 """
 
 from torchrec_mm.metrics.auc import auc

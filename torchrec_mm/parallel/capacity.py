@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -58,7 +59,7 @@ class Workload:
             return False
         return True
 
-    def changed(self, table: str, **settings: str) -> "Workload":
+    def changed(self, table: str, **settings: Any) -> "Workload":
         """The same with other settings of one table."""
         tables = {**self.tables, table: replace(self.tables[table], **settings)}
         return replace(self, tables=tables)

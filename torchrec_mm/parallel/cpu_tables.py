@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
@@ -82,7 +83,7 @@ class OneIdBagForward:
             module.optimizer_args.eps,
         )
 
-    def __call__(self, indices: Tensor, offsets: Tensor, *args, **kwargs) -> Tensor:
+    def __call__(self, indices: Tensor, offsets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or any(value is not None for value in kwargs.values()):
             return self.fbgemm_forward(indices, offsets, *args, **kwargs)
         if torch.is_grad_enabled() and not self.learns:

@@ -129,7 +129,8 @@ class ExactStorage(TorchRecEstimator):
         for option in sharding_options:
             for shard in option.shards:
                 memory = shard_memory(
-                    *shard.size,
+                    shard.size[0],
+                    shard.size[1],
                     option.tensor.shape[0],
                     self._tables[option.name],
                     option.compute_kernel,

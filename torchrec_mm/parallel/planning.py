@@ -25,6 +25,7 @@ from torchrec.distributed.types import (
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
+from torchrec_mm.commands import module_of
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.memory import (
     BATCH_IDS,
@@ -231,5 +232,6 @@ def make_plan(
         raise DoesNotFit(
             f"tables must fit in {machines.rank_bytes / GIB:.1f} GiB on each of "
             f"{machines.world_size} ranks, got {table_bytes(model, tables) / GIB:.1f} GiB"
-            f"{' with their optimizers' if learns else ''}: python -m apps.plan says what would fit"
+            f"{' with their optimizers' if learns else ''}: "
+            f"python -m {module_of('plan')} says what would fit"
         ) from error

@@ -137,6 +137,17 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat(gathered)
 
 
+def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:
+    """A group of all ranks for what lies in their hosts' memory, whatever the devices. Collective.
+
+    Args:
+        timeout: of each of its collectives; torch's own if None.
+    """
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)  # else this rank were not in it
+    return group
+
+
 def on_first_rank(work: Callable[[], None]) -> None:
     """Call ``work`` on rank 0 while the others wait. Collective.
 
@@ -144,7 +155,7 @@ def on_first_rank(work: Callable[[], None]) -> None:
         InputError: that of ``work``, on every rank.
     """
     problem: list[str | None] = [None]
-    together = dist.new_group(backend="gloo", timeout=PATIENCE)
+    together = host_group(PATIENCE)
     if dist.get_rank() == 0:
         try:
             work()

@@ -3,6 +3,8 @@
 Shape letters: N items with a vector, M items asked for, D item-vector width, W ranks.
 """
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -15,6 +17,8 @@ from torchrec_mm.data.stream.vector_source import Fetched, MappedVectors, Vector
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.parallel.process_group import Worker
+
+Storage = Literal["mapped", "sharded"]
 
 FILL_BYTES = 8 << 20  # read from disk at a time
 
@@ -82,6 +86,6 @@ class ShardedVectors:
         return Fetched(matrix, *np.split(renumbered, [len(candidate_rows)]))
 
 
-def vector_source(vectors: ItemVectors, storage: str, worker: Worker) -> VectorSource:
+def vector_source(vectors: ItemVectors, storage: Storage, worker: Worker) -> VectorSource:
     """The vectors as ``storage`` says, "mapped" or "sharded", which is collective."""
     return ShardedVectors(vectors, worker) if storage == "sharded" else MappedVectors(vectors)

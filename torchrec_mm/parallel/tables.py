@@ -56,13 +56,14 @@ class TableSettings:
                 reason = REFUSED.get((name, value))
                 rule = f"{name} must be one of {', '.join(allowed)}, got {value}"
                 raise InputError(f"{rule}: {reason}" if reason else rule)
-        for name, highest in (("learning_rate", float("inf")), ("cache_load_factor", 1)):
+        for name in ("learning_rate", "cache_load_factor"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
                 raise InputError(f"{name} must be a number, got {value}")
-            if value is not None:
-                rule = "above 0" if name == "learning_rate" else "in (0, 1]"
-                check_fields(self, lambda x, top=highest: 0 < x <= top, rule, name)
+        if self.learning_rate is not None:
+            check_fields(self, lambda x: 0 < x <= float("inf"), "above 0", "learning_rate")
+        if self.cache_load_factor is not None:
+            check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "cache_load_factor")
         if self.cache_load_factor is not None and self.kernel != "fused_uvm_caching":
             raise InputError(
                 f"cache_load_factor must go with kernel fused_uvm_caching, got {self.kernel}"

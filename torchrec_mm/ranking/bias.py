@@ -1,6 +1,7 @@
 """The floor of every table: smoothed user and item click rates, no network."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class BiasModel:
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "BiasModel":
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return cls(**{**arrays, "base": float(arrays["base"])})
+        return cls(float(arrays.pop("base")), **arrays)
 
 
 def _counts(ids: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,7 +74,7 @@ def _smoothed_offsets(
     return known, _log_odds(smoothed) - _log_odds(rate)
 
 
-def _log_odds(rate):
+def _log_odds(rate: Any) -> Any:  # a number or an array of them
     return np.log(rate) - np.log1p(-rate)
 
 

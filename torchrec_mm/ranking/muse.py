@@ -48,6 +48,7 @@ class MuseNetwork(nn.Module):
     ) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs; embeddings as the collections of tables return them."""
         found, lookups = batch.search, Lookups.of(batch, self.spec, embeddings)
+        assert found is not None  # the collator of this method searches
         slots_SB = lookups.items(self.spec.behaviour_tables)
         targets = batch.candidate_index.flatten()[found.position]
         item_I = lookups.items(tuple(self.spec.tables.item), targets)

@@ -138,7 +138,8 @@ class RowOwners(ManagedCollisionModule):
         version = (self.ids.data_ptr(), self.ids._version)  # a checkpoint fills ids in place
         if self._index is None or self._indexed != version:
             self.validate_state()
-            self._index, self._indexed = tuple(torch.sort(self.ids)), version
+            sort = torch.sort(self.ids)
+            self._index, self._indexed = (sort.values, sort.indices), version
         owners, rows = self._index
         at = torch.searchsorted(owners, ids).clamp_(max=len(owners) - 1)
         return rows[at], (owners[at] == ids) & (ids != EMPTY)

@@ -3,16 +3,21 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from torchrec_mm.config import check_fields
 from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
-METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make", "muse")
+# bias has no network, so no spec: see ``bias``.
+Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
+METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,34 @@ class TableSizes:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class RankerSettings:
+    """The flags that decide a ranker's shape, besides its method and its data."""
+
+    embedding_dim: int = 16
+    """Width of every table, the bias column included; a multiple of 4."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the MLP's hidden layers."""
+
+    num_tiers: int = 20
+    """Tiers of SimTier over cosines in [-1, 1]."""
+
+    kept: int = 50
+    """Behaviours that muse keeps of those it searches, for each candidate."""
+
+    zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
+    """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
+    that matter most own a row each, newcomers take over from the weakest, and the rest share."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, lambda x: x >= 1, "at least 1", "hidden", "kept")
+        check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
+        check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        check_raw_ids(self.zero_collision)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankerSpec:
     """All that fixes the ranker's shape.
 
@@ -71,7 +103,7 @@ class RankerSpec:
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
-            has no raw ids.
+            has no raw ids. InputError is one.
     """
 
     method: str
@@ -91,7 +123,37 @@ class RankerSpec:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method}")
         if (self.make is not None) != self.has("make"):
             raise ValueError(f"make must be given exactly when method has it, got {self.method}")
+        if self.make is not None and len(self.make.hidden) != len(self.hidden):
+            raise InputError(
+                f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}, "
+                f"got {self.hidden}"
+            )
         check_raw_ids(self.zero_collision)
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        settings: RankerSettings,
+        train: EncodedRequests,
+        vectors: ItemVectors | None,
+        make: MakeSpec | None = None,
+    ) -> "RankerSpec":
+        """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
+        vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
+        return cls(
+            method=method,
+            tables=TableSizes.of(vocabularies, train.meta, method),
+            embedding_dim=settings.embedding_dim,
+            hidden=settings.hidden,
+            num_tiers=settings.num_tiers,
+            vector_width=vectors.width if vectors else 0,
+            base_rate=min(max(train.click_rate, 1e-6), 1 - 1e-6),
+            make=make,
+            behaviour_tables=tuple(train.meta["behaviour_item_features"]),
+            kept=settings.kept,
+            zero_collision=settings.zero_collision,
+        )
 
     def has(self, part: str) -> bool:
         """Whether the method holds ``part``: "simtier+make" has both of its halves."""

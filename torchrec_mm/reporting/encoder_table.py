@@ -111,10 +111,11 @@ def _minus(value: float | None, other: float | None) -> float | None:
 
 
 def _estimate(values: list[float | None]) -> dict[str, Any] | None:
-    if not values or None in values:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
         return None
-    mean, interval = mean_and_interval(values)
-    return {"mean": mean, "interval": interval, "values": values}
+    mean, interval = mean_and_interval(known)
+    return {"mean": mean, "interval": interval, "values": known}
 
 
 def _markdown_table(rows: Iterable[Mapping[str, Any]], key: str, space: str, sign: str) -> str:

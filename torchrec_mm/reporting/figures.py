@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ COLOURS = {
 }
 CLICKED, OTHERS = "#e5502e", "#8a93a0"
 MARKERS = "os^Dv"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,

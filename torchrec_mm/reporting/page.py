@@ -102,9 +102,11 @@ def _result_row(group: Group, base: Group | None, control: Group | None) -> Resu
     gains = {}
     for name, other in (("id", base), ("control", control)):
         for metric in ("auc", "gauc"):
-            known = other is not None and other is not group
-            gain = Gain.between(spreads[metric], other.spread(metric)) if known else None
-            gains[f"{metric}_{name}"] = gain
+            gains[f"{metric}_{name}"] = (
+                Gain.between(spreads[metric], other.spread(metric))
+                if other is not None and other is not group
+                else None
+            )
     return ResultRow(group, spreads, gains)
 
 

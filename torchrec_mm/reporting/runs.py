@@ -77,7 +77,9 @@ def find_runs(folder: Path) -> Runs:
     """
     if not folder.is_dir():
         raise InputError(f"runs must be a folder that holds run folders, got {folder}")
-    rankers, curves, pretraining = [], [], []
+    rankers: list[RankerRun] = []
+    curves: list[TrainingCurve] = []
+    pretraining: list[PretrainingRun] = []
     for path, files in _visible_folders(folder):
         name = str(path.relative_to(folder))
         epochs = _read_epochs(path / "metrics.jsonl") if "metrics.jsonl" in files else ()

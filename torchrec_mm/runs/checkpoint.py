@@ -11,8 +11,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.runs.tensor_shards import PieceLoadPlanner, Pieces
 from torchrec_mm.runs.storage import IndexedReader, read_index
+from torchrec_mm.runs.tensor_shards import PieceLoadPlanner, Pieces
 
 
 def load_checkpoint(

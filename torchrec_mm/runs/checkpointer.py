@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.process_group import host_group
 from torchrec_mm.runs.checkpoint_folders import (
     aside_of,
     folder_of,
@@ -26,9 +27,9 @@ from torchrec_mm.runs.checkpoint_folders import (
     remove_leftovers,
     remove_old,
 )
-from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.storage import IndexedWriter
+from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
 
 
 class Checkpointer:
@@ -49,7 +50,7 @@ class Checkpointer:
         if self.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
-        self.group = dist.new_group(backend="gloo")
+        self.group = host_group()
         self.host_copy = HostCopy()
         self.thread = ThreadPoolExecutor(1, "checkpoint", initializer=same_device())
         self.writing: Future[None] | None = None

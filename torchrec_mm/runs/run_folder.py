@@ -36,10 +36,11 @@ from torchrec_mm.documents import read_json, read_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
-from torchrec_mm.targets import check_working_folder
+from torchrec_mm.runs.checkpoint_folders import Checkpoint, list_checkpoints
+from torchrec_mm.runs.environment_log import add_start
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.rank_log import rank_log
-from torchrec_mm.runs.environment_log import add_start
+from torchrec_mm.targets import check_working_folder
 
 CHECKPOINTS = "checkpoints"
 
@@ -77,6 +78,12 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        """Where a run that is resumed goes on; None before the first checkpoint."""
+        found = list_checkpoints(self.checkpoints)
+        return found[-1] if found else None
 
     @property
     def companions(self) -> list[Path]:

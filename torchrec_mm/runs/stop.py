@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchrec_mm.parallel.process_group import host_group
+
 STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
 NO_SIGNAL = 0
 
@@ -37,7 +39,7 @@ class Stop:
         self.is_asked = False
         self.is_first = dist.get_rank() == 0
         # On gloo whatever training runs on, so that a device is never waited for.
-        self.group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        self.group = host_group() if dist.get_world_size() > 1 else None
         self._asking: tuple[Tensor, Any] | None = None
 
     def agreed(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.checkpoint import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
@@ -66,6 +66,11 @@ class Pieces:
             rows = max(1, CHUNK_BYTES * len(tensor) // tensor.nbytes)
             for start in range(0, len(tensor), rows):
                 yield (offsets[0] + start, *offsets[1:]), tensor[start : start + rows]
+
+
+def model_pieces(model: nn.Module) -> dict[str, Pieces]:
+    """This rank's part of a model, by checkpoint key."""
+    return {f"model.{name}": Pieces.of(tensor) for name, tensor in model.state_dict().items()}
 
 
 class PieceSavePlanner(DefaultSavePlanner):

@@ -1,6 +1,7 @@
-"""A run that is to be scored with: which checkpoint, and where its inputs are."""
+"""A ranker's run as it is described for scoring: which checkpoint, and where its inputs are."""
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,53 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import new_file
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.plan_files import PLAN_FILE
 from torchrec_mm.parallel.sharding import TableOptions
 from torchrec_mm.parallel.tables import read_tables
+from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
-from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
+from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, read_run
+
+VOCABULARIES, FREQUENCY = "vocabularies.safetensors", "item_frequency.safetensors"
+
+
+def behaviours_read(method: str) -> str:
+    """The flag that says how many of a request's newest behaviours the model looks at."""
+    return "searched_behaviours" if method == "muse" else "max_behaviours"
+
+
+def write_ranker(
+    run_folder: RunFolder,
+    method: str,
+    train: EncodedRequests,
+    vectors: ItemVectors | None = None,
+    spec: RankerSpec | None = None,
+) -> None:
+    """Write what ``TrainedRun`` reads, but for the config and checkpoints. Collective.
+
+    Args:
+        train: what is learned from. vectors: those of the method, if it has any.
+        spec: of the network, None for method bias.
+
+    Raises:
+        InputError: the run that is resumed is of another model, or of other data.
+    """
+    run_folder.write_model(
+        {
+            "kind": "ranker",
+            "method": method,
+            "vectors": vectors.origin if vectors else None,
+            "vocabulary": train.meta["vocabulary"],
+            "train": train.sizes,
+            "spec": asdict(spec) if spec else None,
+        }
+    )
+    if run_folder.worker.is_first:
+        for name in (VOCABULARIES, FREQUENCY):
+            with new_file(run_folder.path / name) as aside:
+                shutil.copyfile(train.folder / name, aside)
 
 
 @dataclass(frozen=True)
@@ -42,13 +85,18 @@ class TrainedRun:
         return self.model["method"]
 
     @property
+    def behaviours_read(self) -> int:
+        """Newest behaviours of a request that the model looks at."""
+        return self.config[behaviours_read(self.method)]
+
+    @property
     def vocabularies(self) -> Vocabularies:
         """The ids of the model's rows.
 
         Raises:
             InputError: no such file, or not the one that the run was trained with.
         """
-        path = self.path / "vocabularies.safetensors"
+        path = self.path / VOCABULARIES
         vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
         if vocabularies.fingerprint != wanted:
             raise InputError(
@@ -59,13 +107,28 @@ class TrainedRun:
 
     @property
     def frequency(self) -> ItemFrequency:
-        return ItemFrequency.load(self.path / "item_frequency.safetensors")
+        return ItemFrequency.load(self.path / FREQUENCY)
 
     @property
     def tables(self) -> TableOptions:
         """What training asked of the tables; a plan that it followed is in its own folder again."""
         plan = self.path / PLAN_FILE if self.config.get("plan") else None
         return TableOptions(read_tables(self.config.get("tables") or {}), plan=plan)
+
+    @property
+    def items(self) -> Path:
+        """items/ of the data that the run was trained on.
+
+        Raises:
+            InputError: it was trained on an encoded data set, or they are gone.
+        """
+        data = self.input("data", flag="items")
+        if data is None:
+            raise InputError(
+                f"items must be given: {self.path} was trained on an encoded data set, "
+                f"{self.config['encoded']}, which does not hold them"
+            )
+        return data / "items"
 
     def check_vocabulary(self, data: EncodedRequests) -> None:
         """Refuse requests that were encoded for another model: their rows mean other ids."""

@@ -1,0 +1,7 @@
+"""Commands one after another: what each would make, whether it is there, and how it is run.
+
+A stage's folder is named by the fingerprint of all that its result depends on. A flag that changes
+a result must change the fingerprint; one that does not must not.
+
+Read first: chain.py
+"""

@@ -73,7 +73,7 @@ class Chain:
     def _settings(self, app: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """All that the result depends on, defaults included."""
         try:
-            config = parse(self._configs[app], flag_words(given), command=f"apps.{app}")
+            config = parse(self._configs[app], flag_words(given))
         except InputError as error:
             raise InputError(f"{app}: {error}") from error
         settings = {n: v for n, v in asdict(config).items() if n not in self._left_out}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
+from torchrec_mm.commands import module_of
 from torchrec_mm.config import flag_words
 from torchrec_mm.stages.stage import Stage
 
@@ -48,7 +49,7 @@ class Launch:
             *("--nnodes", str(self.nodes)),
             *("--nproc-per-node", "1" if stage.alone else str(self.processes)),
             *("--max-restarts", str(self.max_restarts)),
-            *("-m", f"apps.{stage.app}", *flag_words(stage.flags)),
+            *("-m", module_of(stage.app), *flag_words(stage.flags)),
         ]
 
     def environment(self, stage: Stage) -> dict[str, str]:

@@ -16,7 +16,7 @@ STAGE_FILE = "stage.json"
 class Stage:
     """One step of a chain.
 
-    app: the command, ``apps.<app>``. flags: all that it is given. fingerprint: of all that its
+    app: the command. flags: all that it is given. fingerprint: of all that its
     result depends on. folder: of the result, named by app and fingerprint.
     in_one_move: the command makes ``folder`` by renaming, so that it is whole once it is there.
     alone: only the first rank works, so one process a node is enough.

@@ -4,9 +4,8 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.parallel.zero_collision import settle_zero_collision
 from torchrec_mm.runs.checkpoint import load_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
@@ -25,45 +23,16 @@ from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.scoring.predictions import exact_auc
 from torchrec_mm.train.guards import Guard, Step
 from torchrec_mm.train.observer import Observer, table_bytes
+from torchrec_mm.train.settings import TrainSettings
 from torchrec_mm.train.state import Training
 from torchrec_mm.train.warm_up import WarmUp
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How long to train, and what to keep.
-
-    epochs: passes over the requests. seed: of dropout. warmup_steps: until the learning rates are
-    reached. checkpoint_steps: a checkpoint each time as many steps are done, 0 for the ends of
-    epochs alone. keep_checkpoints: how many stay, besides the best by test AUC. resume: go on
-    from the latest, if there is one. allow_keys: as ``load_checkpoint`` takes them.
-    log_every_steps: steps in a window of figures. hang_timeout_s, profile_steps: as ``Observer``
-    takes them. stop_timeout_s: as ``Stop`` takes it.
-    """
-
-    epochs: int
-    seed: int
-    warmup_steps: int = 0
-    checkpoint_steps: int = 0
-    keep_checkpoints: int = 1
-    resume: bool = False
-    allow_keys: tuple[str, ...] = ()
-    log_every_steps: int = 20
-    hang_timeout_s: float = 600.0
-    profile_steps: int = 0
-    stop_timeout_s: float = 25.0
-
-    @classmethod
-    def of(cls, flags: Any) -> "FitSettings":
-        """The fields of a command's flags that have the same names."""
-        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 def fit(
     distributed: DistributedModel,
     train: RequestLoader,
     run: RunFolder,
-    settings: FitSettings,
+    settings: TrainSettings,
     test: RequestLoader | None = None,
 ) -> None:
     """Train for the epochs that are left; a checkpoint and a line of metrics after each.
@@ -93,7 +62,7 @@ def fit(
             profile_steps=settings.profile_steps,
         ) as observer:
             observer.write(training.position.step, {"table_bytes": table_bytes(distributed)})
-            guard = Guard(train.data, lambda: last_checkpoint(checkpointer))
+            guard = Guard(train.data, lambda: last_checkpoint(run, checkpointer))
             loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
             try:
                 for epoch in range(training.position.epoch, settings.epochs):
@@ -106,8 +75,7 @@ def fit(
 
 def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> None:
     """Go on where the latest checkpoint was taken, if there is one. Collective."""
-    if list_checkpoints(run.checkpoints):
-        latest = find_checkpoint(run.checkpoints)
+    if latest := run.latest:
         training.distributed.create_optimizer_state()
         load_checkpoint(latest.folder, training.pieces(), allow=allow)
         training.position = latest.position
@@ -116,11 +84,10 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
         training.distributed.set_step(latest.position.step)
 
 
-def last_checkpoint(checkpointer: Checkpointer) -> Path | None:
+def last_checkpoint(run: RunFolder, checkpointer: Checkpointer) -> Path | None:
     """The latest on disk, once nothing is being written. Collective."""
     checkpointer.wait()
-    found = list_checkpoints(checkpointer.folder)
-    return found[-1].folder if found else None
+    return latest.folder if (latest := run.latest) else None
 
 
 @dataclass
@@ -129,7 +96,7 @@ class Loop:
 
     training: Training
     run: RunFolder
-    settings: FitSettings
+    settings: TrainSettings
     checkpointer: Checkpointer
     observer: Observer
     guard: Guard
@@ -217,8 +184,7 @@ class Loop:
             self.guard.check()
             totals = self.training.totals
             self.observer.end_window(step, totals.close_window(), totals.auc)
-        every = self.settings.checkpoint_steps
-        is_due = every > 0 and step % every == 0
+        is_due = self.settings.is_saved(step)
         if is_due or last:  # the test scores after an epoch are those of its checkpoint
             settle_zero_collision(self.training.distributed.model)
         if is_due and not last:

@@ -7,9 +7,9 @@ functions of seed, epoch, step and rank. So is the learning rate, of the step.
 
 from dataclasses import dataclass, field
 
-from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
+from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import Pieces, model_pieces
 from torchrec_mm.train.totals import Totals
 
 
@@ -31,12 +31,6 @@ class Training:
         return training_pieces(self.distributed) | sums
 
 
-def model_pieces(distributed: ShardedModel) -> dict[str, Pieces]:
-    """This rank's part of the model, by checkpoint key."""
-    state = distributed.model.state_dict()
-    return {f"model.{name}": Pieces.of(tensor) for name, tensor in state.items()}
-
-
 def training_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
     """This rank's part of the model and of all optimizers' state, by checkpoint key.
 
@@ -44,7 +38,7 @@ def training_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
     table is replicated (pytorch/torchrec#2394), and ``parallel.tables`` refuses that.
     """
     state = distributed.optimizer.state_dict()["state"]
-    return model_pieces(distributed) | {
+    return model_pieces(distributed.model) | {
         f"optimizer.{parameter}.{name}": Pieces.of(tensor)
         for parameter, entries in state.items()
         for name, tensor in entries.items()

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from apps import compare_encoders
-from apps.compare import call
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
 from torchrec_mm.errors import InputError
 
@@ -136,8 +135,7 @@ def test_mistakes_are_found_before_anything_is_written(data, tmp_path, words, me
 def test_the_table_holds_what_the_real_runs_measured(data, tmp_path, monkeypatch):
     def run_side_by_side(jobs, processes, threads):
         for job in jobs:
-            for app, words in job.commands:
-                call(app, *words)
+            job.run()
 
     monkeypatch.setattr(compare_encoders, "run_side_by_side", run_side_by_side)
     encoders = save_image_encoder(tmp_path / "image"), save_text_encoder(tmp_path / "text")

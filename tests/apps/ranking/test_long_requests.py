@@ -55,8 +55,9 @@ def test_pieces_are_scored_as_the_whole_request(method, market, runs, tmp_path):
     figures, impressions, requests = scored(market, runs[method], tmp_path / "whole")
     with small_batches(PADDED):
         again = scored(market, runs[method], tmp_path / "pieces")
-    for name in ("auc", "gauc", "log_loss"):
-        assert again[0][name] == pytest.approx(figures[name], abs=1e-6)
+    assert again[0]["log_loss"] == pytest.approx(figures["log_loss"], abs=1e-6)
+    for name in ("auc", "gauc"):  # rounding may part a pair that was a tie
+        assert again[0][name] == pytest.approx(figures[name], abs=1e-3)
     assert again[1].pop("logit") == pytest.approx(impressions.pop("logit"), abs=1e-5)
     scores = [sum(table.pop("click_probabilities"), []) for table in (requests, again[2])]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -25,8 +25,8 @@ from tests.helpers.small_market import (
 )
 from torchrec_mm.config import run
 from torchrec_mm.data.encode import writer as encode_writer
-from torchrec_mm.scoring import evaluation
-from torchrec_mm.train.state import model_pieces
+from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.scoring import evaluation, score
 
 METHODS = ("bias", "id", "make", "simtier+make", "muse")
 
@@ -105,9 +105,9 @@ def half(market, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("app", ["predict", "evaluate"])
 def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monkeypatch):
-    held, distribute = [], apps.predict.distribute_to_score
+    held, distribute = [], score.distribute_to_score
     monkeypatch.setattr(
-        apps.predict,
+        score,
         "distribute_to_score",
         lambda *args: held.append(distribute(*args)) or held[-1],
     )
@@ -118,7 +118,9 @@ def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monke
     (model,) = held
     tables = {table.name: table for table in model.planned}
     assert tables["item_id_table"].sharding == "row_wise"
-    dtypes = {pieces.dtype for key, pieces in model_pieces(model).items() if "item_id_table" in key}
+    dtypes = {
+        pieces.dtype for key, pieces in model_pieces(model.model).items() if "item_id_table" in key
+    }
     assert dtypes == {torch.float16}
     assert {table.settings.optimizer for table in model.planned} == {"sgd"}
 

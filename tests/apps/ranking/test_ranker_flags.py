@@ -16,8 +16,9 @@ from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.ranking.make import MakeRanker, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
-from torchrec_mm.train.fit import FitSettings
-from torchrec_mm.train.state import model_pieces
+from torchrec_mm.runs.settings import RunSettings
+from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.train.settings import TrainSettings
 
 LOOP = {"epochs": 3, "seed": 4, "warmup_steps": 5, "checkpoint_steps": 6, "keep_checkpoints": 2}
 LOOP |= {"allow_keys": ("a", "b"), "log_every_steps": 7, "hang_timeout_s": 8.0}
@@ -36,13 +37,13 @@ class Built:
     distributed: DistributedModel
     batches: list[RequestBatch]
     test: list[RequestBatch]
-    settings: FitSettings
+    settings: TrainSettings
     spec: dict
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """All that is trained, by name; tables are those whose names hold ``embedding_bags``."""
-        pieces = model_pieces(self.distributed)
+        pieces = model_pieces(self.distributed.model)
         return {name: piece.parts[0][1] for name, piece in pieces.items()}
 
     @property
@@ -164,8 +165,10 @@ def test_the_shape_of_a_ranker_is_that_of_its_flags_and_data(muse, market):
 
 
 def test_all_that_says_how_long_and_what_to_keep_reaches_the_loop(rankers, makes):
-    assert rankers[0].settings == makes[0].settings == FitSettings(resume=False, **LOOP)
-    assert LOOP.keys() | {"resume"} == {field.name for field in fields(FitSettings)}
+    assert LOOP.keys() >= {field.name for field in fields(RunSettings)} - {"resume"}
+    for run in (rankers[0], makes[0]):
+        assert {name: getattr(run.settings, name) for name in LOOP} == LOOP
+        assert run.settings.resume is False
 
 
 def test_requests_that_are_scored_come_in_the_order_of_the_data(rankers, makes):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchrec_mm.data import augment as module
+from torchrec_mm.data.content import augment as module
 from torchrec_mm.data.content.augment import augment
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8))

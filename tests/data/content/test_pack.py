@@ -108,7 +108,6 @@ def test_packed_content_is_what_plain_python_says(
             for row, value in enumerate(values)
         ]
         assert column.content.tolist() == expected
-        assert column.of_items.tolist() + column.of_queries.tolist() == expected
         assert column.present.tolist() == [value is not None for value in values]
         rows = np.flatnonzero(column.present)[::-1]
         assert column.read(rows) == [values[row] for row in rows]

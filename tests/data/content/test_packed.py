@@ -136,27 +136,6 @@ def test_arrays_cannot_be_written_to(whole):
             array[0] = 1
 
 
-def test_fused_ids_are_equal_where_picture_and_title_are(tmp_path):
-    generator = np.random.default_rng(0)
-    pairs = generator.integers(0, 60, (150, 2))[generator.integers(0, 150, 300)].tolist()
-    items = [
-        {
-            "item_id": i,
-            "category": 0,
-            "title": f"t{title}" if title else None,
-            "image": b"p%d" % picture if picture else None,
-        }
-        for i, (title, picture) in enumerate(pairs)
-        if title or picture
-    ]
-    searches = [SEARCH | {"search_id": 1, "timestamp": 1, "clicked_item_ids": []}]
-    searches[0] |= {"purchased_item_id": items[0]["item_id"], "query_text": "t1"}
-    found = packed(tmp_path, items=items, searches=searches).fused_ids()
-    rows = [(item["title"], item["image"]) for item in items] + [("t1", b"4")]
-    first: dict = {}
-    assert found.tolist() == [first.setdefault(row, i) for i, row in enumerate(rows)]
-
-
 def test_fused_ids_of_one_modality_are_its_contents(tmp_path):
     text = packed(tmp_path, ("text",), title=["c", None, "c"])
     assert text.fused_ids().tolist() == [-1, 1, 1, 3, 4, 5]

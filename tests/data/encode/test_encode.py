@@ -14,8 +14,9 @@ import pytest
 
 from tests.helpers.request_folders import parquet_files
 from tests.helpers.small_market import write_parquet, write_small_market
-from torchrec_mm.data import chunks, encode_writer
+from torchrec_mm.columns import chunks
 from torchrec_mm.data.contract.items import ItemCatalogue
+from torchrec_mm.data.encode import writer
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -60,7 +61,7 @@ class Oracle:
                     request[name] = value[-MOST:]
         self.shown = Counter(chain(*(self.items_of(r) for r in self.splits["train"])))
         ids = {*self.items, *chain(*map(self.items_of, chain(*self.splits.values())))}
-        self.universe = sorted(ids)
+        self.item_ids = sorted(ids)
 
     def items_of(self, request: dict) -> list[int]:
         return request["candidate_item_ids"] + request["behaviour_item_ids"]
@@ -80,9 +81,9 @@ class Oracle:
             "user_id": request["user_id"],
             "timestamp": request["timestamp"],
             "request/user_id": row_of(users, request["user_id"]),
-            "candidates": [self.universe.index(i) for i in request["candidate_item_ids"]],
+            "candidates": [self.item_ids.index(i) for i in request["candidate_item_ids"]],
             "labels": request["labels"],
-            "behaviours": [self.universe.index(i) for i in request["behaviour_item_ids"]],
+            "behaviours": [self.item_ids.index(i) for i in request["behaviour_item_ids"]],
         }
         for name in ("city", "page"):
             row[f"request/{name}"] = row_of({r[name] for r in train}, request[name])
@@ -104,14 +105,14 @@ def test_every_request_and_item_is_what_one_id_at_a_time_gives(market, tmp_path)
         lengths = [[len(r["candidates"]), len(r["behaviours"])] for r in expected]
         assert np.load(out / "requests" / split / "lengths.npy").tolist() == lengths
     meta = json.loads((out / "meta.json").read_text())
-    assert np.load(out / "items" / "item_ids.npy").tolist() == oracle.universe
+    assert np.load(out / "items" / "item_ids.npy").tolist() == oracle.item_ids
     rows = dict(zip(meta["item_features"], np.load(out / "items" / "rows.npy"), strict=True))
-    assert rows["item_id"].tolist() == [oracle.item_row(item) for item in oracle.universe]
+    assert rows["item_id"].tolist() == [oracle.item_row(item) for item in oracle.item_ids]
     for name in ("shop_id", "category_id"):
-        expected = [oracle.attribute_row(name, item) for item in oracle.universe]
+        expected = [oracle.attribute_row(name, item) for item in oracle.item_ids]
         assert rows[name].tolist() == expected
     created_at = np.load(out / "items" / "created_at.npy")
-    times = [oracle.items.get(item, {}).get("created_at") for item in oracle.universe]
+    times = [oracle.items.get(item, {}).get("created_at") for item in oracle.item_ids]
     unknown = ItemCatalogue.UNKNOWN_TIME
     assert created_at.tolist() == [unknown if time is None else time for time in times]
 
@@ -148,8 +149,8 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
     pq.write_table(table[:37], market / "requests" / "train" / "part.parquet", row_group_size=10)
     pq.write_table(table[37:], market / "requests" / "train" / "q.parquet", row_group_size=7)
     monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 500)
-    monkeypatch.setattr(encode_writer, "GROUPS_PER_FILE", 2)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
     pieces = encoded(market, tmp_path / "pieces")
     parts = parquet_files(pieces / "requests" / "train")
     assert [part.name for part in parts][:2] == ["part-00000.parquet", "part-00001.parquet"]
@@ -162,8 +163,8 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
 
 
 def test_row_groups_read_one_by_one_are_all_requests_in_order(market, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 500)
-    monkeypatch.setattr(encode_writer, "GROUPS_PER_FILE", 2)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
     out, oracle = encoded(market, tmp_path / "out"), Oracle(market)
     data = EncodedRequests(out, "train")
     parts = [data.read(group) for group in data.groups]
@@ -186,7 +187,7 @@ def test_lengths_of_other_requests_are_refused(market, tmp_path):
 
 
 def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 400)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 400)
     groups = row_groups(encoded(market, tmp_path / "out"))
     for group in groups[:-1]:
         assert group.nbytes >= 300  # list offsets and bitmaps are counted roughly
@@ -224,7 +225,7 @@ def test_damage_to_what_was_written_does_not_go_unnoticed(market, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_requests(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_VALUES", 2_000)
-    monkeypatch.setattr(encode_writer, "ROW_GROUP_BYTES", 5_000)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 5_000)
     long = {"behaviour_item_ids": [[1, 2] * 100, []], "action": [[10, 20] * 100, []]}
     peaks = []
     for times in (50, 400):

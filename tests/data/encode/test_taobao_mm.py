@@ -130,12 +130,12 @@ def test_an_item_has_one_category_and_the_table_of_items_knows_it_best(data, tmp
         dict(zip(ids, np.load(out / "items" / "rows.npy")[number].tolist(), strict=True))
         for number in (3, 2)
     )
-    # Known from items: -2, 1, BIG; told by behaviours: 3, 30, 31 and, in testing alone, 50.
+    # Known from items: -2, 1, BIG; known from behaviours: 3, 30, 31 and, in testing alone, 50.
     values = Vocabularies.load(out / "vocabularies.safetensors").item["category"].known_ids
     assert values.tolist() == [10, 11, 13, 16, 20]
     assert category == {-2: 6, 1: 2, 3: 4, 30: 3, 31: 5, 44: 0, 50: 0, BIG: 2}
     assert attribute == {-2: 0, 1: 2, 3: 3, 30: 0, 31: 0, 44: 0, 50: 0, BIG: 2}
-    # Item 1 was told to be of 12 and item 30 of 14 as well.
+    # Some behaviours say 12 of item 1, and 14 of item 30.
     assert meta["attribute_disagreements"] == {"category": 2}
 
 

@@ -12,7 +12,7 @@ from tests.helpers.event_logs import (
     requests_of_rows,
     table_of,
 )
-from torchrec_mm.data import events as events_module
+from torchrec_mm.data.prepare import events as events_module
 from torchrec_mm.data.prepare.events import EventRules, requests_of
 from torchrec_mm.errors import InputError
 

@@ -23,7 +23,7 @@ from tests.helpers.event_logs import (
 )
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.contract.items import read_items
-from torchrec_mm.data.prepare import event_census
+from torchrec_mm.data.prepare import event_counts
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.errors import InputError
 
@@ -176,7 +176,7 @@ def test_columns_that_are_not_needed_may_be_called_anything(tmp_path):
 
 
 def test_a_column_of_events_that_holds_something_else_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(event_census, "MAX_KINDS", 4)
+    monkeypatch.setattr(event_counts, "MAX_KINDS", 4)
     rows = [*BOTH_SPLITS, *((1, 1, 1, f"said {n % 3}") for n in range(6))]
     with pytest.raises(InputError, match="event must hold at most 4 kinds .* more: 'view', 'said"):
         prepare(duckdb_engine(write_log(tmp_path / "log", rows)), tmp_path / "data")

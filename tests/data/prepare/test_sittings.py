@@ -39,7 +39,7 @@ def test_a_request_ends_at_a_pause_a_new_user_the_cut_and_when_full(rows, pause_
 
 
 @given(ROWS, st.sampled_from([0.2, 0.5, 0.9]))
-def test_every_training_row_of_a_user_is_earlier_than_all_his_test_rows(rows, test_share):
+def test_all_training_rows_of_a_user_are_earlier_than_the_same_users_test_rows(rows, test_share):
     user, time, _ = columns(rows)
     is_test = latest_rows(user, time, test_share)
     for one in set(user.tolist()):

@@ -8,15 +8,15 @@ import torch
 
 from tests.pretraining.embed.embedded import Room, make_room, read_items, spoil, write_items
 from torchrec_mm import files
-from torchrec_mm.data.contract import item_parts
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content import item_parts
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.pretraining import head_sample, vector_run
-from torchrec_mm.pretraining.embed.embedding import EncodedItems, RandomItems
+from torchrec_mm.pretraining.embed import head_sample, vector_run
 from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
-from torchrec_mm.pretraining.embed.item_sides import SideLoader
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader
+from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors, RandomVectors
 from torchrec_mm.pretraining.embed.vector_run import Pictures, make_item_vectors
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
@@ -37,8 +37,8 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(item_parts, "MAX_ROWS", 10)
 
 
-def loader_of(encoder: ItemEncoder) -> SideLoader:
-    return SideLoader(encoder, max_image_pixels=10**6, batch_size=3, num_threads=2, device=CPU)
+def loader_of(encoder: ItemEncoder) -> BatchLoader:
+    return BatchLoader(encoder, max_image_pixels=10**6, batch_size=3, num_threads=2, device=CPU)
 
 
 def embedded(
@@ -48,7 +48,7 @@ def embedded(
         stream = ItemStream(data, tuple(encoder.encoders))
         precision = Precision("float32", CPU)
         encoding = ItemEncoding(stream, encoder, loader_of(encoder), precision, worker)
-        maker = EncodedItems(encoding, "scl", space, "float32", fit)
+        maker = EncoderVectors(encoding, "scl", space, "float32", fit)
         pictures = make_item_vectors(folder, stream, maker, {}, corrupt_share, worker)
     return ItemVectors.open(folder), pictures
 
@@ -76,7 +76,7 @@ def test_vectors_are_those_of_each_item_encoded_alone(room, tmp_path, space):
 def test_an_encoder_that_was_in_training_embeds_in_evaluation_mode(room):
     encoder = build_item_encoder(room.specs[:1]).train()
     encoding = ItemEncoding(None, encoder, None, None, Worker(CPU, rank=0, world_size=1))
-    maker = EncodedItems(encoding, "scl", "image", "int8", fit_heads=False)
+    maker = EncoderVectors(encoding, "scl", "image", "int8", fit_heads=False)
     assert maker.encoder is encoder and not encoder.training
 
 
@@ -99,7 +99,7 @@ def test_vectors_are_on_disk_under_their_name_before_the_parts_go(room, tmp_path
     monkeypatch.setattr(files, "flush", look)
     with process_group() as worker:
         stream = ItemStream(room.data, ("image",))
-        maker = RandomItems(stream, "image", "int8", 128, seed=0)
+        maker = RandomVectors(stream, "image", "int8", 128, seed=0)
         make_item_vectors(run_dir, stream, maker, {}, 0.0, worker)
     assert flushed[-1] == (tmp_path, True, True)
 

@@ -12,29 +12,24 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import torch
 
 import apps.embed_items
-from tests.helpers.forks import PATIENCE_S, TORCHRUN, Fork, children_of
+from tests.helpers.forks import PATIENCE_S
 from tests.pretraining.embed.embedded import Room, make_room, read_items, write_items
+from tests.runs.killed import KILLS, MARKS, Launched
 
-KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
 ITEMS = 4000  # eight parts
 ENCODERS = ("trained", "off-the-shelf") if KILLS > 2 else ("trained",)
 
-pytestmark = [
-    pytest.mark.kill,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
-]
+pytestmark = MARKS
 
 
-class Launch:
+class Launch(Launched):
     """The command on some ranks."""
 
     def __init__(self, flags: list[str], run_dir: Path, world_size: int) -> None:
-        self.log = run_dir.with_suffix(".log")
-        ranks = [f"--nproc_per_node={world_size}", "-m", "apps.embed_items"]
-        self.process = Fork([*TORCHRUN, *ranks, *flags], stdout=self.log, stderr=self.log)
+        ranks = ("--standalone", f"--nproc_per_node={world_size}", "-m", "apps.embed_items")
+        super().__init__(run_dir.with_suffix(".log"), *ranks, *flags)
 
     def kill_when(self, happened) -> bool:
         """Kill launcher and ranks once ``happened()``; False if it all ended before."""
@@ -44,13 +39,10 @@ class Launch:
             time.sleep(0.001)
         ended = self.process.poll() is not None
         with suppress(FileNotFoundError, ProcessLookupError):  # it may end at this moment
-            for pid in [*children_of(self.process.pid), self.process.pid]:
+            for pid in [*self.ranks(), self.process.pid]:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
         return not ended
-
-    def finish(self) -> None:
-        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()[-6000:]
 
 
 @pytest.fixture(scope="module")

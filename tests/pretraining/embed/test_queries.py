@@ -11,7 +11,6 @@ from torchrec_mm.item_vectors.neighbours import Neighbours
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.pretraining.embed.queries import encode_query
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import save_encoder
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
@@ -20,11 +19,10 @@ TEXTS = ["word1 word2", "word3", "word4 word5 word6", "mot7"]
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory, image_encoder, text_encoder):
+def room(tmp_path_factory, specs):
     """A run of scl, one of clip-e, pictures 0.png to 3.png, and the items' vectors by space."""
     folder = tmp_path_factory.mktemp("queries")
-    names = {"image": str(image_encoder), "text": str(text_encoder)}
-    encoder = build_item_encoder([EncoderSpec(m, names[m], 0, 32) for m in names]).eval()
+    encoder = build_item_encoder(specs()).eval()
     for name in ("scl", "clip-e"):
         save_encoder(folder / name, name, encoder)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -101,8 +99,8 @@ def test_a_picture_that_cannot_be_read_is_refused(room, tmp_path):
         encode_query(room / "scl", vectors, None, tmp_path / "bad.png")
 
 
-def test_a_run_of_one_modality_has_no_fused_vectors_to_search(room, text_encoder, tmp_path):
-    only_text = build_item_encoder([EncoderSpec("text", str(text_encoder), 0, 32)])
+def test_a_run_of_one_modality_has_no_fused_vectors_to_search(room, specs, tmp_path):
+    only_text = build_item_encoder(specs("text"))
     save_encoder(tmp_path / "run", "scl", only_text)
     with pytest.raises(InputError, match="modality must be one the encoder was trained for"):
         encode_query(tmp_path / "run", ItemVectors.open(room / "fused"), TEXTS[0], None)

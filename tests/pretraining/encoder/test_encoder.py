@@ -3,23 +3,9 @@
 import pytest
 import torch
 
+from tests.pretraining.tiny import PICTURES
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder import Encoder, EncoderSpec, build_encoder
-
-PICTURES = torch.randint(
-    0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
-
-
-@pytest.fixture
-def specs(image_encoder, text_encoder):
-    def build(trainable_layers: int) -> dict[str, EncoderSpec]:
-        return {
-            "image": EncoderSpec("image", str(image_encoder), trainable_layers, 32),
-            "text": EncoderSpec("text", str(text_encoder), trainable_layers, 32),
-        }
-
-    return build
 
 
 def trained_names(encoder: Encoder) -> set[str]:
@@ -27,7 +13,7 @@ def trained_names(encoder: Encoder) -> set[str]:
 
 
 def test_with_no_trainable_layer_only_the_head_trains(specs):
-    for spec in specs(0).values():
+    for spec in specs(layers=0):
         encoder = build_encoder(spec)
         assert encoder.backbone_is_frozen and not trained_names(encoder)
         assert any(name.startswith("head") for name in encoder.trained_state())
@@ -35,23 +21,23 @@ def test_with_no_trainable_layer_only_the_head_trains(specs):
 
 def test_layers_are_unfrozen_from_the_last_one_backwards_and_minus_one_is_all(specs):
     for modality in ("image", "text"):
-        whole = build_encoder(specs(-1)[modality])
+        whole = build_encoder(*specs(modality, layers=-1))
         everything = {f"backbone.{name}" for name, _ in whole.backbone.named_parameters()}
         assert trained_names(whole) == everything
-        one, two = (trained_names(build_encoder(specs(n)[modality])) for n in (1, 2))
+        one, two = (trained_names(build_encoder(*specs(modality, layers=n))) for n in (1, 2))
         assert set() < one < two <= everything
     assert not any("embeddings" in name or "layer.0" in name for name in one)
     assert any("layer.1" in name for name in one)
 
 
 def test_more_layers_than_there_are_is_refused(specs):
-    for spec in specs(99).values():
+    for spec in specs(layers=99):
         with pytest.raises(InputError, match=r"trainable_layers must be in \[-1, \d+\].*got 99"):
             build_encoder(spec)
 
 
 def test_floating_point_inputs_are_features_and_go_to_the_head_alone(specs):
-    encoder = build_encoder(specs(0)["image"])
+    encoder = build_encoder(*specs("image"))
     features = encoder.backbone(PICTURES)
     torch.testing.assert_close(encoder(features), encoder(PICTURES))
     assert torch.equal(encoder(features), encoder.head(features))

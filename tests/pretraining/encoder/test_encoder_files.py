@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.pretraining.pairs.sides import side_of
 from torchrec_mm.errors import InputError
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 
@@ -20,13 +19,9 @@ ROWS = [
 
 
 @pytest.fixture
-def trained(image_encoder, text_encoder):
+def trained(specs):
     def build(layers: int = 1, batch_norm: str = "synchronised") -> ItemEncoder:
-        specs = [
-            EncoderSpec("image", str(image_encoder), layers, 32, batch_norm),
-            EncoderSpec("text", str(text_encoder), layers, 32, batch_norm),
-        ]
-        encoder = build_item_encoder(specs)
+        encoder = build_item_encoder(specs(layers=layers, norm=batch_norm))
         for value in encoder.trained_state().values():
             if value.is_floating_point():
                 value.add_(torch.rand_like(value) * 0.05)

@@ -6,24 +6,17 @@ import pytest
 import torch
 
 from tests.pretraining.pairs.sides import side_of
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from tests.pretraining.tiny import PICTURES
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 from torchrec_mm.pretraining.scl.momentum import momentum_copy, update_momentum
 
-PICTURES = torch.randint(
-    0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
 TEXTS = ["word1 word2", "word3", "word4 word5 word6", "mot7"]
 
 
 @pytest.fixture
-def build(image_encoder, text_encoder):
-    names = {"image": str(image_encoder), "text": str(text_encoder)}
-
+def build(specs):
     def build_(*modalities: str, layers: int = -1, norm: str = "frozen") -> ItemEncoder:
-        return build_item_encoder(
-            EncoderSpec(modality, names[modality], layers, 32, norm) for modality in modalities
-        )
+        return build_item_encoder(specs(*modalities, layers=layers, norm=norm))
 
     return build_
 

@@ -9,8 +9,8 @@ from torchrec_mm.pretraining.pairs.pairs import (
     clip_pairs,
     co_click_pairs,
     epoch_order,
+    rank_share,
     scl_pairs,
-    share,
 )
 
 # Items 0 to 3, then searches 0 to 4 in rows 4 to 8.
@@ -132,7 +132,7 @@ def test_the_packed_content_is_never_written_to(make):
 def test_the_global_batches_are_the_same_however_many_ranks_share_them(world_size):
     order = epoch_order(50, seed=3, epoch=1)
     for step in range(6):
-        shares = [share(order, step, 8, rank, world_size) for rank in range(world_size)]
+        shares = [rank_share(order, step, 8, rank, world_size) for rank in range(world_size)]
         assert np.concatenate(shares).tolist() == order[step * 8 : step * 8 + 8].tolist()
         assert len({len(each) for each in shares}) == 1
 
@@ -141,12 +141,12 @@ def test_an_epoch_takes_each_pair_once_and_leaves_the_incomplete_batch_out():
     order = epoch_order(50, seed=3, epoch=1)
     assert sorted(order) == list(range(50))
     with pytest.raises(ValueError, match=r"step must be in \[0, 6\), got 6"):
-        share(order, 6, 8, 0, 1)
+        rank_share(order, 6, 8, 0, 1)
 
 
 def test_a_batch_that_does_not_split_over_the_ranks_is_refused():
     with pytest.raises(ValueError, match="batch_size must be a multiple of 3, got 8"):
-        share(np.arange(50), 0, 8, 0, 3)
+        rank_share(np.arange(50), 0, 8, 0, 3)
 
 
 def test_each_seed_and_epoch_shuffles_differently():

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchrec_mm.pretraining.encoder.side import PairBatch, Side
-from torchrec_mm.pretraining.scl.contrast import Contrast, LossSettings
+from torchrec_mm.pretraining.scl.contrast import Contrast
+from torchrec_mm.pretraining.scl.settings import LossSettings
 
 CONTENTS, FEATURES = 40, 6
 WIDTHS = {"image": 5, "text": 5, "fused": 10}

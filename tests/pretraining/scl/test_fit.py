@@ -12,7 +12,7 @@ import torch
 from tests.helpers.runs import Stopped, lines_of
 from tests.pretraining.packed_room import SmallRun, config_of, state_of
 from torchrec_mm.errors import InputError, TrainingDiverged
-from torchrec_mm.pretraining.scl.fit import FitSettings, fit, restore
+from torchrec_mm.pretraining.scl.fit import fit, restore
 from torchrec_mm.pretraining.scl.training import Trainer
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
@@ -46,7 +46,7 @@ def train(worker, packed, encoders):
         with pytest.MonkeyPatch.context() as patch:
             if stop is not None:
                 stop_before(patch, stop)
-            fit(run.trainer, run.loader, run_folder, FitSettings.of(config), start, lambda _: None)
+            fit(run.trainer, run.loader, run_folder, config, start, lambda _: None)
         return state_of(run.trainer)
 
     return call

@@ -33,19 +33,19 @@ def cached(packed) -> set[Path]:
     return set((packed.folder / "features").glob("*"))
 
 
-def test_frozen_backbones_are_read_as_features_and_trained_ones_as_they_are(build, packed, alone):
-    sources = reader_for(build(1, 0), packed, 10**6, 0.0, alone).sources
+def test_frozen_backbones_are_read_as_features_and_trained_ones_as_they_are(build, packed, worker):
+    sources = reader_for(build(1, 0), packed, 10**6, 0.0, worker).sources
     assert isinstance(sources["image"], PictureSource) and sources["image"].max_pixels == 10**6
     assert isinstance(sources["text"], FeatureSource)
-    sources = reader_for(build(0, 1), packed, 10**6, 0.0, alone).sources
+    sources = reader_for(build(0, 1), packed, 10**6, 0.0, worker).sources
     assert isinstance(sources["image"], FeatureSource)
     assert isinstance(sources["text"], TextSource)
 
 
-def test_features_are_cached_by_all_that_they_depend_on(build, packed, alone):
-    reader_for(build(), packed, 10**6, 0.0, alone)
+def test_features_are_cached_by_all_that_they_depend_on(build, packed, worker):
+    reader_for(build(), packed, 10**6, 0.0, worker)
     before = cached(packed)
-    reader_for(build(), packed, 10**6, 0.0, alone)
+    reader_for(build(), packed, 10**6, 0.0, worker)
     assert cached(packed) == before
     for change in ({"size": 48}, {"max_pixels": 10**5}, {"std": 0.3}, {"longest": 3}):
         encoder = build(size=change.get("size", SIZE))
@@ -53,15 +53,15 @@ def test_features_are_cached_by_all_that_they_depend_on(build, packed, alone):
             encoder.encoders["image"].backbone.std.fill_(change["std"])
         if "longest" in change:
             encoder.encoders["text"].backbone.tokenise._module.max_seq_length = change["longest"]
-        reader_for(encoder, packed, change.get("max_pixels", 10**6), 0.0, alone)
+        reader_for(encoder, packed, change.get("max_pixels", 10**6), 0.0, worker)
         assert len(cached(packed) - before) == 1, change
         before = cached(packed)
 
 
-def test_heads_are_the_same_of_cached_features_and_of_pictures_read_anew(build, packed, alone):
+def test_heads_are_the_same_of_cached_features_and_of_pictures_read_anew(build, packed, worker):
     encoders = build(0, 0), build(1, 1)
     for encoder in encoders:
-        fit_heads(encoder, reader_for(encoder, packed, 10**6, 0.0, alone), alone)
+        fit_heads(encoder, reader_for(encoder, packed, 10**6, 0.0, worker), worker)
     for modality in ("image", "text"):
         ours, theirs = (each.encoders[modality].head.projection for each in encoders)
         strongest = (weight[:3].detach() for weight in (ours.weight, theirs.weight))
@@ -69,11 +69,11 @@ def test_heads_are_the_same_of_cached_features_and_of_pictures_read_anew(build, 
 
 
 @pytest.mark.parametrize("layers", [0, 1])
-def test_items_without_a_picture_that_can_be_decoded_are_refused(build, packed, alone, layers):
+def test_items_without_a_picture_that_can_be_decoded_are_refused(build, packed, worker, layers):
     encoder = build(layers, 0)
-    reader = reader_for(encoder, packed, 1, 1.0, alone)
+    reader = reader_for(encoder, packed, 1, 1.0, worker)
     with pytest.raises(InputError, match="items must have pictures that can be .* got none of 39"):
-        fit_heads(encoder, reader, alone)
+        fit_heads(encoder, reader, worker)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ SIZE_FILE = "size.json"
 CANDIDATES = 11
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(BenchmarkConfig):
     """The flags that fix the data."""
 
@@ -127,7 +127,7 @@ def encode_tables(tables: Path, out: Path, max_behaviours: int) -> None:
     """What ``apps.encode --source taobao_mm`` does."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".scratch.") as scratch:
         source = TaobaoMM(tables, ("train", "test"), max_behaviours, Path(scratch))
-        encode(source, out, max_behaviours=max_behaviours)
+        encode(source, out)
 
 
 def import_vectors(tables: Path, out: Path) -> None:

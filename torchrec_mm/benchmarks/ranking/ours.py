@@ -11,8 +11,6 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask, steady_rate
 from torchrec_mm.data.encoded.encoded import EncodedRequests
-from torchrec_mm.data.encoded.vocabulary import Vocabularies
-from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.data.stream.vector_source import MappedVectors
@@ -25,8 +23,9 @@ from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import RankerSpec, TableSizes
+from torchrec_mm.ranking.spec import RankerSettings, RankerSpec
 from torchrec_mm.scoring.predictions import predict
+from torchrec_mm.train.settings import TrainSettings, learning_batches
 
 RECENT = 50
 
@@ -35,26 +34,16 @@ class Ours:
     """Data, model and optimizers of one rank."""
 
     def __init__(self, task: RankerTask, worker: Worker) -> None:
-        encoded = task.folder / "encoded"
         self.task, self.worker = task, worker
-        self.data = EncodedRequests(encoded, "train")
+        self.data = EncodedRequests(task.folder / "encoded", "train")
         self.vectors = ItemVectors.open(task.folder / "vectors")
-        vocabularies = Vocabularies.load(encoded / "vocabularies.safetensors")
-        tables = TableSizes.of(vocabularies, self.data.meta, "muse")
-        if task.table_rows:
-            tables = replace(tables, item={**tables.item, "item_id": task.table_rows})
-        self.spec = RankerSpec(
-            method="muse",
-            tables=tables,
-            embedding_dim=task.embedding_dim,
-            hidden=(256, 128, 64),
-            num_tiers=22,
-            vector_width=self.vectors.width,
-            base_rate=self.data.click_rate,
-            make=None,
-            behaviour_tables=tuple(self.data.meta["behaviour_item_features"]),
-            kept=50,
+        shape = RankerSettings(
+            embedding_dim=task.embedding_dim, hidden=(256, 128, 64), num_tiers=22, kept=50
         )
+        self.spec = RankerSpec.of("muse", shape, self.data, self.vectors)
+        if task.table_rows:
+            rows = {**self.spec.tables.item, "item_id": task.table_rows}
+            self.spec = replace(self.spec, tables=replace(self.spec.tables, item=rows))
         torch.manual_seed(task.seed)
         settings = OptimizerSettings(
             learning_rate=3e-3, weight_decay=1e-4, table_learning_rate=0.01, table_scale=0.01
@@ -64,15 +53,11 @@ class Ours:
     def loader(self, data: EncodedRequests) -> RequestLoader:
         """Batches of about the impressions asked for."""
         requests = max(1, round(self.task.batch_impressions * len(data) / data.num_impressions))
-        return RequestLoader(
-            data,
-            collator_for_ranker(self.spec, data.items, MappedVectors(self.vectors), RECENT),
-            BatchLimits.to_learn(requests, None, attended_behaviours(self.spec, RECENT)),
-            rank=self.worker.rank,
-            world_size=self.worker.world_size,
-            shuffle_seed=self.task.seed,
-            pin_memory=self.worker.device.type == "cuda",
-        )
+        source = MappedVectors(self.vectors)
+        collator = collator_for_ranker(self.spec, data.items, source, RECENT)
+        attended = attended_behaviours(self.spec, RECENT)
+        settings = TrainSettings(epochs=1, seed=self.task.seed, batch_requests=requests)
+        return learning_batches(data, collator, attended, settings, source, self.worker)
 
     def batches(self, epochs: Iterable[int]) -> Iterator[RequestBatch]:
         """Training batches of all the epochs, one after another."""

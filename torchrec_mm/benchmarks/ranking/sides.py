@@ -10,11 +10,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchrec_mm.benchmarks.harness import now
+from torchrec_mm.parallel.process_group import host_group
 
 WARM_UP_STEPS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankerTask:
     """One measurement, sent to a fresh process.
 
@@ -52,7 +53,7 @@ def steady_rate(step: Callable[[], int | Tensor], seconds: float, device: torch.
         step: does one step of this rank and returns its number of impressions.
         device: that it works on, and is not waited for in between.
     """
-    together = dist.new_group(backend="gloo")
+    together = host_group()
     for _ in range(WARM_UP_STEPS):
         step()
     dist.barrier(together)

@@ -1,6 +1,7 @@
 """Columns of pictures and texts in a Parquet folder, read a bounded piece at a time."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,11 @@ class ContentFolder:
                 bar.update(table.num_rows)
 
     def contents(self, table: pa.Table) -> dict[str, tuple[pa.Array, np.ndarray]]:
-        """The contents of a chunk by modality: as bytes, see ``picture_bytes``."""
+        """The contents of a chunk by modality as ``picture_bytes`` has them, texts in UTF-8."""
         return {
             modality: picture_bytes(table, column, self.folder)
             if modality == "image"
-            else text_bytes(table, column)
+            else (text_strings(table, column).cast(BINARY), np.zeros(table.num_rows, dtype=bool))
             for modality, column in self.columns.items()
         }
 
@@ -84,18 +85,13 @@ class ContentFolder:
             )
 
 
-def text_bytes(table: pa.Table, column: str) -> tuple[pa.Array, np.ndarray]:
-    """A string column in UTF-8, blank as missing; all missing without the column.
-
-    Returns:
-        (n,) binary, null where missing; and (n,) bool, all False, as no text is a path.
-    """
+def text_strings(table: pa.Table, column: str) -> pa.Array:
+    """A string column, (n,), blank as missing; all missing without the column."""
     texts = pa.nulls(table.num_rows, STRING)
     if column in table.column_names:
         texts = table[column].combine_chunks()
     blank = pc.equal(pc.utf8_trim_whitespace(texts), "")
-    texts = pc.if_else(blank, pa.scalar(None, STRING), texts)
-    return texts.cast(BINARY), np.zeros(len(texts), dtype=bool)
+    return pc.if_else(blank, pa.scalar(None, STRING), texts)
 
 
 def picture_bytes(table: pa.Table, column: str, folder: Path) -> tuple[pa.Array, np.ndarray]:
@@ -116,3 +112,11 @@ def picture_bytes(table: pa.Table, column: str, folder: Path) -> tuple[pa.Array,
     base = folder.absolute()
     absolute = [None if path is None else bytes(base / path) for path in paths.to_pylist()]
     return pc.coalesce(encoded, pa.array(absolute, BINARY)), is_path
+
+
+def as_sources(values: Iterable[bytes | None], is_path: np.ndarray) -> list[bytes | Path | None]:
+    """What ``picture_bytes`` returns as ``decode_images`` takes it: paths as such."""
+    return [
+        Path(os.fsdecode(value)) if path else value
+        for value, path in zip(values, is_path.tolist(), strict=True)
+    ]

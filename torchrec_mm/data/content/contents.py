@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from torchrec_mm.data.content.content_columns import as_sources
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import map_array
 
@@ -56,11 +57,6 @@ class Contents:
         """(N,) int64, the items' part of ``content``."""
         return self.content[: self._sizes[0]]
 
-    @property
-    def of_queries(self) -> np.ndarray:
-        """(S,) int64, the searches' part of ``content``."""
-        return self.content[self._sizes[0] :]
-
     def read(self, rows: np.ndarray) -> list[bytes | Path] | list[str]:
         """Some contents: (n,) int64 rows -> n encoded pictures or paths of such, or n texts.
 
@@ -74,11 +70,7 @@ class Contents:
         raw = self._read(self._start[rows], lengths)
         if self.folder.name == "text":
             return [self._text(each) for each in raw]
-        is_path = self._is_path[rows].tolist()
-        return [
-            Path(os.fsdecode(each)) if path else each
-            for each, path in zip(raw, is_path, strict=True)
-        ]
+        return as_sources(raw, self._is_path[rows])
 
     def _read(self, start: np.ndarray, lengths: np.ndarray) -> list[bytes]:
         within = (start >= 0) & (start + lengths <= self._sizes[2])
@@ -98,7 +90,7 @@ class Contents:
 
 
 def _open_file(path: Path, num_bytes: int) -> int:
-    """A descriptor, which processes may share: reads name their place."""
+    """A file descriptor; forked processes may share it, since every read names its place."""
     try:
         size = path.stat().st_size
         if size != num_bytes:

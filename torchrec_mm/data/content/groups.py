@@ -50,14 +50,14 @@ def hold_out_groups(group: np.ndarray, item_ids: np.ndarray, share: float) -> np
         (N,) bool, True where held out; at least one group, unless all are too large.
     """
     wanted = max(1, round(share * len(group)))
-    roots, number, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    roots, root_of, sizes = np.unique(group, return_inverse=True, return_counts=True)
     order = np.argsort(_hashed(item_ids[roots]), kind="stable")
     order = order[sizes[order] <= wanted]
     taken = np.cumsum(sizes[order])
     last = int(np.abs(taken - wanted).argmin()) + 1 if len(order) else 0
     held_out = np.zeros(len(roots), dtype=bool)
     held_out[order[:last]] = True
-    return held_out[number]
+    return held_out[root_of]
 
 
 def _hashed(ids: np.ndarray) -> np.ndarray:

@@ -116,8 +116,8 @@ def upright_size(source: bytes | Path) -> tuple[int, int]:
 
 
 def _open(source: bytes | Path) -> Image.Image:
-    # Of pixels between its own limit and twice that, ours is checked by the caller, and of marks it
-    # cannot read, which are of no use to us.
+    # Pillow warns of pictures above its own limit of pixels, where the caller checks ours, and of
+    # metadata that it cannot read, which is not used.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 

@@ -118,8 +118,8 @@ class PackedContent:
         fused = np.array(first)
         for content in others:
             pair = (fused + 1) * (len(fused) + 1) + content + 1
-            _, rows, number = np.unique(pair, return_index=True, return_inverse=True)
-            fused = rows[number]
+            _, rows, pair_of = np.unique(pair, return_index=True, return_inverse=True)
+            fused = rows[pair_of]
         return fused
 
     def split(

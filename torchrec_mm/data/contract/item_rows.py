@@ -1,4 +1,4 @@
-"""Some rows of `items/`, without reading what the others hold."""
+"""Some rows of `items/`, and titles of some items, without reading what the others hold."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from torchrec_mm.columns.chunks import read_chunks
-from torchrec_mm.columns.parquet import INT64, check_columns
+from torchrec_mm.columns.parquet import INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import concat_files
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.data.contract.items import ITEM_ID, open_items
@@ -36,6 +36,23 @@ def read_rows(folder: Path, item_ids: np.ndarray, nullable: Mapping[str, pa.Data
             table = check_columns(table, where, ITEM_ID, nullable).select(list(types))
             found.append(table.filter(pc.is_in(table["item_id"], wanted)))
     return concat_files(found)
+
+
+def read_titles(data: Path, item_ids: np.ndarray) -> dict[int, str]:
+    """Titles of the items that have one, by item_id; only their rows are kept.
+
+    Args:
+        data: folder that holds items/.
+        item_ids: (n,) int64.
+
+    Raises:
+        InputError: ``data/items`` is missing or not what it should be.
+    """
+    table = read_rows(data / "items", item_ids, {"title": STRING})
+    if "title" not in table.column_names:
+        return {}
+    rows = zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True)
+    return {item_id: title for item_id, title in rows if title}
 
 
 def _groups_with(file: Path, wanted: pa.Array) -> list[int]:

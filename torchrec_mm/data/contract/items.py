@@ -41,7 +41,7 @@ class ItemCatalogue:
     def check_clock(self, where: Path | str, first: int, last: int) -> None:
         """Refuse times of another clock than that of requests from ``first`` to ``last``.
 
-        ``where`` names the items. See ``tables.seconds.check_one_clock``.
+        ``where`` names the items. See ``check_one_clock``.
         """
         if self.created_at is not None:
             known = self.created_at[self.created_at != self.UNKNOWN_TIME]

@@ -54,7 +54,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class RequestColumns:
-    """What the columns of requests are, told by name and type.
+    """What the columns of requests are, by their names and types.
 
     features: categorical user and context features. behaviour_attributes: lists as long as the
     behaviours. Each in the order of the files. has_labels: False where labels are not read.
@@ -123,7 +123,7 @@ def parse_requests(
         _check_labels(where, candidates, lists["labels"])
         labels = lists["labels"].values
     for name in columns.behaviour_attributes:
-        _check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
+        check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
     newest, positions = behaviours.newest(max_behaviours)
     return Requests(
         user_ids=table["user_id"].to_numpy(),
@@ -151,7 +151,7 @@ def _check_candidates(where: Path | str, candidates: Jagged) -> None:
 
 
 def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None:
-    _check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
+    check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
     wrong = (labels.values != 0) & (labels.values != 1)
     if wrong.any():
         raise InputError(
@@ -159,7 +159,8 @@ def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None
         )
 
 
-def _check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:
+def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:
+    """Refuse two list columns that differ in length in some row: InputError."""
     wrong = a.lengths != b.lengths
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -1,4 +1,4 @@
-"""What the columns are that the data contract does not name: told by all files, never by one."""
+"""What the columns are that the data contract does not name: all files decide, never one."""
 
 import logging
 from collections import defaultdict
@@ -49,19 +49,17 @@ def further_columns(
     if known is not None:
         _warn_of_others(fields, known)
         fields = [(file, field) for file, field in fields if field.name in known]
-    told: dict[str, tuple[pa.DataType, Path]] = {}
+    types_found: dict[str, tuple[pa.DataType, Path]] = {}
     for file, field in fields:
         kind = _kind(field, file, types)
         if pa.types.is_null(field.type):
             continue
-        first, by = told.setdefault(field.name, (kind, file))
+        first, by = types_found.setdefault(field.name, (kind, file))
         if kind != first:
             raise InputError(
                 f"{file} column {field.name} must be {_words(first)} as in {by}, got {field.type}"
             )
-    return {
-        field.name: told[field.name][0] if field.name in told else types[0] for _, field in fields
-    }
+    return {field.name: types_found.get(field.name, (types[0],))[0] for _, field in fields}
 
 
 def _kind(field: pa.Field, file: Path, types: Sequence[pa.DataType]) -> pa.DataType:

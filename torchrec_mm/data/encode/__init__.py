@@ -1,0 +1,7 @@
+"""Requests to an encoded data set: every id mapped to a table row once, before training.
+
+A source (`source.py`, `taobao_mm.py`) is read twice: `count.py` finds the ids, `mapping.py` maps
+them. The files and the keys of `meta.json` stay: data sets encoded before must be readable.
+
+Read first: encode.py.
+"""

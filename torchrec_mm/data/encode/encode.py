@@ -3,15 +3,15 @@
     meta.json                     names, sizes, unseen ids, fingerprint of the vocabularies
     vocabularies.safetensors      table rows by id
     item_frequency.safetensors    training impressions by item
-    items/                        ids, table rows and creation times of all items: the universe
-    requests/<split>/             Parquet: table rows by feature, items as rows of the universe
+    items/                        ids, table rows and creation times of all items
+    requests/<split>/             Parquet: table rows by feature, items as rows of items/
 
 Two passes: one counts the ids, one maps them. Memory grows with the number of distinct ids, not
 with that of requests.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
-from torchrec_mm.data.encode.catalogue import Universe
-from torchrec_mm.data.encode.census import Census, take_census
-from torchrec_mm.data.encode.counts import ItemCounts, SplitCounts
+from torchrec_mm.data.encode.all_items import AllItems
+from torchrec_mm.data.encode.count import DistinctIds, ItemCounts, find_distinct_ids
 from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
@@ -61,14 +60,7 @@ def encode_folder(
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
     source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
-    encode(
-        source,
-        out,
-        max_behaviours=max_behaviours,
-        min_count=min_count,
-        vocabularies=vocabularies,
-        frequency=frequency,
-    )
+    encode(source, out, min_count=min_count, vocabularies=vocabularies, frequency=frequency)
 
 
 def encode_to_score(
@@ -88,14 +80,13 @@ def encode_to_score(
     source = RequestFolders(
         {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
     )
-    encode(source, out, max_behaviours=max_behaviours, vocabularies=vocabularies)
+    encode(source, out, vocabularies=vocabularies)
 
 
 def encode(
     source: RequestSource,
     out: Path,
     *,
-    max_behaviours: int,
     min_count: int = 1,
     vocabularies: Vocabularies | None = None,
     frequency: ItemFrequency | None = None,
@@ -109,31 +100,31 @@ def encode(
         check_names(attributes, source.request_features, source.behaviour_features)
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
-    census = take_census(source)
-    if census.times is not None:
-        source.items.check_clock("items/", *census.times)
-    universe = Universe(census, source)
+    distinct = find_distinct_ids(source)
+    if distinct.times is not None:
+        source.items.check_clock("items/", *distinct.times)
+    all_items = AllItems(distinct, source)
     if learning:
-        vocabularies = learn_features(source, census)
-    mapper = Mapper(source, universe, vocabularies)
-    counts = SplitCounts(len(universe), source.splits)
+        vocabularies = learn_features(source, distinct)
+    mapper = Mapper(source, all_items, vocabularies)
+    counts = {split: ItemCounts.none(len(all_items)) for split in source.splits}
     with new_folder(out) as folder:
         sizes = {
-            split: _write_split(source, split, census, mapper, counts[split], folder)
+            split: _write_split(source, split, distinct, mapper, counts[split], folder)
             for split in source.splits
         }
         if learning:
-            item = learn_items(source, universe, counts[TRAIN], min_count)
+            item = learn_items(source, all_items, counts[TRAIN], min_count)
             vocabularies = replace(vocabularies, item=item)
-            frequency = frequency_of(universe, counts[TRAIN])
-        universe.save(folder / "items", vocabularies)
+            frequency = frequency_of(all_items, counts[TRAIN])
+        all_items.save(folder / "items", vocabularies)
         vocabularies.save(folder / "vocabularies.safetensors")
         if frequency is not None:
             frequency.save(folder / "item_frequency.safetensors")
-        unseen = _unseen_items(source, universe, vocabularies, counts) | mapper.unseen
-        meta = _describe(source, vocabularies, max_behaviours) | {
+        unseen = _unseen_items(source, all_items, vocabularies, counts) | mapper.unseen
+        meta = _describe(source, vocabularies) | {
             "unseen": {name: int(count) for name, count in unseen.items()},
-            "attribute_disagreements": universe.disagreements,
+            "attribute_disagreements": all_items.disagreements,
             "notes": dict(source.notes),
             "splits": sizes,
         }
@@ -143,7 +134,7 @@ def encode(
 def _write_split(
     source: RequestSource,
     split: str,
-    census: Census,
+    distinct: DistinctIds,
     mapper: Mapper,
     counts: ItemCounts,
     folder: Path,
@@ -156,7 +147,7 @@ def _write_split(
         tqdm(total=rows, desc=f"encode {split}", unit="request", disable=None) as bar,
     ):
         for requests in source.chunks(split):
-            mapped = mapper.map(requests, with_time=census.has_time[split])
+            mapped = mapper.map(requests, with_time=distinct.has_time[split])
             writer.add(mapped.table, mapped.lengths)
             counts.add(mapped.candidates, mapped.behaviours)
             sizes["requests"] += len(requests)
@@ -168,21 +159,23 @@ def _write_split(
 
 
 def _unseen_items(
-    source: RequestSource, universe: Universe, vocabularies: Vocabularies, counts: SplitCounts
+    source: RequestSource,
+    all_items: AllItems,
+    vocabularies: Vocabularies,
+    counts: Mapping[str, ItemCounts],
 ) -> dict[str, int]:
     """By item feature, occurrences of items on row 0."""
     return {
-        name: counts.total(
-            universe.table_rows(name, vocabularies) == UNSEEN,
-            with_behaviours=name in source.behaviour_item_features,
+        name: sum(
+            of_split.total(is_unseen, with_behaviours=name in source.behaviour_item_features)
+            for of_split in counts.values()
         )
         for name in vocabularies.item
+        for is_unseen in [all_items.table_rows(name, vocabularies) == UNSEEN]
     }
 
 
-def _describe(
-    source: RequestSource, vocabularies: Vocabularies, max_behaviours: int
-) -> dict[str, Any]:
+def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, Any]:
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
     return {
@@ -194,5 +187,5 @@ def _describe(
             name for name in item_features if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
-        "max_behaviours": max_behaviours,
+        "max_behaviours": source.max_behaviours,
     }

@@ -9,7 +9,7 @@ import pyarrow as pa
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.data.contract.requests import Requests
-from torchrec_mm.data.encode.catalogue import Universe
+from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.source import RequestSource
 from torchrec_mm.data.encoded.vocabulary import RARE, UNSEEN, Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
@@ -17,7 +17,7 @@ from torchrec_mm.errors import InputError
 
 @dataclass(frozen=True)
 class Mapped:
-    """Requests as a table of an encoded data set, and their items as rows of the universe.
+    """Requests as a table of an encoded data set, and their items as rows of ``AllItems``.
 
     candidates, behaviours: int32 rows, end to end. lengths: (R, 2) int32, how many of each.
     """
@@ -32,22 +32,22 @@ class Mapper:
     """Maps requests. ``unseen`` counts ids on row 0 by feature of requests and behaviours."""
 
     def __init__(
-        self, source: RequestSource, universe: Universe, vocabularies: Vocabularies
+        self, source: RequestSource, all_items: AllItems, vocabularies: Vocabularies
     ) -> None:
         """Of the vocabularies, those of requests and behaviours are used here."""
-        self._universe = universe
+        self._all_items = all_items
         self._missing = source.missing
-        self._told = source.told
+        self._attributes_of_behaviours = source.attributes_of_behaviours
         self._request = {n: _TableRows(v) for n, v in vocabularies.request.items()}
         self._behaviour = {n: _TableRows(v) for n, v in vocabularies.behaviour.items()}
         self.unseen = Counter(dict.fromkeys((*self._request, *self._behaviour), 0))
 
     def map(self, requests: Requests, with_time: bool) -> Mapped:
-        """Map a piece of the source; tells the universe what behaviours say of their items."""
+        """Map a piece of the source, and keep what its behaviours know of their items."""
         num_candidates, num_behaviours = requests.candidates.lengths, requests.behaviours.lengths
-        candidates = self._universe.rows(requests.candidates.values)
-        behaviours = self._universe.rows(requests.behaviours.values)
-        self._tell(requests, behaviours)
+        candidates = self._all_items.rows(requests.candidates.values)
+        behaviours = self._all_items.rows(requests.behaviours.values)
+        self._learn_attributes(requests, behaviours)
         columns = {"user_id": requests.user_ids}
         if with_time:
             columns["timestamp"] = requests.timestamps
@@ -62,14 +62,14 @@ class Mapper:
         lengths = np.stack([num_candidates, num_behaviours], axis=1).astype(np.int32)
         return Mapped(pa.table(columns), candidates, behaviours, lengths)
 
-    def _tell(self, requests: Requests, behaviours: np.ndarray) -> None:
-        for name in self._told:
+    def _learn_attributes(self, requests: Requests, behaviours: np.ndarray) -> None:
+        for name in self._attributes_of_behaviours:
             values = requests.columns[name]
             if self._missing is None:
-                self._universe.tell(name, behaviours, values)
+                self._all_items.learn_attribute(name, behaviours, values)
             else:
                 known = values != self._missing
-                self._universe.tell(name, behaviours[known], values[known])
+                self._all_items.learn_attribute(name, behaviours[known], values[known])
 
     def _rows(self, name: str, table_rows: "_TableRows", requests: Requests) -> np.ndarray:
         rows = table_rows(requests.columns[name])

@@ -17,19 +17,21 @@ class RequestSource(Protocol):
     """Requests by split, which may be read several times, and the items they are about.
 
     items: the catalogue. request_features: ``user_id`` and the features of users and contexts.
-    behaviour_features: the attributes of behaviours. told: attributes of the catalogue that
-    behaviours tell of their items. behaviour_item_features: the item features that behaviours
-    have. missing: the id that stands for "not known" in any feature, if there is one. notes:
-    counts for the reader of ``meta.json``.
+    behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
+    that come with each behaviour too, for items that the catalogue lacks or does not know them of.
+    behaviour_item_features: the item features that behaviours have. missing: the id that stands
+    for "not known" in any feature, if there is one. max_behaviours: the newest behaviours kept of
+    each request. notes: counts for the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
     items: ItemCatalogue
     request_features: Sequence[str]
     behaviour_features: Sequence[str]
-    told: Sequence[str]
+    attributes_of_behaviours: Sequence[str]
     behaviour_item_features: Sequence[str]
     missing: int | None
+    max_behaviours: int
     notes: Mapping[str, int]
 
     def num_rows(self, split: str) -> int:
@@ -42,7 +44,7 @@ class RequestSource(Protocol):
 class RequestFolders:
     """Folders of requests by split, and the folder ``items/``."""
 
-    told = ()
+    attributes_of_behaviours = ()
     missing = None
     notes: Mapping[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""TAOBAO-MM as requests: one a user and split, his history written once, not once a sample."""
+"""TAOBAO-MM as requests: one a user and split; a history is written once, not once a sample."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.parquet_folder import check_types
 from torchrec_mm.columns.reading import read_footer
 from torchrec_mm.data.contract.items import ItemCatalogue
-from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.data.contract.requests import Requests, check_same_lengths
 from torchrec_mm.data.encode.taobao_mm_files import (
     CATEGORY,
     ITEM,
@@ -44,7 +44,7 @@ class TaobaoMM:
 
     request_features = ("user_id", *PROFILE)
     behaviour_features = ()
-    told = (ITEM_ATTRIBUTES[CATEGORY],)
+    attributes_of_behaviours = (ITEM_ATTRIBUTES[CATEGORY],)
     behaviour_item_features = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
     missing = MISSING
 
@@ -109,7 +109,7 @@ class TaobaoMM:
         users = table[USER].to_numpy()
         items = Jagged.from_arrow(table[PAST_ITEMS], f"{where} column {PAST_ITEMS}")
         categories = Jagged.from_arrow(table[PAST_CATEGORIES], f"{where} column {PAST_CATEGORIES}")
-        _check_lengths(items, categories, where)
+        check_same_lengths(where, PAST_CATEGORIES, categories, PAST_ITEMS, items)
         kept = _newest_known(items, self.max_behaviours)
         candidates, labels = samples.of(users)
         return Requests(
@@ -136,16 +136,6 @@ def _newest_known(items: Jagged, most: int) -> Jagged:
     before = np.concatenate([[0], np.cumsum(known)])
     positions = Jagged(np.flatnonzero(known), before[items.offsets])
     return positions.newest(most)[0]
-
-
-def _check_lengths(items: Jagged, categories: Jagged, where: str) -> None:
-    wrong = items.lengths != categories.lengths
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise InputError(
-            f"{where} column {PAST_CATEGORIES} must be as long as {PAST_ITEMS}, "
-            f"row {row} has {categories.lengths[row]} and {items.lengths[row]}"
-        )
 
 
 def _without_features(users: np.ndarray) -> pa.Table:

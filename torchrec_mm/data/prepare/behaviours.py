@@ -69,7 +69,7 @@ def count_before(
 
     Returns:
         (R,) int64; where clicks are sorted by user and time, the position of the first click of
-        the request's user at or after the request, if he has one.
+        the request's user at or after the request, if there is one.
     """
     is_click = np.concatenate([np.zeros(len(request_user)), np.ones(len(click_user))])
     order = np.lexsort(

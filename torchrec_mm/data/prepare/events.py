@@ -64,7 +64,7 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
 
     An event that the log holds several times counts once: same user, second, item and kind. An
     impression's label is 1 if its user clicked its item at or after it, within
-    ``attribution_s`` and before the item was shown to him again. Behaviours are the user's latest
+    ``attribution_s`` and before the user was shown the item again. Behaviours are the user's latest
     clicks strictly before the request; of two at one second, the one of the greater item id is the
     later. Candidates of a request are in the order of time, then item id.
 
@@ -83,7 +83,7 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     is_test = latest_rows(user, time, rules.test_share)
     begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
     first = np.flatnonzero(begins)
-    old, number = behaviour_ranges(
+    oldest, lengths = behaviour_ranges(
         clicked[0], clicked[2], user[first], time[first], rules.behaviours
     )
     ends = np.append(first, len(user))
@@ -91,14 +91,14 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     for at in range(0, len(first), step):
         requests = slice(at, at + step)
         rows = slice(first[at], ends[min(at + step, len(first))])
-        past = clicked[1][ragged_positions(old[requests], number[requests])]
+        past = clicked[1][ragged_positions(oldest[requests], lengths[requests])]
         table = request_table(
             begins[rows],
             user[rows],
             time[rows],
             item[rows],
             label[rows],
-            list_array(past, number[requests]),
+            list_array(past, lengths[requests]),
             features={"is_test": is_test[rows]},
         )
         yield table.cast(REQUEST_SCHEMA)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from torchrec_mm.columns.parquet import INT64, STRING
-from torchrec_mm.data.prepare.event_census import KINDS_SCHEMA, MAX_KINDS, Census
 from torchrec_mm.data.prepare.event_chunks import whole_users
+from torchrec_mm.data.prepare.event_counts import KINDS_SCHEMA, MAX_KINDS, EventCounts
 from torchrec_mm.data.prepare.event_log import COLUMNS, NUMBERS, WHOLE_NUMBER, LogFiles
 from torchrec_mm.data.prepare.events import SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.request_parts import RequestParts
@@ -45,9 +45,9 @@ class DuckdbEngine:
         self.folder, self.rules, self.memory_gb = folder, rules, memory_gb
         self._spill = spill
         self._kinds = {"shown": rules.shown_event, "clicked": rules.clicked_event}
-        selects = [_select(files, number) for number, files in enumerate(log)]
+        selects = [_select(files, index) for index, files in enumerate(log)]
         self._source = "(" + " UNION ALL ".join(selects) + ")"
-        self._files = {f"files_{number}": _patterns(files) for number, files in enumerate(log)}
+        self._files = {f"files_{index}": _patterns(files) for index, files in enumerate(log)}
         share = memory_gb * DUCKDB_SHARE
         self._database = duckdb.connect(
             config={
@@ -58,7 +58,7 @@ class DuckdbEngine:
             }
         )
 
-    def census(self) -> Census:
+    def count_events(self) -> EventCounts:
         """One pass over the log."""
         counts = ", ".join(f"count({name}) AS {name}" for name in NUMBERS)
         kinds = self._batches(
@@ -66,7 +66,7 @@ class DuckdbEngine:
             f"max(timestamp) AS last FROM {self._source} GROUP BY event LIMIT {MAX_KINDS + 1}",
             {},
         )
-        return Census.of(pa.Table.from_batches(kinds, KINDS_SCHEMA), self.rules)
+        return EventCounts.of(pa.Table.from_batches(kinds, KINDS_SCHEMA), self.rules)
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending."""
@@ -130,16 +130,16 @@ class DuckdbEngine:
             raise
 
 
-def _select(files: LogFiles, number: int) -> str:
+def _select(files: LogFiles, index: int) -> str:
     """COLUMNS of some files, null where a value is not of its column's type."""
     if files.places is None:
         casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
         columns = ", ".join(casts)
-        return f"SELECT {columns} FROM read_parquet($files_{number}, {_AS_IT_IS})"
+        return f"SELECT {columns} FROM read_parquet($files_{index}, {_AS_IT_IS})"
     fields = ", ".join(f"'c{at}': 'VARCHAR'" for at in range(files.width))
     columns = ", ".join(_csv_column(name, f"c{at}") for name, at in files.places.items())
     return (
-        f"SELECT {columns} FROM read_csv($files_{number}, auto_detect = false, header = true, "
+        f"SELECT {columns} FROM read_csv($files_{index}, auto_detect = false, header = true, "
         f"delim = ',', quote = '\"', escape = '\"', compression = 'none', "
         f"columns = {{{fields}}}, {_AS_IT_IS})"
     )

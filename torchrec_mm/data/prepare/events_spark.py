@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from torchrec_mm.columns.parquet import INT64, STRING
-from torchrec_mm.data.prepare.event_census import KINDS_SCHEMA, MAX_KINDS, Census
 from torchrec_mm.data.prepare.event_chunks import whole_users
+from torchrec_mm.data.prepare.event_counts import KINDS_SCHEMA, MAX_KINDS, EventCounts
 from torchrec_mm.data.prepare.event_log import COLUMNS, NUMBERS, WHOLE_NUMBER, LogFiles
 from torchrec_mm.data.prepare.events import SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.request_parts import GROUP_ROWS
@@ -70,7 +70,7 @@ class SparkEngine:
             frames = [_read(self._spark, files) for files in log]
         self._events = reduce(DataFrame.unionAll, frames)
 
-    def census(self) -> Census:
+    def count_events(self) -> EventCounts:
         """One pass over the log."""
         with self._named_errors():
             kinds = self._events.groupBy("event").agg(
@@ -79,7 +79,9 @@ class SparkEngine:
                 F.min("timestamp").alias("first"),
                 F.max("timestamp").alias("last"),
             )
-            return Census.of(kinds.limit(MAX_KINDS + 1).toArrow().cast(KINDS_SCHEMA), self.rules)
+            return EventCounts.of(
+                kinds.limit(MAX_KINDS + 1).toArrow().cast(KINDS_SCHEMA), self.rules
+            )
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending; all in the driver."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.jagged import Jagged, list_array, ragged_positions
+from torchrec_mm.columns.jagged import Jagged, list_array
 from torchrec_mm.columns.parquet import INT64, INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
@@ -58,7 +58,8 @@ def prepare_impressions(
             user[clicked], time[clicked], item[clicked], user[first], time[first], behaviours
         )
     else:
-        lists = _newest(given, first, behaviours)
+        newest, _ = given.take(first)[0].newest(behaviours)
+        lists = list_array(newest.values, newest.lengths)
     requests = request_table(begins, user, time, item, label, lists, features)
     if time is not None:
         is_test = latest_rows(user, time, test_share)[first]
@@ -139,9 +140,3 @@ def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray, label: 
             f"{folder} column label must be one for each user, item and timestamp, got 0 and 1 for "
             f"{again.sum()} of them, item_id {item[order][again][0]} the first: keep one row"
         )
-
-
-def _newest(lists: Jagged, rows: np.ndarray, limit: int) -> pa.ListArray:
-    lengths = np.minimum(lists.lengths[rows], limit)
-    positions = ragged_positions(lists.offsets[rows + 1] - lengths, lengths)
-    return list_array(lists.values[positions], lengths)

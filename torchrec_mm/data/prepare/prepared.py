@@ -1,5 +1,6 @@
 """What an adapter makes of a user's own data, and how it is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -65,11 +66,28 @@ def items_for(requests: pa.Table, data: Path | None) -> pa.Table | Path:
     if data is None:
         past = Jagged.from_arrow(requests["behaviour_item_ids"], "behaviour_item_ids").values
         return pa.table({"item_id": np.unique(np.concatenate([candidates, past]))})
-    catalogue = read_items(data)
-    if "timestamp" in requests.column_names:
-        times = requests["timestamp"].to_numpy()
-        catalogue.check_clock(data / "items", times.min(), times.max())
-    unknown = candidates[catalogue.index.rows(candidates) < 0]
-    if len(unknown):
-        raise InputError(f"item_id must be in {data / 'items'}, got {unknown[0]}")
+    times = requests["timestamp"].to_numpy() if "timestamp" in requests.column_names else None
+    check_items(data, [candidates], None if times is None else (times.min(), times.max()))
     return data / "items"
+
+
+def check_items(
+    data: Path, candidates: Iterable[np.ndarray], times: tuple[int, int] | None
+) -> None:
+    """Refuse a catalogue that does not go with the requests.
+
+    Args:
+        data: folder that holds ``items/``. candidates: int64 ids, in any number of arrays.
+        times: of the first and the last request, None where they have none.
+
+    Raises:
+        InputError: no catalogue, one of another clock, or without one of the candidates.
+    """
+    catalogue = read_items(data)
+    if times is not None:
+        catalogue.check_clock(data / "items", *times)
+    index = catalogue.index
+    for item_ids in candidates:
+        unknown = item_ids[index.rows(item_ids) < 0]
+        if len(unknown):
+            raise InputError(f"item_id must be in {data / 'items'}, got {unknown[0]}")

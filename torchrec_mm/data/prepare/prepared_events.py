@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
-from torchrec_mm.data.contract.items import read_items
-from torchrec_mm.data.prepare.event_census import Census
+from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.events import EventRules
+from torchrec_mm.data.prepare.prepared import check_items
 from torchrec_mm.data.prepare.prepared_splits import Split, notes_on, read_splits
-from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 
@@ -27,7 +26,7 @@ class Engine(Protocol):
     folder: Path
     rules: EventRules
 
-    def census(self) -> Census:
+    def count_events(self) -> EventCounts:
         """One pass over the log."""
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -57,15 +56,16 @@ def write_prepared_events(
             clock, an empty split.
     """
     refuse_existing(run_dir)
-    census, rules = engine.census(), engine.rules
-    census.check(engine.folder)
+    counts, rules = engine.count_events(), engine.rules
+    counts.check(engine.folder)
     if items is not None:
-        _check_catalogue(items, engine.item_ids([rules.shown_event]), census)
+        shown = (batch["item_id"].to_numpy() for batch in engine.item_ids([rules.shown_event]))
+        check_items(items, shown, (counts.first, counts.last))
     with new_folder(scratch / "data") as data:
-        engine.write_requests(data / "requests", census.shown + census.clicked)
+        engine.write_requests(data / "requests", counts.shown + counts.clicked)
         splits = read_splits(
             data / "requests",
-            f"none of {census.clicked} clicks came at most attribution_s = {rules.attribution_s} "
+            f"none of {counts.clicked} clicks came at most attribution_s = {rules.attribution_s} "
             "seconds after its user was shown its item",
         )
         if items is not None:
@@ -74,29 +74,18 @@ def write_prepared_events(
         else:
             _write_ids(data / "items", engine.item_ids([rules.shown_event, rules.clicked_event]))
     put(scratch / "data", real(run_dir))
-    return [*_left_out(census, splits), *notes_on(splits)]
+    return [*_left_out(counts, splits), *notes_on(splits)]
 
 
-def _left_out(census: Census, splits: dict[str, Split]) -> Iterator[str]:
-    repeated = census.shown - sum(split.impressions for split in splits.values())
-    if census.left_out():
-        yield census.left_out()
+def _left_out(counts: EventCounts, splits: dict[str, Split]) -> Iterator[str]:
+    repeated = counts.shown - sum(split.impressions for split in splits.values())
+    if counts.left_out():
+        yield counts.left_out()
     if repeated:
         yield (
-            f"{repeated} of {census.shown} impressions repeat another of the same user, item and "
+            f"{repeated} of {counts.shown} impressions repeat another of the same user, item and "
             "second, and are left out; so are such clicks"
         )
-
-
-def _check_catalogue(items: Path, candidates: Iterator[pa.RecordBatch], census: Census) -> None:
-    catalogue = read_items(items)
-    catalogue.check_clock(items / "items", census.first, census.last)
-    index = catalogue.index
-    for batch in candidates:
-        ids = batch["item_id"].to_numpy()
-        unknown = ids[index.rows(ids) < 0]
-        if len(unknown):
-            raise InputError(f"item_id must be in {items / 'items'}, got {unknown[0]}")
 
 
 def _write_ids(folder: Path, batches: Iterator[pa.RecordBatch]) -> None:

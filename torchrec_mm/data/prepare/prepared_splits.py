@@ -1,4 +1,4 @@
-"""What was prepared, told by the footers of its Parquet files: nothing is read again."""
+"""What was prepared, from the footers of its Parquet files: no row is read again."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,15 +17,15 @@ def changes(values: np.ndarray) -> np.ndarray:
 
 
 def latest_rows(user: np.ndarray, time: np.ndarray, test_share: float) -> np.ndarray:
-    """The rows of each user later than his first ``1 - test_share``: (N,) bool.
+    """The rows of each user later than the user's first ``1 - test_share``: (N,) bool.
 
     Rows at the second of the last training row stay in training, so that every training row of a
-    user is earlier than every test row of his.
+    user is earlier than every test row of the same user.
     """
-    first, number = _runs(changes(user))
-    num_train = np.ceil(number * (1 - test_share) - 1e-9).astype(np.int64)
+    first, lengths = _runs(changes(user))
+    num_train = np.ceil(lengths * (1 - test_share) - 1e-9).astype(np.int64)
     last_train = time[first + np.maximum(num_train, 1) - 1]
-    return time > np.repeat(last_train, number)
+    return time > np.repeat(last_train, lengths)
 
 
 def cut_sittings(
@@ -42,8 +42,8 @@ def cut_sittings(
     """
     pause = np.diff(time, prepend=time[:1]) > pause_s
     begins = changes(user) | pause | np.diff(is_test, prepend=is_test[:1])
-    first, number = _runs(begins)
-    place = np.arange(len(user)) - np.repeat(first, number)
+    first, lengths = _runs(begins)
+    place = np.arange(len(user)) - np.repeat(first, lengths)
     return place % max_candidates == 0
 
 
@@ -67,13 +67,13 @@ def request_table(
         behaviours: (R,) list<int64>.
         features: further columns by name, each (N,) int64, the same all over a request.
     """
-    first, number = _runs(begins)
+    first, lengths = _runs(begins)
     columns = {"user_id": user[first]}
     if time is not None:
         columns["timestamp"] = time[first]
     columns["behaviour_item_ids"] = behaviours
-    columns["candidate_item_ids"] = list_array(item, number)
-    columns["labels"] = list_array(label.astype(np.int8), number)
+    columns["candidate_item_ids"] = list_array(item, lengths)
+    columns["labels"] = list_array(label.astype(np.int8), lengths)
     return pa.table(columns | {name: values[first] for name, values in features.items()})
 
 

@@ -16,10 +16,10 @@ from torchrec.streamable import Pipelineable
 ITEM_ID, USER_ID = "item_id", "user_id"
 RAW_IDS = (USER_ID, ITEM_ID)  # the features whose ids an encoded data set keeps
 
-PartsT = TypeVar("PartsT", bound="Parts")
+PartsT = TypeVar("PartsT", bound="BatchParts")
 
 
-class Parts(Pipelineable):
+class BatchParts(Pipelineable):
     """A dataclass of tensors, jagged tensors and further parts that move together."""
 
     def to(self: PartsT, device: torch.device, non_blocking: bool = False) -> PartsT:
@@ -42,8 +42,8 @@ class Parts(Pipelineable):
 
 
 @dataclass
-class SearchResults(Parts):
-    """What the general search found for each impression; see ``nn/general_search.py``.
+class SearchResults(BatchParts):
+    """``search.SearchHits`` as tensors of a batch, by item slot.
 
     request: (I,) int32, request of each impression within the batch. position: (I,) int64, where
     the impression lies in the flattened (R, C) matrices.
@@ -61,7 +61,7 @@ class SearchResults(Parts):
 
 
 @dataclass
-class RequestBatch(Parts):
+class RequestBatch(BatchParts):
     """One batch on one rank, the type TorchRec's pipelines carry.
 
     item_ids: the distinct rows of the table of item ids, each in a bag of its own; None for models

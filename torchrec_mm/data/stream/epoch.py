@@ -55,12 +55,12 @@ class EpochOrder:
 
     def windows(self, epoch: int, done: int = 0) -> Iterator[Window]:
         """What is left of the epoch after its first ``done`` requests."""
-        for number, groups in enumerate(self._groups(epoch)):
+        for window, groups in enumerate(self._groups(epoch)):
             size = self._size(groups)
             if done >= size:
                 done -= size
                 continue
-            order, candidates = self._pieces(self._requests(groups, epoch, number))
+            order, candidates = self._pieces(self._requests(groups, epoch, window))
             order, candidates = order[done:], candidates[done:]
             done = 0
             yield Window(order, candidates, self._cut(order, candidates))
@@ -103,9 +103,9 @@ class EpochOrder:
         if not self._has_pieces:
             return order, np.stack([np.zeros_like(total), total], axis=1)
         count = self._num_pieces(order)
-        number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        piece = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         order, total, count = (np.repeat(x, count) for x in (order, total, count))
-        bounds = np.stack([number, number + 1], axis=1)
+        bounds = np.stack([piece, piece + 1], axis=1)
         return order, bounds * total[:, None] // count[:, None]
 
     def _num_pieces(self, requests: np.ndarray) -> np.ndarray:

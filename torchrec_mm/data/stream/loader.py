@@ -81,7 +81,7 @@ class RequestLoader:
     def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
         """Requests of each step, their weight, and whether they are there to be masked."""
         for window in self.order.windows(epoch, done):
-            shares = [self._share(*part) for part in window.parts()]
+            shares = [self._share_of_rank(*part) for part in window.parts()]
             arrays = self._read([rows for rows, *_ in shares])
             for rows, candidates, is_empty, loss_weight in shares:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
@@ -90,7 +90,7 @@ class RequestLoader:
                 yield share, loss_weight, is_empty
             del arrays, share  # before the next window is read: one is enough to hold
 
-    def _share(
+    def _share_of_rank(
         self, rows: np.ndarray, candidates: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, bool, float]:
         """This rank's requests and their candidates, of a global batch's.

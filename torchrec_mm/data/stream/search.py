@@ -13,11 +13,11 @@ from torchrec_mm.kernels.general_search import general_search
 
 
 @dataclass(frozen=True)
-class Found:
-    """Results by impression. request: (I,) int32. kept_items: (I, K) int32 item numbers.
+class SearchHits:
+    """What a search found for each impression, by item number.
 
-    kept_length: (I,) int32, how many of the K are real; the others repeat the candidate.
-    kept_cosine: (I, K) float32. tiers: (I, N) float32.
+    request: (I,) int32. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K are
+    real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
     """
 
     request: np.ndarray
@@ -45,12 +45,12 @@ class GeneralSearch:
         self.vector_rows = vector_rows.astype(np.int32, copy=False)
         self.kept, self.num_tiers = kept, num_tiers
 
-    def __call__(self, candidates: Jagged, behaviours: Jagged) -> Found:
+    def __call__(self, candidates: Jagged, behaviours: Jagged) -> SearchHits:
         """Search each request's behaviours for each of its candidates."""
         matrix, candidate_rows, behaviour_rows = self.fetch(
             self.vector_rows[candidates.values], self.vector_rows[behaviours.values]
         )
-        kept, number, cosine, tiers = general_search(
+        kept, num_kept, cosine, tiers = general_search(
             matrix,
             torch.from_numpy(candidate_rows),
             torch.from_numpy(behaviour_rows),
@@ -60,8 +60,8 @@ class GeneralSearch:
             self.num_tiers,
         )
         request = candidates.owners()
-        is_real = np.arange(self.kept) < number.numpy()[:, None]
+        is_real = np.arange(self.kept) < num_kept.numpy()[:, None]
         positions = behaviours.offsets[request][:, None] + kept.numpy()
         items = np.repeat(candidates.values[:, None], self.kept, axis=1)
         items[is_real] = behaviours.values[positions[is_real]]
-        return Found(request.astype(np.int32), items, number, cosine, tiers)
+        return SearchHits(request.astype(np.int32), items, num_kept, cosine, tiers)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.embed.item_sides import ItemSide, SideLoader, side_of
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, ItemBatch
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.encoder.side import side_of
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part
 
 SAMPLE_ITEMS = 20_000
@@ -27,7 +28,7 @@ class ItemEncoding:
 
     stream: ItemStream
     encoder: ItemEncoder
-    loader: SideLoader
+    loader: BatchLoader
     precision: Precision
     worker: Worker
 
@@ -51,8 +52,7 @@ class HeadSample:
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
             parts = [
-                read_part(self.folder, number, name)[name]
-                for number in range(len(self.stream.parts))
+                read_part(self.folder, part, name)[name] for part in range(len(self.stream.parts))
             ]
             features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
             if not len(features):
@@ -61,16 +61,16 @@ class HeadSample:
                 )
             encoder.head.fit_principal_components(features)
 
-    def rows(self, number: int) -> np.ndarray:
+    def rows(self, part: int) -> np.ndarray:
         """Rows of a part that are in the sample: int64, ascending."""
-        total, part = self.stream.num_items, self.stream.parts[number]
+        total, span = self.stream.num_items, self.stream.parts[part]
         sample = np.linspace(0, total - 1, min(total, SAMPLE_ITEMS)).astype(np.int64)
-        first, stop = np.searchsorted(sample, [part.first, part.first + len(part)])
-        return sample[first:stop] - part.first
+        first, stop = np.searchsorted(sample, [span.first, span.first + len(span)])
+        return sample[first:stop] - span.first
 
-    def side(self, number: int) -> ItemSide:
+    def batch(self, part: int) -> ItemBatch:
         """Those rows as a batch of features."""
-        rows, found = self.rows(number), read_part(self.folder, number)
+        rows, found = self.rows(part), read_part(self.folder, part)
         places, inputs = {}, {}
         for modality in self.encoders:
             features = torch.from_numpy(found[f"{modality}.features"])
@@ -78,12 +78,12 @@ class HeadSample:
             inputs[modality] = features if len(features) else filler
             places[modality] = np.searchsorted(rows, found[f"{modality}.rows"])
         side = side_of(len(rows), inputs, places).to(self.encoding.worker.device)
-        return ItemSide(rows, side, found["corrupt"])
+        return ItemBatch(rows, side, found["corrupt"])
 
     @torch.inference_mode()
-    def _features(self, number: int) -> dict[str, np.ndarray]:
+    def _features(self, part: int) -> dict[str, np.ndarray]:
         """Of a part: "MODALITY.rows" (k,), "MODALITY.features" (k, F); and "corrupt" rows (c,)."""
-        items, rows = self.stream.read(self.stream.parts[number]), self.rows(number)
+        items, rows = self.stream.read(self.stream.parts[part]), self.rows(part)
         found: dict[str, list[np.ndarray]] = {"corrupt": [rows[:0]]}
         for modality, encoder in self.encoders.items():
             found[f"{modality}.rows"] = [rows[:0]]

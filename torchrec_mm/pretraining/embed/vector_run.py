@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch.distributed as dist
 
-from torchrec_mm.data.contract.item_stream import ItemStream
+from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import put, real
 from torchrec_mm.item_vectors.writer import write_blocks
@@ -33,8 +33,8 @@ class VectorMaker(Protocol):
     def prepare(self, folder: Path) -> None:
         """What has to be there before the first part, kept in a folder; all ranks call it."""
 
-    def make(self, number: int) -> dict[str, np.ndarray]:
-        """One part: see ``ItemEmbedder.make``."""
+    def make(self, part: int) -> dict[str, np.ndarray]:
+        """One part, by its index: see ``EncoderVectors.make``."""
 
     def origin(self) -> str:
         """Of the vectors, once prepared."""
@@ -110,18 +110,18 @@ def make_item_vectors(
     claim_parts(folder, work, worker)
     made = _is_made(run_dir)
     dist.barrier()  # no rank changes what another has yet to look at
-    numbers = range(len(stream.parts))
+    num_parts = len(stream.parts)
     pictures = Pictures()
     if not made:
         maker.prepare(folder / "sample")
         make = _until_corrupt(maker, corrupt_share, stream.num_items) if worker.is_first else None
-        encode_parts(make or maker.make, len(numbers), folder / "vectors", worker, "embed items")
-        for number in numbers:
-            pictures = pictures.plus(read_part(folder / "vectors", number, "pictures", "corrupt"))
+        encode_parts(make or maker.make, num_parts, folder / "vectors", worker, "embed items")
+        for part in range(num_parts):
+            pictures = pictures.plus(read_part(folder / "vectors", part, "pictures", "corrupt"))
         pictures.check(corrupt_share, pictures.met)
     if worker.is_first:
         if not made:
-            _write(run_dir, folder, len(numbers), maker)
+            _write(run_dir, folder, num_parts, maker)
         _remove(folder)
     return pictures
 
@@ -131,28 +131,28 @@ def _is_made(run_dir: Path) -> bool:
 
 
 def _until_corrupt(maker: VectorMaker, share: float, num_items: int):
-    """``maker.make`` that gives up early where all pictures are corrupt, say."""
+    """``maker.make`` that gives up once too many pictures were corrupt, not after the last part."""
     seen = Pictures()
 
-    def make(number: int) -> dict[str, np.ndarray]:
+    def make(part: int) -> dict[str, np.ndarray]:
         nonlocal seen
-        part = maker.make(number)
-        seen = seen.plus(part)
+        made = maker.make(part)
+        seen = seen.plus(made)
         seen.check(share, num_items)
-        return part
+        return made
 
     return make
 
 
 def _write(run_dir: Path, folder: Path, num_parts: int, maker: VectorMaker) -> None:
-    """Parts to a folder inside theirs, and that in one step to its place."""
+    """Join the parts in a folder beside them, then move it to its place in one step."""
     whole, parts = folder / "whole", folder / "vectors"
-    ids = [read_part(parts, number, "item_ids")["item_ids"] for number in range(num_parts)]
+    ids = [read_part(parts, part, "item_ids")["item_ids"] for part in range(num_parts)]
     if not whole.exists():
         write_blocks(
             whole,
             np.concatenate(ids),
-            (read_part(parts, number, "vectors")["vectors"] for number in range(num_parts)),
+            (read_part(parts, part, "vectors")["vectors"] for part in range(num_parts)),
             width=maker.width,
             dtype=maker.dtype,
             encoder=maker.encoder_name,
@@ -163,7 +163,7 @@ def _write(run_dir: Path, folder: Path, num_parts: int, maker: VectorMaker) -> N
 
 
 def _remove(folder: Path) -> None:
-    """The parts, and last what says that they are ours."""
+    """Remove the parts; the file that marks the folder as ours goes last."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)

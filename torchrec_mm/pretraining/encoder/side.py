@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,30 @@ class Side:
     def pin_memory(self) -> "Side":
         """The same in memory that a GPU copies from by itself."""
         return _mapped(self, Tensor.pin_memory)
+
+
+def side_of(
+    num_rows: int,
+    inputs: dict[str, Inputs],
+    places: dict[str, np.ndarray],
+    ids: dict[str, Tensor] | None = None,
+) -> Side:
+    """A Side, given which row each input belongs to.
+
+    Args:
+        num_rows: R.
+        inputs: n of each modality; a filler where no row has it.
+        places: (n,) int64 in [0, R] by modality, R for an input without a row; or empty, of a
+            filler.
+        ids: as of ``Side``; None where nothing is trained.
+    """
+    rows, mask = {}, {}
+    for modality, at in places.items():
+        rows[modality] = torch.from_numpy(at if len(at) else np.array([num_rows]))
+        has_input = torch.zeros(num_rows + 1, dtype=torch.bool)
+        has_input[rows[modality]] = True
+        mask[modality] = has_input[:-1]  # without the row of the fillers
+    return Side(num_rows, inputs, rows, mask, ids or {})
 
 
 @dataclass(frozen=True)

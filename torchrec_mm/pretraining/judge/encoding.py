@@ -15,6 +15,7 @@ from torchrec_mm.parallel.process_group import Worker, gather_rows
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.encoder.side import Side
+from torchrec_mm.pretraining.pairs.pair_loader import as_it_is
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 
 
@@ -55,7 +56,7 @@ def encode_rows(
         _Batches(reader, share, batch_size),
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
     )
     values: dict[str, list[Tensor]] = {space: [] for space in encoder.spaces}
     masks: dict[str, list[Tensor]] = {space: [] for space in encoder.spaces}
@@ -101,7 +102,3 @@ def _text_lengths(reader: SideReader, rows: np.ndarray) -> np.ndarray:
     """(R,) bytes of each row's text, equal numbers where there are none."""
     text = reader.packed.by_modality.get("text")
     return np.zeros(len(rows)) if text is None else text.lengths[rows]
-
-
-def _as_it_is(side: Side) -> Side:
-    return side

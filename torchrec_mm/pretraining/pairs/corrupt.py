@@ -1,8 +1,8 @@
-"""How many pictures that cannot be decoded a run puts up with."""
+"""How many pictures a run may be unable to decode."""
 
 from torchrec_mm.errors import InputError
 
-FEW = 1  # corrupt pictures that a run of any size survives
+ALLOWED_IN_ANY_RUN = 1  # of few pictures, one alone would exceed any small share
 
 
 def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
@@ -15,7 +15,7 @@ def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
     Raises:
         InputError: they are more.
     """
-    if corrupt > max(share * pictures, FEW if share else 0):
+    if corrupt > max(share * pictures, ALLOWED_IN_ANY_RUN if share else 0):
         raise InputError(
             f"corrupt_share must be at least {corrupt / pictures:.4f} for these pictures, "
             f"{corrupt} of {pictures} could not be decoded, got {share}"

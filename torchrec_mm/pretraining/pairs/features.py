@@ -20,7 +20,7 @@ from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part
 
-PART_ROWS = 4096  # contents that are computed again at most after an interruption, on each rank
+PART_ROWS = 4096  # the most contents that a rank computes again after an interruption
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def cache_features(
 ) -> Features:
     """Compute the features that are not there yet. Collective; ranks share the work and the disk.
 
-    An interrupted call leaves whole parts of ``PART_ROWS`` contents behind, and is gone on with.
+    An interrupted call leaves whole parts of ``PART_ROWS`` contents, from which the next goes on.
 
     Args:
         folder: where they are kept; the name says of which backbone and which preprocessing.

@@ -25,10 +25,10 @@ def packed_content(
 
     Args:
         data: items/ and searches/, packed by the first rank; None where ``packed`` is there.
-        run_dir: of the run; it is packed beside it, and stays when the block raises and the run has
-            begun, to be gone on with.
+        run_dir: of the run. Packed content lies beside it until the block ends; where the block
+            raises after the run has begun, it stays for the next attempt.
         modalities: what is needed of it.
-        goes_on: the run has begun before; what it left is taken.
+        goes_on: the run has begun before; packed content that it left is used.
 
     Raises:
         InputError: what ``pack`` refuses, on every rank; or a modality that was not packed.

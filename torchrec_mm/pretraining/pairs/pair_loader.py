@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, share
+from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, rank_share
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 
 BATCHES_AHEAD = 2  # of each worker process
@@ -77,7 +77,7 @@ class PairLoader:
                 sampler=[divmod(step, self.steps_per_epoch) for step in steps],
                 batch_size=None,
                 num_workers=workers,
-                collate_fn=_as_it_is,
+                collate_fn=as_it_is,
                 pin_memory=self.pin_memory,
                 prefetch_factor=BATCHES_AHEAD if workers else None,
                 worker_init_fn=_outlive_sigterm,
@@ -90,7 +90,8 @@ def _outlive_sigterm(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """For DataLoader, which would look into a batch that is whole already."""
     return batch
 
 
@@ -105,7 +106,7 @@ class _Steps(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> PairBatch:
         epoch, step = at
         pairs, order = self._of_epoch(epoch)
-        rows = share(order, step, self.settings.batch_size, self.rank, self.world_size)
+        rows = rank_share(order, step, self.settings.batch_size, self.rank, self.world_size)
         seeds = _seeds(self.settings.seed, epoch, rows) if self.settings.augment else None
         hard = pairs.hard[rows]
         if not self.settings.hard:

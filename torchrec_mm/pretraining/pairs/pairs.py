@@ -137,7 +137,9 @@ def epoch_order(num_pairs: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_pairs)
 
 
-def share(order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int) -> np.ndarray:
+def rank_share(
+    order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int
+) -> np.ndarray:
     """This rank's pairs of a global batch; the ranks' shares in turn are the batch.
 
     An epoch has ``len(order) // batch_size`` steps on every rank: the last incomplete batch is

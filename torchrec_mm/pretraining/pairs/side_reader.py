@@ -12,7 +12,7 @@ import torch
 
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS, decode_images
 from torchrec_mm.data.content.packed import Contents, PackedContent
-from torchrec_mm.pretraining.encoder.side import Inputs, Side
+from torchrec_mm.pretraining.encoder.side import Inputs, Side, side_of
 from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
 from torchrec_mm.pretraining.pairs.features import Features
 
@@ -108,24 +108,22 @@ class SideReader:
             the side, and counts (2,) int64: pictures decoded just now, and those of them that could
             not be. What cannot be decoded, now or when its features were computed, is missing.
         """
-        inputs, places, masks, ids = {}, {}, {}, {}
+        inputs, places, ids = {}, {}, {}
         counts = np.zeros(2, dtype=np.int64)
         for modality, source in self.sources.items():
             contents = self.packed.by_modality[modality]
-            has = (rows >= 0) & contents.present[rows]
-            where = np.flatnonzero(has)
-            if len(where):
-                seeds_here = None if seeds is None else seeds[where]
-                inputs[modality], ok = source.load(rows[where], seeds_here)
-                has[where] = ok
-                if isinstance(source, PictureSource):
-                    counts += len(ok), (~ok).sum()
+            at = np.flatnonzero((rows >= 0) & contents.present[rows])
+            if len(at):
+                inputs[modality], ok = source.load(rows[at], None if seeds is None else seeds[at])
             else:
-                inputs[modality], ok, where = source.filler(), np.zeros(1, dtype=bool), np.zeros(1)
-            places[modality] = torch.from_numpy(np.where(ok, where, len(rows)).astype(np.int64))
-            masks[modality] = torch.from_numpy(has)
-            ids[modality] = torch.from_numpy(np.where(has, contents.content[rows], -1))
+                inputs[modality], ok = source.filler(), np.empty(0, dtype=bool)
+            if isinstance(source, PictureSource):
+                counts += len(ok), (~ok).sum()
+            places[modality] = np.where(ok, at, len(rows))
+            content = np.full(len(rows), -1)
+            content[at[ok]] = contents.content[rows[at[ok]]]
+            ids[modality] = torch.from_numpy(content)
         if self._fused_ids is not None:
-            has_any = torch.stack(list(masks.values())).any(dim=0).numpy()
+            has_any = np.logical_or.reduce([content >= 0 for content in ids.values()])
             ids["fused"] = torch.from_numpy(np.where(has_any, self._fused_ids[rows], -1))
-        return Side(len(rows), inputs, places, masks, ids), counts
+        return side_of(len(rows), inputs, places, ids), counts

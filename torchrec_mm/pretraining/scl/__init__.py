@@ -1,7 +1,10 @@
 """Semantic-aware contrastive learning: what trains the encoders of phase one.
 
-The names below know neither pictures nor texts, and work with any encoder of unit vectors: read
-contrast.py first. scl.py makes one training step of them for this project's encoders and batches.
+What ``__all__`` names is public, knows neither pictures nor texts, and works with any encoder of
+unit vectors; scl.py makes of it one training step for this project's encoders and batches. Names
+of tensors are those of checkpoints on disk.
+
+Read first: contrast.py
 """
 
 from torchrec_mm.pretraining.scl.contrast import ContrastLoss

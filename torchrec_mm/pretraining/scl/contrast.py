@@ -13,6 +13,7 @@ from torchrec_mm.losses.false_negatives import MISSING
 from torchrec_mm.losses.info_nce import Negatives, info_nce
 from torchrec_mm.losses.triplet import triplet_loss
 from torchrec_mm.pretraining.scl.memory_bank import MemoryBank
+from torchrec_mm.pretraining.scl.settings import LossSettings
 
 # He et al., CVPR 2020, arXiv:1911.05722, keep 0.07. Left to itself the temperature falls for as
 # long as the pairs in training can be told apart, and gradients become those of a few keys.
@@ -32,22 +33,6 @@ class Contrast:
         if self.query_space == self.key_space:
             return self.key_space
         return f"{self.query_space}_to_{self.key_space}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """The loss of a contrast: InfoNCE + triplet_weight * triplet.
-
-    momentum: of the momentum encoder, in [0, 1). bank_slots: keys the memory bank holds, 0 for no
-    bank. in_batch: whether the keys of the batch's other queries are negatives. triplet_weight: 0
-    for InfoNCE alone; hard negatives are not encoded then. margin: as a cosine distance.
-    """
-
-    momentum: float
-    bank_slots: int
-    in_batch: bool
-    triplet_weight: float
-    margin: float
 
 
 class ContrastLoss(nn.Module):

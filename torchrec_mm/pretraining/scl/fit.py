@@ -3,8 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,39 +13,15 @@ from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.pretraining.encoder.side import PairBatch
 from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
 from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+from torchrec_mm.pretraining.scl.settings import FitSettings
 from torchrec_mm.pretraining.scl.training import Trainer
 from torchrec_mm.runs.checkpoint import load_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.runs.scalars import Scalars
 from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.runs.watchdog import Watchdog
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How long to train, and what to keep.
-
-    epochs: passes over the pairs. corrupt_share: of the pictures, that may be impossible to decode.
-    checkpoint_steps: from one checkpoint to the next, 0 for the ends of epochs alone.
-    keep_checkpoints: how many stay, besides the best. log_every_steps: steps in a line of
-    metrics.jsonl. hang_timeout_s: as ``Watchdog`` takes it. stop_timeout_s: as ``Stop`` takes it.
-    """
-
-    epochs: int
-    corrupt_share: float
-    checkpoint_steps: int
-    keep_checkpoints: int
-    log_every_steps: int
-    hang_timeout_s: float
-    stop_timeout_s: float = 25.0
-
-    @classmethod
-    def of(cls, flags: Any) -> "FitSettings":
-        """The fields of a command's flags that have the same names."""
-        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 def fit(
@@ -88,9 +62,9 @@ def fit(
 
 def restore(run: RunFolder, trainer: Trainer) -> Position:
     """Go on where the latest checkpoint was taken, if there is one. Collective."""
-    if not list_checkpoints(run.checkpoints):
+    latest = run.latest
+    if latest is None:
         return Position()
-    latest = find_checkpoint(run.checkpoints)
     load_checkpoint(latest.folder, trainer.pieces())
     trainer.restored()
     return latest.position
@@ -133,9 +107,8 @@ class _Loop:
                 watchdog.alive()
 
     def _after_step(self, window: "Window", bar: tqdm, last: bool) -> None:
-        step, every = self.position.step, self.settings.checkpoint_steps
-        is_stopped = self.stop.agreed()
-        is_due = is_stopped or (every > 0 and step % every == 0 and not last)
+        step, is_stopped = self.position.step, self.stop.agreed()
+        is_due = is_stopped or (self.settings.is_saved(step) and not last)
         if step % self.settings.log_every_steps == 0 or last or is_due:
             figures = window.close(self.position, self.settings.corrupt_share)
             self.run.log(step=step, **figures)

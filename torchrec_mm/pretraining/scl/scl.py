@@ -13,8 +13,9 @@ from torchrec_mm.losses.info_nce import Negatives
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.scl.contrast import Contrast, ContrastLoss, LossSettings
+from torchrec_mm.pretraining.scl.contrast import Contrast, ContrastLoss
 from torchrec_mm.pretraining.scl.momentum import momentum_copy, update_momentum
+from torchrec_mm.pretraining.scl.settings import LossSettings
 
 
 class SCL(nn.Module):

@@ -5,8 +5,6 @@ banks, temperatures, AdamW's state. Frozen weights are built again.
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,31 +19,10 @@ from torchrec_mm.pretraining.scl.optimizer import (
     set_learning_rates,
 )
 from torchrec_mm.pretraining.scl.scl import SCL
+from torchrec_mm.pretraining.scl.settings import OptimizerSettings
 from torchrec_mm.runs.tensor_shards import Pieces
 
 SCALING = ("scale", "_growth_tracker")  # of the gradients in half precision
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """Steps of AdamW.
-
-    learning_rate: peak, of heads, gate and temperatures. backbone_learning_rate: peak, of the last
-    trainable layer. layer_decay: from a layer to the one before it. warmup_steps: until the peak.
-    clip_norm: greatest norm of the gradient, 0 for any.
-    """
-
-    learning_rate: float
-    backbone_learning_rate: float
-    layer_decay: float
-    weight_decay: float
-    warmup_steps: int
-    clip_norm: float
-
-    @classmethod
-    def of(cls, flags: Any) -> "OptimizerSettings":
-        """The fields of a command's flags that have the same names."""
-        return cls(**{field.name: getattr(flags, field.name) for field in fields(cls)})
 
 
 class Trainer:

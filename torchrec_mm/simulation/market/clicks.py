@@ -36,7 +36,7 @@ NUM_AGE_BANDS = 6
 
 @dataclass(frozen=True)
 class Items:
-    """What the market knows of N items and nobody is told.
+    """What decides how N items sell, and is in no file.
 
     attributes: (N, A) int64. quality: (N,) mean 0, deviation 1. factors: (N, F) normal.
     popularity: (N,) positive, how often the shop shows the item.

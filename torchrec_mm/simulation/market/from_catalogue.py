@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.data.content.content_columns import as_sources, picture_bytes, text_strings
 from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, attribute_columns, open_items
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import sort_unique
@@ -38,7 +39,7 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
     rng = np.random.default_rng([seed, 0])
     table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
     table = table.take(rng.permutation(table.num_rows))
-    pictures, titles = _pictures(table, folder), _titles(table)
+    pictures, titles = _pictures(table, folder), text_strings(table, "title").to_pylist()
     _check_content(table, pictures, titles, folder)
     return Catalogue(
         item_ids=table["item_id"].to_numpy(),
@@ -63,22 +64,10 @@ def _check_content(
             )
 
 
-def _titles(table: pa.Table) -> list[str | None]:
-    if "title" not in table.column_names:
-        return [None] * table.num_rows
-    return [title if title and title.strip() else None for title in table["title"].to_pylist()]
-
-
 def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
-    nothing = [None] * table.num_rows
-    encoded, paths = (
-        table[name].to_pylist() if name in table.column_names else nothing
-        for name in ("image", "image_path")
-    )
-    return [
-        picture if picture is not None or path is None else _read(folder / path)
-        for picture, path in zip(encoded, paths, strict=True)
-    ]
+    images, is_path = picture_bytes(table, "image", folder)
+    sources = as_sources(images.to_pylist(), is_path)
+    return [_read(source) if isinstance(source, Path) else source for source in sources]
 
 
 def _read(path: Path) -> bytes:

@@ -1,7 +1,6 @@
-"""The whole simulated market: items, users, requests, searches."""
+"""The whole simulated market: items, users, requests, searches; `write.py` writes it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from torchrec_mm.simulation.market.requests import (
 )
 from torchrec_mm.simulation.market.searches import Searches, simulate_searches
 from torchrec_mm.simulation.market.shop import Shop
-from torchrec_mm.simulation.market.studio import Studio
-from torchrec_mm.simulation.market.write import write_items, write_requests, write_searches
 
 
 @dataclass(frozen=True)
@@ -74,19 +71,3 @@ def simulate(
         searches,
         test_start,
     )
-
-
-def write(folder: Path, market: Market, behaviours: int, studio: Studio) -> None:
-    """Write ``items/``, ``searches/`` and ``requests/`` under ``folder``."""
-    write_requests(
-        folder / "requests",
-        market.requests,
-        market.clicks,
-        market.catalogue,
-        market.users,
-        market.user_ids,
-        behaviours,
-        market.test_start,
-    )
-    write_items(folder / "items", market.catalogue, studio)
-    write_searches(folder / "searches", market.searches, market.catalogue, market.user_ids, studio)

@@ -90,8 +90,8 @@ def simulate_requests(
 
 def warm_up_clicks(shop: Shop, users: Users, rng: np.random.Generator) -> Clicks:
     """Clicks before the first simulated day: items by popularity and, strongly, by taste."""
-    number = rng.integers(WARM_UP_CLICKS[0], WARM_UP_CLICKS[1] + 1, size=len(users.activity))
-    user = np.repeat(np.arange(len(number)), number)
+    num_clicks = rng.integers(WARM_UP_CLICKS[0], WARM_UP_CLICKS[1] + 1, size=len(users.activity))
+    user = np.repeat(np.arange(len(num_clicks)), num_clicks)
     time = START - rng.integers(1, WARM_UP_DAYS * DAY_S, size=len(user))
     item, _ = shown(shop, users, user, time, 1, WARM_UP_EAGERNESS, rng)
     return Clicks(user, time, item[:, 0])
@@ -108,12 +108,12 @@ def all_clicks(warm_up: Clicks, requests: Requests) -> Clicks:
     )
 
 
-def visit_times(number: int, days: int, rng: np.random.Generator) -> np.ndarray:
-    """(number,) ascending seconds; evenings are busier than nights."""
+def visit_times(count: int, days: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) ascending seconds; evenings are busier than nights."""
     hours = 1 + 0.8 * np.sin(2 * np.pi * (np.arange(24) - 14) / 24)
-    hour = rng.choice(24, size=number, p=hours / hours.sum())
-    day = rng.integers(days, size=number)
-    return np.sort(START + day * DAY_S + hour * 3600 + rng.integers(3600, size=number))
+    hour = rng.choice(24, size=count, p=hours / hours.sum())
+    day = rng.integers(days, size=count)
+    return np.sort(START + day * DAY_S + hour * 3600 + rng.integers(3600, size=count))
 
 
 def _request_sizes(num_impressions: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,15 +9,23 @@ from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.parquet import BINARY, STRING, write_table
 from torchrec_mm.data.prepare.behaviours import behaviours_before
 from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue
-from torchrec_mm.simulation.market.clicks import Users
-from torchrec_mm.simulation.market.requests import Clicks, Requests
-from torchrec_mm.simulation.market.searches import Searches
+from torchrec_mm.simulation.market.market import Market
 from torchrec_mm.simulation.market.studio import Studio
 
 PART_ROWS = 10_000  # rows with pictures a file, and so in memory at once
 
 
-def write_items(folder: Path, catalogue: Catalogue, studio: Studio) -> None:
+def write(folder: Path, market: Market, behaviours: int, studio: Studio) -> None:
+    """Write ``requests/``, ``items/`` and ``searches/`` under ``folder``.
+
+    ``behaviours``: the newest clicks of a user that a request keeps.
+    """
+    _write_requests(folder / "requests", market, behaviours)
+    _write_items(folder / "items", market.catalogue, studio)
+    _write_searches(folder / "searches", market, studio)
+
+
+def _write_items(folder: Path, catalogue: Catalogue, studio: Studio) -> None:
     """Write ``items/``: id, title, picture, date of birth, the columns the ranker is given."""
     for part, rows in enumerate(_parts(len(catalogue))):
         table = pa.table(
@@ -32,10 +40,9 @@ def write_items(folder: Path, catalogue: Catalogue, studio: Studio) -> None:
         write_table(folder / f"part-{part:04d}.parquet", table, row_group_rows=1000)
 
 
-def write_searches(
-    folder: Path, searches: Searches, catalogue: Catalogue, user_ids: np.ndarray, studio: Studio
-) -> None:
+def _write_searches(folder: Path, market: Market, studio: Studio) -> None:
     """Write ``searches/`` in order of time."""
+    searches, item_ids = market.searches, market.catalogue.item_ids
     ends = np.cumsum(searches.num_clicked)
     for part, rows in enumerate(_parts(len(searches.user))):
         purchased = searches.purchased[rows]
@@ -44,53 +51,45 @@ def write_searches(
         table = pa.table(
             {
                 "search_id": rows,
-                "user_id": user_ids[searches.user[rows]],
+                "user_id": market.user_ids[searches.user[rows]],
                 "timestamp": searches.timestamp[rows],
                 "query_text": pa.array([searches.texts[row] for row in rows.tolist()], STRING),
                 "query_image": pa.array(photos, BINARY),
-                "purchased_item_id": catalogue.item_ids[purchased],
+                "purchased_item_id": item_ids[purchased],
                 "clicked_item_ids": list_array(
-                    catalogue.item_ids[searches.clicked[clicked]], searches.num_clicked[rows]
+                    item_ids[searches.clicked[clicked]], searches.num_clicked[rows]
                 ),
             }
         )
         write_table(folder / f"part-{part:04d}.parquet", table, row_group_rows=1000)
 
 
-def write_requests(
-    folder: Path,
-    requests: Requests,
-    clicks: Clicks,
-    catalogue: Catalogue,
-    users: Users,
-    user_ids: np.ndarray,
-    behaviours: int,
-    test_start: int,
-) -> None:
+def _write_requests(folder: Path, market: Market, behaviours: int) -> None:
     """Write ``requests/train`` and ``requests/test``, one file a simulated day."""
+    requests, clicks, item_ids = market.requests, market.clicks, market.catalogue.item_ids
     table = pa.table(
         {
-            "user_id": user_ids[requests.user],
+            "user_id": market.user_ids[requests.user],
             "timestamp": requests.timestamp,
             "behaviour_item_ids": behaviours_before(
                 clicks.user,
                 clicks.time,
-                catalogue.item_ids[clicks.item],
+                item_ids[clicks.item],
                 requests.user,
                 requests.timestamp,
                 behaviours,
             ),
-            "candidate_item_ids": list_array(catalogue.item_ids[requests.item], requests.lengths),
+            "candidate_item_ids": list_array(item_ids[requests.item], requests.lengths),
             "labels": list_array(requests.label, requests.lengths),
-            "age_band": users.age_band[requests.user],
+            "age_band": market.users.age_band[requests.user],
             "hour": requests.timestamp % DAY_S // 3600,
         }
     )
-    day = (requests.timestamp - START) // DAY_S
-    for number in np.unique(day).tolist():
-        begin, end = np.searchsorted(day, [number, number + 1])
-        split = "train" if START + number * DAY_S < test_start else "test"
-        write_table(folder / split / f"day-{number:03d}.parquet", table.slice(begin, end - begin))
+    days = (requests.timestamp - START) // DAY_S
+    for day in np.unique(days).tolist():
+        begin, end = np.searchsorted(days, [day, day + 1])
+        split = "train" if START + day * DAY_S < market.test_start else "test"
+        write_table(folder / split / f"day-{day:03d}.parquet", table.slice(begin, end - begin))
 
 
 def _parts(rows: int) -> list[np.ndarray]:

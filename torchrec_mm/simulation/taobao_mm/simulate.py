@@ -22,10 +22,10 @@ from torchrec_mm.data.encode.taobao_mm_files import (
     VECTOR,
     VECTORS,
 )
+from torchrec_mm.simulation.market.clicks import sigmoid
 from torchrec_mm.simulation.taobao_mm.shop import Shop, hash_ids, make_shop
 from torchrec_mm.simulation.taobao_mm.users import (
     Users,
-    click_probability,
     draw_impressions,
     draw_users,
     intercept,
@@ -106,7 +106,7 @@ def _write_split(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     items, logits = draw_impressions(shop, users, candidates, rng)
-    clicks = rng.random(items.shape) < click_probability(logits + constant)
+    clicks = rng.random(items.shape) < sigmoid(logits + constant)
     tables.write(shop, users, users.snapshot(test), items, clicks)
     return np.repeat(users.numbers, candidates), clicks.reshape(-1), logits.reshape(-1)
 

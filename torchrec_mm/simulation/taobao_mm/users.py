@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from torchrec_mm.simulation.market import clicks
 from torchrec_mm.simulation.taobao_mm.shop import SCALE, Shop
 
 INTERESTS = 160  # categories of one user, as published histories show
 MAIN_INTERESTS = 16  # those that decide on clicks
 REPEATS = 0.33  # share of events that look at the previous event's item again
-NEW_EVENTS = 50  # events between a user's training and his test snapshot
+NEW_EVENTS = 50  # events between a user's training and test snapshots
 SHORTER = 0.06  # share of users whose history is shorter than the longest
 BY_INTEREST = 0.5  # share of candidates of the user's main interests, the others by popularity
 CLICK_RATE = 0.137
@@ -87,18 +88,7 @@ def draw_impressions(
 
 
 def intercept(shop: Shop, seed: int) -> float:
-    """The constant that makes logits give ``CLICK_RATE`` clicks, found on a sample by bisection."""
+    """The constant that makes logits give ``CLICK_RATE`` clicks, found on a sample."""
     rng = np.random.default_rng([seed, 1])
     logits = draw_impressions(shop, draw_users(shop, 0, 1000, 1, rng), 20, rng)[1]
-    low, high = -30.0, 30.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        if click_probability(logits + middle).mean() < CLICK_RATE:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def click_probability(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
+    return clicks.intercept(logits, CLICK_RATE)

@@ -24,7 +24,7 @@ NAMED = 10
 
 
 @dataclass(frozen=True)
-class Census:
+class EventCounts:
     """What an engine counted.
 
     rows: by kind of event, the most frequent first; None where there is none.
@@ -40,7 +40,7 @@ class Census:
     rules: EventRules
 
     @classmethod
-    def of(cls, kinds: pa.Table, rules: EventRules) -> "Census":
+    def of(cls, kinds: pa.Table, rules: EventRules) -> "EventCounts":
         """``kinds``: rows of KINDS_SCHEMA; engines need not give more than MAX_KINDS and one."""
         kinds = kinds.sort_by([("events", "descending"), ("event", "ascending")])
         rows = dict(zip(kinds["event"].to_pylist(), kinds["events"].to_pylist(), strict=True))

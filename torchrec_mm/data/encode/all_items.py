@@ -7,47 +7,48 @@ import numpy as np
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.id_set import union
 from torchrec_mm.data.contract.items import ItemCatalogue
-from torchrec_mm.data.encode.census import Census
+from torchrec_mm.data.encode.count import DistinctIds
 from torchrec_mm.data.encode.source import RequestSource
 from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
 from torchrec_mm.item_vectors.writer import new_array
 
 
-class Universe:
+class AllItems:
     """U items: those of the catalogue, of candidates and of behaviours.
 
-    item_ids: (U,) int64, strictly ascending. disagreements: by attribute that behaviours tell, how
-    often they told another value than the one that is kept.
+    item_ids: (U,) int64, strictly ascending. disagreements: by attribute of
+    ``source.attributes_of_behaviours``, how many behaviours had another value than the one kept.
     """
 
-    def __init__(self, census: Census, source: RequestSource) -> None:
-        """Gather the items; attributes that only behaviours tell come with ``tell``."""
-        self.item_ids = union(census.item_ids, source.items.item_ids)
+    def __init__(self, distinct: DistinctIds, source: RequestSource) -> None:
+        """Gather the items; ``learn_attribute`` adds what only behaviours know of them."""
+        self.item_ids = union(distinct.item_ids, source.items.item_ids)
         self._index = HashIndex(self.item_ids)
         self._catalogue = source.items
         self._missing = source.missing
-        self._told = {name: self._from_catalogue(name) for name in source.told}
-        self.disagreements = dict.fromkeys(source.told, 0)
+        learned = source.attributes_of_behaviours
+        self._learned = {name: self._from_catalogue(name) for name in learned}
+        self.disagreements = dict.fromkeys(learned, 0)
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def rows(self, item_ids: np.ndarray) -> np.ndarray:
-        """(n,) int32 rows of items that are all in the universe: (n,) int64 ids."""
+        """(n,) int32 rows of items, by their ids (n,) int64; each must be one of the U."""
         return self._index.rows(item_ids)
 
     def attribute(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(U,) int64 values, and (U,) bool where there is one."""
-        return self._told[name] if name in self._told else self._from_catalogue(name)
+        return self._learned[name] if name in self._learned else self._from_catalogue(name)
 
-    def tell(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
+    def learn_attribute(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
         """Keep the first value of items without one, and count what others contradict it.
 
         Args:
-            name: an attribute of ``source.told``.
+            name: one of ``source.attributes_of_behaviours``.
             rows: (n,) int32 items. values: (n,) int64, not missing, of each.
         """
-        kept, known = self._told[name]
+        kept, known = self._learned[name]
         new = np.flatnonzero(~known[rows])[::-1]  # backwards, so that the first is written last
         kept[rows[new]] = values[new]
         known[rows[new]] = True

@@ -1,4 +1,4 @@
-"""Items to item vectors, part by part; what a part holds depends on its number alone.
+"""Items to item vectors, part by part; what a part holds depends on its index alone.
 
 Shape letters: n items of a part, m of them with a vector, D item-vector width.
 """
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from torchrec_mm.data.contract.item_stream import ItemRows, ItemStream
+from torchrec_mm.data.content.item_stream import ItemRows, ItemStream
 from torchrec_mm.item_vectors.control import random_origin, random_vectors
 from torchrec_mm.item_vectors.writer import as_stored
 from torchrec_mm.pretraining.embed.head_sample import HeadSample, ItemEncoding
-from torchrec_mm.pretraining.embed.item_sides import ItemSide
+from torchrec_mm.pretraining.embed.item_batches import ItemBatch
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 
 
-class EncodedItems:
+class EncoderVectors:
     """Vectors of one space of an encoder: a ``VectorMaker``."""
 
     def __init__(
@@ -55,19 +55,19 @@ class EncodedItems:
         return origin_of(self.encoder_name, self.encoder, self.modality)
 
     @torch.inference_mode()
-    def make(self, number: int) -> dict[str, np.ndarray]:
-        """The vectors of one part.
+    def make(self, part: int) -> dict[str, np.ndarray]:
+        """The vectors of one part, by its index.
 
         Returns:
             "item_ids" (m,) int64, "vectors" (m, D) as stored; "pictures" (1,) int64, how many the
             part has, and "corrupt" int64, ids of the items whose picture could not be decoded.
         """
-        items = self.encoding.stream.read(self.encoding.stream.parts[number])
+        items = self.encoding.stream.read(self.encoding.stream.parts[part])
         vectors = np.zeros((len(items), self.width), dtype=np.float32)
         has, corrupt = np.zeros((2, len(items)), dtype=bool)
         hidden = None if self.encoding.worker.is_first else True
         with tqdm(total=len(items), desc="part", unit="item", leave=False, disable=hidden) as bar:
-            for batch in self._batches(number, items):
+            for batch in self._batches(part, items):
                 with self.encoding.precision.autocast():
                     encoded = self.encoder(batch.side)[self.modality]
                 vectors[batch.rows] = encoded.float().cpu().numpy()
@@ -78,17 +78,17 @@ class EncodedItems:
         pictures = items.present("image").sum() if "image" in items.contents else 0
         return made | {"pictures": np.array([pictures]), "corrupt": items.item_ids[corrupt]}
 
-    def _batches(self, number: int, items: ItemRows) -> Iterator[ItemSide]:
+    def _batches(self, part: int, items: ItemRows) -> Iterator[ItemBatch]:
         """Every row of a part once; those of the sample as the features that are there already."""
         rows = np.arange(len(items))
         if self._sample is None:
             return self.encoding.loader.batches(items, rows)
-        sampled = self._sample.rows(number)
+        sampled = self._sample.rows(part)
         rest = self.encoding.loader.batches(items, np.delete(rows, sampled))
-        return chain([self._sample.side(number)] if len(sampled) else [], rest)
+        return chain([self._sample.batch(part)] if len(sampled) else [], rest)
 
 
-class RandomItems:
+class RandomVectors:
     """The control's vectors, for the items that an encoder could embed: a ``VectorMaker``."""
 
     encoder_name = "random"
@@ -106,9 +106,9 @@ class RandomItems:
         """Items of all catalogues share it: their vectors depend on the id alone."""
         return random_origin(self.width, self.seed)
 
-    def make(self, number: int) -> dict[str, np.ndarray]:
-        """As ``EncodedItems.make``; no picture is decoded."""
-        items = self.stream.read(self.stream.parts[number])
+    def make(self, part: int) -> dict[str, np.ndarray]:
+        """As ``EncoderVectors.make``; no picture is decoded."""
+        items = self.stream.read(self.stream.parts[part])
         has = np.logical_or.reduce([items.present(modality) for modality in items.contents])
         item_ids = items.item_ids[has]
         made = _stored(item_ids, random_vectors(item_ids, self.width, self.seed), self.dtype)

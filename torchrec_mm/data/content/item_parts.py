@@ -8,7 +8,7 @@ from torchrec_mm.columns.reading import read_metadata
 
 MAX_ROWS, MIN_ROWS = 8192, 512
 MAX_BYTES = 1 << 28
-MANY = 64  # parts that are enough to share among ranks and to lose little in a restart
+WANTED_PARTS = 64  # enough to share among ranks and to lose little in a restart
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ def parts_of(files: list[Path]) -> list[ItemPart]:
     """Cut files into parts of at most ``MAX_ROWS`` rows and about ``MAX_BYTES`` before compression.
 
     Small row groups are joined, a large one is cut into ranges of nearly equal length. A small
-    catalogue is cut finer, into ``MANY`` parts, down to ``MIN_ROWS``.
+    catalogue is cut finer, into ``WANTED_PARTS``, down to ``MIN_ROWS``.
 
     Raises:
         InputError: an unreadable file.
     """
     groups = {file: _row_groups(file) for file in files}
     total = sum(rows for of_file in groups.values() for rows, _ in of_file)
-    limit = min(MAX_ROWS, max(MIN_ROWS, -(-total // MANY)))
+    limit = min(MAX_ROWS, max(MIN_ROWS, -(-total // WANTED_PARTS)))
     parts: list[ItemPart] = []
     first = 0
     for file, of_file in groups.items():

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pretraining.tiny import jpeg, save_image_encoder, save_text_encoder
+from tests.pretraining.tiny import jpeg
 from torchrec_mm.data.content.images import decode_image
-from torchrec_mm.data.contract.item_stream import ItemRows
-from torchrec_mm.pretraining.embed.item_sides import SideLoader, load_in_threads
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.data.content.item_stream import ItemRows
+from torchrec_mm.pretraining.embed.item_batches import BatchLoader, load_in_threads
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 
 GENERATOR = np.random.default_rng(0)
@@ -23,16 +22,13 @@ ITEMS = ItemRows(
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory) -> ItemEncoder:
-    folder = tmp_path_factory.mktemp("encoders")
-    image, text = save_image_encoder(folder / "image"), save_text_encoder(folder / "text")
-    specs = [EncoderSpec("image", str(image), 0, 32), EncoderSpec("text", str(text), 0, 32)]
-    return build_item_encoder(specs)
+def encoder(specs) -> ItemEncoder:
+    return build_item_encoder(specs())
 
 
-def loader(encoder: ItemEncoder, batch_size: int = 64) -> SideLoader:
+def loader(encoder: ItemEncoder, batch_size: int = 64) -> BatchLoader:
     options = {"max_image_pixels": 10_000, "num_threads": 2, "device": torch.device("cpu")}
-    return SideLoader(encoder, batch_size=batch_size, **options)
+    return BatchLoader(encoder, batch_size=batch_size, **options)
 
 
 def test_a_batch_holds_what_each_row_has(encoder):

@@ -1,6 +1,7 @@
 """`items/` a part at a time, in the order of its files: for more items than memory holds.
 
-Shape letters: N items of all files, n items of a part.
+`packed.py` is the other reader of contents: at random, from a copy. Here nothing is copied, and
+parts follow each other. Shape letters: N items of all files, n items of a part.
 """
 
 import hashlib
@@ -10,18 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.parquet import check_columns
-from torchrec_mm.columns.reading import input_errors
-from torchrec_mm.data.contract.item_parts import ItemPart, parts_of
+from torchrec_mm.data.content.content_columns import as_sources, picture_bytes, text_strings
+from torchrec_mm.data.content.item_parts import ItemPart, parts_of
 from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, open_items
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import sort_unique
 
-BATCH_ROWS = 1024
-BUFFER_BYTES = 1 << 20
 COLUMNS = {"image": ("image", "image_path"), "text": ("title",)}
 
 
@@ -62,16 +60,16 @@ class ItemStream:
         """
         self.folder = data / "items"
         items = open_items(self.folder)
-        names = items.names
         self.modalities = tuple(modalities)
+        self._columns = ["item_id"]
         for modality in self.modalities:
-            if not set(COLUMNS[modality]) & set(names):
+            there = [name for name in COLUMNS[modality] if name in items.names]
+            if not there:
                 raise InputError(
                     f"{self.folder} must have a column {' or '.join(COLUMNS[modality])} for "
-                    f"modality {modality}, got {', '.join(names)}"
+                    f"modality {modality}, got {', '.join(items.names)}"
                 )
-        wanted = [name for modality in self.modalities for name in COLUMNS[modality]]
-        self._columns = ["item_id", *(name for name in wanted if name in names)]
+            self._columns += there
         items.check(ITEM_ID, {name: CONTENTS[name] for name in self._columns[1:]})
         table = items.read(ITEM_ID)
         sort_unique(table["item_id"].to_numpy(), f"{self.folder} column item_id")
@@ -86,31 +84,18 @@ class ItemStream:
         Raises:
             InputError: an unreadable file, or a column of the wrong type.
         """
+        if self._cursor is None or not self._cursor.reaches(part):
+            self._cursor = _Cursor(part, self._columns)
+        table = self._cursor.take(part.start, part.stop)
         where = f"{part.file} row groups {part.groups[0]} to {part.groups[-1]}"
-        with input_errors(where):
-            if self._cursor is None or not self._cursor.reaches(part):
-                self._cursor = _Cursor(part, self._columns)
-            table = self._cursor.take(part.start, part.stop)
         table = check_columns(table, where, ITEM_ID, CONTENTS)
-        contents = {"text": self._texts, "image": self._images}
-        return ItemRows(
-            table["item_id"].to_numpy(), {name: contents[name](table) for name in self.modalities}
-        )
-
-    def _texts(self, table: pa.Table) -> list[str | None]:
-        blank = pc.equal(pc.utf8_trim_whitespace(table["title"]), "")
-        return pc.if_else(blank, None, table["title"]).to_pylist()
-
-    def _images(self, table: pa.Table) -> list[bytes | Path | None]:
-        nothing = [None] * table.num_rows
-        encoded, paths = (
-            table[name].to_pylist() if name in table.column_names else nothing
-            for name in COLUMNS["image"]
-        )
-        return [
-            self.folder / path if image is None and path is not None else image
-            for image, path in zip(encoded, paths, strict=True)
-        ]
+        contents = {}
+        if "image" in self.modalities:
+            images, is_path = picture_bytes(table, "image", self.folder)
+            contents["image"] = as_sources(images.to_pylist(), is_path)
+        if "text" in self.modalities:
+            contents["text"] = text_strings(table, "title").to_pylist()
+        return ItemRows(table["item_id"].to_numpy(), contents)
 
 
 class _Cursor:
@@ -118,10 +103,7 @@ class _Cursor:
 
     def __init__(self, part: ItemPart, columns: list[str]) -> None:
         self._file, self._groups = part.file, part.groups
-        parquet = pq.ParquetFile(
-            part.file, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-        )
-        self._batches = parquet.iter_batches(BATCH_ROWS, list(part.groups), columns)
+        self._chunks = read_chunks(part.file, columns, part.groups)
         self._held = pa.table({})
         self._at = 0  # row that ``_held`` begins with
 
@@ -134,7 +116,7 @@ class _Cursor:
         taken = []
         while self._at < stop:
             if not self._held.num_rows:
-                self._held = pa.Table.from_batches([next(self._batches)])
+                self._held, _ = next(self._chunks)
             rows = self._held[max(0, start - self._at) : stop - self._at]
             if rows.num_rows:
                 taken.append(rows)

@@ -12,19 +12,17 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from torchrec_mm.data.content.images import decode_image
-from torchrec_mm.data.contract.item_stream import ItemRows
-from torchrec_mm.errors import InputError
+from torchrec_mm.data.content.images import decode_images
+from torchrec_mm.data.content.item_stream import ItemRows
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
-from torchrec_mm.pretraining.encoder.side import Inputs, Side
+from torchrec_mm.pretraining.encoder.side import Side, side_of
 
 Batch, Loaded = TypeVar("Batch"), TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
-class ItemSide:
+class ItemBatch:
     """A batch of items.
 
     rows: (R,) int64 of the part. side: what the encoder reads. corrupt: those of ``rows`` whose
@@ -36,7 +34,7 @@ class ItemSide:
     corrupt: np.ndarray
 
 
-class SideLoader:
+class BatchLoader:
     """Makes the batches of a part, decoded and tokenised, on the encoder's device."""
 
     def __init__(
@@ -52,7 +50,7 @@ class SideLoader:
 
         Args:
             encoder: which inputs are for: it has the tokeniser and the pictures' size.
-            max_image_pixels: as in ``decode_image``.
+            max_image_pixels: as in ``decode_images``.
             batch_size: items of a batch.
             num_threads: that decode and tokenise, one batch each.
             device: of the encoder.
@@ -65,7 +63,7 @@ class SideLoader:
         self._max_image_pixels = max_image_pixels
         self._batch_size, self._num_threads, self._device = batch_size, num_threads, device
 
-    def batches(self, items: ItemRows, rows: np.ndarray) -> Iterator[ItemSide]:
+    def batches(self, items: ItemRows, rows: np.ndarray) -> Iterator[ItemBatch]:
         """Some rows (m,) of a part, texts of alike length together: less padding."""
         if "text" in items.contents:
             texts = items.contents["text"]
@@ -74,56 +72,30 @@ class SideLoader:
         starts = range(0, len(rows), self._batch_size)
         batches = [rows[start : start + self._batch_size] for start in starts]
 
-        def load(batch: np.ndarray) -> ItemSide:
+        def load(batch: np.ndarray) -> ItemBatch:
             return self.load(items, batch)
 
         on_gpu = self._device.type == "cuda"
         for batch in load_in_threads(load, batches, self._num_threads, ahead=on_gpu):
             yield replace(batch, side=batch.side.to(self._device))
 
-    def load(self, items: ItemRows, rows: np.ndarray) -> ItemSide:
+    def load(self, items: ItemRows, rows: np.ndarray) -> ItemBatch:
         """Decode and tokenise what the rows (R,) of a batch have; still in the host's memory."""
         inputs, places, corrupt = {}, {}, rows[:0]
         for modality, contents in items.contents.items():
             at = np.array([i for i, row in enumerate(rows) if contents[row] is not None], np.int64)
             found = [contents[row] for row in rows[at]]
             if modality == "image":
-                inputs[modality], whole = self._decode(found, items.item_ids[rows[at]])
-                corrupt, at = rows[at[~whole]], at[whole]
+                images, ok = decode_images(found, self._image_size, self._max_image_pixels)
+                filler = images.new_zeros(1, *images.shape[1:])
+                inputs[modality] = images[ok] if ok.any() else filler
+                corrupt, at = rows[at[~ok]], at[ok]
             else:
                 with self._one_at_a_time:
                     inputs[modality] = self._tokenise(found or [""])
             places[modality] = at
         side = side_of(len(rows), inputs, places)
-        return ItemSide(rows, side.pin_memory() if self._device.type == "cuda" else side, corrupt)
-
-    def _decode(self, sources: list, item_ids: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """(m, 3, H, W) uint8 of those that can be decoded, and (len,) bool, True where one can."""
-        size, images, whole = self._image_size, [], np.ones(len(sources), dtype=bool)
-        for number, (source, item_id) in enumerate(zip(sources, item_ids, strict=True)):
-            where = f"image of item_id {item_id}"
-            try:
-                images.append(decode_image(source, size, where, self._max_image_pixels))
-            except InputError:
-                whole[number] = False
-        filler = np.zeros((size, size, 3), dtype=np.uint8)
-        return torch.from_numpy(np.stack(images or [filler])).permute(0, 3, 1, 2), whole
-
-
-def side_of(num_rows: int, inputs: dict[str, Inputs], places: dict[str, np.ndarray]) -> Side:
-    """A Side without content ids.
-
-    Args:
-        num_rows: R.
-        inputs: by modality, one for each place, or one filler where there is no place.
-        places: int64 in [0, R) by modality, each once.
-    """
-    rows, mask = {}, {}
-    for modality, at in places.items():
-        rows[modality] = torch.from_numpy(at if len(at) else np.array([num_rows]))
-        mask[modality] = torch.zeros(num_rows, dtype=torch.bool)
-        mask[modality][torch.from_numpy(at)] = True
-    return Side(num_rows, inputs, rows, mask, ids={})
+        return ItemBatch(rows, side.pin_memory() if self._device.type == "cuda" else side, corrupt)
 
 
 def load_in_threads(
@@ -135,8 +107,8 @@ def load_in_threads(
         load: what each thread does for one batch.
         batches: in order.
         num_threads: at least 1; at most twice as many loaded batches are in memory.
-        ahead: load while the caller works, right where that is on a GPU. On the CPU's cores
-            threads of both would wait for each other in every operation; then they take turns.
+        ahead: load the next batches while the caller works, as suits a caller on a GPU. On the CPU
+            both would compete for the cores in every operation: False lets them take turns.
     """
     with ThreadPoolExecutor(num_threads) as threads:
         loaded: list[Future[Loaded]] = []
@@ -150,6 +122,6 @@ def load_in_threads(
         yield from (future.result() for future in loaded)
 
 
-def threads_beside() -> int:
-    """Threads that leave none of this process's share of the cores idle."""
+def cores_of_process() -> int:
+    """This process's share of the machine's cores, at least 1."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

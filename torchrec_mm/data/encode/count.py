@@ -1,4 +1,4 @@
-"""The first pass over requests: which ids there are."""
+"""What a source of requests holds: which ids there are, and how often each item occurs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torchrec_mm.data.encode.source import TRAIN, RequestSource
 
 
 @dataclass(frozen=True)
-class Census:
+class DistinctIds:
     """Ids of all splits of a source.
 
     item_ids: (N,) int64, ascending, candidates and behaviours of all splits. features: by name,
@@ -26,7 +26,7 @@ class Census:
     times: tuple[int, int] | None
 
 
-def take_census(source: RequestSource) -> Census:
+def find_distinct_ids(source: RequestSource) -> DistinctIds:
     """Read all splits once; the source's InputErrors pass through."""
     items = IdSet()
     names = (*source.request_features, *source.behaviour_features)
@@ -46,9 +46,31 @@ def take_census(source: RequestSource) -> Census:
                 if requests.timestamps is not None:
                     times += [requests.timestamps.min(), requests.timestamps.max()]
                 bar.update(len(requests))
-    return Census(
+    return DistinctIds(
         items.result(),
         {name: ids.result() for name, ids in features.items()},
         has_time,
         (min(times), max(times)) if times else None,
     )
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """candidates, behaviours: (U,) int64 occurrences of each item in a split."""
+
+    candidates: np.ndarray
+    behaviours: np.ndarray
+
+    @classmethod
+    def none(cls, num_items: int) -> "ItemCounts":
+        return cls(np.zeros(num_items, np.int64), np.zeros(num_items, np.int64))
+
+    def add(self, candidates: np.ndarray, behaviours: np.ndarray) -> None:
+        """Count a block of items, given by their rows among all items."""
+        np.add.at(self.candidates, candidates, np.int64(1))
+        np.add.at(self.behaviours, behaviours, np.int64(1))
+
+    def total(self, of_items: np.ndarray, with_behaviours: bool) -> int:
+        """Occurrences of the items where ``of_items``, (U,) bool, is True."""
+        counts = [self.candidates, self.behaviours] if with_behaviours else [self.candidates]
+        return sum(int(each[of_items].sum()) for each in counts)
