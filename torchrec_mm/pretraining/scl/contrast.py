@@ -13,7 +13,6 @@ from torchrec_mm.losses.false_negatives import MISSING
 from torchrec_mm.losses.info_nce import Negatives, info_nce
 from torchrec_mm.losses.triplet import triplet_loss
 from torchrec_mm.pretraining.scl.memory_bank import MemoryBank
-from torchrec_mm.pretraining.scl.settings import LossSettings
 
 # He et al., CVPR 2020, arXiv:1911.05722, keep 0.07. Left to itself the temperature falls for as
 # long as the pairs in training can be told apart, and gradients become those of a few keys.
