@@ -124,6 +124,7 @@ class FaissIndex:
         that were hold fewer than k items, the last slots are empty.
         """
         check_queries(queries, self.vectors.width)
+        # One more: the query's own item may be among them, and be excluded.
         count = min(CANDIDATES * k + 1, len(self.vectors))
         _, rows = self.index.search(unit(queries).astype(np.float32), count)
         if excluded is not None:

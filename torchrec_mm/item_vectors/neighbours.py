@@ -105,7 +105,7 @@ class Neighbours:
             for block in range(0, len(queries), BLOCK_QUERIES):
                 tile = slice(block, block + BLOCK_QUERIES)
                 keys = pack(_cosines(query_QD[tile] @ item_BD.T), rows_B)
-                _exclude(keys, own_Q[tile] - start)
+                _exclude(keys, own_Q[tile] - start)  # rows within this block
                 best_QK[tile] = _merge(best_QK[tile], keys)
         return _found(best_QK)
 

@@ -137,6 +137,7 @@ class ItemVectors:
         """
         rows = np.asarray(rows, dtype=np.int64)
         mask = rows >= 0
+        # As a plain array: of a memmap, every piece taken would be a memmap of its own.
         values = np.take(np.asarray(self.values), np.where(mask, rows, 0), axis=0)
         values[~mask] = 0
         return values, mask

@@ -108,6 +108,7 @@ def write_blocks(
     if len(item_ids) == 0 or width == 0:
         raise InputError(f"vectors must not be empty, got {len(item_ids)} items of width {width}")
     order = sort_unique(item_ids, "item_id")
+    # Blocks come in the caller's order: the inverse says where each row goes.
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     with new_folder(folder) as aside:

@@ -36,6 +36,7 @@ def _hashed(kernel, ids: Tensor) -> tuple[Tensor, Tensor]:
     function.restype = c_int64
     unique, inverse = torch.empty_like(ids), torch.empty_like(ids, dtype=torch.int32)
     found = function(ids.data_ptr(), len(ids), unique.data_ptr(), inverse.data_ptr())
+    # A copy: a slice would keep the memory of all T ids for as long as it lives.
     return unique[:found].clone(), inverse
 
 

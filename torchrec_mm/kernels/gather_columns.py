@@ -70,6 +70,7 @@ class _Compiled(torch.autograd.Function):
 
 def _call(function, sources, columns, index: Tensor, width: int, rows: Tensor) -> None:
     count = len(columns)
+    # A table is columns of its source: where they begin (4 bytes a float32), and the row's stride.
     pointers = (ctypes.c_void_p * count)(
         *(sources[source].data_ptr() + 4 * start for source, start in columns)
     )

@@ -92,6 +92,7 @@ def gathered_attention_reference(
     if cosine is not None and mix is not None:
         cosine = cosine.detach().masked_fill(~real, 0)
         score = mix[0] * score + mix[1] * cosine + mix[2] * score * cosine
+    # The least float, not -inf: a row of padding alone would be NaN, and so would its gradient.
     score = score.masked_fill(~real, torch.finfo(score.dtype).min)
     weight = torch.softmax(score, dim=-1).masked_fill(~real, 0)
     return torch.einsum("ik,ike->ie", weight, rows), mean

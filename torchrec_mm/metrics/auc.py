@@ -55,11 +55,13 @@ class AucSum:
         """
         if len(keys) == 0:
             return
-        ties = keys >> np.uint64(1)
+        ties = keys >> np.uint64(1)  # without the label
         clicks_T, others_T = tie_counts(keys, np.flatnonzero(starts(ties)))
         clicks, others = int(clicks_T.sum()), int(others_T.sum())
         below_T = np.cumsum(others_T) - others_T
+        # Doubled, so that the half a tie counts is whole.
         self.twice_won += int((clicks_T * (2 * below_T + others_T)).sum())
+        # All that came before scored lower.
         self.twice_won += 2 * self.others * clicks
         tied_before = self._last_tie[1] if self._last_tie[0] == int(ties[0]) else 0
         # A tie that goes on: its pairs across the cut were counted as won; they are halves.

@@ -41,6 +41,7 @@ class MLP(nn.Module):
             )
         widths = [width, *hidden]
         joined = [0, *companion_hidden] if companion_hidden else [0] * len(widths)
+        # Both lists have one more than hidden: what the logit reads.
         self.layers = nn.ModuleList(
             nn.Linear(w + j, h) for w, j, h in zip(widths, joined, hidden, strict=False)
         )

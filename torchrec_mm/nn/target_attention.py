@@ -70,6 +70,7 @@ class TargetAttention(nn.Module):
             raise ValueError(
                 "side and side_mask must be given exactly when built with side_information"
             )
+        # Before anything is weighed: 0 times a NaN of padding would be NaN.
         behaviours = behaviours.masked_fill(~behaviour_mask[..., None], 0)
         hidden_RCLH = torch.einsum("rce,he,rle->rclh", targets, self.product, behaviours)
         hidden_RCLH = hidden_RCLH + self.behaviour(behaviours)[:, None]
@@ -90,5 +91,6 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
     A row without a single True is all zeros.
     """
+    # The least float, not -inf: a row without any True would be NaN, and so would its gradient.
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return torch.softmax(scores, dim=-1).masked_fill(~mask, 0)

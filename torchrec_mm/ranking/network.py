@@ -55,6 +55,7 @@ class RankingNetwork(nn.Module):
         if spec.make:
             width += spec.make.width
         self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
+        # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
 
@@ -84,6 +85,7 @@ class RankingNetwork(nn.Module):
         interest, extras = self._interest(batch, targets, behaviours, view)
         if self.spec.has("simtier"):
             counts = self.tiers(view.cosine(), view.pair_mask())
+            # Counts grow with the history, their logarithms stay in the range of the other inputs.
             extras.append(torch.log1p(counts) * self.tier_weight)
         companion = None
         if self.make is not None:
