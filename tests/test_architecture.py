@@ -177,6 +177,15 @@ def test_a_room_imports_only_the_rooms_below_it(path):
 
 
 @pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if path.name == "__init__.py"], ids=name_of
+)
+def test_what_a_room_offers_is_its_own(path):
+    # Every import of the room's files runs it: what it loads, all of them load.
+    assert not rooms(path)
+    assert packages(path) <= {"torchrec_mm"}
+
+
+@pytest.mark.parametrize(
     "path", [path for path in LIBRARY if path.name == "__init__.py"][1:], ids=name_of
 )
 def test_a_room_says_what_lives_in_it_and_what_to_read_first(path):

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchrec_mm.kernels.distinct import distinct, distinct_in_pytorch
+from torchrec_mm.kernels.distinct import distinct, distinct_reference
 
-both = pytest.mark.parametrize("number", [distinct, distinct_in_pytorch])
+both = pytest.mark.parametrize("number", [distinct, distinct_reference])
 LARGEST = {torch.int32: 2**31 - 1, torch.int64: 2**63 - 1}
 
 

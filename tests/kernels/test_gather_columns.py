@@ -1,12 +1,12 @@
-"""Rows side by side: kernel and definition against lists, forward and backward."""
+"""Rows side by side: kernel and reference against lists, forward and backward."""
 
 import pytest
 import torch
 
 from torchrec_mm.kernels import gather_columns as module
-from torchrec_mm.kernels.gather_columns import definition, gather_columns
+from torchrec_mm.kernels.gather_columns import gather_columns, gather_columns_reference
 
-WAYS = pytest.mark.parametrize("way", [gather_columns, definition])
+WAYS = pytest.mark.parametrize("way", [gather_columns, gather_columns_reference])
 COLUMNS = [(0, 0), (1, 3), (1, 0)]
 
 
@@ -70,7 +70,7 @@ def test_tables_of_another_precision_keep_it():
     tables = [table.detach().double() for table in sources()]
     rows = gather_columns(tables, COLUMNS, index_of(20), 3)
     assert rows.dtype == torch.float64
-    assert torch.equal(rows, definition(tables, COLUMNS, index_of(20), 3))
+    assert torch.equal(rows, gather_columns_reference(tables, COLUMNS, index_of(20), 3))
 
 
 @WAYS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchrec_mm.kernels.build import SWITCH
-from torchrec_mm.kernels.gathered_attention import definition, gathered_attention
+from torchrec_mm.kernels.gathered_attention import gathered_attention, gathered_attention_reference
 
 IMPRESSIONS, M, K, S = 13, 4, 6, 9
 JUNK = (-1, 2**31 - 1, -(2**31), S)
@@ -109,7 +109,7 @@ def test_each_impression_weighs_its_own_behaviours(either, width, cosine, shared
 @pytest.mark.parametrize("width, cosine, shared", CASES)
 def test_gradients_are_those_of_the_definition_in_float64(either, width, cosine, shared):
     given = case(width, cosine, shared)
-    expected = gradients(definition, double(given))
+    expected = gradients(gathered_attention_reference, double(given))
     for name, gradient in gradients(gathered_attention, given).items():
         close = torch.testing.assert_close
         close(gradient, expected[name].float(), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: n + m)
@@ -140,7 +140,7 @@ def test_the_definition_has_the_gradients_of_finite_differences(cosine, shared):
     learnt = [name for name, x in given.items() if x is not None and x.requires_grad]
 
     def run(*values: Tensor):
-        return definition(**{**given, **dict(zip(learnt, values, strict=True))})
+        return gathered_attention_reference(**{**given, **dict(zip(learnt, values, strict=True))})
 
     assert torch.autograd.gradcheck(run, [given[name] for name in learnt])
 
@@ -223,7 +223,7 @@ def test_every_run_gives_the_same_bits_for_any_number_of_threads(shared):
 def test_scores_beyond_the_range_of_exp_are_no_trouble(either):
     given = case(shared=False)
     given["query"] = (given["query"].detach() * 1e3).requires_grad_()
-    results, expected = gathered_attention(**given), definition(**double(given))
+    results, expected = gathered_attention(**given), gathered_attention_reference(**double(given))
     for result, exact in zip(results, expected, strict=True):
         torch.testing.assert_close(result, exact.float(), atol=1e-3, rtol=1e-3)
     assert all(x.isfinite().all() for x in gradients(gathered_attention, given).values())

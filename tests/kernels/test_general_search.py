@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from torchrec_mm.kernels.build import compiled
-from torchrec_mm.kernels.general_search import Found, general_search, search_in_pytorch
+from torchrec_mm.kernels.general_search import SearchHits, general_search, general_search_reference
 from torchrec_mm.nn.simtier import SimTier
 
-IMPLEMENTATIONS = [general_search, search_in_pytorch]
+IMPLEMENTATIONS = [general_search, general_search_reference]
 both = pytest.mark.parametrize("search", IMPLEMENTATIONS)
 X86 = platform.machine() in ("x86_64", "AMD64")
 OTHER_PROCESSORS = [("-mno-avx512f",), ("-mno-avx512vnni",)] if X86 else [()]
@@ -60,7 +60,7 @@ def cosine(a, b) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True)) / length if length else 0.0
 
 
-def same(left: Found, right: Found) -> bool:
+def same(left: SearchHits, right: SearchHits) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
@@ -70,7 +70,7 @@ def test_the_search_is_what_plain_python_finds(search, dtype):
     vectors = small_integers(40, 16, -127, 128, dtype)
     given = (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40), 5, 7)
     found, truth = search(*given), in_plain_python(*given)
-    assert found.number.tolist() == [len(kept) for kept, _, _ in truth]
+    assert found.num_kept.tolist() == [len(kept) for kept, _, _ in truth]
     assert found.tiers.tolist() == [tiers for _, _, tiers in truth]
     for i, (kept, values, _) in enumerate(truth):
         beyond = 5 - len(kept)
@@ -87,14 +87,14 @@ def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
     rows = requests([(5, 333), (1, 16), (0, 40), (9, 15), (11, 0), (4, 1), (6, 170)], 300)
     for num_tiers in (2, 20, 22):
         given = (vectors, *rows, keep, num_tiers)
-        assert same(general_search(*given), search_in_pytorch(*given))
+        assert same(general_search(*given), general_search_reference(*given))
 
 
 def test_sums_larger_than_float32_holds_are_exact():
     """3000 products of about 13 000 are more than 2**24."""
     vectors = small_integers(60, 3000, 100, 128)
     given = (vectors, *requests([(5, 50)], 60, holes=0.0), 50, 20)
-    found = search_in_pytorch(*given)
+    found = general_search_reference(*given)
     products = vectors.long() @ vectors.long().T
     lengths = products.diag().float().double().sqrt().float()
     for row, kept, values in zip(given[1], found.kept, found.cosine, strict=True):
@@ -114,14 +114,14 @@ def test_int8_kernels_of_other_processors_agree_too(monkeypatch, flags, low, hig
     rows = requests([(5, 333), (1, 16), (0, 40), (11, 0), (6, 170)], 300)
     for width in (3, 128):
         given = (small_integers(300, width, low, high), *rows, 50, 20)
-        assert same(general_search(*given), search_in_pytorch(*given))
+        assert same(general_search(*given), general_search_reference(*given))
 
 
 def test_float32_kernel_and_pytorch_agree_up_to_rounding():
     vectors = torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
     given = (vectors, *requests([(5, 333), (7, 80)], 300), 50, 20)
-    kernel, pytorch = general_search(*given), search_in_pytorch(*given)
-    assert torch.equal(kernel.number, pytorch.number)
+    kernel, pytorch = general_search(*given), general_search_reference(*given)
+    assert torch.equal(kernel.num_kept, pytorch.num_kept)
     torch.testing.assert_close(kernel.cosine, pytorch.cosine, rtol=0, atol=1e-6)
     assert (kernel.tiers - pytorch.tiers).abs().sum() <= 2  # a cosine on the edge of a tier
 
@@ -162,7 +162,7 @@ def test_without_a_vector_nothing_is_kept_or_counted(search):
     vectors = small_integers(4, 8, 1, 100)
     nobody, somebody = torch.tensor([-1, 2]), torch.tensor([-1, -1, 3])
     found = search(vectors, nobody, somebody, offsets([2]), offsets([3]), 2, 4)
-    assert found.number.tolist() == [0, 1]
+    assert found.num_kept.tolist() == [0, 1]
     assert found.kept.tolist() == [[0, 0], [2, 0]]
     assert found.tiers.sum(1).tolist() == [0, 1]
 
@@ -208,7 +208,7 @@ def test_a_history_answers_alike_in_any_batch():
     alone = general_search(vectors, candidates, behaviours, offsets([3]), offsets([120]), 9, 20)
     twice = (candidates.repeat(2), behaviours.repeat(2), offsets([3, 3]), offsets([120, 120]))
     together = general_search(vectors, *twice, 9, 20)
-    assert same(alone, Found(*(part[3:] for part in together)))
+    assert same(alone, SearchHits(*(part[3:] for part in together)))
 
 
 def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
@@ -222,14 +222,14 @@ def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
     among_few = general_search(
         vectors, candidate_rows[some], behaviour_rows, offsets([len(some)]), offsets([60]), 5, 20
     )
-    assert same(Found(*(tensor[some] for tensor in found)), among_few)
+    assert same(SearchHits(*(tensor[some] for tensor in found)), among_few)
 
 
 def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
     given = (small_integers(50, 8, -9, 9), *requests([(3, 20), (1, 9), (2, 33)], 50), 4, 20)
-    whole = search_in_pytorch(*given)
+    whole = general_search_reference(*given)
     monkeypatch.setattr("torchrec_mm.kernels.general_search.CELLS", 1)
-    assert same(search_in_pytorch(*given), whole)
+    assert same(general_search_reference(*given), whole)
 
 
 @pytest.mark.parametrize(

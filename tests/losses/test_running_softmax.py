@@ -18,5 +18,5 @@ def test_chunks_in_any_order_give_the_softmax_over_all_keys():
         softmax = RunningSoftmax(query, positive, 4)
         for part in order:
             softmax.add(keys[4 * part : 4 * part + 4], NONE, NONE, None)
-        torch.testing.assert_close(softmax.surprise(), -logits.log_softmax(dim=1)[:, 0])
-        torch.testing.assert_close(softmax.offset(), mean - positive)
+        torch.testing.assert_close(softmax.nll(), -logits.log_softmax(dim=1)[:, 0])
+        torch.testing.assert_close(softmax.mean_key_minus_positive(), mean - positive)

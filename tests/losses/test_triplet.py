@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from torchrec_mm.losses.triplet import triplet
+from torchrec_mm.losses.triplet import triplet_loss
 
 MARGIN = 0.3
 
@@ -33,34 +33,36 @@ def by_hand(query, positive, hard, mask) -> list[float]:
 
 def test_each_query_is_scored_as_the_formula_says():
     args = example()
-    assert triplet(*args, MARGIN).tolist() == pytest.approx(by_hand(*(x.tolist() for x in args)))
+    assert triplet_loss(*args, MARGIN).tolist() == pytest.approx(
+        by_hand(*(x.tolist() for x in args))
+    )
 
 
 def test_gradients_are_those_of_finite_differences():
     query, *rest = example()
     query = query.requires_grad_()
-    assert torch.autograd.gradcheck(lambda q: triplet(q, *rest, MARGIN), query)
+    assert torch.autograd.gradcheck(lambda q: triplet_loss(q, *rest, MARGIN), query)
 
 
 def test_a_positive_closer_by_the_margin_costs_nothing():
     east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.0, 1.0]]])
-    assert triplet(east, east, north, torch.tensor([[True]]), margin=1.0).tolist() == [0.0]
-    assert triplet(east, east, north, torch.tensor([[True]]), margin=1.25).tolist() == [0.25]
+    assert triplet_loss(east, east, north, torch.tensor([[True]]), margin=1.0).tolist() == [0.0]
+    assert triplet_loss(east, east, north, torch.tensor([[True]]), margin=1.25).tolist() == [0.25]
 
 
 def test_padding_is_invisible_whatever_it_holds():
     query, positive, hard, mask = example()
-    before = triplet(query, positive, hard, mask, MARGIN)
+    before = triplet_loss(query, positive, hard, mask, MARGIN)
     hard[~mask] = 1e9
-    assert triplet(query, positive, hard, mask, MARGIN).tolist() == before.tolist()
+    assert triplet_loss(query, positive, hard, mask, MARGIN).tolist() == before.tolist()
 
 
 def test_no_slots_at_all_cost_nothing():
     query, positive, hard, mask = example()
-    assert triplet(query, positive, hard[:, :0], mask[:, :0], MARGIN).tolist() == [0, 0, 0]
+    assert triplet_loss(query, positive, hard[:, :0], mask[:, :0], MARGIN).tolist() == [0, 0, 0]
 
 
 def test_a_mask_of_the_wrong_type_is_refused_by_name():
     query, positive, hard, mask = example()
     with pytest.raises(ValueError, match=r"bool \(B, H\) = \(3, 3\), got torch.float32"):
-        triplet(query, positive, hard, mask.float(), MARGIN)
+        triplet_loss(query, positive, hard, mask.float(), MARGIN)

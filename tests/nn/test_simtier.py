@@ -128,3 +128,12 @@ def test_only_direction_matters_not_vector_length():
 
 def test_a_zero_vector_has_cosine_zero_with_everything():
     assert cosine_similarity(torch.zeros(1, 1, 2), torch.tensor([[EAST]])).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "behaviours"),
+    [((2, 5), (2, 4, 5)), ((2, 1, 5), (3, 4, 5)), ((2, 1, 5), (2, 4, 6))],
+)
+def test_targets_and_behaviours_of_other_requests_or_widths_are_refused(targets, behaviours):
+    with pytest.raises(ValueError, match=r"must be \(R, C, D\) and \(R, L, D\), got \(2, "):
+        cosine_similarity(torch.zeros(targets), torch.zeros(behaviours))

@@ -194,3 +194,17 @@ def test_masked_softmax_shares_one_over_the_real_places_only():
     torch.testing.assert_close(
         masked_softmax(scores, mask), torch.tensor([[1 / 3, 0, 2 / 3], [0, 0, 0]])
     )
+
+
+@pytest.mark.parametrize("side_information", [True, False])
+def test_side_information_comes_with_its_mask_exactly_where_it_was_built_in(side_information):
+    module, (targets, behaviours, mask) = attention(side_information), inputs()
+    side, side_mask = known_cosines(mask)
+    wrong = [
+        (side, None),
+        (None, side_mask),
+        (None, None) if side_information else (side, side_mask),
+    ]
+    for pair in wrong:
+        with pytest.raises(ValueError, match="side and side_mask must be given exactly when"):
+            module(targets, behaviours, mask, *pair)

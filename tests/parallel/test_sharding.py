@@ -232,7 +232,7 @@ def test_one_id_bags_go_the_short_way_where_tables_fit_it(encoded, worker):
     half = {"user_id": TableSettings(dtype="fp16")}
     distributed = distributed_of(encoded, worker, "id", tables=half)
     ways = {
-        (kernel.weights_precision.value, type(kernel.forward).__name__ == "_ShortWay")
+        (kernel.weights_precision.value, type(kernel.forward).__name__ == "OneIdBagForward")
         for kernel in kernels(distributed)
     }
     assert ways == {("fp32", True), ("fp16", False)}

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.ranking.small_ranker import MAKE, Encoded
+from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.collators import rows_of_vectors
-from torchrec_mm.ranking.make import Make, MakeRanker
+from torchrec_mm.ranking.make import MakeRanker, make_features
 from torchrec_mm.ranking.vector_view import VectorView
 
 
@@ -18,7 +19,7 @@ def batch(encoded: Encoded):
 
 def make() -> Make:
     torch.manual_seed(0)
-    return Make(MAKE)
+    return MAKE.build()
 
 
 def test_cosines_and_masks_are_those_of_each_occurrences_item(encoded, batch):
@@ -59,7 +60,7 @@ def test_a_pair_is_known_where_both_items_are_real_and_have_a_vector(batch):
 
 
 def test_a_candidate_without_a_vector_gets_zeros_everywhere(batch):
-    features = make()(VectorView.of(batch))
+    features = make_features(make(), VectorView.of(batch))
     known = batch.vector_mask[batch.candidate_index] & batch.candidate_mask
     assert (~known & batch.candidate_mask).any()
     for part in (features.interest, *features.hidden, features.logit[..., None]):
@@ -72,13 +73,13 @@ def test_the_interest_is_that_of_the_behaviours_with_a_vector(batch):
     module, view = make(), VectorView.of(batch)
     hidden = view.behaviour_mask.clone()
     hidden[:, 0] = False
-    without = module(replace(view, behaviour_mask=hidden))
+    without = make_features(module, replace(view, behaviour_mask=hidden))
     rest = replace(
         batch,
         behaviour_index=batch.behaviour_index[:, 1:],
         behaviour_mask=batch.behaviour_mask[:, 1:],
     )
-    cut = module(VectorView.of(rest))
+    cut = make_features(module, VectorView.of(rest))
     torch.testing.assert_close(without.logit, cut.logit)
     torch.testing.assert_close(without.interest, cut.interest)
 
@@ -117,3 +118,33 @@ def test_make_drops_out_in_training_alone(batch):
     assert not torch.equal(ranker(batch)[0], ranker(batch)[0])
     ranker.eval()
     assert torch.equal(ranker(batch)[0], ranker(batch)[0])
+
+
+def test_plain_tensors_give_what_a_batch_of_distinct_items_gives(batch):
+    module, view = make(), VectorView.of(batch)
+    targets, behaviours = view.at_targets(view.slots), view.at_behaviours(view.slots)
+    plain = module(3 * targets, behaviours / 7, view.target_mask, view.behaviour_mask)
+    expected = make_features(module, view)
+    torch.testing.assert_close(plain, expected)
+
+
+def test_checkpoints_of_make_keep_the_names_of_their_tensors():
+    assert list(MakeRanker(MAKE).state_dict()) == [
+        f"make.{name}"
+        for name in (
+            "projection.weight",
+            "projection.bias",
+            "attention.product",
+            "attention.side",
+            "attention.behaviour.weight",
+            "attention.behaviour.bias",
+            "attention.target.weight",
+            "attention.score.weight",
+            "mlp.layers.0.weight",
+            "mlp.layers.0.bias",
+            "mlp.layers.1.weight",
+            "mlp.layers.1.bias",
+            "mlp.logit.weight",
+            "mlp.logit.bias",
+        )
+    ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers.small_market import VECTOR_WIDTH
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
-from torchrec_mm.ranking.make import Make
+from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import METHODS
 

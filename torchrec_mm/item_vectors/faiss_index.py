@@ -20,7 +20,7 @@ from tqdm import tqdm
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
-from torchrec_mm.item_vectors.neighbours import Found, check_queries, rank, unit
+from torchrec_mm.item_vectors.neighbours import NeighbourHits, check_queries, rank, unit
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of
 
@@ -115,20 +115,23 @@ class FaissIndex:
             meta = asdict(self.meta) | {"file_bytes": file.stat().st_size}
             write_json(aside / META_FILE, {"format": FORMAT} | meta)
 
-    def search(self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None) -> Found:
+    def search(
+        self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None
+    ) -> NeighbourHits:
         """Find about the k nearest items of each query; arguments as ``Neighbours.search``.
 
         Cosines are exact. A neighbour in a list that was not read is missed, and where the lists
         that were hold fewer than k items, the last slots are empty.
         """
         check_queries(queries, self.vectors.width)
+        # One more: the query's own item may be among them, and be excluded.
         count = min(CANDIDATES * k + 1, len(self.vectors))
         _, rows = self.index.search(unit(queries).astype(np.float32), count)
         if excluded is not None:
             rows[rows == self.vectors.rows(excluded)[:, None]] = -1
         blocks = list(blocks_of(len(queries), count * self.vectors.width)) or [slice(0)]
         parts = [rank(queries[block], self.vectors, rows[block], k) for block in blocks]
-        return Found(
+        return NeighbourHits(
             np.concatenate([part.rows for part in parts]),
             np.concatenate([part.cosines for part in parts]),
         )

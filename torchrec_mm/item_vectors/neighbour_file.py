@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from torchrec_mm.files import new_file
-from torchrec_mm.item_vectors.neighbours import Found, Search, neighbours_of
+from torchrec_mm.item_vectors.neighbours import NeighbourHits, Search, neighbours_of
 
 QUERY_ITEMS = 4096  # searched at once, one row group of the file
 SCHEMA = pa.schema(
@@ -36,7 +36,7 @@ def write_neighbours(search: Search, k: int, path: Path) -> None:
                 progress.update(len(queries))
 
 
-def _table(queries: np.ndarray, found: Found, item_ids: np.ndarray) -> pa.Table:
+def _table(queries: np.ndarray, found: NeighbourHits, item_ids: np.ndarray) -> pa.Table:
     offsets = np.append(0, found.mask.sum(axis=1).cumsum()).astype(np.int32)
     lists = (
         pa.ListArray.from_arrays(offsets, pa.array(values[found.mask]))

@@ -24,13 +24,17 @@ STEPS = 2.0**26  # values are kept as whole numbers of 1 / STEPS
 
 
 @dataclass(frozen=True)
-class Found:
+class NeighbourHits:
     """The neighbours of Q queries, nearest first, equal cosines by ascending item_id.
 
     k is never more than N.
 
     rows: (Q, k) int64 rows of the item vectors, -1 in slots for which no item is left.
     cosines: (Q, k) float32 in [-1, 1], -inf in those slots.
+
+    >>> hits = NeighbourHits(rows=np.array([[1, -1]]), cosines=np.float32([[0.5, -np.inf]]))
+    >>> hits.named(item_ids=np.array([10, 30]))
+    [[(30, 0.5)]]
     """
 
     rows: np.ndarray
@@ -54,17 +58,30 @@ class Search(Protocol):
 
     vectors: ItemVectors
 
-    def search(self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None) -> Found:
+    def search(
+        self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None
+    ) -> NeighbourHits:
         """See ``Neighbours.search``."""
 
 
 class Neighbours:
-    """Exact search over item vectors that stay on disk; memory does not grow with N."""
+    """Exact search over item vectors that stay on disk; memory does not grow with N.
+
+    >>> two = [[0.0, 2.0], [3.0, 4.0]]
+    >>> write_item_vectors(folder, [10, 30], two, dtype="float32", encoder="a", modality="text")
+    >>> vectors = ItemVectors.open(folder)
+    >>> hits = Neighbours(vectors).search(np.array([[1.0, 1.0]]), k=2)
+    >>> vectors.item_ids[hits.rows].tolist()
+    [[30, 10]]
+    """
 
     def __init__(self, vectors: ItemVectors) -> None:
+        """``vectors``: read a block at a time, at each search anew."""
         self.vectors = vectors
 
-    def search(self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None) -> Found:
+    def search(
+        self, queries: np.ndarray, k: int, excluded: np.ndarray | None = None
+    ) -> NeighbourHits:
         """Find the k nearest items of each query.
 
         Args:
@@ -88,12 +105,12 @@ class Neighbours:
             for block in range(0, len(queries), BLOCK_QUERIES):
                 tile = slice(block, block + BLOCK_QUERIES)
                 keys = pack(_cosines(query_QD[tile] @ item_BD.T), rows_B)
-                _exclude(keys, own_Q[tile] - start)
+                _exclude(keys, own_Q[tile] - start)  # rows within this block
                 best_QK[tile] = _merge(best_QK[tile], keys)
         return _found(best_QK)
 
 
-def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> Found:
+def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> NeighbourHits:
     """The neighbours of items, themselves left out.
 
     Args:
@@ -112,7 +129,7 @@ def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> Found:
     return search.search(values.astype(np.float32), k, excluded=item_ids)
 
 
-def rank(queries: np.ndarray, vectors: ItemVectors, rows: np.ndarray, k: int) -> Found:
+def rank(queries: np.ndarray, vectors: ItemVectors, rows: np.ndarray, k: int) -> NeighbourHits:
     """The k nearest of some candidates, by the exact cosine.
 
     Args:
@@ -167,7 +184,7 @@ def _merge(best_QK: Tensor, keys: Tensor) -> Tensor:
     return torch.cat([best_QK, nearest], dim=1).topk(count).values
 
 
-def _found(keys: Tensor) -> Found:
+def _found(keys: Tensor) -> NeighbourHits:
     """What descending keys stand for."""
     cosines, rows = unpack(keys)
-    return Found(rows.numpy(), cosines.numpy())
+    return NeighbourHits(rows.numpy(), cosines.numpy())

@@ -27,4 +27,5 @@ def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ordered(bits: Tensor) -> Tensor:
     """Bits of floats as integers of the same order, and back: negative ones count downwards."""
+    # The sign spread over all bits but itself: flips those of negative floats, and only theirs.
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)

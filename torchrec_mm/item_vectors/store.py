@@ -54,6 +54,12 @@ class ItemVectors:
 
     item_ids: (N,) int64 memmap, strictly ascending.
     values: (N, D) memmap, int8 (value/127) or float32 (unit length).
+
+    >>> two = [[3.0, 4.0], [0.0, 2.0]]
+    >>> write_item_vectors(folder, [30, 10], two, dtype="float32", encoder="a", modality="text")
+    >>> values, mask = ItemVectors.open(folder).lookup([10, 20, 30])
+    >>> mask.tolist(), values[2].tolist()
+    ([True, False, True], [0.6000000238418579, 0.800000011920929])
     """
 
     def __init__(self, folder: Path, item_ids: np.ndarray, values: np.ndarray, meta: Meta) -> None:
@@ -64,8 +70,10 @@ class ItemVectors:
         self._index = IdIndex(item_ids)
 
     @classmethod
-    def open(cls, folder: Path) -> "ItemVectors":
+    def open(cls, folder: Path | str) -> "ItemVectors":
         """Map the folder's arrays and check that they belong together.
+
+        ``folder``: as ``write_item_vectors`` or ``apps.import_vectors`` made it.
 
         Raises:
             InputError: no such folder, a missing or garbled file, an unknown format version, ids
@@ -129,12 +137,17 @@ class ItemVectors:
         """
         rows = np.asarray(rows, dtype=np.int64)
         mask = rows >= 0
+        # As a plain array: of a memmap, every piece taken would be a memmap of its own.
         values = np.take(np.asarray(self.values), np.where(mask, rows, 0), axis=0)
         values[~mask] = 0
         return values, mask
 
     def lookup(self, item_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``gather(rows(item_ids))``: values (M, D) and mask (M,) bool, True = has a vector."""
+        """``gather(rows(item_ids))``: values (M, D) and mask (M,) bool, True = has a vector.
+
+        Args:
+            item_ids: int64 of any shape (M,), which values and mask share.
+        """
         return self.gather(self.rows(item_ids))
 
     def coverage(self, item_ids: np.ndarray) -> float:

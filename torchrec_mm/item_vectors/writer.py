@@ -6,7 +6,7 @@ ids and one block are ever in memory.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,9 +29,9 @@ BLOCK_VALUES = 1 << 22  # numbers handled at a time: 16 MiB of float32
 
 
 def write_item_vectors(
-    folder: Path,
-    item_ids: np.ndarray,
-    vectors: np.ndarray,
+    folder: Path | str,
+    item_ids: np.ndarray | Sequence[int],
+    vectors: np.ndarray | Sequence[Sequence[float]],
     *,
     dtype: str,
     encoder: str,
@@ -44,17 +44,25 @@ def write_item_vectors(
         folder: the new folder.
         item_ids: (N,) int64 in any order.
         vectors: (N, D) float of any length, or int8 (value/127).
-        dtype: as in ``write_blocks``, like those that follow.
-        encoder: who made them.
-        modality: what from.
-        origin: that they share with other vectors.
+        dtype: "int8" or "float32", how they are stored.
+        encoder: who made them; goes into ``meta.json``.
+        modality: that they were made from, "image", "text" or "fused"; goes into ``meta.json``.
+        origin: that they share with other vectors, see ``Meta``; None: with no others.
+
+    Raises:
+        InputError: as ``write_blocks``, and vectors that are not one row an item.
+
+    >>> write_item_vectors(folder, [5, -3], np.eye(2), dtype="int8", encoder="a", modality="image")
+    >>> ItemVectors.open(folder).values.tolist()
+    [[0, 127], [127, 0]]
     """
+    folder, item_ids = Path(folder), np.asarray(item_ids, dtype=np.int64)
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(item_ids):
         raise InputError(f"vectors must be (N, D), N = {len(item_ids)}, got {vectors.shape}")
     write_blocks(
         folder,
-        np.asarray(item_ids),
+        item_ids,
         (vectors[block] for block in blocks_of(*vectors.shape)),
         width=vectors.shape[1],
         dtype=dtype,
@@ -87,7 +95,7 @@ def write_blocks(
         width: D.
         dtype: "int8" or "float32", how they are stored.
         encoder: who made them: "off-the-shelf", "scl", "random", "imported", ...
-        modality: "image", "text" or "fused".
+        modality: that they were made from: "image", "text" or "fused".
         origin: names encoder, preprocessing and modality, see ``Meta``; None where nothing is known
             of them: then it is "imported-" and these ids and values, and no others can join them.
 
@@ -100,6 +108,7 @@ def write_blocks(
     if len(item_ids) == 0 or width == 0:
         raise InputError(f"vectors must not be empty, got {len(item_ids)} items of width {width}")
     order = sort_unique(item_ids, "item_id")
+    # Blocks come in the caller's order: the inverse says where each row goes.
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     with new_folder(folder) as aside:

@@ -1,0 +1,7 @@
+"""Loops that PyTorch has no operator for, in C++ beside a PyTorch reference each.
+
+Not public. Where there is no compiler the reference runs, and on any GPU: a kernel may change in
+speed, its results may not.
+
+Read first: build.py, then distinct.py and distinct.cpp, the smallest pair.
+"""

@@ -124,6 +124,7 @@ def _built(folder: Path, sources: dict[str, bytes], command: list[str]) -> Path:
             for name, content in sources.items():
                 Path(aside, name).write_bytes(content)
             _compile([*command, "kernel.cpp", "-o", "kernel.so"], aside)
+            # To disk before it gets its name: after a power cut an empty file would be loaded.
             with open(Path(aside, "kernel.so"), "rb") as written:
                 os.fsync(written.fileno())
             os.replace(Path(aside, "kernel.so"), library)

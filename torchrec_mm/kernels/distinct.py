@@ -27,7 +27,7 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     if ids.ndim != 1 or ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"ids must be int32 or int64 (T,), got {ids.dtype} {tuple(ids.shape)}")
     kernel = compiled("distinct") if ids.device.type == "cpu" else None
-    return distinct_in_pytorch(ids) if kernel is None else _hashed(kernel, ids.contiguous())
+    return distinct_reference(ids) if kernel is None else _hashed(kernel, ids.contiguous())
 
 
 def _hashed(kernel, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,10 +36,11 @@ def _hashed(kernel, ids: Tensor) -> tuple[Tensor, Tensor]:
     function.restype = c_int64
     unique, inverse = torch.empty_like(ids), torch.empty_like(ids, dtype=torch.int32)
     found = function(ids.data_ptr(), len(ids), unique.data_ptr(), inverse.data_ptr())
+    # A copy: a slice would keep the memory of all T ids for as long as it lives.
     return unique[:found].clone(), inverse
 
 
-def distinct_in_pytorch(ids: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_reference(ids: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`distinct` without a kernel, on any device: sorted, then ranked."""
     unique, inverse = torch.unique(ids, return_inverse=True)
     place = torch.arange(len(ids), device=ids.device)

@@ -32,12 +32,12 @@ def gather_columns(
     on_cpu = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in sources)
     kernel = compiled("gather_columns") if on_cpu and len(columns) else None
     if kernel is None:
-        return definition(sources, columns, index, width)
+        return gather_columns_reference(sources, columns, index, width)
     sources = [source.contiguous() for source in sources]
     return _Compiled.apply(kernel, tuple(columns), index.contiguous(), width, *sources)
 
 
-def definition(
+def gather_columns_reference(
     sources: Sequence[Tensor], columns: Sequence[tuple[int, int]], index: Tensor, width: int
 ) -> Tensor:
     """Same as :func:`gather_columns`, in plain torch: any device and float dtype."""
@@ -70,6 +70,7 @@ class _Compiled(torch.autograd.Function):
 
 def _call(function, sources, columns, index: Tensor, width: int, rows: Tensor) -> None:
     count = len(columns)
+    # A table is columns of its source: where they begin (4 bytes a float32), and the row's stride.
     pointers = (ctypes.c_void_p * count)(
         *(sources[source].data_ptr() + 4 * start for source, start in columns)
     )

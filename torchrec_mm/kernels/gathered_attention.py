@@ -61,7 +61,7 @@ def gathered_attention(
     if all(x is None or x.device.type == "cpu" for x in inputs) and query.dtype == torch.float32:
         kernel = compiled("gathered_attention")
     if kernel is None:
-        return definition(*inputs)
+        return gathered_attention_reference(*inputs)
     width = query.shape[1]
     rest = (x if x is None else x.contiguous() for x in inputs[2:])
     scale = 1 / math.sqrt(width)
@@ -69,7 +69,7 @@ def gathered_attention(
     return interest[:, :width], mean[:, :width]
 
 
-def definition(
+def gathered_attention_reference(
     query: Tensor,
     table: Tensor,
     index: Tensor,
@@ -92,6 +92,7 @@ def definition(
     if cosine is not None and mix is not None:
         cosine = cosine.detach().masked_fill(~real, 0)
         score = mix[0] * score + mix[1] * cosine + mix[2] * score * cosine
+    # The least float, not -inf: a row of padding alone would be NaN, and so would its gradient.
     score = score.masked_fill(~real, torch.finfo(score.dtype).min)
     weight = torch.softmax(score, dim=-1).masked_fill(~real, 0)
     return torch.einsum("ik,ike->ie", weight, rows), mean
@@ -135,11 +136,11 @@ class _Compiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_interest: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, dot, weight = ctx.saved_tensors
-        given = (dot, weight, grad_interest.contiguous(), grad_mean.contiguous())
+        saved = (dot, weight, grad_interest.contiguous(), grad_mean.contiguous())
         by, grad_query = torch.empty_like(dot), torch.empty_like(inputs[0])
         grad_mix, grad_table = dot.new_zeros(len(dot), 3), torch.zeros_like(inputs[1])
         out = (by, grad_query, grad_mix, grad_table)
-        ctx.kernel.backward(_described(ctx.scale, inputs), *_pointers(*given, *out))
+        ctx.kernel.backward(_described(ctx.scale, inputs), *_pointers(*saved, *out))
         grad_mix = grad_mix.sum(0) if ctx.needs_input_grad[7] else None
         return None, None, grad_query, grad_table, None, None, None, grad_mix, None
 

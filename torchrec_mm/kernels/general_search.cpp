@@ -21,16 +21,16 @@ struct Requests {
 };
 
 // Per impression.
-struct Found {
+struct SearchHits {
   int32_t keep, num_tiers;
-  int32_t *kept, *number;
+  int32_t *kept, *num_kept;
   float *cosine, *tiers;
 
   void clear(int64_t i) const {
     std::fill_n(kept + i * keep, keep, 0);
     std::fill_n(cosine + i * keep, keep, 0.0f);
     std::fill_n(tiers + i * num_tiers, num_tiers, 0.0f);
-    number[i] = 0;
+    num_kept[i] = 0;
   }
 };
 
@@ -43,7 +43,7 @@ struct Searcher {
   std::vector<float> cosine;
   Chooser chooser;
 
-  void search(const Requests& requests, int64_t r, const Found& found) {
+  void search(const Requests& requests, int64_t r, const SearchHits& found) {
     gather(requests, r, found);
     if (rows.empty()) return;
     int64_t row_length = padded(rows.size(), kLanes), total = impressions.size();
@@ -54,7 +54,7 @@ struct Searcher {
 
  private:
   void search(const Requests& requests, int64_t r, int64_t first, int64_t some, int64_t row_length,
-              const Found& found) {
+              const SearchHits& found) {
     candidates.assign(catalogue, candidate_rows.data() + first, some);
     cosine.resize(padded(some, kGroup) * row_length);
     for (int64_t b = 0, count = rows.size(); b < count; b += kLanes) {
@@ -73,7 +73,7 @@ struct Searcher {
       if (requests.behaviour_rows[b] >= 0) catalogue.prefetch(requests.behaviour_rows[b]);
   }
 
-  void gather(const Requests& requests, int64_t r, const Found& found) {
+  void gather(const Requests& requests, int64_t r, const SearchHits& found) {
     impressions.clear();
     candidate_rows.clear();
     for (int64_t i = requests.candidate_offsets[r]; i < requests.candidate_offsets[r + 1]; ++i) {
@@ -94,7 +94,7 @@ struct Searcher {
     rows.resize(count);
   }
 
-  void report(const float* values, int64_t i, const Found& found) {
+  void report(const float* values, int64_t i, const SearchHits& found) {
     count_tiers(values, rows.size(), found.num_tiers, chooser);
     std::copy_n(chooser.counts.data(), found.num_tiers, found.tiers + i * found.num_tiers);
     int64_t best = choose(values, rows.size(), found.num_tiers, found.keep, chooser);
@@ -103,12 +103,12 @@ struct Searcher {
       found.kept[i * found.keep + k] = places[at];
       found.cosine[i * found.keep + k] = values[at];
     }
-    found.number[i] = best;
+    found.num_kept[i] = best;
   }
 };
 
 template <typename Element>
-void search_all(const Catalogue<Element>& catalogue, const Requests& requests, const Found& found,
+void search_all(const Catalogue<Element>& catalogue, const Requests& requests, const SearchHits& found,
                 int threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -125,11 +125,11 @@ void search_all(const Catalogue<Element>& catalogue, const Requests& requests, c
       const Element* vectors, int64_t width, const int32_t* candidate_rows,                      \
       const int32_t* behaviour_rows, const int64_t* candidate_offsets,                           \
       const int64_t* behaviour_offsets, int64_t requests, int32_t keep, int32_t num_tiers,       \
-      int32_t* kept, int32_t* number, float* cosine, float* tiers, int32_t threads) {            \
+      int32_t* kept, int32_t* num_kept, float* cosine, float* tiers, int32_t threads) {          \
     search_all<Element>({vectors, width},                                                        \
                         {requests, candidate_rows, behaviour_rows, candidate_offsets,            \
                          behaviour_offsets},                                                     \
-                        {keep, num_tiers, kept, number, cosine, tiers}, threads);      \
+                        {keep, num_tiers, kept, num_kept, cosine, tiers}, threads);              \
   }
 
 using int8 = int8_t;

@@ -18,17 +18,17 @@ DTYPES = {torch.int8: "int8", torch.float32: "float32"}
 CELLS = 2**24  # of padded behaviour vectors, or of pairs, that the PyTorch version holds at once
 
 
-class Found(NamedTuple):
+class SearchHits(NamedTuple):
     """What the search found for each impression; behaviours without a vector are not there."""
 
     kept: Tensor
     """(I, K) int32, places of the kept behaviours in their request, 0 the oldest: the most alike
-    first, of equals the newest first. 0 beyond ``number``."""
-    number: Tensor
+    first, of equals the newest first. 0 beyond ``num_kept``."""
+    num_kept: Tensor
     """(I,) int32, behaviours kept: the smaller of K and those that have a vector; 0 for a
     candidate without one."""
     cosine: Tensor
-    """(I, K) float32, cosines of the kept behaviours to the candidate; 0 beyond ``number``."""
+    """(I, K) float32, cosines of the kept behaviours to the candidate; 0 beyond ``num_kept``."""
     tiers: Tensor
     """(I, N) float32, *all* behaviours counted per tier of cosine, as
     :class:`torchrec_mm.nn.simtier.SimTier` counts them."""
@@ -42,7 +42,7 @@ def general_search(
     behaviour_offsets: Tensor,
     keep: int,
     num_tiers: int,
-) -> Found:
+) -> SearchHits:
     """Compare each candidate of a request with all its behaviours: keep K, count them all.
 
     cosine = dot * (1 / |candidate|) * (1 / |behaviour|), rounded to float32 from left to right; a
@@ -72,7 +72,7 @@ def general_search(
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
     if kernel is None:
-        return search_in_pytorch(vectors, *arguments, keep, num_tiers)
+        return general_search_reference(vectors, *arguments, keep, num_tiers)
     return _search_in_kernel(kernel, vectors, *arguments, keep, num_tiers)
 
 
@@ -100,12 +100,12 @@ def _check(vectors, candidate_rows, behaviour_rows, candidate_offsets, behaviour
 
 def _search_in_kernel(
     kernel: ctypes.CDLL, vectors, candidate_rows, behaviour_rows, *offsets_keep_tiers
-) -> Found:
+) -> SearchHits:
     candidate_offsets, behaviour_offsets, keep, num_tiers = offsets_keep_tiers
     impressions = len(candidate_rows)
-    found = Found(
+    found = SearchHits(
         kept=torch.empty(impressions, keep, dtype=torch.int32),
-        number=torch.empty(impressions, dtype=torch.int32),
+        num_kept=torch.empty(impressions, dtype=torch.int32),
         cosine=torch.empty(impressions, keep),
         tiers=torch.empty(impressions, num_tiers),
     )
@@ -126,7 +126,7 @@ def _search_in_kernel(
     return found
 
 
-def search_in_pytorch(
+def general_search_reference(
     vectors: Tensor,
     candidate_rows: Tensor,
     behaviour_rows: Tensor,
@@ -134,7 +134,7 @@ def search_in_pytorch(
     behaviour_offsets: Tensor,
     keep: int,
     num_tiers: int,
-) -> Found:
+) -> SearchHits:
     """:func:`general_search` without a kernel, on any device: padded, some requests at a time."""
     requests = len(candidate_offsets) - 1
     at_once = max(1, CELLS // max(1, _longest(behaviour_offsets) * vectors.shape[1]))
@@ -149,7 +149,7 @@ def search_in_pytorch(
             for some in candidates.split(width, dim=1)
         ]
         parts.append([torch.cat(part, dim=1)[real] for part in zip(*found, strict=True)])
-    return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return SearchHits(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _longest(offsets: Tensor) -> int:
@@ -165,8 +165,8 @@ def _padded(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return padded, real
 
 
-def _search_padded(vectors, candidates, behaviours, keep, num_tiers) -> Found:
-    """:class:`Found` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""
+def _search_padded(vectors, candidates, behaviours, keep, num_tiers) -> SearchHits:
+    """:class:`SearchHits` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""
     cosine = _cosine(vectors, candidates, behaviours)
     pair_mask = (candidates >= 0)[:, :, None] & (behaviours >= 0)[:, None, :]
     tier = ((cosine + 1) * (num_tiers / 2)).long().clamp(0, num_tiers - 1)
@@ -179,8 +179,8 @@ def _search_padded(vectors, candidates, behaviours, keep, num_tiers) -> Found:
     best, order = newest_first.sort(dim=-1, descending=True, stable=True)
     best, order = best[..., :keep], order[..., :keep]
     kept = (cosine.shape[-1] - 1 - order).masked_fill(best == -torch.inf, 0)
-    number = pair_mask.sum(-1).clamp(max=keep)
-    return Found(kept.int(), number.int(), best.masked_fill(best == -torch.inf, 0), tiers)
+    num_kept = pair_mask.sum(-1).clamp(max=keep)
+    return SearchHits(kept.int(), num_kept.int(), best.masked_fill(best == -torch.inf, 0), tiers)
 
 
 def _cosine(vectors: Tensor, candidates: Tensor, behaviours: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def one_id_bags(tables: Tables, indices: Tensor, offsets: Tensor) -> Tensor:
     return _OneIdBags.apply(kernel, tables, indices.contiguous(), offsets.contiguous(), _anchor())
 
 
-def look_up(tables: Tables, indices: Tensor, offsets: Tensor) -> Tensor:
-    """The forward pass in plain torch."""
+def look_up_reference(tables: Tables, indices: Tensor, offsets: Tensor) -> Tensor:
+    """The forward pass of :func:`one_id_bags`, in plain torch."""
     lengths = offsets.diff().view(len(tables.weights), -1)
     bags = [torch.zeros(lengths.shape[1], w.shape[1]) for w in tables.weights]
     parts = indices.split(lengths.sum(1).tolist())
@@ -61,16 +61,16 @@ def look_up(tables: Tables, indices: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat(bags, dim=1)
 
 
-def update(tables: Tables, indices: Tensor, offsets: Tensor, gradient: Tensor) -> None:
-    """The backward pass in plain torch. ``gradient``: (B, T * E)."""
+def update_reference(tables: Tables, indices: Tensor, offsets: Tensor, gradient: Tensor) -> None:
+    """The backward pass of :func:`one_id_bags`, in plain torch. ``gradient``: (B, T * E)."""
     lengths = offsets.diff().view(len(tables.weights), -1)
     parts = indices.split(lengths.sum(1).tolist())
     gradients = gradient.chunk(len(tables.weights), dim=1)
     columns = zip(tables.weights, tables.momentum, lengths, parts, gradients, strict=True)
-    for weight, momentum, length, rows, given in columns:
+    for weight, momentum, length, rows, by_bag in columns:
         unique, inverse = rows.unique(return_inverse=True)
-        sums = given.new_zeros(len(unique), weight.shape[1])
-        sums.index_add_(0, inverse, given[length > 0])
+        sums = by_bag.new_zeros(len(unique), weight.shape[1])
+        sums.index_add_(0, inverse, by_bag[length > 0])
         momentum[unique] += sums.square().mean(1)
         step = float(tables.learning_rate) / (momentum[unique].sqrt() + tables.eps)
         weight[unique] -= step[:, None] * sums
@@ -82,7 +82,7 @@ class _OneIdBags(torch.autograd.Function):
         ctx.kernel, ctx.tables = kernel, tables
         ctx.save_for_backward(indices, offsets)
         if kernel is None:
-            return look_up(tables, indices, offsets)
+            return look_up_reference(tables, indices, offsets)
         bags = _Bags.of(tables, indices, offsets)
         out = torch.empty(bags.bags, bags.tables * bags.width)
         kernel.look_up.restype = ctypes.c_bool
@@ -97,7 +97,7 @@ class _OneIdBags(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         tables, (indices, offsets) = ctx.tables, ctx.saved_tensors
         if ctx.kernel is None:
-            update(tables, indices, offsets, gradient)
+            update_reference(tables, indices, offsets, gradient)
             return (None,) * 5
         gradient = gradient.contiguous()
         ctx.kernel.update(

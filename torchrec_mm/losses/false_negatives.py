@@ -8,7 +8,7 @@ from torch import Tensor
 
 MISSING = -1  # an id that is the same as none
 
-_LAST_BITS = 2**16 - 1
+_LAST_BITS = 2**16 - 1  # a table of 64 KiB, which a processor's cache holds
 
 
 def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,10 @@ class Negatives:
     keys: (M, D) of any float type, unit vectors; anything finite where not ``valid``. ids: (M, A)
     int64, by kind, -1 for none: a key is no negative of a query that has one of its ids. valid:
     (M,) bool, True for a key that is there; None if all are.
+
+    >>> block = Negatives(keys=torch.eye(3), ids=torch.tensor([[5], [6], [-1]]))
+    >>> [len(block.keys), block.valid]
+    [3, None]
     """
 
     keys: Tensor
@@ -63,6 +67,10 @@ def info_nce(
 
     Source: van den Oord et al. 2018, arXiv:1807.03748, eq. 4; memory-bank negatives as in He et
     al., CVPR 2020, arXiv:1911.05722.
+
+    >>> keys, ids = torch.eye(2), torch.tensor([[5], [6]])
+    >>> info_nce(keys, keys, ids, [Negatives(keys, ids)], torch.tensor(1.0))
+    tensor([0.3133, 0.3133])
     """
     for block in negatives:
         _check(block, ids)
@@ -85,20 +93,21 @@ def _check(block: Negatives, ids: Tensor) -> None:
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, temperature, positive, ids, negatives):
+        # Under a temperature of 0.01 a cosine in half precision would be off by a logit.
         dtype = torch.promote_types(query.dtype, torch.float32)
         exact, positive = query.to(dtype), positive.to(dtype)
         chunk = min(CHUNK_KEYS, max((len(block.keys) for block in negatives), default=0))
         softmax = RunningSoftmax(exact / temperature, positive, chunk)
         for block in negatives:
             _add(softmax, block, ids)
-        ctx.save_for_backward(exact, temperature, softmax.offset())
-        return softmax.surprise()
+        ctx.save_for_backward(exact, temperature, softmax.mean_key_minus_positive())
+        return softmax.nll()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope):
-        query, temperature, offset = ctx.saved_tensors
-        by_query = slope[:, None] * offset / temperature
+        query, temperature, mean_key_minus_positive = ctx.saved_tensors
+        by_query = slope[:, None] * mean_key_minus_positive / temperature
         by_temperature = -(by_query * query).sum() / temperature
         return by_query, by_temperature, None, None, None
 

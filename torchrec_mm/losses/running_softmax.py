@@ -42,27 +42,30 @@ class RunningSoftmax:
             rows: (P,) int64 in [0, B), and columns: (P,) int64 in [0, C): pairs to leave out.
             valid: (C,) bool, False for a key to leave out for every query; None if there is none.
         """
+        # A bank in half precision is widened a chunk at a time, never whole.
         if keys.dtype != self._keys.dtype:
             keys = self._keys[: len(keys)].copy_(keys)
         shape = len(self.query), len(keys)
         logit_BC = self._logits[: shape[0] * shape[1]].view(shape)
         torch.mm(self.query, keys.T, out=logit_BC)
+        # Their exp is 0: left out of both sums without a mask of B x C.
         logit_BC[rows, columns] = -torch.inf
         if valid is not None:
             logit_BC.masked_fill_(~valid, -torch.inf)
         largest = torch.maximum(self._largest, logit_BC.amax(dim=1))
+        # What was summed relative to a smaller maximum is brought to the new one.
         shrink = (self._largest - largest).exp_()
         self._largest = largest
         weight_BC = logit_BC.sub_(largest[:, None]).exp_()
         self._sum.mul_(shrink).add_(weight_BC.sum(dim=1))
         self._weighted.mul_(shrink[:, None]).addmm_(weight_BC, keys)
 
-    def surprise(self) -> Tensor:
+    def nll(self) -> Tensor:
         """(B,) minus the log of the positive's probability, at least 0; 0 if it was alone."""
         others = self._sum.log() + (self._largest - self._positive_logit)
         return torch.logaddexp(others, torch.zeros_like(others))
 
-    def offset(self) -> Tensor:
+    def mean_key_minus_positive(self) -> Tensor:
         """(B, D) mean of all keys by their probability, minus the positive; 0 if it was alone."""
         total = self._sum + (self._positive_logit - self._largest).exp()
         return (self._weighted - self._sum[:, None] * self.positive) / total[:, None]

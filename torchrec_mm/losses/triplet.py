@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def triplet(
+def triplet_loss(
     query: Tensor, positive: Tensor, hard: Tensor, hard_mask: Tensor, margin: float
 ) -> Tensor:
     """Mean over a query's hard negatives of max(0, d(q, p) - d(q, h) + margin).
@@ -23,6 +23,16 @@ def triplet(
 
     Returns:
         (B,) float, at least 0; 0 for a query without hard negatives.
+
+    Raises:
+        ValueError: ``hard_mask`` is not bool, or not (B, H).
+
+    Source: Schroff et al., CVPR 2015, arXiv:1503.03832, eq. 2; hard negatives that were clicked and
+    not bought as in Sheng et al., CIKM 2024, arXiv:2407.19467. Ours: the mean, and cosines.
+
+    >>> east, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.0, 1.0]]])
+    >>> triplet_loss(east, east, north, torch.tensor([[True]]), margin=1.25)
+    tensor([0.2500])
     """
     if hard_mask.shape != hard.shape[:2] or hard_mask.dtype != torch.bool:
         raise ValueError(

@@ -23,6 +23,9 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
     Raises:
         ValueError: lengths differ, a label is not 0 or 1, or a score is NaN.
+
+    >>> auc(np.array([1, 0, 0, 1]), np.array([0.9, 0.1, 0.5, 0.5]))
+    0.875
     """
     keys = score_keys(*check_impressions(labels, scores))
     keys.sort()
@@ -52,11 +55,13 @@ class AucSum:
         """
         if len(keys) == 0:
             return
-        ties = keys >> np.uint64(1)
+        ties = keys >> np.uint64(1)  # without the label
         clicks_T, others_T = tie_counts(keys, np.flatnonzero(starts(ties)))
         clicks, others = int(clicks_T.sum()), int(others_T.sum())
         below_T = np.cumsum(others_T) - others_T
+        # Doubled, so that the half a tie counts is whole.
         self.twice_won += int((clicks_T * (2 * below_T + others_T)).sum())
+        # All that came before scored lower.
         self.twice_won += 2 * self.others * clicks
         tied_before = self._last_tie[1] if self._last_tie[0] == int(ties[0]) else 0
         # A tie that goes on: its pairs across the cut were counted as won; they are halves.

@@ -23,6 +23,9 @@ class Gauc:
     users: users in the whole set.
     gauc_users: those with both labels; only they count.
     impressions: impressions in the whole set.
+
+    >>> Gauc(gauc=0.75, users=3, gauc_users=2, impressions=40).gauc
+    0.75
     """
 
     gauc: float
@@ -42,8 +45,16 @@ def gauc(user_ids: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Gauc:
         labels: (N,) 0 or 1.
         scores: (N,) float, higher means more likely a click.
 
+    Returns:
+        GAUC in [0, 1], and the users that it is of.
+
     Raises:
         ValueError: as ``auc``, and when ``user_ids`` is of another length.
+
+    Source: Zhou et al., KDD 2018, arXiv:1706.06978, section 5.3, weighted by impressions.
+
+    >>> gauc(np.array([7, 7, 7, 8]), np.array([1, 0, 0, 1]), np.array([0.5, 0.5, 0.2, 0.9]))
+    Gauc(gauc=0.75, users=2, gauc_users=1, impressions=4)
     """
     labels, scores = check_impressions(labels, scores)
     user_ids = check_users(user_ids, labels)
@@ -51,6 +62,7 @@ def gauc(user_ids: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> Gauc:
     if len(labels):
         keys = user_ranks(user_ids)[0] << np.uint64(USER_SHIFT)
         keys |= score_keys(labels, scores)
+        # One sort of integers brings a user's impressions together and orders them by score.
         keys.sort()
         counted.add(keys)
     return counted.gauc()
@@ -109,6 +121,8 @@ class UserAucs:
         self.weight += int(clicks.sum()) + int(others.sum())
         if len(won) == 0:
             return
+        # Users of equal counts have one weight, so that their integers can be added before the
+        # division: nothing is rounded, whatever the order of the users.
         order = np.lexsort((others, clicks))
         clicks, others, won = clicks[order], others[order], won[order]
         first = np.flatnonzero(starts(clicks) | starts(others))

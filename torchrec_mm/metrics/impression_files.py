@@ -90,6 +90,7 @@ class ImpressionFiles:
         self.blocks += 1
 
     def _write_partitions(self, name: str, users: np.ndarray, keys: np.ndarray) -> None:
+        # Spread first: ids that count up would all fall into the first partition.
         partition = ((users * _SPREAD) >> _PARTITION_SHIFT).astype(np.uint8)
         order = np.argsort(partition, kind="stable")
         users[order].tofile(self.folder / f"{name}.users")

@@ -20,6 +20,12 @@ def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:
 
     Returns:
         A float >= 0; nan of no impressions.
+
+    Raises:
+        ValueError: as ``auc``.
+
+    >>> round(log_loss(np.array([1, 0]), np.array([0.0, 0.0])), 4)
+    0.6931
     """
     labels, logits = check_impressions(labels, logits)
     if len(labels) == 0:
@@ -36,12 +42,23 @@ def losses_of(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 def normalized_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     """Log loss over the entropy of the base rate: 1 is no better than knowing the click rate.
 
-    Args and dtypes as ``log_loss``. nan when one of the two labels does not occur.
+    Args:
+        labels: (N,) 0 or 1.
+        logits: (N,) float, before the sigmoid.
+
+    Returns:
+        A float >= 0; nan when one of the two labels does not occur.
+
+    Raises:
+        ValueError: as ``auc``.
 
     Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014.
+
+    >>> normalized_entropy(np.array([1, 0]), np.array([0.0, 0.0]))
+    1.0
     """
     loss = log_loss(labels, logits)
     rate = float(np.mean(labels)) if len(labels) else 0.0
     if rate in (0.0, 1.0):
         return float("nan")
-    return loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    return float(loss / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))

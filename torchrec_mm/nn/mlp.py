@@ -13,6 +13,12 @@ class MLP(nn.Module):
     input and the companion's hidden layer before it, and the logits add up.
 
     Source: Sheng et al., CIKM 2024, arXiv:2407.19467, how MAKE joins the ID model.
+
+    >>> logit, hidden = MLP(5, (4, 3), companion_hidden=(2, 6))(
+    ...     torch.randn(7, 5), companion=[torch.randn(7, 2), torch.randn(7, 6)]
+    ... )
+    >>> [logit.shape, *(layer.shape for layer in hidden)]
+    [torch.Size([7]), torch.Size([7, 4]), torch.Size([7, 3])]
     """
 
     def __init__(
@@ -23,6 +29,9 @@ class MLP(nn.Module):
         Args:
             width: of the input. hidden: of each hidden layer.
             companion_hidden: widths of the hidden layers that join, empty or as many as ``hidden``.
+
+        Raises:
+            ValueError: they are neither.
         """
         super().__init__()
         if companion_hidden and len(companion_hidden) != len(hidden):
@@ -32,6 +41,7 @@ class MLP(nn.Module):
             )
         widths = [width, *hidden]
         joined = [0, *companion_hidden] if companion_hidden else [0] * len(widths)
+        # Both lists have one more than hidden: what the logit reads.
         self.layers = nn.ModuleList(
             nn.Linear(w + j, h) for w, j, h in zip(widths, joined, hidden, strict=False)
         )

@@ -19,7 +19,18 @@ def cosine_similarity(targets: Tensor, behaviours: Tensor) -> Tensor:
 
     Returns:
         (R, C, L) float cosines in [-1, 1] up to rounding.
+
+    Raises:
+        ValueError: requests or widths differ. One target item a request is (R, 1, D).
+
+    >>> cosine_similarity(torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, -3.0]]]))
+    tensor([[[1., 0.]]])
     """
+    if (targets.shape[:-2], targets.shape[-1]) != (behaviours.shape[:-2], behaviours.shape[-1]):
+        raise ValueError(
+            "targets and behaviours must be (R, C, D) and (R, L, D), "
+            f"got {tuple(targets.shape)} and {tuple(behaviours.shape)}"
+        )
     return F.normalize(targets, dim=-1) @ F.normalize(behaviours, dim=-1).mT
 
 
@@ -33,9 +44,15 @@ class SimTier(nn.Module):
 
     Source: Sheng et al., CIKM 2024, arXiv:2407.19467 ("SimTier"). Ours: masked pairs count
     nowhere, and the cosines of a request are computed once for all its candidates.
+
+    >>> cosine = torch.tensor([[[0.9, 0.8, -0.9, 0.7]]])
+    >>> mask = torch.tensor([[[True, True, True, False]]])
+    >>> SimTier(4)(cosine, mask)
+    tensor([[[1., 0., 0., 2.]]])
     """
 
     def __init__(self, num_tiers: int) -> None:
+        """``num_tiers``: N, at least 2; the paper's is 20."""
         super().__init__()
         if num_tiers < 2:
             raise ValueError(f"num_tiers must be at least 2, got {num_tiers}")

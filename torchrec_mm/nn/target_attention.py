@@ -18,10 +18,20 @@ class TargetAttention(nn.Module):
     behaviours; a request without any gets a zero vector.
 
     Source: Zhou et al., KDD 2018, arXiv:1706.06978, section 4.3. Ours: softmax over the weights.
+
+    >>> targets, behaviours = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    >>> nobody = torch.zeros(2, 5, dtype=torch.bool)
+    >>> TargetAttention(8)(targets, behaviours, nobody).count_nonzero()
+    tensor(0)
     """
 
     def __init__(self, width: int, hidden: int = 16, side_information: bool = False) -> None:
-        """``side_information``: a cosine per pair joins the activation unit and the result."""
+        """Draw the weights.
+
+        Args:
+            width: E. hidden: H, of the activation unit.
+            side_information: a cosine per pair joins the activation unit and the result.
+        """
         super().__init__()
         self.behaviour = nn.Linear(width, hidden)
         self.target = nn.Linear(width, hidden, bias=False)
@@ -50,10 +60,17 @@ class TargetAttention(nn.Module):
         Returns:
             (R, C, E) float weighted means of behaviours, zeros for an empty history; with side
             information (R, C, E + 1), the last being the weighted mean of the known ``side``.
+
+        Raises:
+            ValueError: a mask is not bool or not of its shape, or ``side`` and ``side_mask`` are
+                given to a module built without them, or are not to one built with them.
         """
         check_mask("behaviour_mask", behaviour_mask, behaviours.shape[:2])
-        if (side is None) != (self.side is None):
-            raise ValueError("side must be given exactly when built with side_information")
+        if {side is None, side_mask is None} != {self.side is None}:
+            raise ValueError(
+                "side and side_mask must be given exactly when built with side_information"
+            )
+        # Before anything is weighed: 0 times a NaN of padding would be NaN.
         behaviours = behaviours.masked_fill(~behaviour_mask[..., None], 0)
         hidden_RCLH = torch.einsum("rce,he,rle->rclh", targets, self.product, behaviours)
         hidden_RCLH = hidden_RCLH + self.behaviour(behaviours)[:, None]
@@ -74,5 +91,6 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
     A row without a single True is all zeros.
     """
+    # The least float, not -inf: a row without any True would be NaN, and so would its gradient.
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return torch.softmax(scores, dim=-1).masked_fill(~mask, 0)

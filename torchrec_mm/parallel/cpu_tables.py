@@ -28,7 +28,7 @@ def shorten_one_id_bags(model: nn.Module) -> None:
     """
     for module in _modules(model):
         if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen) and _fits(module):
-            module.forward = _ShortWay(module)
+            module.forward = OneIdBagForward(module)
             for weights in module.split_embedding_weights():
                 use_large_pages(weights)
 
@@ -70,11 +70,11 @@ def _fits(module: SplitTableBatchedEmbeddingBagsCodegen) -> bool:
     )
 
 
-class _ShortWay:
-    """Takes the place of ``forward``."""
+class OneIdBagForward:
+    """Takes the place of ``forward``: batches that do not fit go to FBGEMM's own."""
 
     def __init__(self, module: SplitTableBatchedEmbeddingBagsCodegen) -> None:
-        self.long_way = module.forward
+        self.fbgemm_forward = module.forward
         self.learns = module.optimizer == EmbOptimType.EXACT_ROWWISE_ADAGRAD
         self.tables = Tables(
             module.split_embedding_weights(),
@@ -85,9 +85,9 @@ class _ShortWay:
 
     def __call__(self, indices: Tensor, offsets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or any(value is not None for value in kwargs.values()):
-            return self.long_way(indices, offsets, *args, **kwargs)
+            return self.fbgemm_forward(indices, offsets, *args, **kwargs)
         if torch.is_grad_enabled() and not self.learns:
-            return self.long_way(indices, offsets)
+            return self.fbgemm_forward(indices, offsets)
         if not torch.all(offsets.diff() <= 1):
-            return self.long_way(indices, offsets)
+            return self.fbgemm_forward(indices, offsets)
         return one_id_bags(self.tables, indices.long(), offsets.long())

@@ -13,7 +13,7 @@ from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.nn.simtier import SimTier
 from torchrec_mm.nn.target_attention import TargetAttention
 from torchrec_mm.ranking.lookups import Lookups
-from torchrec_mm.ranking.make import Make
+from torchrec_mm.ranking.make import make_features
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.ranking.vector_view import VectorView
@@ -35,7 +35,7 @@ class RankingNetwork(nn.Module):
         """MAKE's weights are frozen, and still to be loaded when this returns."""
         super().__init__()
         self.spec = spec
-        self.make = Make(spec.make).requires_grad_(False).eval() if spec.make else None
+        self.make = spec.make.build().requires_grad_(False).eval() if spec.make else None
         item_width = spec.embedding_dim * len(spec.tables.item)
         behaviour_width = item_width + spec.embedding_dim * len(spec.tables.behaviour)
         self.behaviour_projection = (
@@ -55,6 +55,7 @@ class RankingNetwork(nn.Module):
         if spec.make:
             width += spec.make.width
         self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
+        # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
 
@@ -84,10 +85,11 @@ class RankingNetwork(nn.Module):
         interest, extras = self._interest(batch, targets, behaviours, view)
         if self.spec.has("simtier"):
             counts = self.tiers(view.cosine(), view.pair_mask())
+            # Counts grow with the history, their logarithms stay in the range of the other inputs.
             extras.append(torch.log1p(counts) * self.tier_weight)
         companion = None
         if self.make is not None:
-            made = self.make(view)
+            made = make_features(self.make, view)
             extras.append(made.interest)
             companion = made.hidden
             bias = bias + made.logit

@@ -1,8 +1,24 @@
-"""How contrasts are named; what their losses are is tested with SCL."""
+"""How contrasts are named, and a rank alone; what their losses are is tested with SCL."""
 
-from torchrec_mm.pretraining.scl.contrast import Contrast
+import torch
+from torch.nn.functional import normalize
+
+from torchrec_mm.losses.info_nce import Negatives
+from torchrec_mm.pretraining.scl.contrast import Contrast, ContrastLoss
 
 
 def test_a_contrast_is_named_by_its_space_or_by_both():
     assert Contrast("fused", "fused").name == "fused"
     assert Contrast("text", "image").name == "text_to_image"
+
+
+def test_a_rank_alone_need_not_say_what_all_ranks_have():
+    torch.manual_seed(0)
+    query, key = normalize(torch.randn(2, 5, 4), dim=-1)
+    ids = torch.tensor([[1, 9], [2, 8], [-1, 7], [1, 6], [4, -1]])
+    gathered = Negatives(key, ids, torch.tensor([True, True, False, True, True]))
+    alone, told = ContrastLoss(4, bank_slots=3), ContrastLoss(4, bank_slots=3)
+    for _ in range(2):  # the second time against the bank, too
+        assert torch.equal(alone(query, key, ids)[0], told(query, key, ids, None, gathered)[0])
+    assert torch.equal(alone.bank.keys, told.bank.keys)
+    assert alone.bank.keys.any()

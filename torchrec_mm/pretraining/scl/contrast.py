@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from torchrec_mm.losses.false_negatives import MISSING
 from torchrec_mm.losses.info_nce import Negatives, info_nce
-from torchrec_mm.losses.triplet import triplet
+from torchrec_mm.losses.triplet import triplet_loss
 from torchrec_mm.pretraining.scl.memory_bank import MemoryBank
-from torchrec_mm.pretraining.scl.settings import LossSettings
 
+# He et al., CVPR 2020, arXiv:1911.05722, keep 0.07. Left to itself the temperature falls for as
+# long as the pairs in training can be told apart, and gradients become those of a few keys.
 MIN_TEMPERATURE, INITIAL_TEMPERATURE, MAX_TEMPERATURE = 0.01, 0.07, 0.5
 
 
@@ -37,17 +38,40 @@ class ContrastLoss(nn.Module):
     """Memory bank, temperature and losses of one contrast.
 
     A query's negatives are the keys of the global batch and of the bank, without those of the
-    same content as its positive or of the same query.
+    same content as its positive or of the same query. Keys and hard negatives come from the
+    momentum encoder. InfoNCE + triplet_weight * triplet.
 
     Source: Sheng et al., CIKM 2024, arXiv:2407.19467, "SCL". Ours: the masks, the bounds of the
     temperature.
+
+    >>> contrast = ContrastLoss(4, bank_slots=100)
+    >>> query = torch.nn.functional.normalize(torch.randn(3, 4), dim=1).requires_grad_()
+    >>> ids = torch.tensor([[7, 1], [8, 2], [7, 3]])
+    >>> loss, figures = contrast(query, query.detach(), ids)
+    >>> [loss.shape, int(figures[2]), len(contrast.bank.contents().keys)]
+    [torch.Size([]), 3, 3]
     """
 
-    def __init__(self, settings: LossSettings, width: int) -> None:
-        """Start with an empty bank for keys of ``width``."""
+    def __init__(
+        self,
+        width: int,
+        *,
+        bank_slots: int,
+        in_batch: bool = True,
+        triplet_weight: float = 0.0,
+        margin: float = 0.0,
+    ) -> None:
+        """Start with an empty bank.
+
+        Args:
+            width: D. bank_slots: keys the memory bank holds, 0 for no bank.
+            in_batch: whether the keys of the batch's other queries are negatives.
+            triplet_weight: at least 0. margin: of the triplet loss, as a cosine distance.
+        """
         super().__init__()
-        self.settings = settings
-        self.bank = MemoryBank(settings.bank_slots, width)
+        self.in_batch, self.triplet_weight, self.margin = in_batch, triplet_weight, margin
+        self.bank = MemoryBank(bank_slots, width)
+        # The logarithm is what learns: steps are then relative, and it cannot become negative.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
 
     def forward(
@@ -55,23 +79,29 @@ class ContrastLoss(nn.Module):
         query: Tensor,
         key: Tensor,
         ids: Tensor,
-        hard: tuple[Tensor, Tensor] | None,
-        gathered: Negatives,
+        hard: tuple[Tensor, Tensor] | None = None,
+        gathered: Negatives | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss of this rank's valid pairs, those with query and key; then keys enter the bank.
 
         Args:
-            query: (B, D) float32, receives the gradient. key: (B, D) float32.
+            query: (B, D) float32 unit vectors, receives the gradient. key: (B, D), no gradient.
             ids: (B, 2) int64, of the key's content and of the query's, -1 where missing.
             hard: (B, H, D) float32 and their contents' ids, (B, H) int64, -1 in empty slots; None
                 without a triplet loss. A slot with the content of the key is passed over.
-            gathered: keys of the M pairs of all ranks, their ids, and which keys are there.
+            gathered: keys of the M pairs of all ranks, their ids, and which keys are there; None
+                where this rank is alone.
 
         Returns:
             loss: scalar; its mean over ranks is the mean over the valid pairs of all of them.
             figures: (3,) detached, sums over this rank's valid pairs of InfoNCE and of the triplet
                 loss, and the number of them.
+
+        Raises:
+            ValueError: ids are not of the keys, or the hard negatives' not of their slots.
         """
+        if gathered is None:
+            gathered = Negatives(key, ids, ids[:, 0] != MISSING)
         contrast = self._info_nce(query, key, ids, gathered)
         violation = self._triplet(query, key, ids, hard)
         self.bank.enqueue(gathered.keys, gathered.ids, gathered.valid)
@@ -79,12 +109,13 @@ class ContrastLoss(nn.Module):
         sums = torch.stack([contrast, violation]).masked_fill(~valid, 0).sum(dim=1)
         everywhere = (gathered.ids != MISSING).all(dim=1).sum().clamp(min=1)
         ranks = len(gathered.ids) // len(ids)
-        loss = (sums[0] + self.settings.triplet_weight * sums[1]) * ranks / everywhere
+        # Times ranks: what averages gradients over them divides by their number.
+        loss = (sums[0] + self.triplet_weight * sums[1]) * ranks / everywhere
         return loss, torch.cat([sums.detach(), valid.sum()[None]])
 
     def _info_nce(self, query: Tensor, key: Tensor, ids: Tensor, gathered: Negatives) -> Tensor:
         bank = self.bank.contents()
-        negatives = [gathered, bank] if self.settings.in_batch else [bank]
+        negatives = [gathered, bank] if self.in_batch else [bank]
         return info_nce(query, key, ids, negatives, self.log_temperature.exp())
 
     def _triplet(
@@ -94,9 +125,9 @@ class ContrastLoss(nn.Module):
             return torch.zeros_like(query[:, 0])
         vectors, hard_ids = hard
         mask = (hard_ids != MISSING) & (hard_ids != ids[:, :1])
-        return triplet(query, key, vectors, mask, self.settings.margin)
+        return triplet_loss(query, key, vectors, mask, self.margin)
 
     @torch.no_grad()
     def bound_temperature(self) -> None:
-        """Clamp the temperature to [MIN_TEMPERATURE, MAX_TEMPERATURE]."""
+        """Clamp the temperature to [0.01, 0.5], after each step of the optimizer."""
         self.log_temperature.clamp_(math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))

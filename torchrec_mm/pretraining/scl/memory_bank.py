@@ -19,9 +19,16 @@ class MemoryBank(nn.Module):
     the key's content and of the query that found it, so that false negatives can be masked.
     enqueued: () int64, keys stored since the start. These tensors are its whole state: whoever
     fills them, by ``load_state_dict`` or in place, has restored it.
+
+    >>> bank = MemoryBank(slots=3, width=2)
+    >>> for item in range(4):
+    ...     bank.enqueue(torch.ones(1, 2), torch.tensor([[item, 9]]), torch.tensor([True]))
+    >>> sorted(bank.contents().ids[:, 0].tolist())
+    [1, 2, 3]
     """
 
     def __init__(self, slots: int, width: int) -> None:
+        """An empty bank. ``slots``: K, 0 holds nothing. ``width``: D."""
         super().__init__()
         self.register_buffer("keys", torch.zeros(slots, width, dtype=torch.float16))
         self.register_buffer("ids", torch.zeros(slots, 2, dtype=torch.int64))

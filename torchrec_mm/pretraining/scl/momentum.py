@@ -8,7 +8,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def momentum_copy(encoder: nn.Module) -> nn.Module:
-    """A copy of ``encoder`` that takes no gradient; frozen parameters are shared, not copied."""
+    """A copy of ``encoder`` that takes no gradient; frozen parameters are shared, not copied.
+
+    >>> encoder = torch.nn.Linear(2, 1)
+    >>> any(weight.requires_grad for weight in momentum_copy(encoder).parameters())
+    False
+    """
     frozen = {id(p): p for p in encoder.parameters() if not p.requires_grad}
     return copy.deepcopy(encoder, memo=dict(frozen)).requires_grad_(False)
 
@@ -32,6 +37,13 @@ def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> Non
         momentum: in [0, 1); 0 copies the encoder.
 
     Source: He et al., CVPR 2020, arXiv:1911.05722, eq. 2.
+
+    >>> encoder = torch.nn.Linear(1, 1)
+    >>> slow = momentum_copy(encoder)
+    >>> _ = torch.nn.init.constant_(encoder.bias, 1), torch.nn.init.constant_(slow.bias, 3)
+    >>> update_momentum(slow, encoder, momentum=0.5)
+    >>> slow.bias.item()
+    2.0
     """
     if pairs := trained_pairs(slow, encoder):
         get_ema_multi_avg_fn(momentum)(*map(list, zip(*pairs, strict=True)), None)

@@ -52,7 +52,16 @@ class SCL(nn.Module):
         self.contrasts, self.settings = tuple(contrasts), settings
         self.gather, self.precision = gather, precision
         self.losses = nn.ModuleDict(
-            {c.name: ContrastLoss(settings, encoder.widths[c.key_space]) for c in contrasts}
+            {
+                contrast.name: ContrastLoss(
+                    encoder.widths[contrast.key_space],
+                    bank_slots=settings.bank_slots,
+                    in_batch=settings.in_batch,
+                    triplet_weight=settings.triplet_weight,
+                    margin=settings.margin,
+                )
+                for contrast in contrasts
+            }
         )
 
     def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,123 @@
+"""MAKE: a click model that sees nothing but item vectors, trained for several epochs apart.
+
+Shape letters: R requests, C candidates, L behaviours, D item-vector width, M model width.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchrec_mm.nn.masks import check_mask
+from torchrec_mm.nn.mlp import MLP
+from torchrec_mm.nn.simtier import cosine_similarity
+from torchrec_mm.nn.target_attention import TargetAttention
+
+
+class MakeFeatures(NamedTuple):
+    """What an ID model takes over from MAKE; zeros where the candidate has no vector.
+
+    interest: (R, C, M) v_MAKE, to concatenate to the other inputs. hidden: each hidden layer of
+    the MLP, (R, C, hidden[i]), which join the ID model's as ``MLP`` does. logit: (R, C), to add.
+
+    >>> empty = MakeFeatures(torch.zeros(2, 1, 8), [torch.zeros(2, 1, 4)], torch.zeros(2, 1))
+    >>> empty.interest.shape
+    torch.Size([2, 1, 8])
+    """
+
+    interest: Tensor
+    hidden: list[Tensor]
+    logit: Tensor
+
+
+class Make(nn.Module):
+    """Multimodal Knowledge Extractor: DIN over item vectors instead of ID embeddings.
+
+    A projection of the vectors, target attention over the behaviours that have one, a small MLP.
+    It has no ID to memorise, so it keeps improving for several epochs, where an ID model
+    overfits from the second: train it apart on ``logit``, freeze it, give its features to the
+    ID model.
+
+    Source: Sheng et al., CIKM 2024, arXiv:2407.19467, "MAKE", step (a). Ours: the cosine of each
+    pair joins the activation unit, and the projected vectors are dropped out. The ID model meets
+    MAKE on the very clicks it was trained on, so what MAKE learned by heart would be believed.
+
+    >>> make = Make(vector_width=4, width=8, hidden=(6, 5))
+    >>> features = make(
+    ...     torch.randn(2, 1, 4),
+    ...     torch.randn(2, 7, 4),
+    ...     torch.tensor([[True], [False]]),
+    ...     torch.ones(2, 7, dtype=torch.bool),
+    ... )
+    >>> [features.interest.shape, features.logit[1].item()]
+    [torch.Size([2, 1, 8]), 0.0]
+    """
+
+    def __init__(
+        self, vector_width: int, width: int, hidden: Sequence[int], dropout: float = 0.0
+    ) -> None:
+        """Draw the weights.
+
+        Args:
+            vector_width: D. width: M.
+            hidden: widths of the MLP's hidden layers.
+            dropout: of the projected vectors in training, in [0, 1].
+        """
+        super().__init__()
+        # A unit vector has entries near D ** -0.5; the network likes them near 1.
+        self.scale = vector_width**0.5
+        self.projection = nn.Linear(vector_width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.attention = TargetAttention(width, side_information=True)
+        self.mlp = MLP(3 * width + 1, hidden)
+
+    def forward(
+        self, targets: Tensor, behaviours: Tensor, target_mask: Tensor, behaviour_mask: Tensor
+    ) -> MakeFeatures:
+        """Score every candidate from vectors alone.
+
+        Args:
+            targets: (R, C, D) float of any length, finite also where there is no vector.
+            behaviours: (R, L, D) float, likewise.
+            target_mask: (R, C) bool, True where the candidate is real and has a vector.
+            behaviour_mask: (R, L) bool, likewise.
+
+        Raises:
+            ValueError: shapes do not go together, or a mask is not bool.
+        """
+        check_mask("target_mask", target_mask, targets.shape[:-1])
+        cosine = cosine_similarity(targets, behaviours)
+        targets, behaviours = (F.normalize(vectors, dim=-1) for vectors in (targets, behaviours))
+        return self.score(
+            self.project(targets), self.project(behaviours), cosine, target_mask, behaviour_mask
+        )
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """(..., D) unit vectors to (..., M): a function of one item, so once an item will do."""
+        return self.dropout(self.projection(vectors * self.scale))
+
+    def score(
+        self,
+        targets: Tensor,
+        behaviours: Tensor,
+        cosine: Tensor,
+        target_mask: Tensor,
+        behaviour_mask: Tensor,
+    ) -> MakeFeatures:
+        """``forward`` for vectors that are projected, (R, C, M) and (R, L, M), already.
+
+        ``cosine``: (R, C, L) of the vectors before; may hold anything where either has none.
+        """
+        pair_mask = target_mask[:, :, None] & behaviour_mask[:, None]
+        pooled = self.attention(targets, behaviours, behaviour_mask, cosine, pair_mask)
+        interest = pooled[..., :-1]
+        logit, hidden = self.mlp(torch.cat([targets, pooled, targets * interest], dim=-1))
+        # Zeros, not what the bias makes of no vector: the ID model is to go by the IDs alone.
+        unknown = ~target_mask
+        return MakeFeatures(
+            interest.masked_fill(unknown[..., None], 0),
+            [layer.masked_fill(unknown[..., None], 0) for layer in hidden],
+            logit.masked_fill(unknown, 0),
+        )
