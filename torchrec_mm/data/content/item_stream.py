@@ -89,7 +89,7 @@ class ItemStream:
         table = self._cursor.take(part.start, part.stop)
         where = f"{part.file} row groups {part.groups[0]} to {part.groups[-1]}"
         table = check_columns(table, where, ITEM_ID, CONTENTS)
-        contents = {}
+        contents: dict[str, list[bytes | Path | None] | list[str | None]] = {}
         if "image" in self.modalities:
             images, is_path = picture_bytes(table, "image", self.folder)
             contents["image"] = as_sources(images.to_pylist(), is_path)

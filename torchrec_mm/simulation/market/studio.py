@@ -1,6 +1,6 @@
 """Pictures of many items in a pool of processes, the same bytes however many processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -55,8 +55,11 @@ class Studio:
     def _chunks(self, rows: np.ndarray, seed: list[int]) -> Iterator[bytes]:
         chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
         seeds = [[*seed, number] for number in range(len(chunks))]
+        make: Callable[..., list[bytes]]
+        subjects: Sequence[np.ndarray | list[bytes]]
         if self.catalogue.pictures is None:
-            make, subjects = draw_pictures, [self.catalogue.attributes[chunk] for chunk in chunks]
+            make = draw_pictures
+            subjects = [self.catalogue.attributes[chunk] for chunk in chunks]
         else:
             from torchrec_mm.simulation.market.photos import snapshots
 
