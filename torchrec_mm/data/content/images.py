@@ -82,7 +82,7 @@ def decode_images(
     sources: Sequence[bytes | Path],
     size: int,
     max_pixels: int = MAX_IMAGE_PIXELS,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | np.ndarray | None = None,
 ) -> tuple[Tensor, np.ndarray]:
     """Decode n pictures, those that can be; ``decode_image`` says how.
 

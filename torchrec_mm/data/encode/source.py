@@ -32,7 +32,7 @@ class RequestSource(Protocol):
     behaviour_item_features: Sequence[str]
     missing: int | None
     max_behaviours: int
-    notes: Mapping[str, int]
+    notes: dict[str, int]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
@@ -46,7 +46,7 @@ class RequestFolders:
 
     attributes_of_behaviours: Sequence[str] = ()
     missing: int | None = None
-    notes: Mapping[str, int] = {}
+    notes: dict[str, int] = {}
 
     def __init__(
         self,

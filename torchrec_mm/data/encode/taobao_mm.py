@@ -71,7 +71,7 @@ class TaobaoMM:
         self.items = _read_items(_checked(data, "item_features", ITEM_COLUMNS))
         self.samples: dict[str, UserSamples] = {}
         self.featured: dict[str, np.ndarray] = {}
-        self.notes: Mapping[str, int] = {"users_without_features": 0, "users_without_samples": 0}
+        self.notes = {"users_without_features": 0, "users_without_samples": 0}
         for split in splits:
             self._open(data, split, scratch)
 

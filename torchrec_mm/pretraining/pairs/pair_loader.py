@@ -45,6 +45,7 @@ class PairLoader:
         pairs: Pairs,
         reader: SideReader,
         settings: LoaderSettings,
+        *,
         rank: int,
         world_size: int,
         pin_memory: bool = False,
@@ -65,7 +66,7 @@ class PairLoader:
                 f"batch_size must be at most the {len(pairs)} pairs to train on, got {batch_size}"
             )
         self.settings, self.pin_memory = settings, pin_memory
-        self._steps = _Steps(pairs, reader, settings, rank, world_size)
+        self._steps = _Steps(pairs, reader, settings, rank=rank, world_size=world_size)
 
     def batches(self, epochs: int, first_step: int = 0) -> Iterator[PairBatch]:
         """The batches that are left of a run of ``epochs``, ``first_step`` of them done."""
