@@ -36,7 +36,7 @@ def call(command: str, *flags: Any) -> None:
 
 def commands() -> dict[str, str]:
     """The first line of each command's docstring, by name; no command is imported."""
-    (folder,) = find_spec(_home()).submodule_search_locations
+    (folder,) = import_module(_home()).__path__
     return {file.stem: _first_line(file) for file in sorted(Path(folder).glob("[!_]*.py"))}
 
 

@@ -106,7 +106,7 @@ def rates(monkeypatch):
         "rate",
         lambda speed, task, config: (
             lambda: rates[
-                speed.__module__.rpartition("_")[2], task.batch_impressions, task.table_rows
+                speed.__module__.rpartition(".")[2], task.batch_impressions, task.table_rows
             ]
         ),
     )

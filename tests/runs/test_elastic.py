@@ -9,10 +9,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.forks import PATIENCE_S
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.small_market import SmallMarket
 from tests.runs import killed
 from tests.runs.killed import (
     MARKS,
@@ -22,9 +20,7 @@ from tests.runs.killed import (
     assert_learned_alike,
     assert_same_bits,
     last_step,
-    launch_training,
     saving,
-    train_requests,
     training,
 )
 from torchx_components.ranking import train_ranker
@@ -69,19 +65,6 @@ class Job(Launched):
         assert not self.processes()
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"), train=train_requests(KILLS))
-
-
-@pytest.fixture(scope="module")
-def whole(market, tmp_path_factory) -> Path:
-    """A run on two ranks that nobody killed."""
-    run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    launch_training(market, run_dir, 2).finish()
-    return run_dir
-
-
 def starts(run_dir: Path) -> list[dict]:
     """What is known of each start that came as far as to train."""
     log = run_dir / "environment.json"
@@ -104,9 +87,11 @@ def kill_one(job: Job, run_dir: Path, number: int, chance: random.Random) -> Non
     job.wait_until(lambda: not set(ranks) & set(job.ranks()))
 
 
-def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(market, whole, tmp_path):
+def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(
+    long_market, whole, tmp_path
+):
     run_dir, chance = tmp_path / "killed", random.Random(3)
-    _, _, *flags = training(market, run_dir)
+    _, _, *flags = training(long_market, run_dir)
     (role,) = train_ranker(*flags, j="1x2", max_restarts=10).roles
     torchrun, *words = shlex.split(role.args[-1])
     assert torchrun == "torchrun"
@@ -114,7 +99,7 @@ def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(market, 
     for number in range(KILLS):
         kill_one(job, run_dir, number, chance)
     job.finish()
-    assert_same_bits(market, run_dir, whole)
+    assert_same_bits(long_market, run_dir, whole)
     hidden = {path.name for path in tmp_path.rglob(".*")}
     assert hidden <= {".metadata"}, hidden  # of a whole checkpoint
 
@@ -128,11 +113,11 @@ def node(folder: Path, port: int, market: SmallMarket, run_dir: Path) -> Job:
     return Job(folder, *words, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
 
-def test_a_job_that_lost_a_node_goes_on_with_the_other(market, whole, tmp_path):
+def test_a_job_that_lost_a_node_goes_on_with_the_other(long_market, whole, tmp_path):
     run_dir, port = tmp_path / "killed", free_port()
-    host = node(tmp_path / "host", port, market, run_dir)
+    host = node(tmp_path / "host", port, long_market, run_dir)
     host.wait_until(lambda: is_listened_to(port))
-    guest = node(tmp_path / "guest", port, market, run_dir)
+    guest = node(tmp_path / "guest", port, long_market, run_dir)
     host.wait_until(lambda: last_step(run_dir) >= STEPS_PER_KILL)
     assert len(guest.ranks()) == 1
     for process in guest.processes():
@@ -140,4 +125,4 @@ def test_a_job_that_lost_a_node_goes_on_with_the_other(market, whole, tmp_path):
     host.finish()
     assert guest.process.wait(PATIENCE_S) == -signal.SIGKILL
     assert [start["world_size"] for start in starts(run_dir)] == [2, 1]
-    assert_learned_alike(market, run_dir, whole)
+    assert_learned_alike(long_market, run_dir, whole)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.forks import PATIENCE_S
 from tests.helpers.runs import epochs_of, lines_of
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.small_market import SmallMarket
 from tests.runs.killed import (
     KILLS,
     LOSS_TOLERANCE,
@@ -20,7 +20,6 @@ from tests.runs.killed import (
     last_step,
     launch_training,
     saving,
-    train_requests,
 )
 
 pytestmark = MARKS
@@ -41,30 +40,17 @@ def killed_again_and_again(
     launch_training(market, run_dir, world_sizes[KILLS % len(world_sizes)]).finish()
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"), train=train_requests(KILLS))
-
-
-@pytest.fixture(scope="module")
-def whole(market, tmp_path_factory) -> Path:
-    """A run on two ranks that nobody killed."""
-    run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    launch_training(market, run_dir, 2).finish()
-    return run_dir
-
-
-def test_killed_on_as_many_ranks_it_ends_with_the_same_bits(market, whole, tmp_path):
+def test_killed_on_as_many_ranks_it_ends_with_the_same_bits(long_market, whole, tmp_path):
     run_dir = tmp_path / "killed"
-    killed_again_and_again(market, run_dir, [2], random.Random(1))
+    killed_again_and_again(long_market, run_dir, [2], random.Random(1))
     assert len(lines_of(run_dir, "step")) == STEPS_PER_KILL * (KILLS + 1)
-    assert_same_bits(market, run_dir, whole)
+    assert_same_bits(long_market, run_dir, whole)
 
 
-def test_killed_on_one_two_and_three_ranks_it_learns_alike(market, whole, tmp_path):
+def test_killed_on_one_two_and_three_ranks_it_learns_alike(long_market, whole, tmp_path):
     run_dir = tmp_path / "killed"
-    killed_again_and_again(market, run_dir, [1, 2, 3], random.Random(2))
-    assert_learned_alike(market, run_dir, whole)
+    killed_again_and_again(long_market, run_dir, [1, 2, 3], random.Random(2))
+    assert_learned_alike(long_market, run_dir, whole)
     for mine, other in zip(epochs_of(run_dir), epochs_of(whole), strict=True):
         assert mine["impressions"] == other["impressions"]
         assert mine == pytest.approx(other, rel=LOSS_TOLERANCE)

@@ -1,7 +1,5 @@
 """Sums of an epoch: means of what was added, also across a checkpoint."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,6 +9,7 @@ from tests.train.test_warm_up import TableAndWeight
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
+from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.train.fit import restore
 from torchrec_mm.train.state import Training
 from torchrec_mm.train.totals import Totals
@@ -92,8 +91,9 @@ def test_an_epoch_is_counted_on_until_it_has_ended(
     )
     before.distributed.create_optimizer_state()
     add(before.totals, 1.0)
-    with Checkpointer(tmp_path) as checkpointer:
+    run = RunFolder(tmp_path, worker)
+    with Checkpointer(run.checkpoints) as checkpointer:
         checkpointer.save(before.pieces(), position)
-    restore(SimpleNamespace(checkpoints=tmp_path), after)
+    restore(run, after)
     assert after.totals.impressions() == impressions
     assert (after.position, told) == (position, [4])

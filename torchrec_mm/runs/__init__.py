@@ -1,4 +1,4 @@
-"""What every run has, whichever phase: its folder, logs, checkpoints, and how it stops.
+"""What every run has, whichever phase: its flags, folder, logs, checkpoints, and how it stops.
 
 Knows neither phase: it saves and loads pieces of tensors by name. Names of files and keys are read
 by older and newer versions alike (``tests/formats``); they may be added to, not renamed.

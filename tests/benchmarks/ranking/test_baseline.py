@@ -72,7 +72,7 @@ def test_cosines_move_the_attention_that_mixes_them():
 
 def task(folder) -> RankerTask:
     return RankerTask(
-        folder,
+        folder=folder,
         batch_impressions=64,
         seconds=1,
         epochs=1,

@@ -23,14 +23,18 @@ def encoded(colour=(200, 30, 60), size=(20, 30), form="PNG", mode="RGB", **save)
     return file.getvalue()
 
 
+def chunk(content: bytes) -> bytes:
+    """A part of a PNG with its length and checksum, as the standard has it."""
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+def png_of(*contents: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(chunk, contents))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that only claims a size."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in (header, b"IDAT")
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return png_of(b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT")
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -50,14 +54,9 @@ def png(pixels: np.ndarray, bits: int, colour: int, transparent: bytes = b"") ->
     samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour] * bits
     height, width = len(pixels), pixels.shape[1] * 8 // samples
     rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()
-    chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)]
-    chunks += [b"tRNS" + transparent] if transparent else []
-    chunks += [b"IDAT" + zlib.compress(rows), b"IEND"]
-    framed = (
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    trns = [b"tRNS" + transparent] if transparent else []
+    return png_of(header, *trns, b"IDAT" + zlib.compress(rows), b"IEND")
 
 
 def deep(*values: int) -> np.ndarray:
@@ -177,11 +176,10 @@ def test_a_format_that_was_not_promised_is_refused(form, mode):
 
 
 def test_a_text_in_a_picture_that_would_fill_the_memory_is_refused():
-    bomb = b"zTXtComment\0\0" + zlib.compress(bytes(1 << 26))
-    chunk = struct.pack(">I", len(bomb) - 4) + bomb + struct.pack(">I", zlib.crc32(bomb))
+    bomb = chunk(b"zTXtComment\0\0" + zlib.compress(bytes(1 << 26)))
     source = encoded()
     with pytest.raises(InputError, match="must be a JPEG, PNG or WebP"):
-        decode_image(source[:33] + chunk + source[33:], 8, "picture")
+        decode_image(source[:33] + bomb + source[33:], 8, "picture")
 
 
 @pytest.mark.parametrize("size", [(101, 100), (20_000, 20_000), (60_000, 60_000)])

@@ -137,6 +137,8 @@ def test_an_item_has_one_category_and_the_table_of_items_knows_it_best(data, tmp
     assert attribute == {-2: 0, 1: 2, 3: 3, 30: 0, 31: 0, 44: 0, 50: 0, BIG: 2}
     # Some behaviours say 12 of item 1, and 14 of item 30.
     assert meta["attribute_disagreements"] == {"category": 2}
+    # Of candidates alone, as behaviours do not have these: 44 once, and -2 once without 214.
+    assert (meta["unseen"]["213"], meta["unseen"]["214"]) == (1, 2)
 
 
 def test_only_known_items_count_as_the_newest_behaviours(data, tmp_path):

@@ -22,7 +22,6 @@ ARRAYS = arrays_of(
     request_rows={"user_id": [8, 9, 7]},
     behaviour_rows={"stars": [[5, 1, 5], [], [3]]},
 )
-ALL = np.arange(3)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def impressions(batch) -> list[tuple[int, int, float]]:
     return list(zip(rows, shown, batch.labels[batch.candidate_mask].tolist(), strict=True))
 
 
-def in_order(data: InMemory, seed=None) -> list[tuple[int, int, float]]:
+def in_order(data: InMemory) -> list[tuple[int, int, float]]:
     shown = ITEMS.rows[0][data.arrays.candidates.values].tolist()
     owners = data.arrays.candidates.owners().tolist()
     return list(zip(owners, shown, data.arrays.labels.tolist(), strict=True))

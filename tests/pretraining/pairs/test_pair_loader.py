@@ -39,7 +39,7 @@ def loader(packed, reader):
     return make
 
 
-def by_row(side: Side, offset: int = 0) -> list[dict]:
+def by_row(side: Side) -> list[dict]:
     """What each row of a side has: its ids, and its inputs as numbers."""
     rows = [{name: ids[i].item() for name, ids in side.ids.items()} for i in range(side.num_rows)]
     for name, inputs in side.inputs.items():
@@ -126,7 +126,7 @@ def test_augmentation_changes_query_photos_alone(loader, whole):
         assert differs == plain[0].keys() & {"image input"}
 
 
-def test_each_epoch_changes_photos_anew(loader, whole):
+def test_each_epoch_changes_photos_anew(whole):
     first, second = (
         {query["image"]: query["image input"] for query, *_ in sum(part, []) if query["image"] >= 0}
         for part in (whole[:5], whole[5:])
@@ -146,7 +146,7 @@ def test_another_seed_is_another_order(loader):
     assert all_pairs(loader(seed=4), 1) != all_pairs(loader(), 1)
 
 
-def test_clip_e_pairs_are_an_item_and_itself(packed, loader):
+def test_clip_e_pairs_are_an_item_and_itself(loader):
     made = loader(method="clip-e", batch_size=4)
     for batch in made.batches(1):
         assert batch.num_hard == batch.hard.num_rows == 0

@@ -140,7 +140,7 @@ def test_a_row_with_nothing_but_a_spoilt_picture_is_nothing(spoilt):
     assert (side.ids["image"] >= 0).equal(side.mask["image"]) and side.mask["image"].sum() == 9
 
 
-def test_pictures_change_by_their_seeds_alone(packed, reader, rows):
+def test_pictures_change_by_their_seeds_alone(reader, rows):
     plain = reader.side(rows)[0]
     one, again = (reader.side(rows, SEEDS)[0].inputs["image"] for _ in range(2))
     assert torch.equal(one, again)

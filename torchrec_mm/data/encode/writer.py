@@ -1,7 +1,6 @@
 """The requests of one split of an encoded data set, written as they come."""
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -37,10 +36,8 @@ class SplitWriter:
     def __enter__(self) -> "SplitWriter":
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is None:
             self._flush()
             lengths = self.lengths or [np.empty((0, 2), np.int32)]
             np.save(self.folder / "lengths.npy", np.concatenate(lengths))

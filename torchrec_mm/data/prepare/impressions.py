@@ -51,7 +51,7 @@ def prepare_impressions(
     features = {name: values for name, values in columns.items() if name not in NAMED}
     _check_constant(folder, begins, features, given)
     if time is not None:
-        _check_one_label(folder, begins, item, label)
+        _check_one_label(folder, begins, item)
     if given is None:
         clicked = label == 1
         lists = behaviours_before(
@@ -130,7 +130,7 @@ def _check_constant(
             )
 
 
-def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray, label: np.ndarray) -> None:
+def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray) -> None:
     """A request shows an item once; rows that repeat one are gone already."""
     request = np.cumsum(begins)
     order = np.lexsort((item, request))
