@@ -60,7 +60,9 @@ class SmallRun:
         fit_heads(self.encoder, self.reader, worker)
         self.pairs, self.judge = pretrain.split(config, self.reader, self.precision, worker)
         settings = pretrain.loader_settings(config)
-        self.loader = PairLoader(self.pairs, self.reader, settings, worker.rank, worker.world_size)
+        self.loader = PairLoader(
+            self.pairs, self.reader, settings, rank=worker.rank, world_size=worker.world_size
+        )
         self.trainer: Trainer = pretrain.build_trainer(config, self.encoder, self.precision, worker)
 
     def steps(self, count: int, first: int = 0) -> list[Tensor]:

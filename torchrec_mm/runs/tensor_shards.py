@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     Metadata,
     MetadataIndex,
     TensorProperties,
+    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
     LoadPlan,
@@ -73,6 +74,12 @@ def model_pieces(model: nn.Module) -> dict[str, Pieces]:
     return {f"model.{name}": Pieces.of(tensor) for name, tensor in model.state_dict().items()}
 
 
+def tensors_of(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
+    """By key, all that is in a checkpoint of ours."""
+    entries = metadata.state_dict_metadata.items()
+    return {key: entry for key, entry in entries if isinstance(entry, TensorStorageMetadata)}
+
+
 class PieceSavePlanner(DefaultSavePlanner):
     """Plans one item a chunk; what several ranks hold is written by one of them."""
 
@@ -85,7 +92,7 @@ class PieceSavePlanner(DefaultSavePlanner):
                 if tensor.numel() or not math.prod(piece.size):
                     index = MetadataIndex(key, offsets)
                     self.tensors[index] = tensor
-                    self.items.append(_write_item(index, piece, tensor))
+                    self.items.append(_write_item(index, piece, _chunk(offsets, tensor)))
 
     def create_local_plan(self) -> SavePlan:
         return SavePlan(self.items)
@@ -114,13 +121,15 @@ class PieceLoadPlanner(LoadPlanner):
         self.metadata = metadata
 
     def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None  # torch sets the planner up first
+        saved = tensors_of(self.metadata)
         return LoadPlan(
             [
                 item
                 for key, piece in self.pieces.items()
                 for item in create_read_items_for_chunk_list(
                     key,
-                    self.metadata.state_dict_metadata[key],
+                    saved[key],
                     [_chunk(offsets, tensor) for offsets, tensor in piece.parts],
                 )
             ]
@@ -147,10 +156,8 @@ class PieceLoadPlanner(LoadPlanner):
         pass
 
 
-def _write_item(index: MetadataIndex, pieces: Pieces, tensor: Tensor) -> WriteItem:
-    data = TensorWriteData(
-        _chunk(index.offset, tensor), TensorProperties(dtype=pieces.dtype), pieces.size
-    )
+def _write_item(index: MetadataIndex, pieces: Pieces, chunk: ChunkStorageMetadata) -> WriteItem:
+    data = TensorWriteData(chunk, TensorProperties(dtype=pieces.dtype), pieces.size)
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 

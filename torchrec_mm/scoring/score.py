@@ -63,7 +63,9 @@ def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> I
                 f"vector_storage must be mapped for a run of method {trained.method}, got {storage}"
             )
         return None
-    vectors = ItemVectors.open(given or trained.input("vectors"))
+    folder = given or trained.input("vectors")
+    assert folder is not None  # whatever trained with vectors was given some
+    vectors = ItemVectors.open(folder)
     check_origin(vectors, trained.model["vectors"], f"run_dir {trained.path}")
     return vectors
 

@@ -4,7 +4,7 @@ Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n 
 modality.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -29,7 +29,7 @@ class Side:
     """
 
     num_rows: int
-    inputs: dict[str, Inputs]
+    inputs: Mapping[str, Inputs]
     rows: dict[str, Tensor]
     mask: dict[str, Tensor]
     ids: dict[str, Tensor]
@@ -51,7 +51,7 @@ class Side:
 
 def side_of(
     num_rows: int,
-    inputs: dict[str, Inputs],
+    inputs: Mapping[str, Inputs],
     places: dict[str, np.ndarray],
     ids: dict[str, Tensor] | None = None,
 ) -> Side:
