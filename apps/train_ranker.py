@@ -35,7 +35,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
@@ -159,9 +159,10 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train)
         if run_folder.latest is None:
-            pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+            tensors = BiasModel.fit(train).tensors()
+            shards = {name: TensorShards.of(tensor) for name, tensor in tensors.items()}
             with Checkpointer(run_folder.checkpoints) as checkpointer:
-                checkpointer.save(pieces, Position(), companions=run_folder.companions)
+                checkpointer.save(shards, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:

@@ -79,4 +79,4 @@ class SmallRun:
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:
     """Copies of all that a checkpoint holds."""
-    return {name: pieces.parts[0][1].clone() for name, pieces in trainer.pieces().items()}
+    return {name: shards.parts[0][1].clone() for name, shards in trainer.shards().items()}

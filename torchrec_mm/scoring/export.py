@@ -1,7 +1,7 @@
 """A table of a checkpoint as a plain file, block by block: no model, no process group, no gather.
 
-The table may be larger than memory. What is held is one block of ``pieces.CHUNK_BYTES``, as it was
-read and as it is written.
+The table may be larger than memory. What is held is one block of ``tensor_shards.CHUNK_BYTES``, as
+it was read and as it is written.
 """
 
 import json

@@ -21,7 +21,7 @@ from torchrec_mm.ranking.collators import attended_behaviours, collator_for_rank
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
-from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring.evaluation import RequestReader
 from torchrec_mm.scoring.predictions import Scored, predict
 from torchrec_mm.scoring.trained_run import TrainedRun
@@ -87,8 +87,8 @@ def score(
     spec = spec_from_json(trained.model["spec"])
     spec.tables.check(data.num_rows, data.folder)
     sharded = distribute_to_score(Ranker(spec), worker, trained.tables)
-    pieces = model_pieces(sharded.model)
-    load_checkpoint(trained.checkpoint, pieces, ignore=("optimizer.", "epoch."))
+    shards = model_shards(sharded.model)
+    load_checkpoint(trained.checkpoint, shards, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, settings.vector_storage, worker) if vectors else None
     newest = trained.config["max_behaviours"]
     loader = RequestLoader(

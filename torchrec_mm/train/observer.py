@@ -21,8 +21,8 @@ from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.profiler import StepProfiler
 from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.runs.scalars import Scalars
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.runs.watchdog import Watchdog
-from torchrec_mm.train.state import training_pieces
 
 
 class Observer:
@@ -142,12 +142,12 @@ def window_figures(counts: Tensor, loss: float) -> dict[str, float]:
 
 def table_bytes(distributed: DistributedModel) -> int:
     """Bytes of the fullest rank's share of the tables, optimizer state included. Collective."""
-    pieces = training_pieces(distributed)
+    shards = model_shards(distributed.model, distributed.optimizer)
     mine = sum(
         tensor.nbytes
-        for name, piece in pieces.items()
+        for name, own in shards.items()
         if "embedding_bags." in name
-        for _, tensor in piece.parts
+        for _, tensor in own.parts
     )
     most = torch.tensor(mine, device=distributed.worker.device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)

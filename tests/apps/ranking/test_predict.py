@@ -25,7 +25,7 @@ from tests.helpers.small_market import (
 )
 from torchrec_mm.config import run
 from torchrec_mm.data.encode import writer as encode_writer
-from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring import evaluation, score
 
 METHODS = ("bias", "id", "make", "simtier+make", "muse")
@@ -119,7 +119,7 @@ def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monke
     tables = {table.name: table for table in model.planned}
     assert tables["item_id_table"].sharding == "row_wise"
     dtypes = {
-        pieces.dtype for key, pieces in model_pieces(model.model).items() if "item_id_table" in key
+        shards.dtype for key, shards in model_shards(model.model).items() if "item_id_table" in key
     }
     assert dtypes == {torch.float16}
     assert {table.settings.optimizer for table in model.planned} == {"sgd"}

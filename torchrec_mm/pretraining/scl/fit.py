@@ -65,7 +65,7 @@ def restore(run: RunFolder, trainer: Trainer) -> Position:
     latest = run.latest
     if latest is None:
         return Position()
-    load_checkpoint(latest.folder, trainer.pieces())
+    load_checkpoint(latest.folder, trainer.shards())
     trainer.restored()
     return latest.position
 
@@ -125,7 +125,7 @@ class _Loop:
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint. Collective."""
-        self.checkpointer.save(self.trainer.pieces(), self.position, metric, self.run.companions)
+        self.checkpointer.save(self.trainer.shards(), self.position, metric, self.run.companions)
 
 
 class Window:
