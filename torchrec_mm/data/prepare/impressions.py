@@ -26,7 +26,7 @@ NAMED = frozenset({*REQUIRED, *PAST})
 
 
 def prepare_impressions(
-    folder: Path, items: Path | None, behaviours: int, test_share: float
+    folder: Path, items: Path | None, *, behaviours: int, test_share: float
 ) -> Prepared:
     """Read a folder of Parquet files, one row an impression.
 

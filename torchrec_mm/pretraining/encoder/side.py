@@ -5,7 +5,7 @@ modality.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,7 @@ class PairBatch:
     query: Side
     key: Side
     hard: Side
+    _: KW_ONLY
     num_hard: int
     pictures: int = 0
     corrupt: int = 0

@@ -41,7 +41,7 @@ class PictureSource:
 
     contents: Contents
     size: int
-    max_pixels: int = MAX_IMAGE_PIXELS
+    max_pixels: int = field(default=MAX_IMAGE_PIXELS, kw_only=True)
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
