@@ -16,7 +16,7 @@ def count(kernel: str = "fused", ids: int = 0, raw: bool = False, **settings) ->
         rows=100,
         columns=8,
         table_rows=400,
-        settings=TableSettings(**settings),
+        settings=TableSettings(kernel=kernel, **settings),
         kernel=kernel,
         global_ids=ids,
         takes_raw_ids=raw,
