@@ -15,6 +15,8 @@ from torchrec_mm import gpus
 from torchrec_mm.environment import choice
 from torchrec_mm.errors import HostError, InputError
 
+__all__ = ["gather_rows"]  # for others; the rest is for the rooms of this project
+
 PATIENCE = timedelta(days=7)  # ranks wait for one that works alone, however long it takes
 LONGEST_WAIT = timedelta(hours=2)  # in an operation of all ranks; NCCL's own would be 10 minutes
 
@@ -126,11 +128,18 @@ def core_for_reading() -> Iterator[None]:
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order: (B, ...) -> (world_size * B, ...), without gradient.
+    """Rows of all ranks in rank order, without gradient. Collective; a process may be alone.
 
-    Every rank passes the same shape.
+    Args:
+        rows: (B, ...) any dtype, of the same shape on every rank.
+
+    Returns:
+        (world_size * B, ...); ``rows`` itself where there is one rank or no process group.
+
+    >>> gather_rows(torch.tensor([[3, 1]]))
+    tensor([[3, 1]])
     """
-    if dist.get_world_size() == 1:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.contiguous())

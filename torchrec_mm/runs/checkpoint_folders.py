@@ -21,7 +21,11 @@ STATE = "state.json"
 class Checkpoint:
     """A whole checkpoint on disk.
 
+    folder: its path. position: how far training had come.
     metric: what the best is chosen by, higher is better; None where it was not measured.
+
+    >>> Checkpoint(folder / "step-00000100", Position(100), metric=None).position.step
+    100
     """
 
     folder: Path
@@ -30,7 +34,17 @@ class Checkpoint:
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All whole ones below ``folder``, the latest last."""
+    """All whole checkpoints in a folder. What is being written is not among them.
+
+    Args:
+        folder: what a ``Checkpointer`` was given; it need not exist.
+
+    Returns:
+        The latest last.
+
+    >>> list_checkpoints(folder)
+    []
+    """
     found = []
     for path in sorted(folder.glob("step-*")):
         state = read_json(path / STATE)
@@ -42,10 +56,18 @@ def find_checkpoint(folder: Path, which: str = "latest") -> Checkpoint:
     """One of them.
 
     Args:
-        folder: checkpoints/ of a run. which: "latest", "best" or a number of steps.
+        folder: checkpoints/ of a run. which: "latest", "best" (of the highest ``metric``) or a
+            number of steps.
+
+    Returns:
+        It, with the position that it was saved at.
 
     Raises:
         InputError: there is no such checkpoint.
+
+    >>> find_checkpoint(folder, "best")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    torchrec_mm.errors.InputError: ... must hold a checkpoint: training has saved none
     """
     found = list_checkpoints(folder)
     if not found:

@@ -35,15 +35,24 @@ from torchrec_mm.runs.tensor_shards import ShardSavePlanner, TensorShards
 class Checkpointer:
     """Writes checkpoints of a run, one at a time; all methods are collective.
 
-    As a context it waits for the last one when the block ends; when the block raises, it waits
-    too, and lets the block's exception through.
+    A folder ``step-N`` is whole once it has that name, whoever is killed when. As a context it
+    waits for the last one when the block ends; when the block raises, it waits too, and lets the
+    block's exception through. Ranks are those of torch.distributed's default group, which may be
+    one; they must all see the folder.
+
+    >>> table = torch.nn.EmbeddingBag(10, 4)
+    >>> with Checkpointer(folder) as checkpointer:
+    ...     checkpointer.save(model_shards(table), Position(step=1))
+    >>> sorted(read_checkpoint(find_checkpoint(folder).folder, "model."))
+    ['weight']
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         """Remove what a killed run left behind.
 
         Args:
-            folder: checkpoints/ of the run. keep: how many stay besides the best, at least 1.
+            folder: of the checkpoints alone; made if need be. keep: how many stay besides the best,
+                at least 1.
         """
         self.folder, self.keep = folder, keep
         self.is_first = dist.get_rank() == 0

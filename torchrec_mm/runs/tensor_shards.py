@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.tensor import DTensor
 
 CHUNK_BYTES = 64 << 20  # what a reader of a few rows has to load, and an exporter to hold
 
@@ -41,6 +42,10 @@ class TensorShards:
 
     size, dtype: of the whole tensor. parts: where each begins in it, and its values; empty where
     other ranks hold it all. A replicated tensor is one part on every rank.
+
+    >>> TensorShards.of(torch.zeros(2, 3)).parts
+    (((0, 0), tensor([[0., 0., 0.],
+            [0., 0., 0.]])),)
     """
 
     size: torch.Size
@@ -49,7 +54,13 @@ class TensorShards:
 
     @classmethod
     def of(cls, tensor: Tensor | ShardedTensor) -> "TensorShards":
-        """The same memory: filling the shards fills ``tensor``."""
+        """The shards of this rank in the same memory: filling them fills ``tensor``.
+
+        Raises:
+            ValueError: ``tensor`` is something else, such as a DTensor.
+        """
+        if isinstance(tensor, DTensor) or not isinstance(tensor, Tensor | ShardedTensor):
+            raise ValueError(f"tensor must be a Tensor or a ShardedTensor, got {type(tensor)}")
         if isinstance(tensor, ShardedTensor):
             shards = tensor.local_shards()
             parts = tuple((tuple(s.metadata.shard_offsets), s.tensor.detach()) for s in shards)
@@ -58,7 +69,7 @@ class TensorShards:
         return cls(tensor.size(), tensor.dtype, parts)
 
     def chunks(self) -> Iterator[tuple[Offsets, Tensor]]:
-        """The parts, cut into runs of rows of at most CHUNK_BYTES."""
+        """The parts, cut into runs of rows of at most CHUNK_BYTES, in turn: offsets and values."""
         for offsets, tensor in self.parts:
             if tensor.nbytes <= CHUNK_BYTES:
                 yield offsets, tensor
@@ -89,12 +100,9 @@ def model_shards(
     Raises:
         ValueError: something that is neither a plain tensor nor a ShardedTensor.
 
-    >>> table = torchrec.EmbeddingBagCollection(
-    ...     tables=[torchrec.EmbeddingBagConfig(4, 10, "item", feature_names=["item"])]
-    ... )
-    >>> for key, own in model_shards(table).items():
-    ...     print(key, own.size, [offsets for offsets, _ in own.parts])
-    model.embedding_bags.item.weight torch.Size([10, 4]) [(0, 0)]
+    >>> shards = model_shards(torch.nn.EmbeddingBag(10, 4))
+    >>> {key: (own.size, [offsets for offsets, _ in own.parts]) for key, own in shards.items()}
+    {'model.weight': (torch.Size([10, 4]), [(0, 0)])}
     """
     shards = {f"model.{name}": TensorShards.of(t) for name, t in model.state_dict().items()}
     state = optimizer.state_dict()["state"] if optimizer else {}
