@@ -34,7 +34,7 @@ INTERVAL_NOTE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareEncodersConfig:
     """Train and judge all encoders on the same searches, for as many steps; write the table.
 
@@ -112,8 +112,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in config.seeds_of(encoder)
     ]
     cores = os.cpu_count() or 1
-    run_side_by_side(jobs[:1], 1, cores)  # leaves the features of frozen backbones for the others
-    run_side_by_side(jobs[1:], config.processes, max(1, cores // config.processes))
+    run_side_by_side(
+        jobs[:1], 1, threads=cores
+    )  # leaves the features of frozen backbones for the others
+    run_side_by_side(jobs[1:], config.processes, threads=max(1, cores // config.processes))
     _write_table(config, list(encoders), [*notes, INTERVAL_NOTE])
 
 
@@ -146,14 +148,19 @@ def _claim(config: CompareEncodersConfig) -> None:
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
     """Training pairs of each method, and whether any search has a hard negative."""
     from torchrec_mm.data.content.packed import PackedContent
-    from torchrec_mm.pretraining.pairs.methods import training_pairs, unseen_items
+    from torchrec_mm.pretraining.pairs.methods import Method, training_pairs, unseen_items
+    from torchrec_mm.pretraining.pairs.pairs import PairSet
 
     packed = PackedContent.open(config.content)
     train, _ = packed.split(scl.holdout, scl.holdout_by)
     unseen = unseen_items(packed, scl.holdout, scl.holdout_by)
-    methods = ("scl", "co-click", *(["clip-e"] if scl.modality == "both" else []))
+    methods: list[Method] = ["scl", "co-click"]
+    if scl.modality == "both":
+        methods.append("clip-e")
     pairs = {name: training_pairs(packed, name, scl.modalities, train, unseen) for name in methods}
-    return {name: len(of) for name, of in pairs.items()}, bool((pairs["scl"].hard >= 0).any())
+    of_scl = pairs["scl"]
+    assert isinstance(of_scl, PairSet)
+    return {name: len(of) for name, of in pairs.items()}, bool((of_scl.hard >= 0).any())
 
 
 def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str, Any]) -> Job:

@@ -166,15 +166,21 @@ def train_encoder(
 
     precision = Precision(config.precision, worker.device)
     encoder = build_encoder(config).to(worker.device)
-    reader = reader_for(encoder, packed, config.max_image_pixels, config.corrupt_share, worker)
+    reader = reader_for(
+        encoder,
+        packed,
+        max_pixels=config.max_image_pixels,
+        corrupt_share=config.corrupt_share,
+        worker=worker,
+    )
     fit_heads(encoder, reader, worker)
     pairs, judge = split(config, reader, precision, worker)
     loader = PairLoader(
         pairs,
         reader,
         loader_settings(config),
-        worker.rank,
-        worker.world_size,
+        rank=worker.rank,
+        world_size=worker.world_size,
         pin_memory=worker.device.type == "cuda",
     )
     trainer = build_trainer(config, encoder, precision, worker)
@@ -198,9 +204,9 @@ def build_encoder(config: PretrainConfig) -> "ItemEncoder":
         EncoderSpec(
             modality,
             backbones[modality],
-            config.trainable_layers,
-            config.image_size,
-            config.batch_norm,
+            trainable_layers=config.trainable_layers,
+            image_size=config.image_size,
+            batch_norm=config.batch_norm,
         )
         for modality in config.modalities
     )

@@ -27,6 +27,7 @@ from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.make import make_spec_from_json
+from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
@@ -126,6 +127,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         """
         make = None
         if self.make:
+            assert vectors is not None  # a method with MAKE uses them
             _, model = read_run(self.make, "make")
             check_origin(vectors, model["vectors"], f"make {self.make}")
             make = make_spec_from_json(model["spec"])
@@ -179,6 +181,7 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if config.make:
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
+        assert isinstance(model.network, RankingNetwork) and model.network.make is not None
         model.network.make.load_state_dict(made)
     optimizer = OptimizerSettings(
         learning_rate=config.learning_rate,

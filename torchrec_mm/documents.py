@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from torchrec_mm.errors import InputError
+
+RecordT = TypeVar("RecordT")
 
 
 def read_text(path: Path) -> str:
@@ -47,6 +49,27 @@ def read_json(path: Path, parse_constant: Callable[[str], Any] | None = None) ->
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} must be JSON: {error}") from error
+
+
+def read_record(path: Path, record: type[RecordT], form: int, *, of_another: str = "") -> RecordT:
+    """A flat dataclass from the JSON object of its fields and their ``format``, a number.
+
+    Args:
+        path: of the file. record: the dataclass. form: the format that is read.
+        of_another: ends the complaint about another format.
+
+    Raises:
+        InputError: as ``read_json``; another format, or a field missing or of another type.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict) or raw.get("format") != form:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        raise InputError(f"{path} format must be {form}, got {found!r}{of_another}")
+    kinds = get_type_hints(record)
+    for name, kind in kinds.items():
+        if type(raw.get(name)) is not kind:
+            raise InputError(f"{path} {name} must be {kind.__name__}, got {raw.get(name)!r}")
+    return record(**{name: raw[name] for name in kinds})
 
 
 def read_yaml(path: Path) -> Any:

@@ -55,12 +55,18 @@ class SmallRun:
         self.packed = PackedContent.open(config.packed)
         self.encoder = pretrain.build_encoder(config).to(worker.device)
         self.reader: SideReader = reader_for(
-            self.encoder, self.packed, config.max_image_pixels, config.corrupt_share, worker
+            self.encoder,
+            self.packed,
+            max_pixels=config.max_image_pixels,
+            corrupt_share=config.corrupt_share,
+            worker=worker,
         )
         fit_heads(self.encoder, self.reader, worker)
         self.pairs, self.judge = pretrain.split(config, self.reader, self.precision, worker)
         settings = pretrain.loader_settings(config)
-        self.loader = PairLoader(self.pairs, self.reader, settings, worker.rank, worker.world_size)
+        self.loader = PairLoader(
+            self.pairs, self.reader, settings, rank=worker.rank, world_size=worker.world_size
+        )
         self.trainer: Trainer = pretrain.build_trainer(config, self.encoder, self.precision, worker)
 
     def steps(self, count: int, first: int = 0) -> list[Tensor]:

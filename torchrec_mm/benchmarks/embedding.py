@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +36,7 @@ from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.encoder.side import Side
 
 SPACE, DTYPE = "fused", "int8"
 WORDS = [f"{a}{b}" for a in ("red", "soft", "long", "new") for b in ("coat", "lamp", "shoe", "cup")]
@@ -85,14 +87,15 @@ def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
         root = Path(folder)
         make_catalogue(root, config)
         backbones = (("image", config.image_encoder), ("text", config.text_encoder))
-        specs = [EncoderSpec(name, backbone, 0, config.image_size) for name, backbone in backbones]
+        specs = [
+            EncoderSpec(name, backbone, trainable_layers=0, image_size=config.image_size)
+            for name, backbone in backbones
+        ]
         (root / "encoder").mkdir()
         save_encoder(root / "encoder", "scl", build_item_encoder(specs))
         speeds = alternate(
             {
-                side.__name__: lambda side=side: in_fresh_process(
-                    side, root, config, threads=config.threads
-                )
+                side.__name__: partial(in_fresh_process, side, root, config, threads=config.threads)
                 for side in (ours, bare)
             },
             config.runs,
@@ -150,7 +153,7 @@ def item_encoding(root: Path, config: EmbeddingConfig, worker: Worker) -> ItemEn
     return ItemEncoding(stream, encoder, loader, Precision("float32", worker.device), worker)
 
 
-def batches(encoding: ItemEncoding) -> Iterator:
+def batches(encoding: ItemEncoding) -> Iterator[Side]:
     """The batches that ours makes, on the device."""
     for part in encoding.stream.parts:
         items = encoding.stream.read(part)
@@ -159,7 +162,7 @@ def batches(encoding: ItemEncoding) -> Iterator:
 
 
 @torch.inference_mode()
-def encode(encoding: ItemEncoding, side) -> None:
+def encode(encoding: ItemEncoding, side: Side) -> None:
     """Forward, and the vectors back on the host, so that a GPU has finished."""
     encoding.encoder(side)[SPACE].cpu()
 

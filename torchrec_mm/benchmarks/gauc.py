@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -70,10 +71,7 @@ def compare(config: GaucConfig) -> Iterator[dict[str, Any]]:
     """In memory and through files against the loop, then through files at full size."""
     sides: dict[str, Measure] = {"gauc": in_memory, "gauc/files": through_files, "loop": by_loop}
     runs = alternate(
-        {
-            name: lambda side=side: fresh(side, config.impressions, config)
-            for name, side in sides.items()
-        },
+        {name: partial(fresh, side, config.impressions, config) for name, side in sides.items()},
         config.runs,
     )
     figures = [one.gauc for of_side in runs.values() for one in of_side]
@@ -138,10 +136,11 @@ def through_files(pieces: Iterator[Impressions]) -> tuple[float, float]:
     seconds = 0.0
     with tempfile.TemporaryDirectory() as name:
         files = ImpressionFiles(Path(name), 0)
-        for columns in pieces:
+        for users, labels, logits in pieces:
             began = time.perf_counter()
-            for start in range(0, len(columns[0]), BATCH):
-                files.add(*(column[start : start + BATCH] for column in columns))
+            for start in range(0, len(users), BATCH):
+                part = slice(start, start + BATCH)
+                files.add(users[part], labels[part], logits[part])
             seconds += time.perf_counter() - began
         began = time.perf_counter()
         files.flush()

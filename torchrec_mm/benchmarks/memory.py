@@ -7,6 +7,7 @@ nn.Embedding(sparse=True) with SparseAdam, which DDP repeats on every rank.
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
     """Bytes a row, then bytes a rank."""
     sides = {"ours": sharded_table, "baseline": sparse_adam_table}
     costs = alternate(
-        {side: lambda build=build: table_cost(build, config) for side, build in sides.items()},
+        {side: partial(table_cost, build, config) for side, build in sides.items()},
         config.runs,
     )
     tensors, resident = (

@@ -33,7 +33,15 @@ from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, EventRules
 from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults of apps.prepare
+RULES = EventRules(
+    shown_event="impression",
+    clicked_event="click",
+    attribution_s=1800,
+    pause_s=0,
+    max_candidates=20,
+    behaviours=50,
+    test_share=0.2,
+)  # the defaults of apps.prepare
 POLL_S = 0.05
 
 
@@ -71,7 +79,7 @@ def compare(config: PrepareConfig) -> Iterator[dict[str, Any]]:
         draw_log(root / "log", config.events)
         sides = {
             "ours": lambda: run_prepare(root, config.memory_gb),
-            "sort": lambda: in_fresh_process(sort_alone, root, config.memory_gb),
+            "sort": lambda: (in_fresh_process(sort_alone, root, config.memory_gb), 0.0),
         }
         results = alternate(sides, config.runs)
         compared = check_sample(root, config.sample_users)
@@ -79,7 +87,7 @@ def compare(config: PrepareConfig) -> Iterator[dict[str, Any]]:
         "prepare",
         "events/s",
         [config.events / seconds for seconds, _ in results["ours"]],
-        [config.events / seconds for seconds in results["sort"]],
+        [config.events / seconds for seconds, _ in results["sort"]],
         more_is_better=True,
         against="sort alone",
         events=config.events,
@@ -149,7 +157,7 @@ def check_sample(root: Path, users: int) -> int:
             columns = ", ".join(REQUEST_SCHEMA.names[:-1])  # is_test is told by the folder
             table = _of_users(rows, chosen).select(columns).to_arrow_table()
             requests += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
-    by_user = {user: [] for user in chosen}
+    by_user: dict[int, list[Any]] = {user: [] for user in chosen}
     for user, *event in events:
         by_user[user].append(tuple(event))
     for user, of_user in by_user.items():

@@ -162,15 +162,16 @@ def built(
     """SCL with all layers trained, and its batches."""
     backbones = (("image", config.image_encoder), ("text", config.text_encoder))
     encoder = build_item_encoder(
-        EncoderSpec(modality, backbone, -1, config.image_size) for modality, backbone in backbones
+        EncoderSpec(modality, backbone, trainable_layers=-1, image_size=config.image_size)
+        for modality, backbone in backbones
     )
     packed = PackedContent.open(root / "packed")
-    reader = reader_for(encoder, packed, 10_000_000, 0.0, worker)
+    reader = reader_for(encoder, packed, max_pixels=10_000_000, corrupt_share=0.0, worker=worker)
     searches = torch.arange(packed.num_searches).numpy()
     unseen = torch.zeros(packed.num_items, dtype=torch.bool).numpy()
     pairs = training_pairs(packed, "scl", ("image", "text"), searches, unseen)
     settings = LoaderSettings(batch_size=config.batch_size, seed=0, num_workers=config.num_workers)
-    loader = PairLoader(pairs, reader, settings, worker.rank, worker.world_size)
+    loader = PairLoader(pairs, reader, settings, rank=worker.rank, world_size=worker.world_size)
     precision = Precision("float32", worker.device)
     losses = LossSettings(
         momentum=0.99, bank_slots=bank_slots, in_batch=True, triplet_weight=1.0, margin=0.1

@@ -22,7 +22,7 @@ def bare_steps(
 ) -> list[float]:
     """Seconds of each step; ``encoder``: a side to (rows, D) by space."""
     slow = copy.deepcopy(encoder).requires_grad_(False)
-    parameters = list(encoder.parameters())
+    parameters: list[Tensor] = list(encoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, foreach=True)
     seconds = []
     for batch in batches:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Batches:
     def __init__(self, config: SimTierConfig) -> None:
         generator = torch.Generator().manual_seed(0)
 
-        def draw(low: int, high: int, *shape: int, dtype=torch.int32):
+        def draw(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.randint(low, high, shape, generator=generator, dtype=dtype)
 
         requests = config.requests
@@ -86,8 +87,8 @@ class Batches:
             self.candidates[i].flatten(),
             self.behaviours[i].flatten(),
             *offsets,
-            KEPT,
-            NUM_TIERS,
+            keep=KEPT,
+            num_tiers=NUM_TIERS,
         )
 
     def one_hot(self) -> Step:
@@ -104,11 +105,11 @@ class Batches:
         ready = [self._normalised(i) for i in range(BATCHES)]
         return lambda i: torch.bmm(ready[i][0], ready[i][1].mT)
 
-    def _normalised(self, i: int):
+    def _normalised(self, i: int) -> list[Tensor]:
         rows = (self.candidates[i], self.behaviours[i])
         return [F.normalize(self.vectors[row].float(), dim=-1) for row in rows]
 
-    def _product(self, i: int):
+    def _product(self, i: int) -> Tensor:
         candidates, behaviours = self._normalised(i)
         return torch.bmm(candidates, behaviours.mT)
 
@@ -124,7 +125,7 @@ def compare(config: SimTierConfig) -> Iterator[dict[str, Any]]:
     names = ("ours", "one_hot", "gathered_product", "product")
     seconds = alternate(
         {
-            name: lambda name=name: in_fresh_process(measure, name, config, threads=config.threads)
+            name: partial(in_fresh_process, measure, name, config, threads=config.threads)
             for name in names
         },
         config.runs,
@@ -147,7 +148,7 @@ def measure(name: str, config: SimTierConfig) -> float:
     step = getattr(Batches(config), name)()
     for i in range(BATCHES):
         step(i)
-    taken = []
+    taken: list[float] = []
     end = time.perf_counter() + config.seconds
     while not taken or time.perf_counter() < end:
         start = time.perf_counter()

@@ -10,14 +10,14 @@ Source: Johnson et al., Billion-scale similarity search with GPUs, arXiv 1702.08
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.neighbours import NeighbourHits, check_queries, rank, unit
@@ -33,7 +33,7 @@ LISTS_PER_PROBE = 32  # one in so many lists is read for a query
 SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexMeta:
     """What ``meta.json`` says of an index, besides its ``format``.
 
@@ -70,7 +70,13 @@ class FaissIndex:
         faiss = _import_faiss()
         lists = 0 if len(vectors) <= FLAT_ITEMS else round(4 * len(vectors) ** 0.5)
         probes = -(-lists // LISTS_PER_PROBE)
-        meta = IndexMeta(vectors.fingerprint, len(vectors), vectors.width, lists, probes)
+        meta = IndexMeta(
+            vectors=vectors.fingerprint,
+            items=len(vectors),
+            width=vectors.width,
+            lists=lists,
+            probes=probes,
+        )
         recipe = f"IVF{lists},SQ8" if lists else "Flat"
         index = faiss.index_factory(vectors.width, recipe, faiss.METRIC_INNER_PRODUCT)
         if lists:
@@ -88,7 +94,7 @@ class FaissIndex:
                 installed.
         """
         faiss = _import_faiss()
-        meta = _read_meta(folder / META_FILE)
+        meta = read_record(folder / META_FILE, IndexMeta, FORMAT)
         if meta.vectors != vectors.fingerprint:
             raise InputError(
                 f"{folder} must be an index of {vectors.folder}, fingerprint "
@@ -161,16 +167,3 @@ def _unit_blocks(vectors: ItemVectors) -> Iterator[np.ndarray]:
     blocks = list(blocks_of(len(vectors), vectors.width))
     for block in tqdm(blocks, "index", unit="block", disable=None, leave=False):
         yield unit(vectors.values[block]).astype(np.float32)
-
-
-def _read_meta(path: Path) -> IndexMeta:
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
-    for field in fields(IndexMeta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    return IndexMeta(**{field.name: raw[field.name] for field in fields(IndexMeta)})

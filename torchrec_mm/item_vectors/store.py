@@ -10,7 +10,7 @@ and a folder, has them checked by ``check_origin``.
 Shape letters: N items with a vector, M items asked for, D item-vector width.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 
 FORMAT = 2
 INT8_SCALE = 127
-DTYPES = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
+DTYPES: dict[str, np.dtype] = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
 
 ITEM_IDS_FILE = "item_ids.npy"
 VECTORS_FILE = "vectors.npy"
@@ -162,21 +162,11 @@ def dequantise(values: Tensor) -> Tensor:
 
 
 def _read_meta(path: Path) -> Meta:
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(
-            f"{path} format must be {FORMAT}, got {found!r}: make the item vectors again with "
-            f"apps.embed_items or apps.import_vectors"
-        )
-    for field in fields(Meta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    if raw["dtype"] not in DTYPES:
-        raise InputError(f"{path} dtype must be int8 or float32, got {raw['dtype']!r}")
-    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
+    again = ": make the item vectors again with apps.embed_items or apps.import_vectors"
+    meta = read_record(path, Meta, FORMAT, of_another=again)
+    if meta.dtype not in DTYPES:
+        raise InputError(f"{path} dtype must be int8 or float32, got {meta.dtype!r}")
+    return meta
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:

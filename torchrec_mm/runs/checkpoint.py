@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.runs.storage import IndexedReader, read_index
-from torchrec_mm.runs.tensor_shards import ShardLoadPlanner, TensorShards
+from torchrec_mm.runs.tensor_shards import ShardLoadPlanner, TensorShards, tensors_of
 
 
 def load_checkpoint(
@@ -89,7 +89,7 @@ def read_row_blocks(folder: Path, key: str) -> Iterator[tuple[int, Tensor]]:
     Holds one block of about ``tensor_shards.CHUNK_BYTES`` at a time. Needs no process group.
     """
     reader = IndexedReader(folder)
-    entry = reader.read_metadata().state_dict_metadata[key]
+    entry = tensors_of(reader.read_metadata())[key]
     starts = sorted({chunk.offsets[0] for chunk in entry.chunks}) + [entry.size[0]]
     for start, stop in pairwise(starts):
         rows = torch.empty((stop - start, *entry.size[1:]), dtype=entry.properties.dtype)

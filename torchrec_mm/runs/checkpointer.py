@@ -62,7 +62,7 @@ class Checkpointer:
         self.group = host_group()
         self.host_copy = HostCopy()
         self.thread = ThreadPoolExecutor(1, "checkpoint", initializer=same_device())
-        self.writing: Future[None] | None = None
+        self.writing: Future[str | None] | None = None
         dist.barrier()
 
     def save(

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     Metadata,
     MetadataIndex,
     TensorProperties,
+    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
     LoadPlan,
@@ -113,6 +114,12 @@ def model_shards(
     }
 
 
+def tensors_of(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
+    """By key, all that is in a checkpoint of ours."""
+    entries = metadata.state_dict_metadata.items()
+    return {key: entry for key, entry in entries if isinstance(entry, TensorStorageMetadata)}
+
+
 class ShardSavePlanner(DefaultSavePlanner):
     """Plans one item a chunk; what several ranks hold is written by one of them."""
 
@@ -125,7 +132,7 @@ class ShardSavePlanner(DefaultSavePlanner):
                 if tensor.numel() or not math.prod(own.size):
                     index = MetadataIndex(key, offsets)
                     self.tensors[index] = tensor
-                    self.items.append(_write_item(index, own, tensor))
+                    self.items.append(_write_item(index, own, _chunk(offsets, tensor)))
 
     def create_local_plan(self) -> SavePlan:
         return SavePlan(self.items)
@@ -154,13 +161,15 @@ class ShardLoadPlanner(LoadPlanner):
         self.metadata = metadata
 
     def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None  # torch sets the planner up first
+        saved = tensors_of(self.metadata)
         return LoadPlan(
             [
                 item
                 for key, own in self.shards.items()
                 for item in create_read_items_for_chunk_list(
                     key,
-                    self.metadata.state_dict_metadata[key],
+                    saved[key],
                     [_chunk(offsets, tensor) for offsets, tensor in own.parts],
                 )
             ]
@@ -187,10 +196,10 @@ class ShardLoadPlanner(LoadPlanner):
         pass
 
 
-def _write_item(index: MetadataIndex, shards: TensorShards, tensor: Tensor) -> WriteItem:
-    data = TensorWriteData(
-        _chunk(index.offset, tensor), TensorProperties(dtype=shards.dtype), shards.size
-    )
+def _write_item(
+    index: MetadataIndex, shards: TensorShards, chunk: ChunkStorageMetadata
+) -> WriteItem:
+    data = TensorWriteData(chunk, TensorProperties(dtype=shards.dtype), shards.size)
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 

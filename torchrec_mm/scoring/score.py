@@ -63,7 +63,9 @@ def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> I
                 f"vector_storage must be mapped for a run of method {trained.method}, got {storage}"
             )
         return None
-    vectors = ItemVectors.open(given or trained.input("vectors"))
+    folder = given or trained.input("vectors")
+    assert folder is not None  # whatever trained with vectors was given some
+    vectors = ItemVectors.open(folder)
     check_origin(vectors, trained.model["vectors"], f"run_dir {trained.path}")
     return vectors
 
@@ -92,7 +94,7 @@ def score(
     loader = RequestLoader(
         data,
         collator_for_ranker(spec, data.items, source, newest),
-        BatchLimits.to_score(settings.batch_requests, attended_behaviours(spec, newest)),
+        BatchLimits.to_score(settings.batch_requests, attended=attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,
         collate_ahead=not (source and source.collective),

@@ -53,6 +53,7 @@ def encoded_requests(
     if encoded is not None:
         yield encoded
         return
+    assert data is not None  # one of the two is given
     first_writes(
         aside,
         partial(

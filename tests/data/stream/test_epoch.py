@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS, EpochOrder, share_bounds
 
-FOUR = BatchLimits(4)
+FOUR = BatchLimits(requests=4)
 
 
 def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder:
@@ -20,7 +20,7 @@ def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder
 
 
 def batches(order: EpochOrder, epoch=0, done=0) -> list[list[int]]:
-    return [b.tolist() for w in order.windows(epoch, done) for b, _ in w.parts()]
+    return [b.tolist() for w in order.windows(epoch, done=done) for b, _ in w.parts()]
 
 
 GROUPS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
@@ -30,7 +30,7 @@ SEEDS = st.sampled_from([None, 0, 7])
 @settings(max_examples=60, deadline=None)
 @given(GROUPS, SEEDS, st.integers(1, 12))
 def test_every_request_is_in_exactly_one_batch(sizes, seed, most):
-    cut = batches(order_of(sizes, BatchLimits(most), seed))
+    cut = batches(order_of(sizes, BatchLimits(requests=most), seed))
     assert sorted(sum(cut, [])) == list(range(sum(sizes)))
     assert all(0 < len(batch) <= most for batch in cut)
 
@@ -39,21 +39,21 @@ def test_every_request_is_in_exactly_one_batch(sizes, seed, most):
 @given(GROUPS, SEEDS, st.integers(1, 12), st.data())
 def test_resuming_after_any_step_gives_the_steps_that_were_left(sizes, seed, most, data):
     behaviours = np.random.default_rng(0).integers(0, 9, sum(sizes))
-    order = order_of(sizes, BatchLimits(most, behaviours=12), seed, behaviours)
+    order = order_of(sizes, BatchLimits(requests=most, behaviours=12), seed, behaviours)
     ends = order.ends(3)
     step = data.draw(st.integers(0, len(ends)))
     done = int(ends[step - 1]) if step else 0
     assert batches(order, 3, done) == batches(order, 3)[step:]
-    assert order.ends(3, done).tolist() == ends[step:].tolist()
+    assert order.ends(3, done=done).tolist() == ends[step:].tolist()
 
 
 def test_ends_count_the_requests_done():
-    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(10))
+    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(requests=10))
     assert order.ends(0).tolist() == np.cumsum([len(b) for b in batches(order)]).tolist()
 
 
 def test_a_batch_never_straddles_two_windows():
-    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(10))
+    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(requests=10))
     assert [len(batch) for batch in batches(order)] == [10, 10, 10, 10, 8, 6]
 
 
@@ -85,7 +85,7 @@ def test_a_reader_needs_the_row_groups_of_one_window_only():
 
 
 def test_shuffling_mixes_the_row_groups_of_a_window():
-    first = batches(order_of([50] * WINDOW_GROUPS, BatchLimits(50), seed=0))[0]
+    first = batches(order_of([50] * WINDOW_GROUPS, BatchLimits(requests=50), seed=0))[0]
     assert len(np.unique(np.array(first) // 50)) > WINDOW_GROUPS // 2
 
 
@@ -99,7 +99,7 @@ def test_shuffling_mixes_the_row_groups_of_a_window():
     ],
 )
 def test_a_batch_holds_as_many_requests_as_its_behaviours_allow(behaviours, most, sizes):
-    order = order_of([4], BatchLimits(10, most), behaviours=behaviours)
+    order = order_of([4], BatchLimits(requests=10, behaviours=most), behaviours=behaviours)
     assert [len(batch) for batch in batches(order)] == sizes
 
 

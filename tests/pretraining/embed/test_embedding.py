@@ -99,7 +99,7 @@ def test_vectors_are_on_disk_under_their_name_before_the_parts_go(room, tmp_path
     monkeypatch.setattr(files, "flush", look)
     with process_group() as worker:
         stream = ItemStream(room.data, ("image",))
-        maker = RandomVectors(stream, "image", "int8", 128, seed=0)
+        maker = RandomVectors(stream, modality="image", dtype="int8", width=128, seed=0)
         make_item_vectors(run_dir, stream, maker, {}, 0.0, worker)
     assert flushed[-1] == (tmp_path, True, True)
 
@@ -142,7 +142,7 @@ def features_of(room: Room, encoder, modality: str, rows: np.ndarray) -> torch.T
     features = []
     for row in rows:
         items = stream.read(stream.parts[row // 10])
-        if items.contents[modality][row % 10] is not None:
+        if items.present(modality)[row % 10]:
             loader = loader_of(ItemEncoder([encoder]))
             side = loader.load(items, np.array([row % 10])).side
             features.append(encoder.eval().backbone(side.inputs[modality]))

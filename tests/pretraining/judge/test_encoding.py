@@ -17,7 +17,10 @@ def encoder(image_encoder, text_encoder):
     """With norms that depend on the batch in training, and a gate that has a say."""
     specs = (("image", image_encoder), ("text", text_encoder))
     made = build_item_encoder(
-        EncoderSpec(name, str(path), -1, SIZE, "synchronised") for name, path in specs
+        EncoderSpec(
+            name, str(path), trainable_layers=-1, image_size=SIZE, batch_norm="synchronised"
+        )
+        for name, path in specs
     )
     torch.nn.init.normal_(made.gate.weigh[-1].weight)
     return made

@@ -15,7 +15,10 @@ from torchrec_mm.pretraining.pairs.side_reader import PictureSource, TextSource
 @pytest.fixture(scope="module")
 def encoders(image_encoder, text_encoder):
     specs = (("image", image_encoder), ("text", text_encoder))
-    return {name: build_encoder(EncoderSpec(name, str(folder), 0, SIZE)) for name, folder in specs}
+    return {
+        name: build_encoder(EncoderSpec(name, str(folder), trainable_layers=0, image_size=SIZE))
+        for name, folder in specs
+    }
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,13 @@ def test_each_flag_is_where_its_name_says(run, config, packed, tmp_path: Path):
     assert run.loader.settings == LoaderSettings(hard=True, **READING)
     for modality, spec in run.encoder.specs.items():
         assert asdict(spec) == asdict(
-            EncoderSpec(modality, str(tmp_path / modality), 1, 32, batch_norm="synchronised")
+            EncoderSpec(
+                modality,
+                str(tmp_path / modality),
+                trainable_layers=1,
+                image_size=32,
+                batch_norm="synchronised",
+            )
         )
     held_out = 0.4 * packed.num_searches
     assert len(run.judge.searches) == 5 and run.judge.num_workers == 3

@@ -15,7 +15,7 @@ on and held out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from torchrec_mm.data.content.contents import Contents
 from torchrec_mm.data.content.groups import connected, hold_out_groups
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import map_array
 
@@ -165,16 +165,7 @@ def _read_meta(folder: Path) -> Meta:
     path = folder / META
     if not path.is_file():
         raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
-    for field in fields(Meta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
+    return read_record(path, Meta, FORMAT)
 
 
 def _map(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:

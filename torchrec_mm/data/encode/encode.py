@@ -59,7 +59,9 @@ def encode_folder(
     """
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
-    source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
+    source = RequestFolders(
+        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies
+    )
     encode(source, out, min_count=min_count, vocabularies=vocabularies, frequency=frequency)
 
 
@@ -78,7 +80,11 @@ def encode_to_score(
     """
     refuse_existing(out)
     source = RequestFolders(
-        {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
+        {SCORED: requests},
+        items,
+        max_behaviours=max_behaviours,
+        known=vocabularies,
+        has_labels=False,
     )
     encode(source, out, vocabularies=vocabularies)
 
@@ -93,7 +99,7 @@ def encode(
 ) -> None:
     """Encode any source; see ``encode_folder``."""
     learning = vocabularies is None
-    if not learning:
+    if vocabularies is not None:
         check_features(source, vocabularies)
     else:
         attributes = ("item_id", *source.items.attributes)
@@ -104,7 +110,7 @@ def encode(
     if distinct.times is not None:
         source.items.check_clock("items/", *distinct.times)
     all_items = AllItems(distinct, source)
-    if learning:
+    if vocabularies is None:
         vocabularies = learn_features(source, distinct)
     mapper = Mapper(source, all_items, vocabularies)
     counts = {split: ItemCounts.none(len(all_items)) for split in source.splits}

@@ -93,8 +93,9 @@ class EventCounts:
 
     def _check_words(self, folder: Path) -> None:
         """Both kinds occur, and no other kind that may be one of them."""
+        kinds = [kind for kind in self.rows if kind is not None]  # ``check`` refused null
         words = {_word(kind): (kind, field) for kind, field in self._meant.items()}
-        for kind in self.rows:
+        for kind in kinds:
             if kind not in self._meant and _word(kind) in words:
                 meant, field = words[_word(kind)]
                 raise InputError(
@@ -103,9 +104,9 @@ class EventCounts:
                 )
         for kind in self._meant:
             if kind not in self.rows:
-                kinds = ", ".join(islice(self.rows, NAMED))
                 raise InputError(
-                    f"{folder} column event must hold {kind!r} at least once, got {kinds}"
+                    f"{folder} column event must hold {kind!r} at least once, "
+                    f"got {', '.join(kinds[:NAMED])}"
                 )
 
 

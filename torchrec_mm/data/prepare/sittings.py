@@ -32,6 +32,7 @@ def cut_sittings(
     user: np.ndarray,
     time: np.ndarray,
     is_test: np.ndarray,
+    *,
     pause_s: int,
     max_candidates: int,
 ) -> np.ndarray:

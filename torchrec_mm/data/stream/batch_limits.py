@@ -12,7 +12,7 @@ PADDED = 1 << 22
 PADDED_A_REQUEST = 1 << 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchLimits:
     """What bounds a global batch, over all ranks.
 
@@ -27,23 +27,28 @@ class BatchLimits:
     padded: int = PADDED
 
     @classmethod
-    def to_score(cls, requests: int, attended: int) -> "BatchLimits":
+    def to_score(cls, requests: int, *, attended: int) -> "BatchLimits":
         """Of batches to score: what is in a batch together does not matter."""
-        return cls(requests, None, attended, PADDED)
+        return cls(requests=requests, attended=attended)
 
     @classmethod
-    def to_learn(cls, requests: int, behaviours: int | None, attended: int) -> "BatchLimits":
+    def to_learn(cls, requests: int, *, behaviours: int | None, attended: int) -> "BatchLimits":
         """Of batches to learn from: of many requests asked for, as many unless they are long."""
-        return cls(requests, behaviours, attended, max(PADDED, PADDED_A_REQUEST * requests))
+        padded = max(PADDED, PADDED_A_REQUEST * requests)
+        return cls(requests=requests, behaviours=behaviours, attended=attended, padded=padded)
 
     def padded_size(
-        self, requests: np.ndarray | int, candidates: np.ndarray, behaviours: np.ndarray
+        self,
+        requests: np.ndarray | int,
+        candidates: np.ndarray | int,
+        behaviours: np.ndarray | int,
     ) -> np.ndarray:
         """Memory of so many requests with such longest lists, in pairs of the two. Float64.
 
         Of its own, a candidate takes as much as 32 pairs and a behaviour as much as 8. A pair
         takes about 0.1 kB to score and 0.2 kB to learn from.
         """
+        assert self.attended is not None  # where nothing is padded, there is no such size
         attended = np.minimum(behaviours, self.attended)
         return requests * ((candidates + 8.0) * (attended + 32.0))
 

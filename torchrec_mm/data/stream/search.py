@@ -37,6 +37,7 @@ class GeneralSearch:
         self,
         fetch: Callable[[np.ndarray, np.ndarray], Fetched],
         vector_rows: np.ndarray,
+        *,
         kept: int,
         num_tiers: int,
     ) -> None:
@@ -56,8 +57,8 @@ class GeneralSearch:
             torch.from_numpy(behaviour_rows),
             torch.from_numpy(candidates.offsets),
             torch.from_numpy(behaviours.offsets),
-            self.kept,
-            self.num_tiers,
+            keep=self.kept,
+            num_tiers=self.num_tiers,
         )
         request = candidates.owners()
         is_real = np.arange(self.kept) < num_kept.numpy()[:, None]

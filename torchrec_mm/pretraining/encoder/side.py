@@ -4,8 +4,8 @@ Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n 
 modality.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Side:
     """
 
     num_rows: int
-    inputs: dict[str, Inputs]
+    inputs: Mapping[str, Inputs]
     rows: dict[str, Tensor]
     mask: dict[str, Tensor]
     ids: dict[str, Tensor]
@@ -51,7 +51,7 @@ class Side:
 
 def side_of(
     num_rows: int,
-    inputs: dict[str, Inputs],
+    inputs: Mapping[str, Inputs],
     places: dict[str, np.ndarray],
     ids: dict[str, Tensor] | None = None,
 ) -> Side:
@@ -85,6 +85,7 @@ class PairBatch:
     query: Side
     key: Side
     hard: Side
+    _: KW_ONLY
     num_hard: int
     pictures: int = 0
     corrupt: int = 0

@@ -5,7 +5,7 @@ from torchrec_mm.errors import InputError
 ALLOWED_IN_ANY_RUN = 1  # of few pictures, one alone would exceed any small share
 
 
-def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
+def check_corrupt(*, corrupt: int, pictures: int, share: float) -> None:
     """Refuse data of which more pictures than allowed cannot be decoded.
 
     Args:

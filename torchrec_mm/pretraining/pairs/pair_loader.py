@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, rank_share
+from torchrec_mm.pretraining.pairs.pairs import Pairs, PairSet, epoch_order, rank_share
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 
 BATCHES_AHEAD = 2  # of each worker process
@@ -42,9 +42,10 @@ class PairLoader:
 
     def __init__(
         self,
-        pairs: PairSet,
+        pairs: Pairs,
         reader: SideReader,
         settings: LoaderSettings,
+        *,
         rank: int,
         world_size: int,
         pin_memory: bool = False,
@@ -59,13 +60,13 @@ class PairLoader:
             raise InputError(
                 f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"
             )
-        self.steps_per_epoch = len(pairs.of_epoch(0, settings.seed)) // batch_size
+        self.steps_per_epoch = len(pairs.of_epoch(epoch=0, seed=settings.seed)) // batch_size
         if not self.steps_per_epoch:
             raise InputError(
                 f"batch_size must be at most the {len(pairs)} pairs to train on, got {batch_size}"
             )
         self.settings, self.pin_memory = settings, pin_memory
-        self._steps = _Steps(pairs, reader, settings, rank, world_size)
+        self._steps = _Steps(pairs, reader, settings, rank=rank, world_size=world_size)
 
     def batches(self, epochs: int, first_step: int = 0) -> Iterator[PairBatch]:
         """The batches that are left of a run of ``epochs``, ``first_step`` of them done."""
@@ -98,7 +99,15 @@ def as_it_is(batch: Any) -> Any:
 class _Steps(Dataset):
     """Batches by (epoch, step of it); sent to the worker processes."""
 
-    def __init__(self, pairs, reader, settings, rank, world_size) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        reader: SideReader,
+        settings: LoaderSettings,
+        *,
+        rank: int,
+        world_size: int,
+    ) -> None:
         self.pairs, self.reader, self.settings = pairs, reader, settings
         self.rank, self.world_size = rank, world_size
         self._epoch: tuple[int, PairSet, np.ndarray] | None = None
@@ -106,7 +115,13 @@ class _Steps(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> PairBatch:
         epoch, step = at
         pairs, order = self._of_epoch(epoch)
-        rows = rank_share(order, step, self.settings.batch_size, self.rank, self.world_size)
+        rows = rank_share(
+            order,
+            step=step,
+            batch_size=self.settings.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
         seeds = _seeds(self.settings.seed, epoch, rows) if self.settings.augment else None
         hard = pairs.hard[rows]
         if not self.settings.hard:
@@ -115,13 +130,15 @@ class _Steps(Dataset):
         key, of_keys = self.reader.side(pairs.keys[rows])
         negative, of_negatives = self.reader.side(hard.ravel())
         pictures, corrupt = (of_queries + of_keys + of_negatives).tolist()
-        return PairBatch(query, key, negative, hard.shape[1], pictures, corrupt)
+        return PairBatch(
+            query, key, negative, num_hard=hard.shape[1], pictures=pictures, corrupt=corrupt
+        )
 
     def _of_epoch(self, epoch: int) -> tuple[PairSet, np.ndarray]:
         if self._epoch is None or self._epoch[0] != epoch:
             seed = self.settings.seed
-            pairs = self.pairs.of_epoch(epoch, seed)
-            self._epoch = epoch, pairs, epoch_order(len(pairs), seed, epoch)
+            pairs = self.pairs.of_epoch(epoch=epoch, seed=seed)
+            self._epoch = epoch, pairs, epoch_order(len(pairs), seed=seed, epoch=epoch)
         return self._epoch[1:]
 
 

@@ -41,12 +41,12 @@ class PictureSource:
 
     contents: Contents
     size: int
-    max_pixels: int = MAX_IMAGE_PIXELS
+    max_pixels: int = field(default=MAX_IMAGE_PIXELS, kw_only=True)
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
         return decode_images(
-            self.contents.read(rows), self.size, max_pixels=self.max_pixels, seeds=seeds
+            self.contents.pictures(rows), self.size, max_pixels=self.max_pixels, seeds=seeds
         )
 
     def filler(self) -> Inputs:
@@ -62,7 +62,7 @@ class TextSource:
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``."""
-        return self.tokenise(self.contents.read(rows)), np.ones(len(rows), dtype=bool)
+        return self.tokenise(self.contents.texts(rows)), np.ones(len(rows), dtype=bool)
 
     def filler(self) -> Inputs:
         return self.tokenise(["x"])

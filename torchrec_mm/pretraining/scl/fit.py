@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -56,7 +56,7 @@ def fit(
         for epoch in range(start.epoch, settings.epochs):
             loop.train_epoch(batches)
             metric = after_epoch(epoch + 1)
-            loop.position = Position(loop.position.step, epoch + 1)
+            loop.position = Position(step=loop.position.step, epoch=epoch + 1)
             loop.save(metric)
 
 
@@ -88,7 +88,7 @@ class _Loop:
         self.checkpointer, self.scalars, self.position = checkpointer, scalars, start
         self.stop, self.total_steps = stop, settings.epochs * loader.steps_per_epoch
 
-    def train_epoch(self, batches) -> None:
+    def train_epoch(self, batches: Iterator[PairBatch]) -> None:
         """Do what is left of an epoch."""
         epoch, per_epoch = self.position.epoch, self.loader.steps_per_epoch
         left = range(self.position.step, (epoch + 1) * per_epoch)
@@ -102,7 +102,7 @@ class _Loop:
                 batch = next(batches).to(self.trainer.worker.device)
                 window.add(batch, *self.trainer.step(batch, step, self.total_steps))
                 done = (step + 1 - epoch * per_epoch) * self.loader.settings.batch_size
-                self.position = Position(step + 1, epoch, done)
+                self.position = Position(step=step + 1, epoch=epoch, requests_done=done)
                 self._after_step(window, bar, last=step == left[-1])
                 watchdog.alive()
 
@@ -152,9 +152,9 @@ class Window:
             InputError: more than ``corrupt_share`` of the pictures could not be decoded.
         """
         shape = self._figures[0].shape
-        sums = torch.stack(self._figures).sum(dim=0).flatten()
-        counts = sums.new_tensor([self._pairs, self.pictures, self.corrupt])
-        together = torch.cat([sums, counts])
+        figures = torch.stack(self._figures).sum(dim=0).flatten()
+        counts = figures.new_tensor([self._pairs, self.pictures, self.corrupt])
+        together = torch.cat([figures, counts])
         dist.all_reduce(together)
         *sums, pairs, pictures, corrupt = together.tolist()
         norms = torch.stack(self._norms)
@@ -165,7 +165,7 @@ class Window:
                 f"loss or gradient became {sum(sums)} in the steps up to {position.step} (epoch "
                 f"{position.epoch + 1}): try a smaller learning rate, --warmup_steps or --clip_norm"
             )
-        check_corrupt(int(corrupt), int(pictures), corrupt_share)
+        check_corrupt(corrupt=int(corrupt), pictures=int(pictures), share=corrupt_share)
         values = self.trainer.scl.named_figures(together[: shape.numel()].view(shape))
         taken = norms[norms.isfinite()]
         weight = self.trainer.scl.settings.triplet_weight

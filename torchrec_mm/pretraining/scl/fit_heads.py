@@ -32,6 +32,7 @@ BATCH_SIZE = 64
 def reader_for(
     encoder: ItemEncoder,
     packed: PackedContent,
+    *,
     max_pixels: int,
     corrupt_share: float,
     worker: Worker,
@@ -48,7 +49,7 @@ def reader_for(
         source = _source(modality, part, packed, max_pixels)
         if part.backbone_is_frozen:
             features = _features(modality, part, packed, source, max_pixels, worker)
-            check_corrupt(features.corrupt, len(features.ok), corrupt_share)
+            check_corrupt(corrupt=features.corrupt, pictures=len(features.ok), share=corrupt_share)
             source = FeatureSource(features)
         sources[modality] = source
     return SideReader(packed, sources)
@@ -76,8 +77,8 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
 def _source(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Source:
     contents = packed.by_modality[modality]
     if modality == "image":
-        return PictureSource(contents, encoder.spec.image_size, max_pixels)
-    return TextSource(contents, encoder.backbone.tokenise)
+        return PictureSource(contents, encoder.spec.image_size, max_pixels=max_pixels)
+    return TextSource(contents, encoder.tokenise)
 
 
 def _features(
@@ -109,8 +110,10 @@ def _sample_features(encoder: Encoder, source: Source, rows: np.ndarray, worker:
     for start in range(0, per_rank, BATCH_SIZE):
         inputs, ok = source.load(share[start : start + BATCH_SIZE], None)
         inputs = to_device(inputs, worker.device)
-        is_cached = isinstance(inputs, Tensor) and inputs.is_floating_point()
-        features.append(inputs if is_cached else encoder.backbone(inputs))
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():  # cached
+            features.append(inputs)
+        else:
+            features.append(encoder.backbone(inputs))
         good.append(torch.from_numpy(ok).to(worker.device))
     of_all = gather_rows(torch.cat(features))
     places = torch.arange(len(of_all), device=worker.device)

@@ -44,7 +44,7 @@ class Catalogue:
         return self.attributes.max(axis=0) + 1
 
 
-def draw_catalogue(num_items: int, days: int, seed: int) -> Catalogue:
+def draw_catalogue(*, num_items: int, days: int, seed: int) -> Catalogue:
     """Invent ``num_items`` items: attributes, brand, title, date of birth, what is missing.
 
     The ranker is given ``category`` (coarse: two shapes share one) and ``brand``; colour, pattern,

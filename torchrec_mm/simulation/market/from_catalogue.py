@@ -13,7 +13,7 @@ from torchrec_mm.ids import sort_unique
 from torchrec_mm.simulation.market.catalogue import Catalogue, births
 
 
-def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Catalogue:
+def read_catalogue(data: Path, category_column: str, *, days: int, seed: int) -> Catalogue:
     """Read ``data/items/`` whole and give every item a simulated date of birth.
 
     Users' tastes are over all integer columns; only ``category_column`` (empty: the first of

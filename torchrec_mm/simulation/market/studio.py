@@ -17,7 +17,7 @@ class Studio:
     """Makes item pictures and query photos; a context manager that owns the processes."""
 
     def __init__(
-        self, catalogue: Catalogue, image_size: int, seed: int, processes: int, tick: Callable
+        self, catalogue: Catalogue, *, image_size: int, seed: int, processes: int, tick: Callable
     ) -> None:
         """``processes``: 1 works in this process. ``tick(n)`` is called when n are done."""
         self.catalogue, self.image_size, self.seed, self.tick = catalogue, image_size, seed, tick
@@ -55,15 +55,16 @@ class Studio:
     def _chunks(self, rows: np.ndarray, seed: list[int]) -> Iterator[bytes]:
         chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
         seeds = [[*seed, number] for number in range(len(chunks))]
+        sizes = [self.image_size] * len(chunks)
+        run = map if self.pool is None else self.pool.map
         if self.catalogue.pictures is None:
-            make, subjects = draw_pictures, [self.catalogue.attributes[chunk] for chunk in chunks]
+            attributes = [self.catalogue.attributes[chunk] for chunk in chunks]
+            made = run(draw_pictures, attributes, sizes, seeds)
         else:
             from torchrec_mm.simulation.market.photos import snapshots
 
-            make = snapshots
-            subjects = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
-        sizes = [self.image_size] * len(chunks)
-        run = map if self.pool is None else self.pool.map
-        for pictures in run(make, subjects, sizes, seeds):
+            photos = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
+            made = run(snapshots, photos, sizes, seeds)
+        for pictures in made:
             self.tick(len(pictures))
             yield from pictures

@@ -78,7 +78,7 @@ def make_tables(
     Returns:
         Of the test impressions (I,) int64 user, bool click and float32 true logit.
     """
-    shop = make_shop(items, seed)
+    shop = make_shop(items=items, seed=seed)
     _write_shop(folder, shop)
     constant = intercept(shop, seed)
     train, test = Tables(folder, "train"), Tables(folder, "test")
@@ -93,7 +93,8 @@ def make_tables(
             bar.update(len(drawn.numbers))
     train.close()
     test.close()
-    return tuple(np.concatenate(part) for part in zip(*shown, strict=True))
+    user, click, logit = (np.concatenate(part) for part in zip(*shown, strict=True))
+    return user, click, logit
 
 
 def _write_split(
