@@ -48,7 +48,7 @@ OPTIMIZERS = {
     "adam": torchrec.optim.Adam,
     "sgd": torchrec.optim.SGD,
 }
-PLANNERS_CHOICE = ["table_wise", "row_wise"]
+PLANNER_SHARDINGS = ["table_wise", "row_wise"]
 
 
 class DoesNotFit(InputError):
@@ -137,13 +137,15 @@ def prepare_tables(
             _apply_optimizer_in_backward(OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate})
 
 
-def choice_for(config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool) -> list[str]:
+def allowed_shardings(
+    config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool
+) -> list[str]:
     """Sharding types that the planner may choose from for a table without a setting."""
     if takes_raw_ids:
         return ["row_wise"]
     if world_size == 1:  # nothing to cut: row-wise tables would sort ids by rank in vain
         return ["table_wise"]
-    return PLANNERS_CHOICE if fills_every_rank(config, world_size) else ["table_wise"]
+    return PLANNER_SHARDINGS if fills_every_rank(config, world_size) else ["table_wise"]
 
 
 def fills_every_rank(config: EmbeddingBagConfig, world_size: int) -> bool:
@@ -182,7 +184,7 @@ def constraints_of(
         constraints[name] = ParameterConstraints(
             sharding_types=[settings.sharding]
             if settings.sharding
-            else choice_for(config, machines.world_size, name in raw),
+            else allowed_shardings(config, machines.world_size, name in raw),
             compute_kernels=[settings.kernel or "fused"],
             min_partition=max(4, -(-config.embedding_dim // parts)),
             cache_params=CacheParams(load_factor=factor) if cached else None,

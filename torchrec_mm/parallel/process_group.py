@@ -17,8 +17,10 @@ from torchrec_mm.errors import HostError, InputError
 
 __all__ = ["gather_rows"]  # for others; the rest is for the rooms of this project
 
-PATIENCE = timedelta(days=7)  # ranks wait for one that works alone, however long it takes
-LONGEST_WAIT = timedelta(hours=2)  # in an operation of all ranks; NCCL's own would be 10 minutes
+# Ranks wait for one that works alone, however long it takes.
+LONG_WORK_TIMEOUT = timedelta(days=7)
+# Of any other operation of all ranks; NCCL's own would be 10 minutes.
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def process_group() -> Iterator[Worker]:
     device = _device()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     worker = Worker(device, dist.get_rank(), dist.get_world_size())
@@ -113,7 +115,7 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def core_for_reading() -> Iterator[None]:
+def reserve_reader_core() -> Iterator[None]:
     """For the block: one thread less for PyTorch, if it has several.
 
     The thread that reads batches ahead needs a core of its own. Where it has to take one from
@@ -164,7 +166,7 @@ def on_first_rank(work: Callable[[], None]) -> None:
         InputError: that of ``work``, on every rank.
     """
     problem: list[str | None] = [None]
-    together = host_group(PATIENCE)
+    together = host_group(LONG_WORK_TIMEOUT)
     if dist.get_rank() == 0:
         try:
             work()

@@ -103,17 +103,17 @@ def folder_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def put_in_place(
-    aside: Path, position: Position, metric: float | None, companions: Sequence[Path]
+def complete_checkpoint(
+    aside: Path, position: Position, metric: float | None, config_files: Sequence[Path]
 ) -> None:
     """Complete what ``dcp`` wrote to ``aside`` and give it its name.
 
     Args:
         aside: as ``aside_of`` names it. position, metric: of the checkpoint.
-        companions: files to copy into it.
+        config_files: files to copy into it.
     """
-    put_state(aside, position, metric)
-    for path in companions:
+    write_state(aside, position, metric)
+    for path in config_files:
         with new_file(aside / path.name) as copy:
             shutil.copyfile(path, copy)
     flush(aside)
@@ -121,7 +121,7 @@ def put_in_place(
     flush(aside.parent)
 
 
-def put_state(checkpoint: Path, position: Position, metric: float | None) -> None:
+def write_state(checkpoint: Path, position: Position, metric: float | None) -> None:
     """Write beside a checkpoint's tensors what they are, or something else than before."""
     write_json(checkpoint / STATE, {"position": asdict(position), "metric": metric})
 
