@@ -48,6 +48,7 @@ OPTIMIZERS = {
     "adam": torchrec.optim.Adam,
     "sgd": torchrec.optim.SGD,
 }
+# Not those that split columns: row-wise Adagrad, the default, would learn otherwise (tables.py).
 PLANNER_SHARDINGS = ["table_wise", "row_wise"]
 
 
@@ -104,6 +105,7 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
     for config in table_configs(model):
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
+        # As one shard that looks up no ids: buffers belong to a batch, not to a table.
         memory = shard_memory(
             rows=rows,
             columns=config.embedding_dim,
@@ -141,7 +143,7 @@ def allowed_shardings(
     config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool
 ) -> list[str]:
     """Sharding types that the planner may choose from for a table without a setting."""
-    if takes_raw_ids:
+    if takes_raw_ids:  # an id is kept by the rank that its row is on (zero_collision.py)
         return ["row_wise"]
     if world_size == 1:  # nothing to cut: row-wise tables would sort ids by rank in vain
         return ["table_wise"]
@@ -186,6 +188,8 @@ def constraints_of(
             if settings.sharding
             else allowed_shardings(config, machines.world_size, name in raw),
             compute_kernels=[settings.kernel or "fused"],
+            # As many parts as there are ranks, or nodes: TorchRec's own least width, 128, would
+            # leave narrow tables whole.
             min_partition=max(4, -(-config.embedding_dim // parts)),
             cache_params=CacheParams(load_factor=factor) if cached else None,
         )
@@ -221,7 +225,7 @@ def make_plan(
     constraints = constraints_of(model, tables, machines)
     planner = EmbeddingShardingPlanner(
         topology=topology,
-        batch_size=batch_ids,
+        batch_size=batch_ids,  # a batch is of distinct ids here, with one bag each
         enumerator=EmbeddingEnumerator(
             topology,
             batch_ids,
@@ -231,6 +235,7 @@ def make_plan(
                 ExactStorage(machines, tables, tables_of_raw_ids(model)),
             ],
         ),
+        # The topology's capacities are without the reserve and the dense part already.
         storage_reservation=FixedPercentageStorageReservation(0.0),
         constraints=constraints,
         debug=False,

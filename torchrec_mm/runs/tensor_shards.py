@@ -60,8 +60,10 @@ class TensorShards:
         Raises:
             ValueError: ``tensor`` is something else, such as a DTensor.
         """
+        # Taken for a plain tensor, a DTensor's local part would pass for the whole.
         if isinstance(tensor, DTensor) or not isinstance(tensor, Tensor | ShardedTensor):
             raise ValueError(f"tensor must be a Tensor or a ShardedTensor, got {type(tensor)}")
+        # Detached, as autograd lets nobody fill a parameter in place.
         if isinstance(tensor, ShardedTensor):
             shards = tensor.local_shards()
             parts = tuple((tuple(s.metadata.shard_offsets), s.tensor.detach()) for s in shards)
@@ -124,11 +126,14 @@ class ShardSavePlanner(DefaultSavePlanner):
     """Plans one item a chunk; what several ranks hold is written by one of them."""
 
     def __init__(self, shards: Mapping[str, TensorShards]) -> None:
+        # Nothing to flatten: torch is given an empty state dict, and the items from here.
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self.items: list[WriteItem] = []
         self.tensors: dict[MetadataIndex, Tensor] = {}
         for key, own in shards.items():
             for offsets, tensor in own.chunks():
+                # An empty shard is left out: it may begin where another rank's rows do. A tensor
+                # that is empty as a whole is written, so that its key is there.
                 if tensor.numel() or not math.prod(own.size):
                     index = MetadataIndex(key, offsets)
                     self.tensors[index] = tensor
@@ -176,7 +181,7 @@ class ShardLoadPlanner(LoadPlanner):
         )
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        return global_plan
+        return global_plan  # each rank reads for itself, so there is nothing to settle
 
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
         return central_plan
@@ -193,7 +198,7 @@ class ShardLoadPlanner(LoadPlanner):
         return tensor
 
     def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
-        pass
+        pass  # resolve_tensor gave the memory itself, so there is nothing to copy back
 
 
 def _write_item(
