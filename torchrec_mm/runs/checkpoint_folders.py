@@ -25,7 +25,7 @@ class Checkpoint:
     folder: its path. position: how far training had come.
     metric: what the best is chosen by, higher is better; None where it was not measured.
 
-    >>> Checkpoint(folder / "step-00000100", Position(100), metric=None).position.step
+    >>> Checkpoint(folder / "step-00000100", Position(step=100), metric=None).position.step
     100
     """
 
