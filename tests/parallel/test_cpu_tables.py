@@ -21,11 +21,11 @@ from torchrec_mm.kernels import one_id_bags as module
 from torchrec_mm.parallel import cpu_tables
 from torchrec_mm.parallel.cpu_tables import (
     LARGE_PAGE_BYTES,
-    shorten_one_id_bags,
     use_large_pages,
+    use_one_id_forward,
 )
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
 
@@ -70,7 +70,7 @@ def trained(tables, most: int = 1) -> list[torch.Tensor]:
 
 
 def is_short(tables) -> bool:
-    shorten_one_id_bags(torch.nn.ModuleList([tables]))
+    use_one_id_forward(torch.nn.ModuleList([tables]))
     return "forward" in vars(tables)
 
 
@@ -164,7 +164,7 @@ def test_the_tables_of_a_sharded_model_take_the_short_way():
     model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1)
     with (
-        quiet_libraries(),
+        suppress_library_warnings(),
         process_group() as worker,
         mock.patch(
             "torchrec_mm.parallel.cpu_tables.one_id_bags", side_effect=module.one_id_bags

@@ -16,8 +16,8 @@ from tests.parallel.sharded_tables import (
     train,
     whole_tables,
 )
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.tables import TableSettings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
@@ -35,7 +35,7 @@ def on_two_ranks(tmp_path_factory) -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def on_one_rank() -> dict[str, dict[str, Tensor]]:
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         return {
             name_of(settings): whole_tables(train(worker, settings)) for settings in combinations()
         }
@@ -43,7 +43,7 @@ def on_one_rank() -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def initial() -> dict[str, Tensor]:
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         untrained = TableSettings(learning_rate=1e-30)
         return whole_tables(train(worker, untrained))
 

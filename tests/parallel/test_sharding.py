@@ -14,8 +14,8 @@ from tests.ranking.small_ranker import encode, spec_of
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import planning, sharding
 from torchrec_mm.parallel.communication import communication_codecs
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import (
     DistributedModel,
     OptimizerSettings,
@@ -44,7 +44,7 @@ def encoded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def worker():
-    with quiet_libraries(), process_group() as alone:
+    with suppress_library_warnings(), process_group() as alone:
         yield alone
 
 
@@ -246,7 +246,7 @@ def test_a_table_is_cut_by_rows_only_where_every_rank_gets_one(rows, ranks, fill
     assert planning.fills_every_rank(config, ranks) == fills
     held = [min(rows, (r + 1) * -(-rows // ranks)) - r * -(-rows // ranks) for r in range(ranks)]
     assert all(count > 0 for count in held) == fills
-    choice = planning.choice_for(config, ranks, takes_raw_ids=False)
+    choice = planning.allowed_shardings(config, ranks, takes_raw_ids=False)
     assert ("row_wise" in choice) == (fills and ranks > 1)
     settings = {"t": TableSettings(sharding="row_wise")}
     if fills:

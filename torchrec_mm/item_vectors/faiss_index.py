@@ -148,8 +148,7 @@ def _import_faiss() -> Any:
         import faiss
     except ModuleNotFoundError as error:
         raise InputError(
-            "search must be exact where faiss is not installed: "
-            "pip install 'torchrec-mm[neighbours]'"
+            "search must be exact where faiss is not installed: pip install 'faiss-cpu>=1.9'"
         ) from error
     return faiss
 

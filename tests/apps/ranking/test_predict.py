@@ -105,10 +105,10 @@ def half(market, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("app", ["predict", "evaluate"])
 def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monkeypatch):
-    held, distribute = [], score.distribute_to_score
+    held, distribute = [], score.distribute_for_scoring
     monkeypatch.setattr(
         score,
-        "distribute_to_score",
+        "distribute_for_scoring",
         lambda *args: held.append(distribute(*args)) or held[-1],
     )
     if app == "predict":
