@@ -6,7 +6,7 @@ under any number of ranks. Shape letters: B pairs of this rank, P pairs, H hard-
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -96,21 +96,17 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
+@dataclass(eq=False)
 class _Steps(Dataset):
     """Batches by (epoch, step of it); sent to the worker processes."""
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        reader: SideReader,
-        settings: LoaderSettings,
-        *,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.pairs, self.reader, self.settings = pairs, reader, settings
-        self.rank, self.world_size = rank, world_size
-        self._epoch: tuple[int, PairSet, np.ndarray] | None = None
+    pairs: Pairs
+    reader: SideReader
+    settings: LoaderSettings
+    _: KW_ONLY
+    rank: int
+    world_size: int
+    _epoch: tuple[int, PairSet, np.ndarray] | None = None
 
     def __getitem__(self, at: tuple[int, int]) -> PairBatch:
         epoch, step = at
