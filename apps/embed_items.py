@@ -77,10 +77,8 @@ class EmbedConfig:
         if self.encoder != OFF_THE_SHELF:
             for name in ("image_encoder", "text_encoder", "image_size"):
                 if getattr(self, name) is not None:
-                    raise InputError(
-                        f"{name} must be left out unless --encoder is off-the-shelf, "
-                        f"got {getattr(self, name)} with {self.encoder}"
-                    )
+                    rule = f"{name} must be left out unless --encoder is off-the-shelf"
+                    raise InputError(f"{rule}, got {getattr(self, name)} with {self.encoder}")
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -88,10 +88,9 @@ class PrepareConfig:
         """The flags that apply to the source, defaults filled in."""
         defaults = SETTINGS[self.source]
         given = {name: getattr(self, name) for name in defaults}
-        return {
-            "test_share": self.test_share,
-            "behaviours": self.behaviours,
-        } | {name: defaults[name] if value is None else value for name, value in given.items()}
+        return {"test_share": self.test_share, "behaviours": self.behaviours} | {
+            name: defaults[name] if value is None else value for name, value in given.items()
+        }
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

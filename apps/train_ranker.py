@@ -47,52 +47,36 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 
     run_dir: Path
     """Folder to create."""
-
     data: Path | None = None
     """Folder that holds items/ and requests/train; they are encoded first."""
-
     encoded: Path | None = None
     """Encoded data set of apps.encode, instead of data; min_count then has no effect."""
-
     method: Method = "id"
     """How item vectors join: bias and id use none, bias is smoothed click rates and no network."""
-
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
-
     make: Path | None = None
     """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
-
     epochs: int = 1
     """Passes over requests/train; ID models overfit from the second."""
-
     learning_rate: float = 1e-3
     """Of Adam, for the dense part."""
-
     weight_decay: float = 1e-4
     """Of AdamW, for the dense part, per step and unit of learning rate."""
-
     table_learning_rate: float = 0.05
     """Of row-wise Adagrad, for the tables."""
-
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
-
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
-
     plan: Path | None = None
     """The plan.json of another run, whose sharding and kernels to keep."""
-
     communication: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Of embeddings and their gradients between ranks; less than fp32 needs NCCL."""
-
     min_count: int = 10
     """Items that training shows less often share one row: the regularisation that counts most."""
-
     max_behaviours: int = 50
     """Newest behaviours of each request that target attention sees."""
-
     searched_behaviours: int = 1000
     """Newest behaviours of each request that muse searches, where data is encoded first."""
 

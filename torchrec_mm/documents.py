@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torchrec_mm.errors import InputError
+
+Record = TypeVar("Record")
 
 
 def read_text(path: Path) -> str:
@@ -49,6 +52,25 @@ def read_json(path: Path, parse_constant: Callable[[str], Any] | None = None) ->
         raise InputError(f"{path} must be JSON: {error}") from error
 
 
+def read_record(path: Path, kind: type[Record], number: int, cure: str = "") -> Record:
+    """A JSON object of format ``number`` as the dataclass ``kind``, whose fields have plain types.
+
+    ``cure``: what the user is told to do where the format is another.
+
+    Raises:
+        InputError: it cannot be read, is of another format, or a field of another type.
+    """
+    raw = read_json(path)
+    found = raw.get("format") if isinstance(raw, dict) else raw
+    if not isinstance(raw, dict) or found != number:
+        raise InputError(f"{path} format must be {number}, got {found!r}{cure}")
+    given = {field.name: raw.get(field.name) for field in fields(kind)}
+    for field in fields(kind):
+        if type(value := given[field.name]) is not field.type:
+            raise InputError(f"{path} {field.name} must be {field.type.__name__}, got {value!r}")
+    return kind(**given)
+
+
 def read_yaml(path: Path) -> Any:
     """The YAML document in a file; None of an empty one.
 
@@ -80,9 +102,8 @@ def check_keys(text: str, where: str) -> None:
         lines: dict[str, int] = {}
         for key, line in _keys(document, "", set()):
             if key in lines:
-                raise InputError(
-                    f"{where} must give each key once, got {key} on lines {lines[key]} and {line}"
-                )
+                rule = f"{where} must give each key once"
+                raise InputError(f"{rule}, got {key} on lines {lines[key]} and {line}")
             lines[key] = line
     except (yaml.YAMLError, RecursionError):
         return

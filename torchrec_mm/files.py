@@ -39,8 +39,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it into place when the block succeeds.
 
     Raises:
-        InputError: ``path`` exists and is not an empty folder, or a link to one; nothing is ever
-            overwritten.
+        InputError: ``path`` exists and is not an empty folder, or a link to one.
     """
     refuse_existing(path)
     path = real(path)
@@ -67,9 +66,8 @@ def put(made: Path, path: Path) -> None:
     except OSError as error:
         kept = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}."), path.name)
         made.replace(kept)
-        raise InputError(
-            f"{path} could not be replaced: {error.strerror}; what was made is in {kept}"
-        ) from error
+        rule = f"{path} could not be replaced"
+        raise InputError(f"{rule}: {error.strerror}; what was made is in {kept}") from error
     flush(path.parent)
 
 

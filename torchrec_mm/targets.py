@@ -75,9 +75,8 @@ def _told(path: Path, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{flag} must be a place that can be written to, got {path}: {error.strerror}"
-        ) from error
+        rule = f"{flag} must be a place that can be written to"
+        raise InputError(f"{rule}, got {path}: {error.strerror}") from error
 
 
 def _check_way(path: Path, flag: str, reads: Iterable[Path | None]) -> None:
@@ -116,10 +115,8 @@ def _try_to_replace(folder: Path, flag: str) -> None:
         target.replace(away)
         away.replace(target)
     except OSError as error:
-        raise InputError(
-            f"{flag} must be a folder that can be replaced by a whole one, got {folder}: "
-            f"{error.strerror}; name a new folder inside it"
-        ) from error
+        rule = f"{flag} must be a folder that can be replaced by a whole one, got {folder}"
+        raise InputError(f"{rule}: {error.strerror}; name a new folder inside it") from error
     finally:
         shutil.rmtree(away, ignore_errors=True)
 

@@ -12,9 +12,8 @@ from torchrec_mm.simulation.market import studio
 from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue, draw_catalogue
 from torchrec_mm.simulation.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.simulation.market.market import Market, simulate
-from torchrec_mm.simulation.market.photos import snapshots
 from torchrec_mm.simulation.market.pictures import draw_pictures, encode_jpeg, render
-from torchrec_mm.simulation.market.studio import Studio
+from torchrec_mm.simulation.market.studio import Studio, snapshots
 from torchrec_mm.simulation.market.words import (
     NUM_VALUES,
     VOCABULARY,

@@ -48,10 +48,8 @@ class CheckpointConfig(BenchmarkConfig):
 
     work_dir: Path = Path(".")
     """Folder on the disk to write to; nothing stays there."""
-
     rows: int = 15_000_000
     """Rows of the table: at 16 columns 68 bytes each, Adagrad's state included."""
-
     embedding_dim: int = 16
     """Width of the table; a multiple of 4."""
 

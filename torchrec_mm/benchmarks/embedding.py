@@ -17,12 +17,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.content.item_stream import ItemStream
@@ -49,25 +44,18 @@ class EmbeddingConfig(BenchmarkConfig):
 
     items: int = 4096
     """Items of the catalogue, each with a title and a JPEG picture."""
-
     picture_pixels: int = 100
     """Height and width of the pictures."""
-
     image_size: int = 64
     """Height and width that they are decoded to."""
-
     batch_size: int = 64
     """Items encoded at once."""
-
     num_workers: int | None = None
     """Threads that decode, as in apps.embed_items; ours alone needs them."""
-
     threads: int | None = None
     """Threads of the encoder on both sides, PyTorch's own choice if null."""
-
     image_encoder: str = "efficientnet-lite0"
     """As in apps.pretrain."""
-
     text_encoder: str = "all-minilm-l6-v2"
     """As in apps.pretrain."""
 

@@ -39,16 +39,12 @@ class FitConfig(DataConfig):
 
     items: int = 100_000
     """Items of the data set, at least 100."""
-
     behaviours: int = 100
     """Most behaviours of a user."""
-
     batch_impressions: int = 1000
     """Impressions in a global batch."""
-
     world_size: int = 1
     """Ranks on this machine."""
-
     threads: int = max(1, len(os.sched_getaffinity(0)))
     """Threads of each rank."""
 

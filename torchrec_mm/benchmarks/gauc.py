@@ -17,12 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.config import check_fields
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.impression_files import ImpressionFiles
@@ -40,10 +35,8 @@ class GaucConfig(BenchmarkConfig):
 
     impressions: int = 2_300_000
     """Impressions that both sides get."""
-
     full_impressions: int = 23_000_000
     """Impressions that ours alone gets, AUC and log loss included, through files."""
-
     impressions_per_user: int = 11
     """Mean number of a user's impressions, which arrive in no order."""
 

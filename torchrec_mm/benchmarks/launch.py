@@ -33,7 +33,6 @@ class LaunchConfig(BenchmarkConfig):
 
     world_size: int = 2
     """Ranks on this machine."""
-
     timeout_s: float = 300.0
     """Seconds after which a launch counts as failed."""
 

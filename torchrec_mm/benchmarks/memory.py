@@ -19,6 +19,7 @@ from torchrec_mm.benchmarks.harness import (
     in_fresh_process,
     on_fresh_ranks,
 )
+from torchrec_mm.benchmarks.loader import memory_bytes
 from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -40,10 +41,8 @@ class MemoryConfig(BenchmarkConfig):
 
     rows: int = 1_000_000
     """Rows of the table."""
-
     embedding_dim: int = 16
     """Width of the table; a multiple of 4."""
-
     world_size: int = 2
     """Ranks that the table is divided over."""
 
@@ -134,7 +133,7 @@ def cost(build: Build, rows: int, dim: int) -> Cost:
         tensors = build(worker, rows, dim)
         for tensor in tensors:
             tensor.add_(0)  # a page that was never written is not resident yet
-        return Cost(sum(tensor.nbytes for tensor in tensors), resident_bytes())
+        return Cost(sum(tensor.nbytes for tensor in tensors), memory_bytes("VmRSS"))
 
 
 def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
@@ -157,9 +156,3 @@ def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     optimizer.step()
     state = optimizer.state[table.weight]
     return [table.weight.detach(), *(value for value in state.values() if torch.is_tensor(value))]
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm", encoding="utf-8") as pages:
-        return int(pages.read().split()[1]) * 4096

@@ -13,8 +13,7 @@ def slow_requests(
 ) -> list[dict[str, Any]]:
     """What ``requests_of`` must make of one user, as rows of REQUEST_SCHEMA.
 
-    ``events``: (timestamp, item_id, event) in any order, other kinds of events and repetitions
-    included.
+    ``events``: (timestamp, item_id, event) in any order, with other kinds and repetitions.
     """
     events = set(events)
     shown = sorted((time, item) for time, item, kind in events if kind == rules.shown_event)

@@ -15,12 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.benchmarks.pretraining_bare import bare_steps
 from torchrec_mm.benchmarks.pretraining_data import make_searches
 from torchrec_mm.config import check_fields
@@ -64,25 +59,18 @@ class PretrainingConfig(BenchmarkConfig):
 
     batch_size: int = 128
     """Searches a step; each has one clicked item, not bought."""
-
     steps: int = 4
     """Steps that are timed, after a warm-up."""
-
     bank_slots: int = 196_800
     """Keys of a full memory bank, one bank for each of image, text and fused."""
-
     image_size: int = 64
     """Height and width that pictures are decoded to."""
-
     num_workers: int = 1
     """Processes that decode and tokenise ahead; ours alone needs them."""
-
     threads: int | None = None
     """Threads of the training process on all sides, PyTorch's own choice if null."""
-
     image_encoder: str = "efficientnet-lite0"
     """As in apps.pretrain."""
-
     text_encoder: str = "all-minilm-l6-v2"
     """As in apps.pretrain."""
 

@@ -23,11 +23,7 @@ def make_searches(root: Path, searches: int) -> None:
     def pictures(count: int) -> list[bytes]:
         return [picture(generator, PIXELS) for _ in range(count)]
 
-    items = {
-        "item_id": np.arange(ITEMS),
-        "title": texts(ITEMS, 3, 15),
-        "image": pictures(ITEMS),
-    }
+    items = {"item_id": np.arange(ITEMS), "title": texts(ITEMS, 3, 15), "image": pictures(ITEMS)}
     write_table(root / "items" / "part-0.parquet", pa.table(items))
     bought = generator.integers(0, ITEMS, searches)
     clicked = [[item] for item in (bought + 1) % ITEMS]

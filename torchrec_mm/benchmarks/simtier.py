@@ -14,12 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.config import check_fields
 from torchrec_mm.kernels.general_search import general_search
 
@@ -39,19 +34,14 @@ class SimTierConfig(BenchmarkConfig):
 
     vectors: int = 2_000_000
     """Item vectors of width 128 that behaviours and candidates are drawn from."""
-
     requests: int = 90
     """Requests of a batch."""
-
     candidates: int = 11
     """Candidates of a request: its impressions."""
-
     behaviours: int = 1000
     """Behaviours of a request."""
-
     threads: int = 1
     """Threads of either side."""
-
     seconds: float = 2.0
     """Length of each measurement."""
 

@@ -10,14 +10,14 @@ Source: Johnson et al., Billion-scale similarity search with GPUs, arXiv 1702.08
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.neighbours import NeighbourHits, check_queries, rank, unit
@@ -88,7 +88,7 @@ class FaissIndex:
                 installed.
         """
         faiss = _import_faiss()
-        meta = _read_meta(folder / META_FILE)
+        meta = read_record(folder / META_FILE, IndexMeta, FORMAT)
         if meta.vectors != vectors.fingerprint:
             raise InputError(
                 f"{folder} must be an index of {vectors.folder}, fingerprint "
@@ -141,10 +141,8 @@ def _import_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError as error:
-        raise InputError(
-            "search must be exact where faiss is not installed: "
-            "pip install 'torchrec-mm[neighbours]'"
-        ) from error
+        rule = "search must be exact where faiss is not installed"
+        raise InputError(f"{rule}: pip install 'torchrec-mm[neighbours]'") from error
     return faiss
 
 
@@ -161,16 +159,3 @@ def _unit_blocks(vectors: ItemVectors) -> Iterator[np.ndarray]:
     blocks = list(blocks_of(len(vectors), vectors.width))
     for block in tqdm(blocks, "index", unit="block", disable=None, leave=False):
         yield unit(vectors.values[block]).astype(np.float32)
-
-
-def _read_meta(path: Path) -> IndexMeta:
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
-    for field in fields(IndexMeta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    return IndexMeta(**{field.name: raw[field.name] for field in fields(IndexMeta)})

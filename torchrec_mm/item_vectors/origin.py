@@ -16,7 +16,5 @@ def check_origin(vectors: ItemVectors, origin: str, whose: str) -> None:
         InputError: the origins differ.
     """
     if vectors.origin != origin:
-        raise InputError(
-            f"vectors must have the origin of {whose}, {origin}, got {vectors.origin} of "
-            f"{vectors.folder}"
-        )
+        rule = f"vectors must have the origin of {whose}, {origin}"
+        raise InputError(f"{rule}, got {vectors.origin} of {vectors.folder}")

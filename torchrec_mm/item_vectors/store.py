@@ -10,7 +10,7 @@ and a folder, has them checked by ``check_origin``.
 Shape letters: N items with a vector, M items asked for, D item-vector width.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 
@@ -82,7 +82,11 @@ class ItemVectors:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder} must be a folder of item vectors: no such folder")
-        meta = _read_meta(folder / META_FILE)
+        cure = ": make the item vectors again with apps.embed_items or apps.import_vectors"
+        meta = read_record(folder / META_FILE, Meta, FORMAT, cure)
+        if meta.dtype not in DTYPES:
+            path = folder / META_FILE
+            raise InputError(f"{path} dtype must be int8 or float32, got {meta.dtype!r}")
         item_ids = map_array(folder / ITEM_IDS_FILE, (meta.items,), np.dtype(np.int64))
         values = map_array(folder / VECTORS_FILE, (meta.items, meta.width), DTYPES[meta.dtype])
         if not (item_ids[1:] > item_ids[:-1]).all():
@@ -161,24 +165,6 @@ def dequantise(values: Tensor) -> Tensor:
     return values.float() / INT8_SCALE if values.dtype == torch.int8 else values.float()
 
 
-def _read_meta(path: Path) -> Meta:
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(
-            f"{path} format must be {FORMAT}, got {found!r}: make the item vectors again with "
-            f"apps.embed_items or apps.import_vectors"
-        )
-    for field in fields(Meta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    if raw["dtype"] not in DTYPES:
-        raise InputError(f"{path} dtype must be int8 or float32, got {raw['dtype']!r}")
-    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
-
-
 def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
     """Map an ``.npy`` file, read-only.
 
@@ -192,8 +178,6 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.n
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} must be a whole .npy array: {error}") from error
     if array.shape != shape or array.dtype != dtype:
-        raise InputError(
-            f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says, "
-            f"got {array.dtype} {array.shape}"
-        )
+        rule = f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says"
+        raise InputError(f"{rule}, got {array.dtype} {array.shape}")
     return array

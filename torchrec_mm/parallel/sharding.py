@@ -19,12 +19,7 @@ from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
-from torchrec_mm.parallel.planning import (
-    make_plan,
-    prepare_tables,
-    sharders,
-    table_configs,
-)
+from torchrec_mm.parallel.planning import make_plan, prepare_tables, sharders, table_configs
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
 from torchrec_mm.parallel.topology import Machines, machines_here
@@ -142,10 +137,7 @@ def distribute(
     dense = KeyedOptimizerWrapper(
         {name: parameter for name, parameter in learning if parameter.requires_grad},
         lambda parameters: torch.optim.AdamW(
-            parameters,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         ),
     )
     optimizer = CombinedOptimizer([sharded.model.fused_optimizer, dense])

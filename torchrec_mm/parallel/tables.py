@@ -65,9 +65,8 @@ class TableSettings:
         if self.cache_load_factor is not None:
             check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "cache_load_factor")
         if self.cache_load_factor is not None and self.kernel != "fused_uvm_caching":
-            raise InputError(
-                f"cache_load_factor must go with kernel fused_uvm_caching, got {self.kernel}"
-            )
+            rule = "cache_load_factor must go with kernel fused_uvm_caching"
+            raise InputError(f"{rule}, got {self.kernel}")
         if self.sharding in SPLIT_COLUMNS and self.optimizer == "rowwise_adagrad":
             raise InputError(
                 f"optimizer must be adagrad, adam or sgd with sharding {self.sharding}, got "
@@ -86,9 +85,8 @@ def read_tables(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, TableSettings
     for name, given in raw.items():
         unknown = sorted(given.keys() - set(known))
         if unknown:
-            raise InputError(
-                f"tables.{name} must hold {', '.join(known)} only, got {', '.join(unknown)}"
-            )
+            rule = f"tables.{name} must hold {', '.join(known)} only"
+            raise InputError(f"{rule}, got {', '.join(unknown)}")
         try:
             tables[name] = TableSettings(**given)
         except InputError as error:
@@ -113,9 +111,8 @@ def for_every_table(
     for name in tables:
         if name in table_of and name in features_of:
             feature = next(iter(features_of[name]))
-            raise InputError(
-                f"tables must name one table each, got {name}: say {feature} or {table_of[name]}"
-            )
+            rule = "tables must name one table each"
+            raise InputError(f"{rule}, got {name}: say {feature} or {table_of[name]}")
     table_of |= {table: table for table in features_of}
     unknown = sorted(tables.keys() - table_of.keys())
     if unknown:
@@ -158,9 +155,8 @@ def constrained(
     """
     unknown = sorted(planned.keys() - tables.keys())
     if unknown:
-        raise InputError(
-            f"plan must hold tables of the model ({', '.join(sorted(tables))}), got {unknown[0]}"
-        )
+        rule = f"plan must hold tables of the model ({', '.join(sorted(tables))})"
+        raise InputError(f"{rule}, got {unknown[0]}")
     merged = dict(tables)
     for table, earlier in planned.items():
         for name in ("sharding", "kernel"):

@@ -54,10 +54,7 @@ def learn(
     own = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
     computes = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
     tables = SplitTableBatchedEmbeddingBagsCodegen(
-        [(8, 4, location or own, computes)],
-        optimizer=optimizer,
-        learning_rate=RATE,
-        device=device,
+        [(8, 4, location or own, computes)], optimizer=optimizer, learning_rate=RATE, device=device
     )
     (weights,) = tables.split_embedding_weights()
     weights.fill_(1.0)

@@ -98,10 +98,8 @@ def check_zero_collision(
                 for name, allowed in only.items():
                     value = getattr(tables[table], name)
                     if value not in (None, allowed):
-                        raise InputError(
-                            f"tables.{table}.{name} must be {allowed} with zero_collision, "
-                            f"got {value}"
-                        )
+                        rule = f"tables.{table}.{name} must be {allowed} with zero_collision"
+                        raise InputError(f"{rule}, got {value}")
 
 
 def settle_zero_collision(model: nn.Module) -> None:

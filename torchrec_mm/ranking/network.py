@@ -114,11 +114,7 @@ class RankingNetwork(nn.Module):
         return request_RF[:, ::every].sum(-1, keepdim=True) + targets_RCE[..., ::every].sum(-1)
 
     def _interest(
-        self,
-        batch: RequestBatch,
-        targets: Tensor,
-        behaviours: Tensor,
-        view: VectorView | None,
+        self, batch: RequestBatch, targets: Tensor, behaviours: Tensor, view: VectorView | None
     ) -> tuple[Tensor, list[Tensor]]:
         """(R, C, E) interest, and further inputs of the MLP: history length, mean cosine."""
         length = torch.log1p(batch.behaviour_mask.sum(-1, dtype=torch.float32))

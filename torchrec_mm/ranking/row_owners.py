@@ -176,9 +176,8 @@ class RowOwners(ManagedCollisionModule):
         """
         saved = int((self._output_segments_tensor >= 0).sum()) - 1
         if saved != self.partitions:
-            raise InputError(
-                f"partitions must be {saved} as in the checkpoint, got {self.partitions}"
-            )
+            rule = f"partitions must be {saved} as in the checkpoint"
+            raise InputError(f"{rule}, got {self.partitions}")
 
     def rebuild_with_output_id_range(
         self,

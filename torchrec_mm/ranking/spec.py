@@ -56,10 +56,8 @@ class TableSizes:
         """
         for name, rows in {**self.request, **self.item, **self.behaviour}.items():
             if num_rows.get(name) != rows:
-                raise InputError(
-                    f"{where} must have {rows} table rows for feature {name}, as the ranker has, "
-                    f"got {num_rows.get(name, 'none')}"
-                )
+                rule = f"{where} must have {rows} table rows for feature {name}, as the ranker has"
+                raise InputError(f"{rule}, got {num_rows.get(name, 'none')}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +66,12 @@ class RankerSettings:
 
     embedding_dim: int = 16
     """Width of every table, the bias column included; a multiple of 4."""
-
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the MLP's hidden layers."""
-
     num_tiers: int = 20
     """Tiers of SimTier over cosines in [-1, 1]."""
-
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
-
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -124,10 +118,8 @@ class RankerSpec:
         if (self.make is not None) != self.has("make"):
             raise ValueError(f"make must be given exactly when method has it, got {self.method}")
         if self.make is not None and len(self.make.hidden) != len(self.hidden):
-            raise InputError(
-                f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}, "
-                f"got {self.hidden}"
-            )
+            rule = f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}"
+            raise InputError(f"{rule}, got {self.hidden}")
         check_raw_ids(self.zero_collision)
 
     @classmethod

@@ -28,11 +28,7 @@ class StepProfiler:
             self._profile = profile(
                 activities=supported_activities() & {ProfilerActivity.CPU, ProfilerActivity.CUDA},
                 schedule=schedule(
-                    wait=0,
-                    warmup=WARMUP_STEPS,
-                    active=steps,
-                    repeat=1,
-                    skip_first=SKIPPED_STEPS,
+                    wait=0, warmup=WARMUP_STEPS, active=steps, repeat=1, skip_first=SKIPPED_STEPS
                 ),
                 on_trace_ready=self._write,
             )

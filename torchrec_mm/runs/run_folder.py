@@ -191,9 +191,8 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: not such a run.
     """
     if not (path / "config.yaml").is_file() or not (path / "model.json").is_file():
-        raise InputError(
-            f"{path} must be the folder of a {kind} run: no config.yaml and model.json"
-        )
+        rule = f"{path} must be the folder of a {kind} run"
+        raise InputError(f"{rule}: no config.yaml and model.json")
     model = read_json(path / "model.json")
     if model.get("kind") != kind:
         raise InputError(f"{path} must be a {kind} run, got a {model.get('kind')} run")
@@ -215,9 +214,8 @@ def _check_same(
 ) -> None:
     for name, value in now.items():
         if name not in may_change and before.get(name) != value:
-            raise InputError(
-                f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
-            )
+            rule = f"{name} must stay {before.get(name)!r} to resume {path}"
+            raise InputError(f"{rule}, got {value!r}")
 
 
 def _is_before(line: str, position: Position) -> bool:

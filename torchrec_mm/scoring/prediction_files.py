@@ -94,8 +94,7 @@ class RankPredictions:
 def merge_predictions(folder: Path, path: Path, columns: Sequence[str]) -> None:
     """Write all ranks' rows to ``path`` by request, whole or not at all.
 
-    Memory: two row groups of each rank. A request belongs to one rank, so its rows keep their
-    order.
+    Memory: two row groups of each rank. A request's rows are of one rank, and keep their order.
 
     Args:
         folder: where the ranks wrote, one of them at least a row.

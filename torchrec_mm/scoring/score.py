@@ -33,10 +33,8 @@ class ScoreSettings:
 
     vector_storage: Storage = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
-
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
-
     batch_requests: int = 256
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
@@ -55,13 +53,11 @@ def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> I
     """
     if trained.model["vectors"] is None:
         if given:
-            raise InputError(
-                f"vectors must not be given for a run of method {trained.method}, got {given}"
-            )
+            rule = f"vectors must not be given for a run of method {trained.method}"
+            raise InputError(f"{rule}, got {given}")
         if storage != "mapped":
-            raise InputError(
-                f"vector_storage must be mapped for a run of method {trained.method}, got {storage}"
-            )
+            rule = f"vector_storage must be mapped for a run of method {trained.method}"
+            raise InputError(f"{rule}, got {storage}")
         return None
     vectors = ItemVectors.open(given or trained.input("vectors"))
     check_origin(vectors, trained.model["vectors"], f"run_dir {trained.path}")

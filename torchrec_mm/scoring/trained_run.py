@@ -99,10 +99,8 @@ class TrainedRun:
         path = self.path / VOCABULARIES
         vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
         if vocabularies.fingerprint != wanted:
-            raise InputError(
-                f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}, "
-                f"got {vocabularies.fingerprint[:12]}"
-            )
+            rule = f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}"
+            raise InputError(f"{rule}, got {vocabularies.fingerprint[:12]}")
         return vocabularies
 
     @property
@@ -124,20 +122,16 @@ class TrainedRun:
         """
         data = self.input("data", flag="items")
         if data is None:
-            raise InputError(
-                f"items must be given: {self.path} was trained on an encoded data set, "
-                f"{self.config['encoded']}, which does not hold them"
-            )
+            rule = f"items must be given: {self.path} was trained on an encoded data set"
+            raise InputError(f"{rule}, {self.config['encoded']}, which does not hold them")
         return data / "items"
 
     def check_vocabulary(self, data: EncodedRequests) -> None:
         """Refuse requests that were encoded for another model: their rows mean other ids."""
         wanted, found = self.model["vocabulary"], data.meta["vocabulary"]
         if wanted != found:
-            raise InputError(
-                f"encoded must have the vocabulary of {self.path}, {wanted[:12]}, "
-                f"got {found[:12]} in {data.folder}"
-            )
+            rule = f"encoded must have the vocabulary of {self.path}, {wanted[:12]}"
+            raise InputError(f"{rule}, got {found[:12]} in {data.folder}")
 
     def input(self, name: str, flag: str = "") -> Path | None:
         """The folder that the run's config names, None where it names none.

@@ -67,10 +67,7 @@ class Observer:
         """
         self._counts, self._began = over_ranks(counted.counts), time.perf_counter()
         self.bar = tqdm(
-            ends,
-            desc=f"epoch {epoch + 1}",
-            unit="step",
-            disable=None if self.is_first else True,
+            ends, desc=f"epoch {epoch + 1}", unit="step", disable=None if self.is_first else True
         )
         with self.bar, self.watchdog:
             yield self._heard(self.bar)

@@ -77,9 +77,8 @@ class Contents:
         places = zip(start.tolist(), lengths.tolist(), strict=True)
         raw = [os.pread(self._file, *place[::-1]) for place in places] if within.all() else []
         if [len(each) for each in raw] != lengths.tolist():
-            raise InputError(
-                f"{self.folder} start.npy and length.npy must name places in bytes.bin, and do not"
-            )
+            rule = f"{self.folder} start.npy and length.npy must name places in bytes.bin"
+            raise InputError(f"{rule}, and do not")
         return raw
 
     def _text(self, raw: bytes) -> str:

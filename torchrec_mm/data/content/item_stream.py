@@ -45,8 +45,7 @@ class ItemRows:
 class ItemStream:
     """The wanted contents of ``data/items/``, read part by part.
 
-    Reading a part that follows the one read before goes on in the file; row groups may be larger
-    than memory.
+    Reading the part after the one read before goes on in the file; row groups may exceed memory.
 
     num_items: N. parts: all of them, N rows together. fingerprint: names the files, by name, size
     and time of change, and how they are cut; pictures given by path are not looked at.

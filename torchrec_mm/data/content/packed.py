@@ -15,7 +15,7 @@ on and held out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from torchrec_mm.data.content.contents import Contents
 from torchrec_mm.data.content.groups import connected, hold_out_groups
-from torchrec_mm.documents import read_json
+from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import map_array
 
@@ -75,7 +75,9 @@ class PackedContent:
             InputError: no such folder, a missing or garbled file, another format, or files that
                 disagree with ``meta.json``.
         """
-        meta = _read_meta(folder)
+        if not (folder / META).is_file():
+            raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
+        meta = read_record(folder / META, Meta, FORMAT)
         attributes = _map(folder, "attributes", (len(meta.attributes), meta.items))
         return cls(
             folder,
@@ -145,9 +147,8 @@ class PackedContent:
             held_out = self.held_out_items(holdout)[self.purchased]
         for is_empty, purpose in ((held_out.all(), "train on"), (~held_out.any(), "judge by")):
             if is_empty:
-                raise InputError(
-                    f"holdout must leave a search to {purpose}, got {holdout} of {total} searches"
-                )
+                rule = f"holdout must leave a search to {purpose}"
+                raise InputError(f"{rule}, got {holdout} of {total} searches")
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def held_out_items(self, holdout: float) -> np.ndarray:
@@ -159,22 +160,6 @@ class PackedContent:
         of_items = [contents.of_items for contents in self.by_modality.values()]
         alike = [np.where(of >= 0, of, np.arange(len(of))) for of in of_items]
         return hold_out_groups(connected(alike), self.item_ids, holdout)
-
-
-def _read_meta(folder: Path) -> Meta:
-    path = folder / META
-    if not path.is_file():
-        raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
-    raw = read_json(path)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else raw
-        raise InputError(f"{path} format must be {FORMAT}, got {found!r}")
-    for field in fields(Meta):
-        if type(raw.get(field.name)) is not field.type:
-            raise InputError(
-                f"{path} {field.name} must be {field.type.__name__}, got {raw.get(field.name)!r}"
-            )
-    return Meta(**{field.name: raw[field.name] for field in fields(Meta)})
 
 
 def _map(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -75,9 +75,7 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
         check_seconds(folder, "created_at", table["created_at"])
         created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
     return ItemCatalogue(
-        item_ids[order],
-        created_at,
-        {name: table[name].to_numpy()[order] for name in attributes},
+        item_ids[order], created_at, {name: table[name].to_numpy()[order] for name in attributes}
     )
 
 

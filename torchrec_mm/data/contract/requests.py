@@ -107,8 +107,7 @@ def parse_requests(
 
     Raises:
         InputError: missing column, wrong type or unit, null, labels not as long as the candidates
-            or outside {0, 1}, a request without candidates, a behaviour attribute not as long as
-            the behaviours.
+            or outside {0, 1}, a request without candidates, behaviour attributes too long or short.
     """
     table = check_columns(table, where, columns.required, NULLABLE)
     if "timestamp" in table.column_names:
@@ -154,9 +153,8 @@ def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None
     check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
     wrong = (labels.values != 0) & (labels.values != 1)
     if wrong.any():
-        raise InputError(
-            f"{where} column labels must be 0 or 1, got {labels.values[np.argmax(wrong)]}"
-        )
+        rule = f"{where} column labels must be 0 or 1"
+        raise InputError(f"{rule}, got {labels.values[np.argmax(wrong)]}")
 
 
 def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:
@@ -164,7 +162,5 @@ def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: J
     wrong = a.lengths != b.lengths
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(
-            f"{where} column {name} must be as long as {other}, "
-            f"row {row} has {a.lengths[row]} and {b.lengths[row]}"
-        )
+        rule = f"{where} column {name} must be as long as {other}"
+        raise InputError(f"{rule}, row {row} has {a.lengths[row]} and {b.lengths[row]}")

@@ -93,9 +93,8 @@ def _clicks(one_hot: Jagged, where: str) -> np.ndarray:
     pairs = one_hot.values.reshape(-1, 2)
     wrong = (np.sort(pairs, axis=1) != [0, 1]).any(axis=1)
     if wrong.any():
-        raise InputError(
-            f"{where} column {LABEL} must be [1, 0] or [0, 1], got {pairs[wrong][0].tolist()}"
-        )
+        rule = f"{where} column {LABEL} must be [1, 0] or [0, 1]"
+        raise InputError(f"{rule}, got {pairs[wrong][0].tolist()}")
     return np.ascontiguousarray(pairs[:, 1])
 
 

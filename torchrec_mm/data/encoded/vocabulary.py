@@ -30,8 +30,7 @@ class Vocabulary:
 
     Row 0 is for ids that training never showed: no gradient reaches it, and it stays where it
     began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
-    their own. The two differ: what is rare has been shown and passed over, what is unseen may
-    just be new.
+    their own. The two differ: what is rare has been shown and passed over, unseen may be new.
 
     known_ids, rare_ids: int64, ascending, with nothing in common.
     """

@@ -65,16 +65,12 @@ class EventCounts:
         if events == 0:
             raise InputError(f"{folder} must hold at least one row, got 0")
         if len(self.rows) > MAX_KINDS:
-            raise InputError(
-                f"{folder} column event must hold at most {MAX_KINDS} kinds of events, got more: "
-                f"{', '.join(map(repr, islice(self.rows, NAMED)))}, ..."
-            )
+            rule = f"{folder} column event must hold at most {MAX_KINDS} kinds of events, got more"
+            raise InputError(f"{rule}: {', '.join(map(repr, islice(self.rows, NAMED)))}, ...")
         for name, count in self.known.items():
             if count < events:
-                raise InputError(
-                    f"{folder} column {name} must hold {COLUMNS[name]} in every row, "
-                    f"got {events - count} rows without"
-                )
+                rule = f"{folder} column {name} must hold {COLUMNS[name]} in every row"
+                raise InputError(f"{rule}, got {events - count} rows without")
         check_seconds(folder, "timestamp", pa.array([self.first, self.last], INT64))
         self._check_words(folder)
 
@@ -104,9 +100,8 @@ class EventCounts:
         for kind in self._meant:
             if kind not in self.rows:
                 kinds = ", ".join(islice(self.rows, NAMED))
-                raise InputError(
-                    f"{folder} column event must hold {kind!r} at least once, got {kinds}"
-                )
+                rule = f"{folder} column event must hold {kind!r} at least once"
+                raise InputError(f"{rule}, got {kinds}")
 
 
 def _word(kind: str) -> str:

@@ -54,9 +54,8 @@ class EventRules:
 
     def __post_init__(self) -> None:
         if self.shown_event == self.clicked_event:
-            raise InputError(
-                f"clicked_event must differ from shown_event, got {self.clicked_event} for both"
-            )
+            rule = "clicked_event must differ from shown_event"
+            raise InputError(f"{rule}, got {self.clicked_event} for both")
 
 
 def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:

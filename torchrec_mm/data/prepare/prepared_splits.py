@@ -46,14 +46,12 @@ def read_splits(requests: Path, no_click: str) -> dict[str, Split]:
     splits = {name: Split.of(requests / name) for name in SPLITS}
     for name, split in splits.items():
         if split.requests == 0:
-            raise InputError(
-                f"requests/{name} must hold at least one request, got 0: too few rows to split"
-            )
+            rule = f"requests/{name} must hold at least one request"
+            raise InputError(f"{rule}, got 0: too few rows to split")
     if not any(1 in split.labels for split in splits.values()):
         impressions = sum(split.impressions for split in splits.values())
-        raise InputError(
-            f"requests must hold a label 1, got 0 for all {impressions} impressions: {no_click}"
-        )
+        rule = "requests must hold a label 1"
+        raise InputError(f"{rule}, got 0 for all {impressions} impressions: {no_click}")
     return splits
 
 

@@ -25,9 +25,8 @@ def scratch_folder(run_dir: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(
-                f"run_dir must not be in use, got {run_dir}: another process is making it"
-            ) from error
+            rule = "run_dir must not be in use"
+            raise InputError(f"{rule}, got {run_dir}: another process is making it") from error
         inside = scratch / "files"
         shutil.rmtree(inside, ignore_errors=True)
         inside.mkdir()

@@ -1,7 +1,6 @@
 """The sample of items that untrained heads are fitted to: its features, computed once.
 
-Shape letters: N items of all files, n items of a part, k sampled ones with a modality, F feature
-width.
+Shape letters: N items of all files, n items of a part, k sampled ones with a modality, F features.
 """
 
 from dataclasses import dataclass
@@ -56,9 +55,8 @@ class HeadSample:
             ]
             features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
             if not len(features):
-                raise InputError(
-                    f"{self.stream.folder} must hold an {modality} that can be read, got none"
-                )
+                rule = f"{self.stream.folder} must hold an {modality} that can be read"
+                raise InputError(f"{rule}, got none")
             encoder.head.fit_principal_components(features)
 
     def rows(self, part: int) -> np.ndarray:

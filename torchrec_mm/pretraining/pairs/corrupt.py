@@ -16,7 +16,5 @@ def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
         InputError: they are more.
     """
     if corrupt > max(share * pictures, ALLOWED_IN_ANY_RUN if share else 0):
-        raise InputError(
-            f"corrupt_share must be at least {corrupt / pictures:.4f} for these pictures, "
-            f"{corrupt} of {pictures} could not be decoded, got {share}"
-        )
+        rule = f"corrupt_share must be at least {corrupt / pictures:.4f} for these pictures"
+        raise InputError(f"{rule}, {corrupt} of {pictures} could not be decoded, got {share}")

@@ -67,9 +67,8 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
         rows = evenly_spread(present, COMPONENT_SAMPLE)
         features = _sample_features(part, reader.sources[modality], rows, worker)
         if not len(features):
-            raise InputError(
-                f"items must have pictures that can be decoded, got none of {len(rows)}"
-            )
+            rule = "items must have pictures that can be decoded"
+            raise InputError(f"{rule}, got none of {len(rows)}")
         part.head.fit_principal_components(features)
 
 

@@ -32,9 +32,8 @@ def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Ca
         raise InputError(f"{folder} must have an int64 attribute column, got none")
     category = category_column or names[0]
     if category not in names:
-        raise InputError(
-            f"category_column must be one of {', '.join(names)}, got {category_column}"
-        )
+        rule = f"category_column must be one of {', '.join(names)}"
+        raise InputError(f"{rule}, got {category_column}")
     table = items.read(ITEM_ID | dict.fromkeys(names, INT64), CONTENTS)
     rng = np.random.default_rng([seed, 0])
     table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
@@ -59,9 +58,8 @@ def _check_content(
 ) -> None:
     for item_id, picture, title in zip(table["item_id"].to_pylist(), pictures, titles, strict=True):
         if picture is None and title is None:
-            raise InputError(
-                f"{folder} columns title and image must not both be null, got item_id {item_id}"
-            )
+            rule = f"{folder} columns title and image must not both be null"
+            raise InputError(f"{rule}, got item_id {item_id}")
 
 
 def _pictures(table: pa.Table, folder: Path) -> list[bytes | None]:
