@@ -27,9 +27,7 @@ def commands_of(jobs: Iterable[Job], app: str) -> list[dict[str, str | None]]:
 
 def _by_name(words: tuple[str, ...]) -> dict[str, str | None]:
     flags = zip(words, (*words[1:], "--"), strict=True)
-    return {
-        w[2:]: None if value.startswith("--") else value for w, value in flags if w.startswith("--")
-    }
+    return {w[2:]: None if v.startswith("--") else v for w, v in flags if w.startswith("--")}
 
 
 def test_make_is_trained_once_on_each_set_of_vectors_and_seed():

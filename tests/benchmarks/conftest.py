@@ -1,10 +1,23 @@
 """What tests of the benchmarks share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.forks import pools_of_forks
+from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
+
+SMALL = {"users": 24, "items": 300, "behaviours": 40}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Little data of the ranker's benchmarks."""
+    with ranker_data(
+        DataConfig(work_dir=tmp_path_factory.mktemp("little") / "data", **SMALL)
+    ) as made:
+        return made
 
 
 @pytest.fixture

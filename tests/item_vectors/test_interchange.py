@@ -171,15 +171,9 @@ VIEWS = pa.array([[1.0]], pa.list_view(pa.float32()))
         ({"item_id": ["1"], "vector": [[1.0]]}, "item_id must be int64, got string"),
         ({"item_id": [1], "vector": [1.0]}, "vector must be list<float> or list<int8>, got double"),
         ({"item_id": [1], "vector": [[1]]}, "vector must be list<float> or list<int8>, got list"),
-        (
-            {"item_id": [1], "vector": TENSORS},
-            "vector must be list<float> or list<int8>, got ext",
-        ),
+        ({"item_id": [1], "vector": TENSORS}, "vector must be list<float> or list<int8>, got ext"),
         ({"item_id": [1], "vector": VIEWS}, "vector must be list<float> or list<int8>, got list_"),
-        (
-            {"item_id": [1.0], "vector": [[1.0]]},
-            "part.parquet column item_id must be int64, got d",
-        ),
+        ({"item_id": [1.0], "vector": [[1.0]]}, "part.parquet column item_id must be int64, got d"),
         (
             {"item_id": pa.array([2**63], pa.uint64()), "vector": [[1.0]]},
             "part.parquet column item_id must be int64, got uint64: .* not in range",

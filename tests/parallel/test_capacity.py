@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 
-from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.capacity import Workload, cures, fewest_ranks, memory_of_ranks
 from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
 from torchrec_mm.parallel.quiet import quiet_libraries
@@ -123,15 +122,3 @@ def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
     machines = Machines("cpu", 2, 2, 0, 24 * GIB)
     (storage, _) = (device.storage for device in machines.topology(0).devices)
     assert (storage.hbm, storage.ddr) == (0, 12 * GIB - int(12 * GIB * RESERVE))
-
-
-@pytest.mark.parametrize(
-    ("world_size", "per_node", "told"),
-    [
-        (0, 8, "world_size must be at least 1, got 0"),
-        (12, 8, r"world_size must be a multiple of devices_per_node \(8\), got 12"),
-    ],
-)
-def test_machines_that_cannot_be_are_refused(world_size, per_node, told):
-    with pytest.raises(InputError, match=told):
-        Machines("cuda", world_size, per_node, GIB, GIB)

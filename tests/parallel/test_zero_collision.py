@@ -12,8 +12,7 @@ from torchrec.streamable import Pipelineable
 
 from tests.parallel.launch import on_two_ranks
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.zero_collision import check_zero_collision, settle_zero_collision
@@ -142,14 +141,6 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     torch.save(scores(distributed), folder / f"scores-{worker.rank}.pt")
     train(distributed, SECOND, folder / "22")
     train(resume(worker, folder / "1"), SECOND, folder / "12")
-
-
-@pytest.fixture(scope="module")
-def worker():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("WORLD_SIZE", raising=False)
-        with quiet_libraries(), process_group() as alone:
-            yield alone
 
 
 @pytest.fixture(scope="module")

@@ -102,11 +102,7 @@ def test_padding_is_invisible_whatever_it_points_at(method, encoded, batch):
 @EVERY_METHOD
 def test_empty_bags_at_the_end_of_a_batch_are_invisible(method, encoded, batch):
     model = ranker(method, encoded)
-    changed = replace(
-        batch,
-        item_ids=widen(batch.item_ids, 90),
-        features=widen(batch.features, 80),
-    )
+    changed = replace(batch, item_ids=widen(batch.item_ids, 90), features=widen(batch.features, 80))
     torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
 
 

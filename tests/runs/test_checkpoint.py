@@ -56,11 +56,7 @@ def test_tensors_come_back_as_they_were(dtype, worker, tmp_path):
     back = {name: torch.zeros_like(tensor) for name, tensor in given.items()}
     load_checkpoint(folder, {f"model.{name}": Pieces.of(t) for name, t in back.items()})
     assert all(torch.equal(back[name], given[name]) for name in given)
-    assert checkpoint_shapes(folder) == {
-        "model.a": (10, 7),
-        "model.b": (),
-        "model.none": (0, 7),
-    }
+    assert checkpoint_shapes(folder) == {"model.a": (10, 7), "model.b": (), "model.none": (0, 7)}
 
 
 @pytest.mark.parametrize(

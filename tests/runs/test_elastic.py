@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.helpers.forks import PATIENCE_S
+from tests.helpers.runs import last_step
 from tests.helpers.small_market import SmallMarket
 from tests.runs import killed
 from tests.runs.killed import (
@@ -19,7 +20,6 @@ from tests.runs.killed import (
     Launched,
     assert_learned_alike,
     assert_same_bits,
-    last_step,
     saving,
     training,
 )

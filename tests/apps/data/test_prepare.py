@@ -221,16 +221,8 @@ def test_rows_of_impressions_that_came_twice_count_once(impressions, tmp_path, c
     ("source", "flags", "complaint"),
     [
         ("impressions", [], "a label 1, got 0 for all 10 impressions: .* column label is 0 in ev"),
-        (
-            "ratings",
-            ["--like_from=6"],
-            "got 0 for all 30 .*/ratings.csv is at least like_from = 6.0",
-        ),
-        (
-            "events",
-            ["--attribution_s=5"],
-            "got 0 for all 10 .*: none of 10 clicks came at most att",
-        ),
+        ("ratings", ["--like_from=6"], "got 0 for all 30 .*/ratings.csv is at least like_from"),
+        ("events", ["--attribution_s=5"], "got 0 for all 10 .*: none of 10 clicks came at most"),
     ],
 )
 def test_data_without_a_label_1_are_refused(source, flags, complaint, request, tmp_path):

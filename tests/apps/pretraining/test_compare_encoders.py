@@ -5,6 +5,7 @@ import json
 import pytest
 
 from apps import compare_encoders
+from tests.helpers.runs import last_step
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
 from torchrec_mm.errors import InputError
 
@@ -41,11 +42,6 @@ def compare(data, run_dir, *more, flags=FLAGS):
     words = ["--data", str(data), "--run_dir", str(run_dir), "--flags", flags, *more]
     compare_encoders.main(words)
     return json.loads((run_dir / "encoders.json").read_text())
-
-
-def last_step(run_dir) -> int:
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return max(line["step"] for line in lines if "step" in line)
 
 
 def test_every_encoder_is_trained_with_every_seed_and_the_off_the_shelf_one_is_judged_once(

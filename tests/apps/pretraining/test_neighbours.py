@@ -91,11 +91,7 @@ def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
     written(room / "texts", [1, 22], values, modality="text", origin=origin)
     flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
     lines = ask(*flags, "--data", room / "data", "--k", 1)
-    assert lines == [
-        "word3",
-        "  rank  cosine  item_id  title",
-        "     1   1.000       22  red coat",
-    ]
+    assert lines == ["word3", "  rank  cosine  item_id  title", "     1   1.000       22  red coat"]
     with pytest.raises(InputError, match="vectors must have the origin of encoder"):
         ask(*flags, "--vectors", written(room / "w", [1, 22], values, modality="text").folder)
 

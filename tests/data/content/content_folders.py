@@ -57,10 +57,7 @@ def write_data(
 
     other_columns: in place of the column of the same name, None for no such column.
     """
-    for folder, types, rows in (
-        ("items", ITEM_TYPES, items),
-        ("searches", SEARCH_TYPES, searches),
-    ):
+    for folder, types, rows in (("items", ITEM_TYPES, items), ("searches", SEARCH_TYPES, searches)):
         columns = {
             name: pa.array([row.get(name) for row in rows], kind) for name, kind in types.items()
         }

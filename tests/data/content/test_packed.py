@@ -29,12 +29,8 @@ def whole(tmp_path):
 @pytest.mark.parametrize(
     "file",
     [
-        "item_ids.npy",
-        "attributes.npy",
-        "search_ids.npy",
-        "timestamps.npy",
-        "purchased.npy",
-        "hard.npy",
+        *("item_ids.npy", "attributes.npy", "search_ids.npy"),
+        *("timestamps.npy", "purchased.npy", "hard.npy"),
         *(
             f"{modality}/{name}"
             for modality in ("image", "text")
@@ -164,9 +160,8 @@ def test_items_held_out_share_neither_title_nor_picture_with_the_rest(tmp_path):
     ]
     for item in items[::9]:
         item["title"] = None
-    found = packed(
-        tmp_path, items=items, searches=many_searches(300, [i["item_id"] for i in items])
-    )
+    searches = many_searches(300, [item["item_id"] for item in items])
+    found = packed(tmp_path, items=items, searches=searches)
     is_held_out = found.held_out_items(0.2)
     assert abs(is_held_out.mean() - 0.2) < 0.02
     for column in ("title", "image"):

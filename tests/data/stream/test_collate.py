@@ -139,11 +139,7 @@ def test_a_masked_batch_has_no_candidate(collator):
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
     return Collator(
-        ITEMS,
-        True,
-        (),
-        1,
-        search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4),
+        ITEMS, True, (), 1, search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4)
     )
 
 

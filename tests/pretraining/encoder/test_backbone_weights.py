@@ -40,8 +40,7 @@ def test_a_text_model_is_found_in_the_hub_cache_by_its_name(hub_cache, text_enco
 def test_an_image_model_is_found_in_the_hub_cache_by_its_name(hub_cache, image_encoder):
     in_hub_cache(hub_cache, "someone/tiny-pictures", image_encoder)
     assert same_weights(
-        load_image_backbone("hf-hub:someone/tiny-pictures"),
-        load_image_backbone(str(image_encoder)),
+        load_image_backbone("hf-hub:someone/tiny-pictures"), load_image_backbone(str(image_encoder))
     )
 
 
