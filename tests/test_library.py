@@ -89,7 +89,8 @@ def functions_of(public: object) -> list[object]:
 
 def unexplained(public: object) -> set[str]:
     """Arguments that no docstring of a public name says a word about."""
-    text = " ".join(inspect.getdoc(each) or "" for each in [public, *functions_of(public)])
+    pages = [inspect.getdoc(each) or "" for each in [public, *functions_of(public)]]
+    text = re.sub(r"^(>>>|\.\.\.).*", "", "\n".join(pages), flags=re.MULTILINE)
     named = {name for each in functions_of(public) for name in inspect.signature(each).parameters}
     return {name for name in named - {"self", "_cls"} if not re.search(rf"\b{name}\b", text)}
 
@@ -104,7 +105,10 @@ def test_a_docstring_says_what_each_argument_is(room, name):
 
 def test_an_argument_left_out_is_noticed():
     def scale(values, factor):
-        """Multiply ``values``."""
+        """Multiply ``values``.
+
+        >>> scale([1], factor=2)
+        """
 
     assert unexplained(scale) == {"factor"}
 

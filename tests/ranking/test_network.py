@@ -15,7 +15,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.strides import widen
 from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker, table_name
-from torchrec_mm.ranking.spec import METHODS, RankerSpec, spec_from_json
+from torchrec_mm.ranking.spec import METHODS, spec_from_json
 
 ROWS = list(range(12))
 EVERY_METHOD = pytest.mark.parametrize("method", [m for m in METHODS if m != "muse"])
@@ -252,9 +252,10 @@ def test_a_spec_whose_parts_do_not_go_together_is_refused(method, changes, words
 
 
 def test_a_make_of_another_depth_is_refused(encoded):
-    spec: RankerSpec = replace(spec_of("make", encoded), hidden=(7,))
-    with pytest.raises(ValueError, match="companion_hidden must be as many as hidden, 1, got 2"):
-        Ranker(spec)
+    with pytest.raises(
+        InputError, match=r"hidden must have as many layers as MAKE's, 2, got \(7,\)"
+    ):
+        replace(spec_of("make", encoded), hidden=(7,))
 
 
 def test_a_joined_make_never_drops_out(encoded, batch):
