@@ -113,9 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         component_of("ranking", "train_ranker"),
         *ranker_flags(*cell),
     )
-    stages.once(
-        "phase two: all rankers", run_side_by_side, list(ranker_jobs(comparison)), config.processes
-    )
+    jobs = list(ranker_jobs(comparison))
+    stages.once("phase two: all rankers", run_side_by_side, jobs, config.processes)
     if not (root / "report.json").is_file():
         call(
             "report",

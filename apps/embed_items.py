@@ -101,9 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "encoder": maker.origin(),
             **{name: getattr(config, name) for name in WORK_FLAGS},
         }
-        pictures = make_item_vectors(
-            config.run_dir, stream, maker, work, config.corrupt_share, worker
-        )
+        out, share = config.run_dir, config.corrupt_share
+        pictures = make_item_vectors(out, stream, maker, work, share, worker)
         if worker.is_first:
             vectors = ItemVectors.open(config.run_dir)
             print(

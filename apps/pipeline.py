@@ -238,9 +238,7 @@ def _parquet(data: Path, name: str) -> str:
 def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
     """Write pipeline.json and say how good the ranker is."""
     result = stages[-1].folder / "metrics.json"
-    summary = {
-        stage.app: {"folder": stage.folder.name, "seconds": stage.seconds()} for stage in stages
-    }
+    summary = {s.app: {"folder": s.folder.name, "seconds": s.seconds()} for s in stages}
     write_json(config.run_dir / "pipeline.json", {"stages": summary, "metrics": str(result)})
     metrics = read_json(result)
     print(

@@ -19,8 +19,8 @@ from torchrec_mm.data.prepare.impressions import prepare_impressions
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepare.prepared_events import write_prepared_events
-from torchrec_mm.data.prepare.scratch import scratch_folder
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import scratch_folder
 from torchrec_mm.targets import check_new_folder
 
 

@@ -156,7 +156,7 @@ def train_encoder(
 ) -> dict[str, Any]:
     """Build, train, judge. Collective."""
     from torchrec_mm.pretraining.encoder.precision import Precision
-    from torchrec_mm.pretraining.judge.results import Results
+    from torchrec_mm.pretraining.judge.judge import Results
     from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
     from torchrec_mm.pretraining.scl.fit import fit, restore
     from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for

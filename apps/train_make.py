@@ -97,9 +97,8 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     spec = MakeSpec(
         vector_width=vectors.width, width=config.width, hidden=config.hidden, dropout=config.dropout
     )
-    optimizer = OptimizerSettings(
-        learning_rate=config.learning_rate, weight_decay=config.weight_decay
-    )
+    rate, decay = config.learning_rate, config.weight_decay
+    optimizer = OptimizerSettings(learning_rate=rate, weight_decay=decay)
     distributed = distribute(MakeRanker(spec), worker, optimizer, config.seed)
     test = batches("test") if config.test_auc else None
     train = batches("train")

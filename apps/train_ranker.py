@@ -17,8 +17,7 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharded_vectors import vector_source

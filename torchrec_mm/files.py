@@ -1,5 +1,6 @@
-"""Outputs appear whole: written aside, flushed to disk, renamed into place."""
+"""Outputs appear whole: written aside or in a scratch folder, flushed, renamed into place."""
 
+import fcntl
 import glob
 import json
 import os
@@ -115,3 +116,29 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def scratch_folder(run_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder ``.NAME.scratch`` beside ``run_dir``, gone when the block ends.
+
+    What a killed process left in it is removed first.
+
+    Raises:
+        InputError: another process is at work on the same ``run_dir``.
+    """
+    scratch = beside(run_dir, "scratch")
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            rule = "run_dir must not be in use"
+            raise InputError(f"{rule}, got {run_dir}: another process is making it") from error
+        inside = scratch / "files"
+        shutil.rmtree(inside, ignore_errors=True)
+        inside.mkdir()
+        try:
+            yield inside
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -7,7 +7,8 @@ encoder, over the same batches, which lie decoded and tokenised in its memory.
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,15 +77,9 @@ def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
         specs = [EncoderSpec(name, backbone, 0, config.image_size) for name, backbone in backbones]
         (root / "encoder").mkdir()
         save_encoder(root / "encoder", "scl", build_item_encoder(specs))
-        speeds = alternate(
-            {
-                side.__name__: lambda side=side: in_fresh_process(
-                    side, root, config, threads=config.threads
-                )
-                for side in (ours, bare)
-            },
-            config.runs,
-        )
+        fresh = partial(in_fresh_process, threads=config.threads)
+        sides = {side.__name__: partial(fresh, side, root, config) for side in (ours, bare)}
+        speeds = alternate(sides, config.runs)
     yield comparison(
         "embedding",
         "items/s",
@@ -104,9 +99,7 @@ def ours(root: Path, config: EmbeddingConfig) -> float:
         encode(encoding, next(batches(encoding)))
         start = time.perf_counter()
         stream = ItemStream(root, encoding.stream.modalities)
-        of_stream = ItemEncoding(
-            stream, encoding.encoder, encoding.loader, encoding.precision, worker
-        )
+        of_stream = replace(encoding, stream=stream)
         maker = EncoderVectors(of_stream, "scl", SPACE, DTYPE, fit_heads=False)
         make_item_vectors(Path(folder) / "vectors", stream, maker, {}, 0.0, worker)
         return config.items / (time.perf_counter() - start)

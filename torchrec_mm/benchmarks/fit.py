@@ -104,8 +104,7 @@ def compare(config: FitConfig) -> Iterator[dict[str, Any]]:
     yield comparison(
         "fit",
         "steps/s",
-        rates["ours"],
-        rates["baseline"],
+        **rates,
         more_is_better=True,
         batch_impressions=config.batch_impressions,
         world_size=config.world_size,

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -62,13 +63,8 @@ class Run:
 def compare(config: GaucConfig) -> Iterator[dict[str, Any]]:
     """In memory and through files against the loop, then through files at full size."""
     sides: dict[str, Measure] = {"gauc": in_memory, "gauc/files": through_files, "loop": by_loop}
-    runs = alternate(
-        {
-            name: lambda side=side: fresh(side, config.impressions, config)
-            for name, side in sides.items()
-        },
-        config.runs,
-    )
+    fresh_sides = {n: partial(fresh, side, config.impressions, config) for n, side in sides.items()}
+    runs = alternate(fresh_sides, config.runs)
     figures = [one.gauc for of_side in runs.values() for one in of_side]
     for name in ("gauc", "gauc/files"):
         yield comparison(
@@ -145,9 +141,8 @@ def through_files(pieces: Iterator[Impressions]) -> tuple[float, float]:
 
 def by_loop(pieces: Iterator[Impressions]) -> tuple[float, float]:
     """The usual way: group by user, then rank each user's impressions in Python; its seconds."""
-    users, labels, logits = (
-        np.concatenate(column).tolist() for column in zip(*pieces, strict=True)
-    )
+    columns = zip(*pieces, strict=True)
+    users, labels, logits = (np.concatenate(column).tolist() for column in columns)
     began = time.perf_counter()
     by_user: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for user, label, logit in zip(users, labels, logits, strict=True):

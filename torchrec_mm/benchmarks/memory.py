@@ -7,6 +7,7 @@ nn.Embedding(sparse=True) with SparseAdam, which DDP repeats on every rank.
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,10 +72,8 @@ class TableCost:
 def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
     """Bytes a row, then bytes a rank."""
     sides = {"ours": sharded_table, "baseline": sparse_adam_table}
-    costs = alternate(
-        {side: lambda build=build: table_cost(build, config) for side, build in sides.items()},
-        config.runs,
-    )
+    measured = {side: partial(table_cost, build, config) for side, build in sides.items()}
+    costs = alternate(measured, config.runs)
     tensors, resident = (
         {side: [getattr(cost.row, kind) for cost in costs[side]] for side in sides}
         for kind in ("tensor_bytes", "resident_bytes")
@@ -116,10 +115,8 @@ def memory_per_rank(config: MemoryConfig, one_rank: float, baseline: float) -> d
 
 def table_cost(build: Build, config: MemoryConfig) -> TableCost:
     """A row is what twice the rows cost more: fixed costs cancel, each size has a fresh process."""
-    once, twice = (
-        in_fresh_process(cost, build, rows, config.embedding_dim)
-        for rows in (config.rows, 2 * config.rows)
-    )
+    sizes = (config.rows, 2 * config.rows)
+    once, twice = (in_fresh_process(cost, build, n, config.embedding_dim) for n in sizes)
     row = Cost(
         (twice.tensor_bytes - once.tensor_bytes) / config.rows,
         (twice.resident_bytes - once.resident_bytes) / config.rows,
@@ -138,14 +135,12 @@ def cost(build: Build, rows: int, dim: int) -> Cost:
 
 def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     """One of the ranker's tables, sharded, with its optimizer state."""
-    model = nn.ModuleDict(
-        {"tables": build_tables({"item_id": rows}, dim), "dense": nn.Linear(1, 1)}
-    )
+    tables = build_tables({"item_id": rows}, dim)
+    model = nn.ModuleDict({"tables": tables, "dense": nn.Linear(1, 1)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
     pieces = training_pieces(distribute(model, worker, settings, seed=0))
-    return [
-        tensor for name, piece in pieces.items() if "item_id" in name for _, tensor in piece.parts
-    ]
+    of_table = (piece.parts for name, piece in pieces.items() if "item_id" in name)
+    return [tensor for parts in of_table for _, tensor in parts]
 
 
 def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:

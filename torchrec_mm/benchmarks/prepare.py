@@ -20,8 +20,7 @@ from typing import Any
 import duckdb
 
 from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
-from torchrec_mm.benchmarks.prepare_log import draw_log
-from torchrec_mm.benchmarks.prepare_oracle import slow_requests
+from torchrec_mm.benchmarks.prepare_log import draw_log, slow_requests
 from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.prepare.event_log import open_log

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,13 +113,9 @@ def one_hot_tiers(cosine: Tensor) -> Tensor:
 def compare(config: SimTierConfig) -> Iterator[dict[str, Any]]:
     """The whole search against the histogram, then against the product."""
     names = ("ours", "one_hot", "gathered_product", "product")
-    seconds = alternate(
-        {
-            name: lambda name=name: in_fresh_process(measure, name, config, threads=config.threads)
-            for name in names
-        },
-        config.runs,
-    )
+    fresh = partial(in_fresh_process, threads=config.threads)
+    sides = {name: partial(fresh, measure, name, config) for name in names}
+    seconds = alternate(sides, config.runs)
     for name in names[1:]:
         yield comparison(
             f"simtier/{name}",

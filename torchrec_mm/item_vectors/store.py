@@ -181,3 +181,19 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.n
         rule = f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says"
         raise InputError(f"{rule}, got {array.dtype} {array.shape}")
     return array
+
+
+def check_origin(vectors: ItemVectors, origin: str, whose: str) -> None:
+    """Refuse vectors of another encoder, preprocessing or modality than those used before.
+
+    Args:
+        vectors: that are given now.
+        origin: of those before.
+        whose: what was made from those, e.g. "make runs/make".
+
+    Raises:
+        InputError: the origins differ.
+    """
+    if vectors.origin != origin:
+        rule = f"vectors must have the origin of {whose}, {origin}"
+        raise InputError(f"{rule}, got {vectors.origin} of {vectors.folder}")

@@ -53,9 +53,8 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
         device: torch.device | None = None,
         module_fqn: str | None = None,
     ) -> ShardedZeroCollisionTables:
-        return ShardedZeroCollisionTables(
-            module, params, self._e_sharder, self._mc_sharder, env, device
-        )
+        sharders = (self._e_sharder, self._mc_sharder)
+        return ShardedZeroCollisionTables(module, params, *sharders, env, device)
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         return [ShardingType.ROW_WISE.value]

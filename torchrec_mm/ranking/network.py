@@ -121,8 +121,7 @@ class RankingNetwork(nn.Module):
         extras = [length[:, None, None].expand(-1, targets.shape[1], -1)]
         if not self.spec.has("simscore"):
             return self.attention(targets, behaviours, batch.behaviour_mask), extras
-        pooled = self.attention(
-            targets, behaviours, batch.behaviour_mask, view.cosine(), view.pair_mask()
-        )
+        similar = (view.cosine(), view.pair_mask())
+        pooled = self.attention(targets, behaviours, batch.behaviour_mask, *similar)
         extras.append(pooled[..., -1:])
         return pooled[..., :-1], extras

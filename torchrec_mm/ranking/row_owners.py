@@ -199,6 +199,5 @@ class RowOwners(ManagedCollisionModule):
 
 
 def _replaced(feature: JaggedTensor, values: Tensor) -> JaggedTensor:
-    return JaggedTensor(
-        values, lengths=feature.lengths(), offsets=None, weights=feature.weights_or_none()
-    )
+    weights = feature.weights_or_none()
+    return JaggedTensor(values, lengths=feature.lengths(), offsets=None, weights=weights)

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from torchrec_mm.data.content.images import decode_image, upright_size
-from torchrec_mm.data.contract.item_rows import read_rows
-from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, open_items
+from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, open_items, read_rows
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 from torchrec_mm.item_vectors.neighbours import Neighbours, neighbours_of

@@ -148,9 +148,8 @@ class PieceLoadPlanner(LoadPlanner):
 
 
 def _write_item(index: MetadataIndex, pieces: Pieces, tensor: Tensor) -> WriteItem:
-    data = TensorWriteData(
-        _chunk(index.offset, tensor), TensorProperties(dtype=pieces.dtype), pieces.size
-    )
+    properties = TensorProperties(dtype=pieces.dtype)
+    data = TensorWriteData(_chunk(index.offset, tensor), properties, pieces.size)
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 

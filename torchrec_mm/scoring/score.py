@@ -11,8 +11,7 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_to_score
 from torchrec_mm.parallel.sharded_vectors import Storage, vector_source

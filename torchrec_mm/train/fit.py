@@ -114,10 +114,8 @@ class Loop:
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()
-        with (
-            frozen_garbage(),
-            self.observer.steps(ends, position.epoch, training.totals.auc) as steps,
-        ):
+        watched = self.observer.steps(ends, position.epoch, training.totals.auc)
+        with frozen_garbage(), watched as steps:
             for end in steps:
                 self._before_step()
                 loss, logits, labels, mask, rows = pipeline.progress(batches)

@@ -22,7 +22,7 @@ from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_
 from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder
-from torchrec_mm.pretraining.judge.results import Results
+from torchrec_mm.pretraining.judge.judge import Results
 from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
 
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from torchrec_mm.data.contract.item_rows import read_titles
+from torchrec_mm.data.contract.items import read_titles
 from torchrec_mm.errors import InputError
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from torchrec_mm.pretraining.judge import results
-from torchrec_mm.pretraining.judge.results import RETRIEVAL_FILE, Results
+from torchrec_mm.pretraining.judge.judge import RETRIEVAL_FILE, Results
 from torchrec_mm.runs.position import Position
 
 BEFORE, AFTER = {"mrr": 0.1, "spaces": {"text": {}}}, {"mrr": 0.4, "spaces": {"text": {}}}

@@ -112,9 +112,7 @@ def parse_requests(
     table = check_columns(table, where, columns.required, NULLABLE)
     if "timestamp" in table.column_names:
         check_seconds(where, "timestamp", table["timestamp"])
-    lists = {
-        name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
-    }
+    lists = {n: Jagged.from_arrow(table[n], f"{where} column {n}") for n in columns.lists}
     behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
     _check_candidates(where, candidates)
     labels = np.zeros(len(candidates.values), np.int8)

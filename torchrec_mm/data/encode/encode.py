@@ -77,9 +77,8 @@ def encode_to_score(
         InputError: see ``encode_folder``.
     """
     refuse_existing(out)
-    source = RequestFolders(
-        {SCORED: requests}, items, max_behaviours, vocabularies, has_labels=False
-    )
+    splits = {SCORED: requests}
+    source = RequestFolders(splits, items, max_behaviours, vocabularies, has_labels=False)
     encode(source, out, vocabularies=vocabularies)
 
 

@@ -16,9 +16,8 @@ from torchrec_mm.errors import InputError
 
 # What engines count, one row for each value of the column event, null among them: rows in all,
 # those that hold a number of the promised type in a column, and the range of their times.
-KINDS_SCHEMA = pa.schema(
-    {"event": STRING} | dict.fromkeys(["events", *NUMBERS, "first", "last"], INT64)
-)
+COUNTED = ("events", *NUMBERS, "first", "last")
+KINDS_SCHEMA = pa.schema({"event": STRING} | dict.fromkeys(COUNTED, INT64))
 MAX_KINDS = 100_000  # a column of more values than these says something else
 NAMED = 10
 

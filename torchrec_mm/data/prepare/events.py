@@ -18,9 +18,7 @@ from torchrec_mm.errors import InputError
 
 # Events of one user at one second are in the order of their item ids: files of a log have no order.
 SORTED_BY = ("user_id", "timestamp", "item_id", "is_click")
-EVENT_SCHEMA = pa.schema(
-    {"user_id": INT64, "timestamp": INT64, "item_id": INT64, "is_click": pa.bool_()}
-)
+EVENT_SCHEMA = pa.schema(dict.fromkeys(SORTED_BY[:3], INT64) | {"is_click": pa.bool_()})
 REQUEST_SCHEMA = pa.schema(
     {
         "user_id": INT64,
@@ -81,10 +79,8 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     label = attribute_clicks(shown, clicked, rules.attribution_s)
     is_test = latest_rows(user, time, rules.test_share)
     begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
-    first = np.flatnonzero(begins)
-    oldest, lengths = behaviour_ranges(
-        clicked[0], clicked[2], user[first], time[first], rules.behaviours
-    )
+    first, clicks = np.flatnonzero(begins), (clicked[0], clicked[2])
+    oldest, lengths = behaviour_ranges(*clicks, user[first], time[first], rules.behaviours)
     ends = np.append(first, len(user))
     step = max(VALUES_A_TABLE // rules.behaviours, 1)
     for at in range(0, len(first), step):

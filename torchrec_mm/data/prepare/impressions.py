@@ -98,12 +98,10 @@ def _distinct(table: pa.Table, folder: Path) -> tuple[dict[str, np.ndarray], Jag
     Returns:
         (n,) int64 by name, and the behaviours of n rows if they are known.
     """
-    lists = None
-    if "behaviour_item_ids" in table.column_names:
-        lists = Jagged.from_arrow(
-            table["behaviour_item_ids"], f"{folder} column behaviour_item_ids"
-        )
-        table = table.drop_columns("behaviour_item_ids")
+    lists, of_lists = None, "behaviour_item_ids"
+    if of_lists in table.column_names:
+        lists = Jagged.from_arrow(table[of_lists], f"{folder} column {of_lists}")
+        table = table.drop_columns(of_lists)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     rows = first_of_equal(list(columns.values()), lists)
     if "timestamp" in columns:

@@ -80,10 +80,8 @@ class EpochOrder:
         return np.split(groups, range(WINDOW_GROUPS, len(groups), WINDOW_GROUPS))
 
     def _on_disk(self, groups: np.ndarray) -> np.ndarray:
-        starts = np.cumsum(self.group_sizes) - self.group_sizes
-        return np.concatenate(
-            [np.arange(starts[g], starts[g] + self.group_sizes[g]) for g in groups]
-        )
+        ends = np.cumsum(self.group_sizes)
+        return np.concatenate([np.arange(ends[g] - self.group_sizes[g], ends[g]) for g in groups])
 
     def _requests(self, groups: np.ndarray, epoch: int, window: int) -> np.ndarray:
         order = self._on_disk(groups)

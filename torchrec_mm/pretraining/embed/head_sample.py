@@ -50,9 +50,8 @@ class HeadSample:
         """
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
-            parts = [
-                read_part(self.folder, part, name)[name] for part in range(len(self.stream.parts))
-            ]
+            numbers = range(len(self.stream.parts))
+            parts = [read_part(self.folder, number, name)[name] for number in numbers]
             features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
             if not len(features):
                 rule = f"{self.stream.folder} must hold an {modality} that can be read"

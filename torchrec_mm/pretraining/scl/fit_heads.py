@@ -15,7 +15,6 @@ from torchrec_mm.pretraining.encoder.fingerprint import features_fingerprint
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.pretraining.judge.judge import evenly_spread
-from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
 from torchrec_mm.pretraining.pairs.features import Features, cache_features
 from torchrec_mm.pretraining.pairs.side_reader import (
     FeatureSource,
@@ -23,6 +22,7 @@ from torchrec_mm.pretraining.pairs.side_reader import (
     SideReader,
     Source,
     TextSource,
+    check_corrupt,
 )
 
 COMPONENT_SAMPLE = 20_000  # items whose features the heads' principal components are taken from

@@ -50,9 +50,8 @@ def draw_users(
     is_new = rng.random((count, length), dtype=np.float32) >= REPEATS
     visit = np.cumsum(is_new, axis=1, dtype=np.int32)
     # Squared, so that the first interests have most visits.
-    slot = (rng.random((count, int(visit.max()) + 1), dtype=np.float32) ** 2 * INTERESTS).astype(
-        int
-    )
+    drawn = rng.random((count, int(visit.max()) + 1), dtype=np.float32)
+    slot = (drawn**2 * INTERESTS).astype(int)
     items = shop.draw_items(np.take_along_axis(interests, slot, axis=1), rng)
     lengths = np.full(count, behaviours)
     shorter = rng.random(count) < SHORTER
