@@ -23,9 +23,10 @@ demo: .venv/.ready  ## both phases on a simulated market: a result table in runs
 test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
 	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: .venv/.ready  ## ruff: rules and formatting
+lint: .venv/.ready  ## ruff: rules and formatting; mypy: types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/mypy
 
 ifneq ($(filter-out $(shell cat .venv/.fbgemm 2>/dev/null),$(FBGEMM)),)
 .PHONY: .venv/.ready  # another build than the one that is there

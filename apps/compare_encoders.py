@@ -136,14 +136,19 @@ def _claim(config: CompareEncodersConfig) -> None:
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:
     """Training pairs of each method, and whether any search has a hard negative."""
     from torchrec_mm.data.content.packed import PackedContent
-    from torchrec_mm.pretraining.pairs.methods import training_pairs, unseen_items
+    from torchrec_mm.pretraining.pairs.methods import Method, training_pairs, unseen_items
+    from torchrec_mm.pretraining.pairs.pairs import PairSet
 
     packed = PackedContent.open(config.content)
     train, _ = packed.split(scl.holdout, scl.holdout_by)
     unseen = unseen_items(packed, scl.holdout, scl.holdout_by)
-    methods = ("scl", "co-click", *(["clip-e"] if scl.modality == "both" else []))
+    methods: list[Method] = ["scl", "co-click"]
+    if scl.modality == "both":
+        methods.append("clip-e")
     pairs = {name: training_pairs(packed, name, scl.modalities, train, unseen) for name in methods}
-    return {name: len(of) for name, of in pairs.items()}, bool((pairs["scl"].hard >= 0).any())
+    of_scl = pairs["scl"]
+    assert isinstance(of_scl, PairSet)
+    return {name: len(of) for name, of in pairs.items()}, bool((of_scl.hard >= 0).any())
 
 
 def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str, Any]) -> Job:

@@ -108,6 +108,7 @@ def _ask(
         return list(config.items), found.named(item_ids)
     from torchrec_mm.pretraining.embed.queries import encode_query
 
+    assert config.encoder is not None  # with words or a picture there is one
     query = encode_query(config.encoder, search.vectors, config.text, config.image)
     asked = [str(part) for part in (config.text, config.image) if part is not None]
     return [" + ".join(asked)], search.search(query, config.k).named(item_ids)

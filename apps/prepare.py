@@ -18,7 +18,7 @@ from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.impressions import prepare_impressions
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
-from torchrec_mm.data.prepare.prepared_events import write_prepared_events
+from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import scratch_folder
 from torchrec_mm.targets import check_new_folder
@@ -144,7 +144,7 @@ def _prepare_events(config: PrepareConfig) -> list[str]:
         if engine == "duckdb":
             from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-            opened = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
+            opened: Engine = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
         else:
             from torchrec_mm.data.prepare.events_spark import SparkEngine
 

@@ -171,8 +171,8 @@ def train_encoder(
         pairs,
         reader,
         loader_settings(config),
-        worker.rank,
-        worker.world_size,
+        rank=worker.rank,
+        world_size=worker.world_size,
         pin_memory=worker.device.type == "cuda",
     )
     trainer = build_trainer(config, encoder, precision, worker)

@@ -26,6 +26,7 @@ from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.make import make_spec_from_json
+from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
@@ -33,7 +34,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
@@ -109,6 +110,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         """
         make = None
         if self.make:
+            assert vectors is not None  # a method with MAKE uses them
             _, model = read_run(self.make, "make")
             check_origin(vectors, model["vectors"], f"make {self.make}")
             make = make_spec_from_json(model["spec"])
@@ -140,9 +142,10 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train)
         if run_folder.latest is None:
-            pieces = {name: Pieces.of(t) for name, t in BiasModel.fit(train).tensors().items()}
+            tensors = BiasModel.fit(train).tensors()
+            shards = {name: TensorShards.of(tensor) for name, tensor in tensors.items()}
             with Checkpointer(run_folder.checkpoints) as checkpointer:
-                checkpointer.save(pieces, Position(), companions=run_folder.companions)
+                checkpointer.save(shards, Position(), companions=run_folder.companions)
 
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:
@@ -161,6 +164,7 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if config.make:
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
+        assert isinstance(model.network, RankingNetwork) and model.network.make is not None
         model.network.make.load_state_dict(made)
     optimizer = OptimizerSettings(
         learning_rate=config.learning_rate,

@@ -159,8 +159,8 @@ def _parser_for(config_class: type, command: str) -> Any:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     class PlainParser(ArgumentParser):
-        def format_help(self) -> str:
-            return re.sub(r"<class\s+'(\w+)'>", r"\1", super().format_help())
+        def format_help(self, *formatter: Any) -> str:
+            return re.sub(r"<class\s+'(\w+)'>", r"\1", super().format_help(*formatter))
 
         def parse_path(self, path: str, **how: Any) -> Any:  # UTF-8 whatever the locale
             text = read_text(Path(path))

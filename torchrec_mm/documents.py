@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from torchrec_mm.errors import InputError
 
-Record = TypeVar("Record")
+RecordT = TypeVar("RecordT")
 
 
 def read_text(path: Path) -> str:
@@ -52,23 +51,25 @@ def read_json(path: Path, parse_constant: Callable[[str], Any] | None = None) ->
         raise InputError(f"{path} must be JSON: {error}") from error
 
 
-def read_record(path: Path, kind: type[Record], number: int, cure: str = "") -> Record:
-    """A JSON object of format ``number`` as the dataclass ``kind``, whose fields have plain types.
+def read_record(path: Path, record: type[RecordT], form: int, *, of_another: str = "") -> RecordT:
+    """A flat dataclass from the JSON object of its fields and their ``format``, a number.
 
-    ``cure``: what the user is told to do where the format is another.
+    Args:
+        path: of the file. record: the dataclass. form: the format that is read.
+        of_another: ends the complaint about another format.
 
     Raises:
-        InputError: it cannot be read, is of another format, or a field of another type.
+        InputError: as ``read_json``; another format, or a field missing or of another type.
     """
     raw = read_json(path)
-    found = raw.get("format") if isinstance(raw, dict) else raw
-    if not isinstance(raw, dict) or found != number:
-        raise InputError(f"{path} format must be {number}, got {found!r}{cure}")
-    given = {field.name: raw.get(field.name) for field in fields(kind)}
-    for field in fields(kind):
-        if type(value := given[field.name]) is not field.type:
-            raise InputError(f"{path} {field.name} must be {field.type.__name__}, got {value!r}")
-    return kind(**given)
+    if not isinstance(raw, dict) or raw.get("format") != form:
+        found = raw.get("format") if isinstance(raw, dict) else raw
+        raise InputError(f"{path} format must be {form}, got {found!r}{of_another}")
+    kinds = get_type_hints(record)
+    for name, kind in kinds.items():
+        if type(raw.get(name)) is not kind:
+            raise InputError(f"{path} {name} must be {kind.__name__}, got {raw.get(name)!r}")
+    return record(**{name: raw[name] for name in kinds})
 
 
 def read_yaml(path: Path) -> Any:

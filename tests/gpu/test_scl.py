@@ -41,8 +41,8 @@ def test_steps_and_banks_are_those_of_the_cpu(
         with ranks_on(device), process_group() as worker:
             run = SmallRun(config, worker)
             begun = begun or state_of(run.trainer)
-            for name, pieces in run.trainer.pieces().items():  # heads may differ in their signs
-                pieces.parts[0][1].copy_(begun[name])
+            for name, shards in run.trainer.shards().items():  # heads may differ in their signs
+                shards.parts[0][1].copy_(begun[name])
             run.trainer.restored()
             figures[device] = torch.stack(run.steps(STEPS)).cpu()
             states[device] = {name: t.cpu() for name, t in state_of(run.trainer).items()}

@@ -21,8 +21,7 @@ from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import model_pieces
-from torchrec_mm.train.state import training_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 
 ROWS_97_GIB = 97 * GIB // (64 * 4)
 
@@ -97,10 +96,10 @@ def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(
     trained = distributed_of(encoded, worker, "id", tables=options.tables)
     steps(trained, encoded)
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(training_pieces(trained), Position())
+        checkpointer.save(model_shards(trained.model, trained.optimizer), Position())
     scored = distribute_to_score(Ranker(spec_of("id", encoded)), worker, options)
     folder = find_checkpoint(tmp_path).folder
-    load_checkpoint(folder, model_pieces(scored.model), ignore=("optimizer.",))
+    load_checkpoint(folder, model_shards(scored.model), ignore=("optimizer.",))
     ours, theirs = tables(scored), tables(trained)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -26,8 +26,7 @@ from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import model_pieces
-from torchrec_mm.train.state import training_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.2, table_learning_rate=0.1, table_scale=0.05
@@ -88,9 +87,9 @@ def test_a_row_of_a_table_costs_four_bytes_a_column_and_four_of_optimizer(encode
     for name, rows in spec_of("id", encoded).tables.item.items():
         bytes_of_table = sum(
             tensor.nbytes
-            for key, pieces in training_pieces(distributed).items()
+            for key, shards in model_shards(distributed.model, distributed.optimizer).items()
             if f".{table_name(name)}." in key
-            for _, tensor in pieces.parts
+            for _, tensor in shards.parts
         )
         assert bytes_of_table == rows * 4 * (EMBEDDING_DIM + 1)
 
@@ -139,10 +138,10 @@ def test_a_lone_rank_learns_bit_for_bit_what_it_would_inside_ddp(encoded, worker
     assert DistributedDataParallel not in [type(m) for m in alone.model.modules()]
     for distributed in (alone, wrapped):
         steps(distributed, encoded, 4)
-    ours, theirs = training_pieces(alone), training_pieces(wrapped)
+    ours, theirs = (model_shards(one.model, one.optimizer) for one in (alone, wrapped))
     assert ours.keys() == theirs.keys()
-    for key, pieces in ours.items():
-        ((_, mine),), ((_, other),) = pieces.parts, theirs[key].parts
+    for key, shards in ours.items():
+        ((_, mine),), ((_, other),) = shards.parts, theirs[key].parts
         assert torch.equal(mine, other), key
 
 
@@ -164,9 +163,9 @@ def test_fp16_rows_start_and_stay_fp16_and_load_into_fp32_tables(encoded, worker
     assert weights["item_id_table"].dtype == torch.float16
     assert weights["user_id_table"].dtype == torch.float32
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(model_pieces(trained.model), Position())
+        checkpointer.save(model_shards(trained.model), Position())
     plain = distributed_of(encoded, worker, "id", seed=1)
-    load_checkpoint(find_checkpoint(tmp_path).folder, model_pieces(plain.model))
+    load_checkpoint(find_checkpoint(tmp_path).folder, model_shards(plain.model))
     assert torch.equal(tables(plain)["item_id_table"], weights["item_id_table"].float())
 
 

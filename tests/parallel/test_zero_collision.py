@@ -21,7 +21,7 @@ from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.train.state import training_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 
 WIDTH = 4
 TABLES = {
@@ -107,7 +107,7 @@ def train(distributed: DistributedModel, steps: range, checkpoint: Path) -> None
 
 def save(distributed: DistributedModel, checkpoint: Path) -> None:
     with Checkpointer(checkpoint) as checkpointer:
-        checkpointer.save(training_pieces(distributed), Position())
+        checkpointer.save(model_shards(distributed.model, distributed.optimizer), Position())
 
 
 def read(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
@@ -117,7 +117,8 @@ def read(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
 def resume(worker: Worker, checkpoint: Path) -> DistributedModel:
     distributed = distributed_on(worker)
     distributed.create_optimizer_state()
-    load_checkpoint(find_checkpoint(checkpoint).folder, training_pieces(distributed))
+    shards = model_shards(distributed.model, distributed.optimizer)
+    load_checkpoint(find_checkpoint(checkpoint).folder, shards)
     return distributed
 
 
@@ -219,8 +220,8 @@ def test_evaluation_changes_nothing(worker, runs, tmp_path):
 def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table, worker, runs):
     distributed = resume(worker, runs / "1")
     state = {
-        key: piece.parts[0][1]
-        for key, piece in training_pieces(distributed).items()
+        key: own.parts[0][1]
+        for key, own in model_shards(distributed.model, distributed.optimizer).items()
         if f".{table}." in key and ".weight" in key or key.endswith(f"{table}.ids")
     }
     (ids,) = (tensor for key, tensor in state.items() if key.endswith(".ids"))

@@ -65,7 +65,9 @@ class SmallRun:
         fit_heads(self.encoder, self.reader, worker)
         self.pairs, self.judge = pretrain.split(config, self.reader, self.precision, worker)
         settings = pretrain.loader_settings(config)
-        self.loader = PairLoader(self.pairs, self.reader, settings, worker.rank, worker.world_size)
+        self.loader = PairLoader(
+            self.pairs, self.reader, settings, rank=worker.rank, world_size=worker.world_size
+        )
         self.trainer: Trainer = pretrain.build_trainer(config, self.encoder, self.precision, worker)
 
     def steps(self, count: int, first: int = 0) -> list[Tensor]:
@@ -96,4 +98,4 @@ def stopped_before(last: int) -> Iterator[None]:
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:
     """Copies of all that a checkpoint holds."""
-    return {name: pieces.parts[0][1].clone() for name, pieces in trainer.pieces().items()}
+    return {name: shards.parts[0][1].clone() for name, shards in trainer.shards().items()}

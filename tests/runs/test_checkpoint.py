@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.helpers import forks
 from torchrec_mm.errors import InputError
-from torchrec_mm.runs import tensor_shards as pieces_module
+from torchrec_mm.runs import tensor_shards
 from torchrec_mm.runs.checkpoint import (
     checkpoint_shapes,
     load_checkpoint,
@@ -24,7 +24,7 @@ from torchrec_mm.runs.checkpoint import (
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 
 TABLE = torch.arange(70.0).view(10, 7)
 
@@ -33,20 +33,20 @@ def saved(folder: Path, **tensors: Tensor) -> Path:
     """A checkpoint of step 3 with the given tensors, or with ``a``, ones."""
     given = tensors or {"a": torch.ones(2, 3)}
     with Checkpointer(folder) as checkpointer:
-        checkpointer.save({f"model.{k}": Pieces.of(t) for k, t in given.items()}, Position(3))
+        checkpointer.save({f"model.{k}": TensorShards.of(t) for k, t in given.items()}, Position(3))
     return find_checkpoint(folder).folder
 
 
-def part(rows: slice, columns: slice) -> tuple[Pieces, Tensor]:
-    """A piece of something like TABLE, and its values, still zero."""
+def part(rows: slice, columns: slice) -> tuple[TensorShards, Tensor]:
+    """A part of something like TABLE, and its values, still zero."""
     values = torch.zeros_like(TABLE[rows, columns])
-    return Pieces(TABLE.size(), TABLE.dtype, (((rows.start, columns.start), values),)), values
+    return TensorShards(TABLE.size(), TABLE.dtype, (((rows.start, columns.start), values),)), values
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Three rows of TABLE in each chunk."""
-    monkeypatch.setattr(pieces_module, "CHUNK_BYTES", 3 * 7 * 4)
+    monkeypatch.setattr(tensor_shards, "CHUNK_BYTES", 3 * 7 * 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bfloat16])
@@ -54,7 +54,7 @@ def test_tensors_come_back_as_they_were(dtype, worker, tmp_path):
     given = {"a": TABLE.to(dtype), "b": torch.tensor(4, dtype=dtype), "none": TABLE[:0]}
     folder = saved(tmp_path, **given)
     back = {name: torch.zeros_like(tensor) for name, tensor in given.items()}
-    load_checkpoint(folder, {f"model.{name}": Pieces.of(t) for name, t in back.items()})
+    load_checkpoint(folder, {f"model.{name}": TensorShards.of(t) for name, t in back.items()})
     assert all(torch.equal(back[name], given[name]) for name in given)
     assert checkpoint_shapes(folder) == {"model.a": (10, 7), "model.b": (), "model.none": (0, 7)}
 
@@ -65,8 +65,8 @@ def test_tensors_come_back_as_they_were(dtype, worker, tmp_path):
 )
 def test_any_rectangle_is_read_from_any_chunks(rows, columns, worker, small_chunks, tmp_path):
     folder = saved(tmp_path, a=TABLE)
-    pieces, values = part(rows, columns)
-    load_checkpoint(folder, {"model.a": pieces})
+    shards, values = part(rows, columns)
+    load_checkpoint(folder, {"model.a": shards})
     assert torch.equal(values, TABLE[rows, columns])
 
 
@@ -102,7 +102,7 @@ def test_every_key_and_shape_that_does_not_fit_is_named(worker, tmp_path):
     folder = saved(tmp_path, a=torch.ones(2, 3), d=torch.ones(1))
     wanted = {"a": torch.zeros(5, 3), "b": torch.zeros(1), "c": torch.zeros(1)}
     with pytest.raises(InputError) as error:
-        load_checkpoint(folder, {f"model.{k}": Pieces.of(t) for k, t in wanted.items()})
+        load_checkpoint(folder, {f"model.{k}": TensorShards.of(t) for k, t in wanted.items()})
     assert str(error.value) == (
         f"{folder} must fit the model: model.a is (2, 3), not (5, 3); model.b is missing; "
         "model.c is missing; model.d is unknown"
@@ -113,28 +113,28 @@ def test_every_key_and_shape_that_does_not_fit_is_named(worker, tmp_path):
 def test_keys_may_be_ignored_in_the_checkpoint_but_not_in_the_model(worker, tmp_path):
     folder = saved(tmp_path, a=torch.ones(1), old=torch.ones(1))
     a, new = torch.zeros(1), torch.zeros(1)
-    load_checkpoint(folder, {"model.a": Pieces.of(a)}, ignore=("model.o",))
+    load_checkpoint(folder, {"model.a": TensorShards.of(a)}, ignore=("model.o",))
     assert a.item() == 1
     with pytest.raises(InputError, match="model.new is missing"):
-        load_checkpoint(folder, {"model.new": Pieces.of(new)}, ignore=("model.",))
+        load_checkpoint(folder, {"model.new": TensorShards.of(new)}, ignore=("model.",))
 
 
 def test_what_another_rank_holds_alone_is_not_unknown(worker, tmp_path, monkeypatch):
-    """The state of a table's optimizer has no piece on ranks without a row of the table."""
+    """The state of a table's optimizer has no part on ranks without a row of the table."""
     folder, a = saved(tmp_path, a=torch.ones(1), b=torch.ones(2)), torch.zeros(1)
 
     def gather(everyone: list, mine: dict) -> None:
         everyone[:] = [{"model.b": (2,)}, mine]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)
-    load_checkpoint(folder, {"model.a": Pieces.of(a)})
+    load_checkpoint(folder, {"model.a": TensorShards.of(a)})
     assert a.item() == 1
 
 
 def test_keys_that_are_allowed_by_name_keep_the_values_they_have(worker, tmp_path):
     folder = saved(tmp_path, a=torch.ones(1), old=torch.ones(1), other=torch.ones(3))
     mine = {"a": torch.zeros(1), "new": torch.full((1,), 7.0), "other": torch.zeros(4)}
-    wanted = {f"model.{name}": Pieces.of(tensor) for name, tensor in mine.items()}
+    wanted = {f"model.{name}": TensorShards.of(tensor) for name, tensor in mine.items()}
     load_checkpoint(folder, wanted, allow=("model.new", "model.o"))
     assert [tensor.tolist() for tensor in mine.values()] == [[1], [7], [0] * 4]
 

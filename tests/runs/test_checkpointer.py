@@ -17,13 +17,13 @@ from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 
 
 def save(checkpointer: Checkpointer, step: int, metric: float | None = None, **more) -> None:
     """A checkpoint whose one number is its step."""
     tensor = torch.full((2, 3), float(step))
-    checkpointer.save({"model.a": Pieces.of(tensor)}, Position(step), metric, **more)
+    checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(step), metric, **more)
 
 
 def steps(folder: Path) -> list[int]:
@@ -51,7 +51,7 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_training_goes_on_and_what_it_changes_is_not_saved(worker, tmp_path, monkeypatch):
     tensor = torch.ones(2, 3)
     with held_back(monkeypatch) as go, Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save({"model.a": Pieces.of(tensor)}, Position(1))
+        checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(1))
         assert steps(tmp_path) == []
         tensor.fill_(5)
         go.set()
@@ -89,7 +89,8 @@ def test_a_step_that_was_saved_already_gets_the_later_position_and_metric(worker
     """As where a run was stopped between the last step of an epoch and the epoch's end."""
     with Checkpointer(tmp_path) as checkpointer:
         save(checkpointer, 3)
-        checkpointer.save({"model.a": Pieces.of(torch.zeros(2, 3))}, Position(3, epoch=1), 0.75)
+        shards = {"model.a": TensorShards.of(torch.zeros(2, 3))}
+        checkpointer.save(shards, Position(3, epoch=1), 0.75)
     (latest,) = list_checkpoints(tmp_path)
     assert (latest.position, latest.metric) == (Position(3, epoch=1), 0.75)
     assert value_in(latest.folder) == 3
@@ -208,7 +209,7 @@ def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(worker, small_dis
         checkpointer.wait()
         if not os.path.ismount(small_disk):
             monkeypatch.setattr("os.fsync", no_space)
-        checkpointer.save({"model.b": Pieces.of(torch.ones(1 << 20))}, Position(2))
+        checkpointer.save({"model.b": TensorShards.of(torch.ones(1 << 20))}, Position(2))
         checkpointer.wait()
     folder = small_disk / "run" / "checkpoints"
     assert str(error.value) == (

@@ -15,7 +15,7 @@ from tests.metrics.test_auc_gauc import auc_by_definition
 from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.runs.scalars import Scalars
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 from torchrec_mm.train import fit, observer
 from torchrec_mm.train.observer import over_ranks, table_bytes, window_figures
 
@@ -93,10 +93,11 @@ def test_impressions_of_all_ranks_are_measured_and_a_ranks_own_stay_its_own(monk
 
 
 def test_table_bytes_are_those_of_the_fullest_rank(monkeypatch):
-    pieces = {"model.a.embedding_bags.b.weight": Pieces.of(torch.zeros(3, 4))}
-    monkeypatch.setattr(observer, "training_pieces", lambda distributed: pieces)
+    shards = {"model.a.embedding_bags.b.weight": TensorShards.of(torch.zeros(3, 4))}
+    monkeypatch.setattr(observer, "model_shards", lambda model, optimizer: shards)
     another_rank.join(monkeypatch, lambda ours: torch.tensor(77))
-    assert table_bytes(SimpleNamespace(worker=SimpleNamespace(device="cpu"))) == 77
+    trained = SimpleNamespace(model=None, optimizer=None, worker=SimpleNamespace(device="cpu"))
+    assert table_bytes(trained) == 77
 
 
 def test_a_figure_that_is_no_number_is_left_out_of_tensorboard(tmp_path):

@@ -92,7 +92,7 @@ def test_an_epoch_is_counted_on_until_it_has_ended(
     add(before.totals, 1.0)
     run = RunFolder(tmp_path, worker)
     with Checkpointer(run.checkpoints) as checkpointer:
-        checkpointer.save(before.pieces(), position)
+        checkpointer.save(before.shards(), position)
     restore(run, after)
     assert after.totals.impressions() == impressions
     assert (after.position, told) == (position, [4])

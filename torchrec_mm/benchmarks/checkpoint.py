@@ -32,7 +32,7 @@ from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.train.state import training_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 
 BATCH_IDS = 1 << 14
 MATRIX = 1024
@@ -122,14 +122,14 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         distributed = distribute(model, worker, settings, seed=0)
         step = training_step(distributed, config.rows)
         step()  # which makes the dense optimizer's state
-        pieces = training_pieces(distributed)
-        checkpointer.save(pieces, Position(0))
+        shards = model_shards(distributed.model, distributed.optimizer)
+        checkpointer.save(shards, Position(0))
         checkpointer.wait()
         device = worker.device
         quiet_s = median(seconds(step, device) for _ in range(QUIET_STEPS))
 
         def save() -> None:
-            checkpointer.save(pieces, Position(1))
+            checkpointer.save(shards, Position(1))
             if waits:
                 checkpointer.wait()
 
@@ -137,7 +137,7 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         while checkpointer.writing and not checkpointer.writing.done():
             lost_s += seconds(step, device) - quiet_s
         checkpointer.wait()
-        size = sum(tensor.nbytes for piece in pieces.values() for _, tensor in piece.parts)
+        size = sum(tensor.nbytes for own in shards.values() for _, tensor in own.parts)
         return Cost(lost_s, dd_s(find_checkpoint(Path(folder)).folder), size)
 
 

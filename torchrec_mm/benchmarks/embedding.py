@@ -31,6 +31,7 @@ from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.encoder.precision import Precision
+from torchrec_mm.pretraining.encoder.side import Side
 
 SPACE, DTYPE = "fused", "int8"
 WORDS = [f"{a}{b}" for a in ("red", "soft", "long", "new") for b in ("coat", "lamp", "shoe", "cup")]
@@ -131,7 +132,7 @@ def item_encoding(root: Path, config: EmbeddingConfig, worker: Worker) -> ItemEn
     return ItemEncoding(stream, encoder, loader, Precision("float32", worker.device), worker)
 
 
-def batches(encoding: ItemEncoding) -> Iterator:
+def batches(encoding: ItemEncoding) -> Iterator[Side]:
     """The batches that ours makes, on the device."""
     for part in encoding.stream.parts:
         items = encoding.stream.read(part)
@@ -140,7 +141,7 @@ def batches(encoding: ItemEncoding) -> Iterator:
 
 
 @torch.inference_mode()
-def encode(encoding: ItemEncoding, side) -> None:
+def encode(encoding: ItemEncoding, side: Side) -> None:
     """Forward, and the vectors back on the host, so that a GPU has finished."""
     encoding.encoder(side)[SPACE].cpu()
 

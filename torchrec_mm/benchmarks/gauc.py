@@ -127,10 +127,11 @@ def through_files(pieces: Iterator[Impressions]) -> tuple[float, float]:
     seconds = 0.0
     with tempfile.TemporaryDirectory() as name:
         files = ImpressionFiles(Path(name), 0)
-        for columns in pieces:
+        for users, labels, logits in pieces:
             began = time.perf_counter()
-            for start in range(0, len(columns[0]), BATCH):
-                files.add(*(column[start : start + BATCH] for column in columns))
+            for start in range(0, len(users), BATCH):
+                part = slice(start, start + BATCH)
+                files.add(users[part], labels[part], logits[part])
             seconds += time.perf_counter() - began
         began = time.perf_counter()
         files.flush()

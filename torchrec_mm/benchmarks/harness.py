@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import Queue
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -23,6 +24,7 @@ from torchrec_mm.parallel.process_group import usable_gpus
 from torchrec_mm.reporting.machine import describe_machine
 
 Result = TypeVar("Result")
+Side = TypeVar("Side", str, int)
 
 RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -40,9 +42,9 @@ class BenchmarkConfig:
         check_fields(self, lambda x: x >= 1, "at least 1", "runs")
 
 
-def alternate(sides: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:
+def alternate(sides: Mapping[Side, Callable[[], Result]], runs: int) -> dict[Side, list[Result]]:
     """Call every side in turn, ``runs`` times over: A B A B, so both share the machine's moods."""
-    results: dict[str, list[Result]] = {name: [] for name in sides}
+    results: dict[Side, list[Result]] = {name: [] for name in sides}
     for _ in range(runs):
         for name, measure in sides.items():
             results[name].append(measure())
@@ -122,7 +124,15 @@ def on_fresh_ranks(
     return [by_rank[rank] for rank in range(world_size)]
 
 
-def _one_rank(rank, world_size, port, threads, results, work, args) -> None:
+def _one_rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    threads: int | None,
+    results: "Queue[tuple[int, Result]]",
+    work: Callable[..., Result],
+    args: Sequence[Any],
+) -> None:
     for name in RENDEZVOUS:
         os.environ.pop(name, None)
     if world_size > 1:

@@ -7,7 +7,7 @@ is the ranker baseline's row-wise loader, which delivers the same ids once an im
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
             shutil.rmtree(larger, ignore_errors=True)
             repeat(encoded, config.larger, larger)
 
-        def measure(read, path: Path) -> Reading:
+        def measure(read: Callable[[Path, int, float], Reading], path: Path) -> Reading:
             return in_fresh_process(read, path, config.batch_impressions, config.seconds, threads=1)
 
         readings = alternate(
@@ -99,7 +99,8 @@ def read_requests(encoded: Path, batch_impressions: int, seconds: float) -> Read
     """Ours: every id of the requests as flat tensors."""
     data = EncodedRequests(encoded, "train")
     limits = BatchLimits(max(1, round(batch_impressions * len(data) / data.num_impressions)))
-    loader = RequestLoader(data, as_tensors, limits, shuffle_seed=0)
+    # The loader hands on whatever the collator makes.
+    loader = RequestLoader(data, as_tensors, limits, shuffle_seed=0)  # type: ignore[arg-type]
     return reading((len(b["labels"]) for e in range(1 << 30) for b in loader.epoch(e)), seconds)
 
 

@@ -26,7 +26,7 @@ from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
-from torchrec_mm.train.state import training_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 
 Build = Callable[[Worker, int, int], list[Tensor]]
 
@@ -138,9 +138,9 @@ def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     tables = build_tables({"item_id": rows}, dim)
     model = nn.ModuleDict({"tables": tables, "dense": nn.Linear(1, 1)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
-    pieces = training_pieces(distribute(model, worker, settings, seed=0))
-    of_table = (piece.parts for name, piece in pieces.items() if "item_id" in name)
-    return [tensor for parts in of_table for _, tensor in parts]
+    distributed = distribute(model, worker, settings, seed=0)
+    shards = model_shards(distributed.model, distributed.optimizer)
+    return [tensor for name, own in shards.items() if "item_id" in name for _, tensor in own.parts]
 
 
 def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:

@@ -62,7 +62,7 @@ def compare(config: PrepareConfig) -> Iterator[dict[str, Any]]:
         draw_log(root / "log", config.events)
         sides = {
             "ours": lambda: run_prepare(root, config.memory_gb),
-            "sort": lambda: in_fresh_process(sort_alone, root, config.memory_gb),
+            "sort": lambda: (in_fresh_process(sort_alone, root, config.memory_gb), 0.0),
         }
         results = alternate(sides, config.runs)
         compared = check_sample(root, config.sample_users)
@@ -70,7 +70,7 @@ def compare(config: PrepareConfig) -> Iterator[dict[str, Any]]:
         "prepare",
         "events/s",
         [config.events / seconds for seconds, _ in results["ours"]],
-        [config.events / seconds for seconds in results["sort"]],
+        [config.events / seconds for seconds, _ in results["sort"]],
         more_is_better=True,
         against="sort alone",
         events=config.events,
@@ -140,7 +140,7 @@ def check_sample(root: Path, users: int) -> int:
             columns = ", ".join(REQUEST_SCHEMA.names[:-1])  # is_test is told by the folder
             table = _of_users(rows, chosen).select(columns).to_arrow_table()
             requests += [{**row, "is_test": split == "test"} for row in table.to_pylist()]
-    by_user = {user: [] for user in chosen}
+    by_user: dict[int, list[Any]] = {user: [] for user in chosen}
     for user, *event in events:
         by_user[user].append(tuple(event))
     for user, of_user in by_user.items():

@@ -154,7 +154,7 @@ def built(
     unseen = torch.zeros(packed.num_items, dtype=torch.bool).numpy()
     pairs = training_pairs(packed, "scl", ("image", "text"), searches, unseen)
     settings = LoaderSettings(batch_size=config.batch_size, seed=0, num_workers=config.num_workers)
-    loader = PairLoader(pairs, reader, settings, worker.rank, worker.world_size)
+    loader = PairLoader(pairs, reader, settings, rank=worker.rank, world_size=worker.world_size)
     precision = Precision("float32", worker.device)
     losses = LossSettings(
         momentum=0.99, bank_slots=bank_slots, in_batch=True, triplet_weight=1.0, margin=0.1

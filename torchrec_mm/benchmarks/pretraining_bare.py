@@ -26,7 +26,7 @@ TEMPERATURE, MARGIN, MOMENTUM = 0.07, 0.1, 0.99
 def bare_steps(encoder: nn.Module, batches: Sequence[PairBatch], rate: float) -> list[float]:
     """Seconds of each step at a learning rate; ``encoder``: a side to (rows, D) by space."""
     slow = copy.deepcopy(encoder).requires_grad_(False)
-    parameters = list(encoder.parameters())
+    parameters: list[Tensor] = list(encoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=rate, foreach=True)
     seconds = []
     for batch in batches:

@@ -59,7 +59,7 @@ class Batches:
     def __init__(self, config: SimTierConfig) -> None:
         generator = torch.Generator().manual_seed(0)
 
-        def draw(low: int, high: int, *shape: int, dtype=torch.int32):
+        def draw(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.randint(low, high, shape, generator=generator, dtype=dtype)
 
         requests = config.requests
@@ -77,8 +77,8 @@ class Batches:
             self.candidates[i].flatten(),
             self.behaviours[i].flatten(),
             *offsets,
-            KEPT,
-            NUM_TIERS,
+            keep=KEPT,
+            num_tiers=NUM_TIERS,
         )
 
     def one_hot(self) -> Step:
@@ -95,11 +95,11 @@ class Batches:
         ready = [self._normalised(i) for i in range(BATCHES)]
         return lambda i: torch.bmm(ready[i][0], ready[i][1].mT)
 
-    def _normalised(self, i: int):
+    def _normalised(self, i: int) -> list[Tensor]:
         rows = (self.candidates[i], self.behaviours[i])
         return [F.normalize(self.vectors[row].float(), dim=-1) for row in rows]
 
-    def _product(self, i: int):
+    def _product(self, i: int) -> Tensor:
         candidates, behaviours = self._normalised(i)
         return torch.bmm(candidates, behaviours.mT)
 
@@ -134,7 +134,7 @@ def measure(name: str, config: SimTierConfig) -> float:
     step = getattr(Batches(config), name)()
     for i in range(BATCHES):
         step(i)
-    taken = []
+    taken: list[float] = []
     end = time.perf_counter() + config.seconds
     while not taken or time.perf_counter() < end:
         start = time.perf_counter()

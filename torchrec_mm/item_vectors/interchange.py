@@ -117,7 +117,8 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
     if not pa.types.is_integer(item_id):
         raise InputError(f"{footer.file} column {item} must be int64, got {item_id}")
     column = schema.field(vector).type
-    element = _list_type(column).value_type if _list_type(column) else None
+    vectors = _list_type(column)
+    element = vectors.value_type if vectors else None
     if element == pa.int8():
         return "int8"
     if element is not None and pa.types.is_floating(element):

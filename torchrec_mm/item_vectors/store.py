@@ -24,7 +24,7 @@ from torchrec_mm.ids import IdIndex
 
 FORMAT = 2
 INT8_SCALE = 127
-DTYPES = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
+DTYPES: dict[str, np.dtype] = {"int8": np.dtype(np.int8), "float32": np.dtype(np.float32)}
 
 ITEM_IDS_FILE = "item_ids.npy"
 VECTORS_FILE = "vectors.npy"
@@ -83,7 +83,7 @@ class ItemVectors:
         if not folder.is_dir():
             raise InputError(f"{folder} must be a folder of item vectors: no such folder")
         cure = ": make the item vectors again with apps.embed_items or apps.import_vectors"
-        meta = read_record(folder / META_FILE, Meta, FORMAT, cure)
+        meta = read_record(folder / META_FILE, Meta, FORMAT, of_another=cure)
         if meta.dtype not in DTYPES:
             path = folder / META_FILE
             raise InputError(f"{path} dtype must be int8 or float32, got {meta.dtype!r}")

@@ -186,7 +186,7 @@ def new_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
 def _fingerprint(sorted_ids: np.ndarray, values: np.ndarray) -> str:
     """sha256 of width, dtype, ids and values, read block by block."""
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
-    digest.update(np.ascontiguousarray(sorted_ids))
+    digest.update(np.ascontiguousarray(sorted_ids).data)
     for block in blocks_of(*values.shape):
-        digest.update(np.ascontiguousarray(values[block]))
+        digest.update(np.ascontiguousarray(values[block]).data)
     return digest.hexdigest()

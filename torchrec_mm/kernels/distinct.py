@@ -3,7 +3,7 @@
 Shape letters: T ids, U distinct ids.
 """
 
-from ctypes import c_int64, c_void_p
+from ctypes import CDLL, c_int64, c_void_p
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     return distinct_reference(ids) if kernel is None else _hashed(kernel, ids.contiguous())
 
 
-def _hashed(kernel, ids: Tensor) -> tuple[Tensor, Tensor]:
+def _hashed(kernel: CDLL, ids: Tensor) -> tuple[Tensor, Tensor]:
     function = kernel.distinct_int32 if ids.dtype == torch.int32 else kernel.distinct_int64
     function.argtypes = (c_void_p, c_int64, c_void_p, c_void_p)
     function.restype = c_int64

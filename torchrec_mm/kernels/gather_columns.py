@@ -5,7 +5,8 @@ table.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,14 @@ def gather_columns_reference(
 
 class _Compiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernel, columns, index: Tensor, width: int, *sources: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        kernel: ctypes.CDLL,
+        columns: Sequence[tuple[int, int]],
+        index: Tensor,
+        width: int,
+        *sources: Tensor,
+    ) -> Tensor:
         out = sources[0].new_empty(index.shape[1], len(columns) * width)
         _call(kernel.gather, sources, columns, index, width, out)
         ctx.kernel, ctx.columns, ctx.width = kernel, columns, width
@@ -60,7 +68,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (index,) = ctx.saved_tensors
         sums = [gradient.new_zeros(shape) for shape in ctx.shapes]
         args = (sums, ctx.columns, index, ctx.width, gradient.contiguous())
@@ -68,7 +76,14 @@ class _Compiled(torch.autograd.Function):
         return None, None, None, None, *sums
 
 
-def _call(function, sources, columns, index: Tensor, width: int, rows: Tensor) -> None:
+def _call(
+    function: Callable[..., object],
+    sources: Sequence[Tensor],
+    columns: Sequence[tuple[int, int]],
+    index: Tensor,
+    width: int,
+    rows: Tensor,
+) -> None:
     count = len(columns)
     # A table is columns of its source: where they begin (4 bytes a float32), and the row's stride.
     pointers = (ctypes.c_void_p * count)(

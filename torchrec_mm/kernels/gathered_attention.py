@@ -5,7 +5,7 @@ Shape letters: I impressions, M rows of index, K kept behaviours, S slots, E emb
 
 import ctypes
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,38 +117,45 @@ class _Inputs(ctypes.Structure):
 class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, kernel: ctypes.CDLL, scale: float, *inputs: Tensor | None
+        ctx: Any,
+        kernel: ctypes.CDLL,
+        scale: float,
+        query: Tensor,
+        table: Tensor,
+        index: Tensor,
+        *rest: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        query, _, index, *_ = inputs
         pair, row = (len(query), index.shape[1]), (len(index), query.shape[1])
         dot, weight, mean = query.new_empty(pair), query.new_empty(pair), query.new_empty(row)
         interest = torch.empty_like(query)
-        described = _described(scale, inputs)
+        described = ctypes.byref(_described(scale, query, table, index, *rest))
         fault = kernel.fault(described)
         if fault:
             raise IndexError(f"{('request', 'length', 'index')[fault - 1]} is out of its range")
         kernel.forward(described, *_pointers(dot, weight, interest, mean))
         ctx.kernel, ctx.scale = kernel, scale
-        ctx.save_for_backward(*inputs, dot, weight)
+        ctx.save_for_backward(query, table, index, *rest, dot, weight)
         return interest, mean
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_interest: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_interest: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, dot, weight = ctx.saved_tensors
         saved = (dot, weight, grad_interest.contiguous(), grad_mean.contiguous())
         by, grad_query = torch.empty_like(dot), torch.empty_like(inputs[0])
         grad_mix, grad_table = dot.new_zeros(len(dot), 3), torch.zeros_like(inputs[1])
         out = (by, grad_query, grad_mix, grad_table)
-        ctx.kernel.backward(_described(ctx.scale, inputs), *_pointers(*saved, *out))
+        described = ctypes.byref(_described(ctx.scale, *inputs))
+        ctx.kernel.backward(described, *_pointers(*saved, *out))
         grad_mix = grad_mix.sum(0) if ctx.needs_input_grad[7] else None
         return None, None, grad_query, grad_table, None, None, None, grad_mix, None
 
 
-def _described(scale: float, inputs: Sequence[Tensor | None]) -> ctypes.c_void_p:
-    query, table, index, *_ = inputs
+def _described(
+    scale: float, query: Tensor, table: Tensor, index: Tensor, *rest: Tensor | None
+) -> _Inputs:
     sizes = (len(query), *index.shape, *table.shape, torch.get_num_threads())
-    return ctypes.byref(_Inputs(*_pointers(*inputs), *sizes, scale))
+    return _Inputs(*_pointers(query, table, index, *rest), *sizes, scale)
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:

@@ -40,6 +40,7 @@ def general_search(
     behaviour_rows: Tensor,
     candidate_offsets: Tensor,
     behaviour_offsets: Tensor,
+    *,
     keep: int,
     num_tiers: int,
 ) -> SearchHits:
@@ -67,23 +68,32 @@ def general_search(
     """
     candidate_rows, behaviour_rows = candidate_rows.int(), behaviour_rows.int()
     arguments = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
-    _check(vectors, *arguments, keep, num_tiers)
+    _check(vectors, *arguments, keep=keep, num_tiers=num_tiers)
     kernel = None
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
     if kernel is None:
-        return general_search_reference(vectors, *arguments, keep, num_tiers)
-    return _search_in_kernel(kernel, vectors, *arguments, keep, num_tiers)
+        return general_search_reference(vectors, *arguments, keep=keep, num_tiers=num_tiers)
+    return _search_in_kernel(kernel, vectors, *arguments, keep=keep, num_tiers=num_tiers)
 
 
-def _check(vectors, candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets, k, n):
+def _check(
+    vectors: Tensor,
+    candidate_rows: Tensor,
+    behaviour_rows: Tensor,
+    candidate_offsets: Tensor,
+    behaviour_offsets: Tensor,
+    *,
+    keep: int,
+    num_tiers: int,
+) -> None:
     if vectors.dtype not in DTYPES or vectors.ndim != 2 or not vectors.is_contiguous():
         raise ValueError(
             "vectors must be contiguous int8 or float32 (V, D), "
             f"got {vectors.dtype} {tuple(vectors.shape)}"
         )
-    if k < 1 or n < 2:
-        raise ValueError(f"keep must be at least 1 and num_tiers 2, got {k} and {n}")
+    if keep < 1 or num_tiers < 2:
+        raise ValueError(f"keep must be at least 1 and num_tiers 2, got {keep} and {num_tiers}")
     if candidate_offsets.shape != behaviour_offsets.shape:
         raise ValueError("candidate_offsets and behaviour_offsets must be of the same requests")
     for name, rows, offsets in (
@@ -99,9 +109,16 @@ def _check(vectors, candidate_rows, behaviour_rows, candidate_offsets, behaviour
 
 
 def _search_in_kernel(
-    kernel: ctypes.CDLL, vectors, candidate_rows, behaviour_rows, *offsets_keep_tiers
+    kernel: ctypes.CDLL,
+    vectors: Tensor,
+    candidate_rows: Tensor,
+    behaviour_rows: Tensor,
+    candidate_offsets: Tensor,
+    behaviour_offsets: Tensor,
+    *,
+    keep: int,
+    num_tiers: int,
 ) -> SearchHits:
-    candidate_offsets, behaviour_offsets, keep, num_tiers = offsets_keep_tiers
     impressions = len(candidate_rows)
     found = SearchHits(
         kept=torch.empty(impressions, keep, dtype=torch.int32),
@@ -109,8 +126,10 @@ def _search_in_kernel(
         cosine=torch.empty(impressions, keep),
         tiers=torch.empty(impressions, num_tiers),
     )
-    inputs = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
-    inputs = [tensor.contiguous() for tensor in inputs]
+    inputs = [
+        tensor.contiguous()
+        for tensor in (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
+    ]
     function = getattr(kernel, f"general_search_{DTYPES[vectors.dtype]}")
     function.restype = None
     function(
@@ -132,6 +151,7 @@ def general_search_reference(
     behaviour_rows: Tensor,
     candidate_offsets: Tensor,
     behaviour_offsets: Tensor,
+    *,
     keep: int,
     num_tiers: int,
 ) -> SearchHits:
@@ -145,7 +165,7 @@ def general_search_reference(
         behaviours, _ = _padded(behaviour_rows, behaviour_offsets[part])
         width = max(1, CELLS // max(1, behaviours.numel()))
         found = [
-            _search_padded(vectors, some, behaviours, keep, num_tiers)
+            _search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
             for some in candidates.split(width, dim=1)
         ]
         parts.append([torch.cat(part, dim=1)[real] for part in zip(*found, strict=True)])
@@ -165,7 +185,9 @@ def _padded(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return padded, real
 
 
-def _search_padded(vectors, candidates, behaviours, keep, num_tiers) -> SearchHits:
+def _search_padded(
+    vectors: Tensor, candidates: Tensor, behaviours: Tensor, *, keep: int, num_tiers: int
+) -> SearchHits:
     """:class:`SearchHits` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""
     cosine = _cosine(vectors, candidates, behaviours)
     pair_mask = (candidates >= 0)[:, :, None] & (behaviours >= 0)[:, None, :]

@@ -9,6 +9,7 @@ Shape letters: T tables, B bags a table, E width of every table.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,14 @@ def update_reference(tables: Tables, indices: Tensor, offsets: Tensor, gradient:
 
 class _OneIdBags(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, kernel, tables: Tables, indices: Tensor, offsets: Tensor, anchor: Tensor):
+    def forward(
+        ctx: Any,
+        kernel: ctypes.CDLL | None,
+        tables: Tables,
+        indices: Tensor,
+        offsets: Tensor,
+        anchor: Tensor,
+    ) -> Tensor:
         ctx.kernel, ctx.tables = kernel, tables
         ctx.save_for_backward(indices, offsets)
         if kernel is None:
@@ -94,7 +102,7 @@ class _OneIdBags(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         tables, (indices, offsets) = ctx.tables, ctx.saved_tensors
         if ctx.kernel is None:
             update_reference(tables, indices, offsets, gradient)

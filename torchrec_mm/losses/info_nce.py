@@ -6,6 +6,7 @@ Shape letters: B queries, M keys of a block, C keys of a chunk, D vector width, 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,14 @@ def _check(block: Negatives, ids: Tensor) -> None:
 
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, temperature, positive, ids, negatives):
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        temperature: Tensor,
+        positive: Tensor,
+        ids: Tensor,
+        negatives: Sequence[Negatives],
+    ) -> Tensor:
         # Under a temperature of 0.01 a cosine in half precision would be off by a logit.
         dtype = torch.promote_types(query.dtype, torch.float32)
         exact, positive = query.to(dtype), positive.to(dtype)
@@ -105,7 +113,7 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope):
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         query, temperature, mean_key_minus_positive = ctx.saved_tensors
         by_query = slope[:, None] * mean_key_minus_positive / temperature
         by_temperature = -(by_query * query).sum() / temperature
@@ -116,8 +124,8 @@ def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor) -> None:
     """All of a block's negatives, chunk by chunk."""
     rows, columns = shared_ids(ids, block.ids)
     starts = range(0, len(block.keys), CHUNK_KEYS)
-    bounds = columns.new_tensor([*starts, len(block.keys)])
-    bounds = torch.searchsorted(columns, bounds).tolist()
+    ends = columns.new_tensor([*starts, len(block.keys)])
+    bounds = torch.searchsorted(columns, ends).tolist()
     for start, (first, last) in zip(starts, pairwise(bounds), strict=True):
         part = slice(start, start + CHUNK_KEYS)
         valid = None if block.valid is None else block.valid[part]

@@ -154,6 +154,6 @@ def hard_negative_accuracy(
         clicked = cosine_to(queries, items, present, slot.clamp(min=0))
         counts = (slot >= 0) & bought.isfinite() & clicked.isfinite()
         ahead = (bought - clicked)[counts]
-        twice_right += ((ahead > TIE).sum() + (ahead >= -TIE).sum()).item()
+        twice_right += int((ahead > TIE).sum() + (ahead >= -TIE).sum())
         pairs += len(ahead)
     return twice_right / 2 / pairs if pairs else None

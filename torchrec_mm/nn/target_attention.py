@@ -76,12 +76,13 @@ class TargetAttention(nn.Module):
         hidden_RCLH = hidden_RCLH + self.behaviour(behaviours)[:, None]
         hidden_RCLH = hidden_RCLH + self.target(targets)[:, :, None]
         if self.side is not None:
+            assert side is not None and side_mask is not None  # the three come together
             side = side.masked_fill(~side_mask, 0)
             hidden_RCLH = hidden_RCLH + side[..., None] * self.side
         score_RCL = self.score(torch.relu(hidden_RCLH)).squeeze(-1)
         weights_RCL = masked_softmax(score_RCL, behaviour_mask[:, None])
         interest = weights_RCL @ behaviours
-        if self.side is None:
+        if side is None:
             return interest
         return torch.cat([interest, (weights_RCL * side).sum(-1, keepdim=True)], dim=-1)
 

@@ -77,18 +77,18 @@ class RankingNetwork(nn.Module):
         behaviours = self._behaviours(batch, items_SE, lookups)
         view = VectorView.of(batch) if self.spec.vector_width else None
         bias = self._first_order(request_RF, targets)
-        if self.spec.has("vector"):
+        if view is not None and self.spec.has("vector"):
             projected = self.vector_projection(view.slots * self.spec.vector_width**0.5)
-            projected = projected * batch.vector_mask[:, None]
+            projected = projected * view.known[:, None]
             targets = torch.cat([targets, view.at_targets(projected)], dim=-1)
             behaviours = torch.cat([behaviours, view.at_behaviours(projected)], dim=-1)
         interest, extras = self._interest(batch, targets, behaviours, view)
-        if self.spec.has("simtier"):
+        if view is not None and self.spec.has("simtier"):
             counts = self.tiers(view.cosine(), view.pair_mask())
             # Counts grow with the history, their logarithms stay in the range of the other inputs.
             extras.append(torch.log1p(counts) * self.tier_weight)
         companion = None
-        if self.make is not None:
+        if view is not None and self.make is not None:
             made = make_features(self.make, view)
             extras.append(made.interest)
             companion = made.hidden
@@ -119,7 +119,7 @@ class RankingNetwork(nn.Module):
         """(R, C, E) interest, and further inputs of the MLP: history length, mean cosine."""
         length = torch.log1p(batch.behaviour_mask.sum(-1, dtype=torch.float32))
         extras = [length[:, None, None].expand(-1, targets.shape[1], -1)]
-        if not self.spec.has("simscore"):
+        if view is None or not self.spec.has("simscore"):
             return self.attention(targets, behaviours, batch.behaviour_mask), extras
         similar = (view.cosine(), view.pair_mask())
         pooled = self.attention(targets, behaviours, batch.behaviour_mask, *similar)

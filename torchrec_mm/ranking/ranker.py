@@ -34,7 +34,8 @@ class Ranker(nn.Module):
         self.feature_tables = build_tables(tables, width) if tables else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
-        self.network = MuseNetwork(spec) if spec.method == "muse" else RankingNetwork(spec)
+        kind = MuseNetwork if spec.method == "muse" else RankingNetwork
+        self.network: MuseNetwork | RankingNetwork = kind(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs of one batch; TorchRec's pipeline traces the look-ups from here."""

@@ -20,11 +20,13 @@ class VectorView:
     slot's occurrences by ``at_targets`` and ``at_behaviours``.
 
     slots: (S, D) float32 unit vectors, zeros without a vector.
+    known: (S,) bool, True where the item has one.
     target_mask: (R, C) bool, True where the candidate is real and has a vector.
     behaviour_mask: (R, L) bool, likewise.
     """
 
     slots: Tensor
+    known: Tensor
     target_mask: Tensor
     behaviour_mask: Tensor
     candidate_index: Tensor
@@ -33,10 +35,12 @@ class VectorView:
     @classmethod
     def of(cls, batch: RequestBatch) -> "VectorView":
         """Normalise each distinct item's vector once."""
-        known = batch.vector_mask
+        vectors, known = batch.vectors, batch.vector_mask
+        assert vectors is not None and known is not None  # the collator of a model that has them
         return cls(
             # The scale of int8 vectors does not matter after normalisation.
-            torch.nn.functional.normalize(batch.vectors.float(), dim=-1),
+            torch.nn.functional.normalize(vectors.float(), dim=-1),
+            known,
             known[batch.candidate_index] & batch.candidate_mask,
             known[batch.behaviour_index] & batch.behaviour_mask,
             batch.candidate_index,

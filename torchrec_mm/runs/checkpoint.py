@@ -12,20 +12,20 @@ from torch import Tensor
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.runs.storage import IndexedReader, read_index
-from torchrec_mm.runs.tensor_shards import PieceLoadPlanner, Pieces
+from torchrec_mm.runs.tensor_shards import ShardLoadPlanner, TensorShards, tensors_of
 
 
 def load_checkpoint(
     folder: Path,
-    pieces: Mapping[str, Pieces],
+    shards: Mapping[str, TensorShards],
     *,
     ignore: tuple[str, ...] = (),
     allow: tuple[str, ...] = (),
 ) -> None:
-    """Fill ``pieces`` in place, whatever the world size and the sharding were. Collective.
+    """Fill ``shards`` in place, whatever the world size and the sharding were. Collective.
 
     Args:
-        folder: a checkpoint. pieces: what to fill, by key.
+        folder: a checkpoint. shards: what to fill, by key.
         ignore: keys that start with one of these may be in the checkpoint alone.
         allow: keys that start with one of these may be in either alone, or differ in shape; they
             keep the values they have.
@@ -35,7 +35,7 @@ def load_checkpoint(
             the checkpoint is missing or cut short.
     """
     saved = checkpoint_shapes(folder)
-    wanted = _of_all_ranks({key: tuple(piece.size) for key, piece in pieces.items()})
+    wanted = _of_all_ranks({key: tuple(own.size) for key, own in shards.items()})
     misfits = _misfits(saved, wanted)
     refused = [
         f"{key} {words}"
@@ -44,7 +44,7 @@ def load_checkpoint(
     ]
     if refused:
         raise InputError(f"{folder} must fit the model: {'; '.join(refused)}")
-    fitting = {key: piece for key, piece in pieces.items() if key not in misfits}
+    fitting = {key: own for key, own in shards.items() if key not in misfits}
     _fill(IndexedReader(folder), fitting)
 
 
@@ -55,22 +55,22 @@ def read_checkpoint(folder: Path, prefix: str) -> dict[str, Tensor]:
         for key, entry in read_index(folder).items()
         if key.startswith(prefix)
     }
-    _fill(IndexedReader(folder), {key: Pieces.of(tensor) for key, tensor in tensors.items()})
+    _fill(IndexedReader(folder), {key: TensorShards.of(tensor) for key, tensor in tensors.items()})
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
 def read_row_blocks(folder: Path, key: str) -> Iterator[tuple[int, Tensor]]:
     """The rows of one matrix in order, in blocks of what was written together, each with its start.
 
-    Holds one block of about ``pieces.CHUNK_BYTES`` at a time. Needs no process group.
+    Holds one block of about ``tensor_shards.CHUNK_BYTES`` at a time. Needs no process group.
     """
     reader = IndexedReader(folder)
-    entry = reader.read_metadata().state_dict_metadata[key]
+    entry = tensors_of(reader.read_metadata())[key]
     starts = sorted({chunk.offsets[0] for chunk in entry.chunks}) + [entry.size[0]]
     for start, stop in pairwise(starts):
         rows = torch.empty((stop - start, *entry.size[1:]), dtype=entry.properties.dtype)
         offsets = (start, *(0 for _ in entry.size[1:]))
-        _fill(reader, {key: Pieces(entry.size, rows.dtype, ((offsets, rows),))})
+        _fill(reader, {key: TensorShards(entry.size, rows.dtype, ((offsets, rows),))})
         yield start, rows
 
 
@@ -98,7 +98,7 @@ def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
     return {key: shape for shapes in everyone for key, shape in shapes.items()}
 
 
-def _fill(reader: IndexedReader, pieces: Mapping[str, Pieces]) -> None:
+def _fill(reader: IndexedReader, shards: Mapping[str, TensorShards]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that no other rank takes part
-        dcp.load({}, storage_reader=reader, planner=PieceLoadPlanner(pieces), no_dist=True)
+        dcp.load({}, storage_reader=reader, planner=ShardLoadPlanner(shards), no_dist=True)

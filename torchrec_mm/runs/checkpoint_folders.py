@@ -7,6 +7,7 @@ disk, so what has that name is whole, and no other record is kept of it.
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from torchrec_mm.documents import read_json
@@ -66,8 +67,8 @@ def find_checkpoint(folder: Path, which: str = "latest") -> Checkpoint:
 
 def best_of(found: list[Checkpoint]) -> Checkpoint | None:
     """The one of the highest metric, the earliest of equals; None where none has one."""
-    measured = [checkpoint for checkpoint in found if checkpoint.metric is not None]
-    return max(measured, key=lambda checkpoint: checkpoint.metric, default=None)
+    measured = [(one.metric, one) for one in found if one.metric is not None]
+    return max(measured, key=itemgetter(0), default=(None, None))[1]
 
 
 def aside_of(folder: Path, step: int) -> Path:

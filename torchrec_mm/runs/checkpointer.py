@@ -29,7 +29,7 @@ from torchrec_mm.runs.checkpoint_folders import (
 )
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.storage import IndexedWriter
-from torchrec_mm.runs.tensor_shards import Pieces, PieceSavePlanner
+from torchrec_mm.runs.tensor_shards import ShardSavePlanner, TensorShards
 
 
 class Checkpointer:
@@ -53,24 +53,24 @@ class Checkpointer:
         self.group = host_group()
         self.host_copy = HostCopy()
         self.thread = ThreadPoolExecutor(1, "checkpoint", initializer=same_device())
-        self.writing: Future[None] | None = None
+        self.writing: Future[str | None] | None = None
         dist.barrier()
 
     def save(
         self,
-        pieces: Mapping[str, Pieces],
+        shards: Mapping[str, TensorShards],
         position: Position,
         metric: float | None = None,
         companions: Sequence[Path] = (),
     ) -> None:
-        """Copy ``pieces`` and return; the copy is written meanwhile.
+        """Copy ``shards`` and return; the copy is written meanwhile.
 
         Waits for the checkpoint before, should it still be in flight. Where that step is saved
         already, as by a run that was stopped between an epoch's last step and its end, the tensors
         stay, and ``position`` and ``metric`` are written anew.
 
         Args:
-            pieces: this rank's part of each tensor. position: names the checkpoint.
+            shards: this rank's part of each tensor. position: names the checkpoint.
             metric: what the best is chosen by, higher is better, or None.
             companions: small files to copy beside the tensors.
 
@@ -78,7 +78,7 @@ class Checkpointer:
             InputError: the checkpoint before could not be written.
         """
         self.wait()
-        copied = self.host_copy.take(pieces)
+        copied = self.host_copy.take(shards)
         self.writing = self.thread.submit(self._write, copied, position, metric, companions)
 
     def wait(self) -> None:
@@ -111,7 +111,7 @@ class Checkpointer:
 
     def _write(
         self,
-        pieces: Mapping[str, Pieces],
+        shards: Mapping[str, TensorShards],
         position: Position,
         metric: float | None,
         companions: Sequence[Path],
@@ -125,7 +125,7 @@ class Checkpointer:
                 dcp.save(
                     {},
                     storage_writer=IndexedWriter(aside),
-                    planner=PieceSavePlanner(pieces),
+                    planner=ShardSavePlanner(shards),
                     process_group=self.group,
                 )
             if self.is_first:
@@ -168,15 +168,15 @@ class HostCopy:
     def __init__(self) -> None:
         self.buffers: dict[str, list[Tensor]] = {}
 
-    def take(self, pieces: Mapping[str, Pieces]) -> dict[str, Pieces]:
-        """The pieces as they are now; what was taken before is overwritten."""
-        copied = {key: self._copy(key, piece) for key, piece in pieces.items()}
+    def take(self, shards: Mapping[str, TensorShards]) -> dict[str, TensorShards]:
+        """The shards as they are now; what was taken before is overwritten."""
+        copied = {key: self._copy(key, own) for key, own in shards.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return copied
 
-    def _copy(self, key: str, piece: Pieces) -> Pieces:
-        chunks = list(piece.chunks())
+    def _copy(self, key: str, own: TensorShards) -> TensorShards:
+        chunks = list(own.chunks())
         if key not in self.buffers:
             self.buffers[key] = [
                 torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
@@ -185,4 +185,4 @@ class HostCopy:
         parts = []
         for (offsets, tensor), buffer in zip(chunks, self.buffers[key], strict=True):
             parts.append((offsets, buffer.copy_(tensor, non_blocking=True)))
-        return Pieces(piece.size, piece.dtype, tuple(parts))
+        return TensorShards(own.size, own.dtype, tuple(parts))

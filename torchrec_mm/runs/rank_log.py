@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
@@ -65,7 +66,7 @@ def _is_for_terminals(record: logging.LogRecord) -> bool:
 class _EachLine(logging.Formatter):
     """Time, rank and level before every line, those of a traceback too."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self, rank: int) -> None:
         super().__init__("%(name)s: %(message)s")
@@ -85,7 +86,7 @@ def _attached(handler: logging.Handler) -> Iterator[None]:
     apart = [log for log in named if isinstance(log, logging.Logger) and not log.propagate]
     handlers = [(log, handler) for log in (logging.root, *apart)]
     shown = list(logging.root.handlers)
-    if not shown:  # its last resort, stderr, would fall silent
+    if not shown and logging.lastResort is not None:  # its last resort, stderr, would fall silent
         shown = [logging.lastResort]
         handlers.append((logging.root, logging.lastResort))
     level = OURS.level
@@ -110,7 +111,14 @@ def _warnings_too(handler: logging.Handler) -> Iterator[None]:
     """For the block: the handler gets warnings besides whoever shows them."""
     show = warnings.showwarning
 
-    def show_and_log(message, category, filename, lineno, file=None, line=None) -> None:
+    def show_and_log(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         show(message, category, filename, lineno, file, line)
         text = f"{filename}:{lineno}: {category.__name__}: {message}"
         level = {"levelno": logging.WARNING, "levelname": "WARNING"}

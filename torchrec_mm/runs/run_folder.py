@@ -23,7 +23,7 @@ count until the first checkpoint.
 import json
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,11 @@ class RunFolder:
     def __init__(self, path: Path, worker: Worker) -> None:
         self.path = path
         self.worker = worker
-        self._log: AbstractContextManager[None] | None = None
+        self._log = ExitStack()
         self._moved: dict[str, Any] = {}  # inputs that are not where config.yaml says
 
     def __enter__(self) -> "RunFolder":
-        self._log = rank_log(self.path / "logs", self.worker)
-        self._log.__enter__()
+        self._log.enter_context(rank_log(self.path / "logs", self.worker))
         return self
 
     def __exit__(self, *raised: Any) -> None:

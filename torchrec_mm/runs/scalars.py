@@ -1,8 +1,12 @@
 """Figures of a run for TensorBoard."""
 
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from torchrec_mm.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
 
 
 class Scalars:
@@ -11,11 +15,11 @@ class Scalars:
     def __init__(self, run: RunFolder, start: int) -> None:
         """Wait to be entered; ``start`` steps are done already, what follows them is forgotten."""
         self.run, self.start = run, start
-        self._writer = None
+        self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> "Scalars":
         if self.run.worker.is_first:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
+            from torch.utils.tensorboard import SummaryWriter
 
             purged = self.start + 1 if self.start else None
             self._writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purged)

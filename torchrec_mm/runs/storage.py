@@ -14,6 +14,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    STORAGE_TYPES,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -29,6 +30,7 @@ from torch.serialization import get_crc32_options, set_crc32_options
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
+from torchrec_mm.runs.tensor_shards import tensors_of
 
 INDEX = "index.json"
 
@@ -57,7 +59,7 @@ class IndexedWriter(FileSystemWriter):
                     for chunk in entry.chunks
                 ],
             }
-            for key, entry in metadata.state_dict_metadata.items()
+            for key, entry in tensors_of(metadata).items()
         }
         write_json(Path(self.path) / INDEX, {"format": 1, "tensors": stored}, indent=None)
 
@@ -74,7 +76,8 @@ class IndexedReader(FileSystemReader):
 
     @cached_property
     def _metadata(self) -> Metadata:
-        tensors, storage = {}, {}
+        tensors: dict[str, STORAGE_TYPES] = {}
+        storage: dict[MetadataIndex, _StorageInfo] = {}
         for key, entry in read_index(Path(self.path)).items():
             chunks = []
             for chunk in entry["chunks"]:

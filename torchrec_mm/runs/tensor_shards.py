@@ -1,4 +1,4 @@
-"""What a rank holds of each tensor, and the planners that save and load it piece by piece.
+"""What a rank holds of each tensor, and the planners that save and load it.
 
 torch.distributed.checkpoint stores a tensor as rectangles that anyone may read back in other
 rectangles: that is what makes a checkpoint independent of the world size and of the sharding type.
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.metadata import (
     Metadata,
     MetadataIndex,
     TensorProperties,
+    TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import (
     LoadPlan,
@@ -36,11 +37,11 @@ Offsets = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TensorShards:
     """This rank's part of one tensor.
 
-    size, dtype: of the whole tensor. parts: where each piece begins in it, and its values; empty
-    where other ranks hold it all. A replicated tensor is one piece on every rank.
+    size, dtype: of the whole tensor. parts: where each begins in it, and its values; empty where
+    other ranks hold it all. A replicated tensor is one part on every rank.
     """
 
     size: torch.Size
@@ -48,8 +49,8 @@ class Pieces:
     parts: tuple[tuple[Offsets, Tensor], ...]
 
     @classmethod
-    def of(cls, tensor: Tensor | ShardedTensor) -> "Pieces":
-        """The same memory: filling the pieces fills ``tensor``."""
+    def of(cls, tensor: Tensor | ShardedTensor) -> "TensorShards":
+        """The same memory: filling the shards fills ``tensor``."""
         if isinstance(tensor, ShardedTensor):
             shards = tensor.local_shards()
             parts = tuple((tuple(s.metadata.shard_offsets), s.tensor.detach()) for s in shards)
@@ -68,24 +69,62 @@ class Pieces:
                 yield (offsets[0] + start, *offsets[1:]), tensor[start : start + rows]
 
 
-def model_pieces(model: nn.Module) -> dict[str, Pieces]:
-    """This rank's part of a model, by checkpoint key."""
-    return {f"model.{name}": Pieces.of(tensor) for name, tensor in model.state_dict().items()}
+def model_shards(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, TensorShards]:
+    """This rank's part of a model, and of its optimizers' state, by checkpoint key.
+
+    The keys are the same under every plan and on any number of ranks, save for tables that are
+    replicated: TorchRec names their state otherwise (pytorch/torchrec#2394), so plan none
+    ``data_parallel``. Row-wise Adagrad has another state where columns are split.
+
+    Args:
+        model: a DistributedModelParallel, or any module; what is filled is its own memory.
+        optimizer: TorchRec's, whose state goes by parameters' names: ``model.fused_optimizer``, a
+            KeyedOptimizerWrapper of the dense part, or both as a CombinedOptimizer. One that
+            learns by state has it after its first step, or by ``init_state()``.
+
+    Returns:
+        ``model.<name>`` of ``model.state_dict()`` and ``optimizer.<parameter>.<state>``.
+
+    Raises:
+        ValueError: something that is neither a plain tensor nor a ShardedTensor.
+
+    >>> table = torchrec.EmbeddingBagCollection(
+    ...     tables=[torchrec.EmbeddingBagConfig(4, 10, "item", feature_names=["item"])]
+    ... )
+    >>> for key, own in model_shards(table).items():
+    ...     print(key, own.size, [offsets for offsets, _ in own.parts])
+    model.embedding_bags.item.weight torch.Size([10, 4]) [(0, 0)]
+    """
+    shards = {f"model.{name}": TensorShards.of(t) for name, t in model.state_dict().items()}
+    state = optimizer.state_dict()["state"] if optimizer else {}
+    return shards | {
+        f"optimizer.{parameter}.{name}": TensorShards.of(tensor)
+        for parameter, entries in state.items()
+        for name, tensor in entries.items()
+    }
 
 
-class PieceSavePlanner(DefaultSavePlanner):
+def tensors_of(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
+    """By key, all that is in a checkpoint of ours."""
+    entries = metadata.state_dict_metadata.items()
+    return {key: entry for key, entry in entries if isinstance(entry, TensorStorageMetadata)}
+
+
+class ShardSavePlanner(DefaultSavePlanner):
     """Plans one item a chunk; what several ranks hold is written by one of them."""
 
-    def __init__(self, pieces: Mapping[str, Pieces]) -> None:
+    def __init__(self, shards: Mapping[str, TensorShards]) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self.items: list[WriteItem] = []
         self.tensors: dict[MetadataIndex, Tensor] = {}
-        for key, piece in pieces.items():
-            for offsets, tensor in piece.chunks():
-                if tensor.numel() or not math.prod(piece.size):
+        for key, own in shards.items():
+            for offsets, tensor in own.chunks():
+                if tensor.numel() or not math.prod(own.size):
                     index = MetadataIndex(key, offsets)
                     self.tensors[index] = tensor
-                    self.items.append(_write_item(index, piece, tensor))
+                    self.items.append(_write_item(index, own, _chunk(offsets, tensor)))
 
     def create_local_plan(self) -> SavePlan:
         return SavePlan(self.items)
@@ -94,15 +133,15 @@ class PieceSavePlanner(DefaultSavePlanner):
         return self.tensors[index]
 
 
-class PieceLoadPlanner(LoadPlanner):
-    """Plans to fill the pieces from whatever chunks hold their values."""
+class ShardLoadPlanner(LoadPlanner):
+    """Plans to fill the shards from whatever chunks hold their values."""
 
-    def __init__(self, pieces: Mapping[str, Pieces]) -> None:
-        self.pieces = pieces
+    def __init__(self, shards: Mapping[str, TensorShards]) -> None:
+        self.shards = shards
         self.tensors = {
             MetadataIndex(key, offsets): tensor
-            for key, piece in pieces.items()
-            for offsets, tensor in piece.parts
+            for key, own in shards.items()
+            for offsets, tensor in own.parts
         }
 
     def set_up_planner(
@@ -114,14 +153,16 @@ class PieceLoadPlanner(LoadPlanner):
         self.metadata = metadata
 
     def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None  # torch sets the planner up first
+        saved = tensors_of(self.metadata)
         return LoadPlan(
             [
                 item
-                for key, piece in self.pieces.items()
+                for key, own in self.shards.items()
                 for item in create_read_items_for_chunk_list(
                     key,
-                    self.metadata.state_dict_metadata[key],
-                    [_chunk(offsets, tensor) for offsets, tensor in piece.parts],
+                    saved[key],
+                    [_chunk(offsets, tensor) for offsets, tensor in own.parts],
                 )
             ]
         )
@@ -147,9 +188,10 @@ class PieceLoadPlanner(LoadPlanner):
         pass
 
 
-def _write_item(index: MetadataIndex, pieces: Pieces, tensor: Tensor) -> WriteItem:
-    properties = TensorProperties(dtype=pieces.dtype)
-    data = TensorWriteData(_chunk(index.offset, tensor), properties, pieces.size)
+def _write_item(
+    index: MetadataIndex, shards: TensorShards, chunk: ChunkStorageMetadata
+) -> WriteItem:
+    data = TensorWriteData(chunk, TensorProperties(dtype=shards.dtype), shards.size)
     return WriteItem(index, WriteItemType.SHARD, tensor_data=data)
 
 

@@ -20,7 +20,7 @@ class Watchdog:
 
         Args:
             timeout_s: silence that counts as a hang; 0 never does.
-            stream: where to print, with a file descriptor; stderr if None.
+            stream: where to print, with a file descriptor; stderr, if there is one, if None.
         """
         self.timeout_s = timeout_s
         self.stream = stream or sys.__stderr__
@@ -29,7 +29,11 @@ class Watchdog:
     def alive(self) -> None:
         """A step is done; costs one look at the clock."""
         now = time.monotonic()
-        if self.timeout_s and now - self._armed_at >= SLACK * self.timeout_s:
+        if (
+            self.timeout_s
+            and self.stream is not None
+            and now - self._armed_at >= SLACK * self.timeout_s
+        ):
             self._armed_at = now
             after = (1 + SLACK) * self.timeout_s
             faulthandler.dump_traceback_later(after, file=self.stream)

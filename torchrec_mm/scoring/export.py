@@ -1,7 +1,7 @@
 """A table of a checkpoint as a plain file, block by block: no model, no process group, no gather.
 
-The table may be larger than memory. What is held is one block of ``pieces.CHUNK_BYTES``, as it was
-read and as it is written.
+The table may be larger than memory. What is held is one block of ``tensor_shards.CHUNK_BYTES``, as
+it was read and as it is written.
 """
 
 import json
@@ -99,13 +99,13 @@ def write_safetensors(table: SavedTable, path: Path) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         ends = []
         while True:
-            file.write(weights.view(torch.uint8).numpy())
+            file.write(weights.view(torch.uint8).numpy().data)
             ends.append(start + len(weights))
             if ends[-1] == rows:
                 break
             start, weights = next(blocks)
         for first, stop in zip([0, *ends], ends, strict=False):
-            file.write(table.ids(first, stop).astype("<i8"))
+            file.write(table.ids(first, stop).astype("<i8").data)
 
 
 def _arrow(table: SavedTable, start: int, weights: Tensor) -> pa.Table:

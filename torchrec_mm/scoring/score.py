@@ -20,7 +20,7 @@ from torchrec_mm.ranking.collators import attended_behaviours, collator_for_rank
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
-from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring.evaluation import RequestReader
 from torchrec_mm.scoring.predictions import Scored, predict
 from torchrec_mm.scoring.trained_run import TrainedRun
@@ -58,7 +58,9 @@ def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> I
             rule = f"vector_storage must be mapped for a run of method {trained.method}"
             raise InputError(f"{rule}, got {storage}")
         return None
-    vectors = ItemVectors.open(given or trained.input("vectors"))
+    folder = given or trained.input("vectors")
+    assert folder is not None  # whatever trained with vectors was given some
+    vectors = ItemVectors.open(folder)
     check_origin(vectors, trained.model["vectors"], f"run_dir {trained.path}")
     return vectors
 
@@ -80,8 +82,8 @@ def score(
     spec = spec_from_json(trained.model["spec"])
     spec.tables.check(data.num_rows, data.folder)
     sharded = distribute_to_score(Ranker(spec), worker, trained.tables)
-    pieces = model_pieces(sharded.model)
-    load_checkpoint(trained.checkpoint, pieces, ignore=("optimizer.", "epoch."))
+    shards = model_shards(sharded.model)
+    load_checkpoint(trained.checkpoint, shards, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, settings.vector_storage, worker) if vectors else None
     newest = trained.config["max_behaviours"]
     loader = RequestLoader(

@@ -20,7 +20,7 @@ class Chain:
     def __init__(
         self,
         run_dir: Path,
-        configs: Mapping[str, type],
+        configs: Mapping[str, type[Any]],
         flags: Mapping[str, Mapping[str, Any]],
         left_out: Collection[str],
         folders_or_names: Collection[str] = (),

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import torch.distributed.launcher.api as launcher
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -29,7 +30,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 class Agent(LocalElasticAgent):
     """Starts ranks again, unless they left with a status that is final."""
 
-    def _monitor_workers(self, worker_group):
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result = super()._monitor_workers(worker_group)
         if result.is_failed() and status_of(result.failures) in FINAL:
             self._remaining_restarts = 0
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     # Torchrun's store outlives a restart; ranks would find in it where their peers were before
     # (pytorch/pytorch#135712).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    launcher.LocalElasticAgent = Agent
+    launcher.LocalElasticAgent = Agent  # type: ignore[misc]  # torch has no other way in
     try:
         torchrun(list(argv))
     except ChildFailedError as error:

@@ -49,6 +49,7 @@ def encoded_requests(
     if encoded is not None:
         yield encoded
         return
+    assert data is not None  # one of the two is given
     first_writes(aside, partial(encode_folder, data, splits, **how), reuse)
     yield aside
     dist.barrier()

@@ -76,7 +76,7 @@ def restore(run: RunFolder, training: Training, allow: tuple[str, ...] = ()) -> 
     """Go on where the latest checkpoint was taken, if there is one. Collective."""
     if latest := run.latest:
         training.distributed.create_optimizer_state()
-        load_checkpoint(latest.folder, training.pieces(), allow=allow)
+        load_checkpoint(latest.folder, training.shards(), allow=allow)
         training.position = latest.position
         if not latest.position.requests_done:
             training.totals.clear()  # an epoch that ended where its steps were saved before
@@ -153,7 +153,7 @@ class Loop:
         self.guard.check()
         self.training.totals.reduce()
         self.saved = self.training.position
-        self.checkpointer.save(self.training.pieces(), self.saved, metric, self.run.companions)
+        self.checkpointer.save(self.training.shards(), self.saved, metric, self.run.companions)
 
     def save_in_mid_epoch(self) -> None:
         """Have everything on disk, and say so. Collective."""

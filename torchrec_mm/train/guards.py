@@ -78,6 +78,9 @@ class Guard:
         self.steps = []
         self._warn_if_alike(logits, int(impressions))
 
+    def _forget_logits(self) -> None:
+        self.low, self.high, self.impressions = inf, -inf, 0
+
     def _warn_if_alike(self, logits: Tensor, impressions: int) -> None:
         extremes = torch.tensor([-inf, -inf], dtype=torch.float64, device=logits.device)
         if len(logits):
@@ -96,9 +99,6 @@ class Guard:
             )
         self.warned |= self.low == self.high
         self._forget_logits()
-
-    def _forget_logits(self) -> None:
-        self.low, self.high, self.impressions = inf, -inf, 0
 
     def _in_words(self, step: Step, loss: float) -> str:
         """Where the loss was lost. Collective."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import log
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,8 +21,8 @@ from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.profiler import StepProfiler
 from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.runs.scalars import Scalars
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.runs.watchdog import Watchdog
-from torchrec_mm.train.state import training_pieces
 
 
 class Observer:
@@ -55,7 +56,7 @@ class Observer:
         self._scalars = self._open.enter_context(Scalars(self.run, self.start))
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._open.__exit__(*raised)
 
     @contextmanager
@@ -138,12 +139,12 @@ def window_figures(counts: Tensor, loss: float) -> dict[str, float]:
 
 def table_bytes(distributed: DistributedModel) -> int:
     """Bytes of the fullest rank's share of the tables, optimizer state included. Collective."""
-    pieces = training_pieces(distributed)
+    shards = model_shards(distributed.model, distributed.optimizer)
     mine = sum(
         tensor.nbytes
-        for name, piece in pieces.items()
+        for name, own in shards.items()
         if "embedding_bags." in name
-        for _, tensor in piece.parts
+        for _, tensor in own.parts
     )
     most = torch.tensor(mine, device=distributed.worker.device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)

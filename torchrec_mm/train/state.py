@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.tensor_shards import Pieces, model_pieces
+from torchrec_mm.runs.tensor_shards import TensorShards, model_shards
 from torchrec_mm.train.totals import Totals
 
 
@@ -23,23 +23,9 @@ class Training:
     def __post_init__(self) -> None:
         self.totals = Totals(self.distributed.worker.device)
 
-    def pieces(self) -> dict[str, Pieces]:
+    def shards(self) -> dict[str, TensorShards]:
         """This rank's part of everything; filling it restores the run."""
-        sums = {f"epoch.{name}": Pieces.of(t) for name, t in self.totals.tensors().items()}
+        sums = {f"epoch.{name}": TensorShards.of(t) for name, t in self.totals.tensors().items()}
         if not self.totals.is_first:
-            sums = {key: Pieces(p.size, p.dtype, ()) for key, p in sums.items()}
-        return training_pieces(self.distributed) | sums
-
-
-def training_pieces(distributed: DistributedModel) -> dict[str, Pieces]:
-    """This rank's part of the model and of all optimizers' state, by checkpoint key.
-
-    The keys are the same under every plan: TorchRec names a table's state otherwise where the
-    table is replicated (pytorch/torchrec#2394), and ``parallel.tables`` refuses that.
-    """
-    state = distributed.optimizer.state_dict()["state"]
-    return model_pieces(distributed.model) | {
-        f"optimizer.{parameter}.{name}": Pieces.of(tensor)
-        for parameter, entries in state.items()
-        for name, tensor in entries.items()
-    }
+            sums = {key: TensorShards(p.size, p.dtype, ()) for key, p in sums.items()}
+        return model_shards(self.distributed.model, self.distributed.optimizer) | sums

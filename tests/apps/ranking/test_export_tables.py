@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import apps.export_tables
 from tests.helpers.runs import train_ranker
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
-from torchrec_mm.runs import tensor_shards as pieces
+from torchrec_mm.runs import tensor_shards
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
@@ -26,7 +26,7 @@ TABLES = {
 def trained(market, tmp_path_factory) -> Path:
     """A run whose larger tables are saved in several chunks, 3 rows of 4 float32 in each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "CHUNK_BYTES", 3 * 4 * 4)
+        patch.setattr(tensor_shards, "CHUNK_BYTES", 3 * 4 * 4)
         both = ("--epochs", "2", "--keep_checkpoints", "2")
         return train_ranker(market, tmp_path_factory.mktemp("runs") / "id", "id", *both)
 

@@ -23,7 +23,7 @@ from tests.helpers.small_market import (
     write_parquet,
 )
 from torchrec_mm.data.encode import writer as encode_writer
-from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring import evaluation, score
 
 METHODS = ("bias", "id", "make", "simtier+make", "muse")
@@ -103,7 +103,7 @@ def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monke
     (model,) = held
     tables = {table.name: table for table in model.planned}
     assert tables["item_id_table"].sharding == "row_wise"
-    pieces = model_pieces(model.model).items()
+    pieces = model_shards(model.model).items()
     assert {p.dtype for key, p in pieces if "item_id_table" in key} == {torch.float16}
     assert {table.settings.optimizer for table in model.planned} == {"sgd"}
 

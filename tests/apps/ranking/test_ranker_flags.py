@@ -17,7 +17,7 @@ from torchrec_mm.ranking.make import MakeRanker, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.settings import RunSettings
-from torchrec_mm.runs.tensor_shards import model_pieces
+from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.train.settings import TrainSettings
 
 LOOP = {"epochs": 3, "seed": 4, "warmup_steps": 5, "checkpoint_steps": 6, "keep_checkpoints": 2}
@@ -43,8 +43,8 @@ class Built:
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         """All that is trained, by name; tables are those whose names hold ``embedding_bags``."""
-        pieces = model_pieces(self.distributed.model)
-        return {name: piece.parts[0][1] for name, piece in pieces.items()}
+        shards = model_shards(self.distributed.model)
+        return {name: own.parts[0][1] for name, own in shards.items()}
 
     @property
     def requests(self) -> list[list[int]]:

@@ -56,9 +56,7 @@ def test_parts_may_be_read_in_any_order_and_hold_the_contents(data):
     stream = ItemStream(data, BOTH)
     for number in np.random.default_rng(0).permutation(2 * len(stream.parts)) // 2:
         rows = stream.read(stream.parts[number])
-        for item, text, image in zip(
-            rows.item_ids, *map(rows.contents.get, BOTH[::-1]), strict=True
-        ):
+        for item, text, image in zip(rows.item_ids, rows.texts, rows.pictures, strict=True):
             assert text == (None if item % 5 == 0 else f"title {item}")
             assert image == (None if item % 3 == 0 else b"%d" % item)
 
@@ -104,15 +102,16 @@ def test_blank_titles_are_missing_and_paths_are_relative_to_items(tmp_path):
     write(tmp_path, "a", range(4), 4, title=texts, image=images, image_path=paths)
     stream = ItemStream(tmp_path, BOTH)
     rows = stream.read(stream.parts[0])
-    assert rows.contents["text"] == ["a", None, None, None]
-    assert rows.contents["image"] == [tmp_path / "items" / "a.png", b"x", None, b"y"]
+    assert rows.texts == ["a", None, None, None]
+    assert rows.pictures == [tmp_path / "items" / "a.png", b"x", None, b"y"]
     assert rows.present("text").tolist() == [True, False, False, False]
 
 
 def test_only_wanted_columns_are_read(tmp_path):
     write(tmp_path, "a", range(4), 4, title=pa.array(["a"] * 4))
     stream = ItemStream(tmp_path, ("text",))
-    assert stream.read(stream.parts[0]).contents.keys() == {"text"}
+    rows = stream.read(stream.parts[0])
+    assert rows.pictures is None and rows.texts == ["a"] * 4
     with pytest.raises(InputError, match="column image or image_path for modality image, got"):
         ItemStream(tmp_path, BOTH)
 

@@ -107,8 +107,9 @@ def test_packed_content_is_what_plain_python_says(
         assert column.content.tolist() == expected
         assert column.present.tolist() == [value is not None for value in values]
         rows = np.flatnonzero(column.present)[::-1]
-        assert column.read(rows) == [values[row] for row in rows]
-        assert column.read(column.content[rows]) == [values[row] for row in rows]
+        read = column.texts if modality == "text" else column.pictures
+        assert read(rows) == [values[row] for row in rows]
+        assert read(column.content[rows]) == [values[row] for row in rows]
         sizes = [len(str(v).encode() if isinstance(v, str | Path) else v or "") for v in values]
         assert column.lengths[rows].tolist() == [sizes[row] for row in rows]
 
@@ -193,7 +194,7 @@ def test_pictures_in_files_are_found_from_any_working_directory(tmp_path, monkey
     found = packed(Path("data"))
     monkeypatch.chdir("/")
     images = PackedContent.open(tmp_path / "data" / "packed").by_modality["image"]
-    (path,) = images.read(np.array([0]))
+    (path,) = images.pictures(np.array([0]))
     assert path.read_bytes() == b"1"
     assert found.by_modality["image"].present.all()  # two of the files are not there
 
@@ -220,8 +221,8 @@ def test_columns_of_one_kind_and_other_width_are_taken(tmp_path):
         clicked_item_ids=pa.array([[30], [], [30, -5]], pa.large_list(pa.int32())),
     )
     found = packed(tmp_path)
-    assert found.by_modality["text"].read(np.arange(3)) == ["a", "b", "c"]
-    assert found.by_modality["image"].read(np.arange(3)) == [b"1", b"2", b"3"]
+    assert found.by_modality["text"].texts(np.arange(3)) == ["a", "b", "c"]
+    assert found.by_modality["image"].pictures(np.arange(3)) == [b"1", b"2", b"3"]
     assert found.hard.tolist() == [[2, 0], [-1, -1], [2, -1]]
 
 

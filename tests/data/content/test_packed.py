@@ -96,23 +96,23 @@ def test_places_outside_the_bytes_and_garbled_texts_are_refused_when_read(whole)
     text = whole.folder / "text"
     (text / "bytes.bin").write_bytes(b"\xff" * (text / "bytes.bin").stat().st_size)
     with pytest.raises(InputError, match=r"bytes\.bin must be UTF-8"):
-        PackedContent.open(whole.folder).by_modality["text"].read(np.array([0]))
+        PackedContent.open(whole.folder).by_modality["text"].texts(np.array([0]))
     for name, value in (("start", -1), ("start", 10_000), ("length", 1 << 60)):
         whole_file = (text / f"{name}.npy").read_bytes()
         np.save(text / f"{name}.npy", np.full(6, value))
         with pytest.raises(InputError, match=r"length\.npy must name places in bytes\.bin"):
-            PackedContent.open(whole.folder).by_modality["text"].read(np.array([0]))
+            PackedContent.open(whole.folder).by_modality["text"].texts(np.array([0]))
         (text / f"{name}.npy").write_bytes(whole_file)
     (text / "bytes.bin").write_bytes(b"")
     with pytest.raises(InputError, match=r"must name places in bytes\.bin"):
-        whole.by_modality["text"].read(np.array([0]))
+        whole.by_modality["text"].texts(np.array([0]))
 
 
 def test_what_is_missing_cannot_be_read_and_nothing_is_an_empty_list(tmp_path):
     contents = packed(tmp_path, title=["c", None, "b"]).by_modality["text"]
     with pytest.raises(ValueError, match="rows must have a content, got 0"):
-        contents.read(np.array([1, 0]))
-    assert contents.read(np.array([], dtype=int)) == []
+        contents.texts(np.array([1, 0]))
+    assert contents.texts(np.array([], dtype=int)) == []
 
 
 def test_other_processes_open_the_folder_again(whole, monkeypatch):
@@ -121,9 +121,9 @@ def test_other_processes_open_the_folder_again(whole, monkeypatch):
     sent = pickle.dumps((relative, relative.by_modality["text"]))
     assert len(sent) < 500
     monkeypatch.chdir("/")
-    content, texts = pickle.loads(sent)
+    content, text = pickle.loads(sent)
     assert content.fingerprint == whole.fingerprint
-    assert texts.read(np.array([0, 5])) == ["a", "late"]
+    assert text.texts(np.array([0, 5])) == ["a", "late"]
 
 
 def test_arrays_cannot_be_written_to(whole):

@@ -142,7 +142,7 @@ def features_of(room: Room, encoder, modality: str, rows: np.ndarray) -> torch.T
     features = []
     for row in rows:
         items = stream.read(stream.parts[row // 10])
-        if items.contents[modality][row % 10] is not None:
+        if items.present(modality)[row % 10]:
             loader = loader_of(ItemEncoder([encoder]))
             side = loader.load(items, np.array([row % 10])).side
             features.append(encoder.eval().backbone(side.inputs[modality]))

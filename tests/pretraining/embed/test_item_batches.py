@@ -17,7 +17,8 @@ PICTURES = [jpeg(GENERATOR.uniform(0, 255, 3), GENERATOR, 20) for _ in range(3)]
 TITLES = ["word1 word2 word3", "word4", None, "word5 word6", None]
 ITEMS = ItemRows(
     np.array([10, 11, 12, 13, 14]),
-    {"image": [PICTURES[0], b"no picture", PICTURES[1], None, None], "text": TITLES},
+    [PICTURES[0], b"no picture", PICTURES[1], None, None],
+    TITLES,
 )
 
 

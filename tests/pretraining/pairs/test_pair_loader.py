@@ -34,7 +34,7 @@ def loader(packed, reader):
         unseen = np.zeros(packed.num_items, dtype=bool)
         pairs = training_pairs(packed, method, BOTH, searches, unseen)
         settings = LoaderSettings(**({"batch_size": 24, "seed": 3} | more))
-        return PairLoader(pairs, reader, settings, rank, world_size)
+        return PairLoader(pairs, reader, settings, rank=rank, world_size=world_size)
 
     return make
 

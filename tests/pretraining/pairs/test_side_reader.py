@@ -68,9 +68,9 @@ def test_each_input_is_that_of_its_row_and_the_rest_is_missing(packed, reader, r
         assert side.rows[name].tolist() == [i for i in range(8) if has[i]]
         expected = [contents.content[row] if h else -1 for row, h in zip(rows, has, strict=True)]
         assert side.ids[name].tolist() == expected
-    pictures = packed.by_modality["image"].read(rows[side.rows["image"]])
+    pictures = packed.by_modality["image"].pictures(rows[side.rows["image"]])
     assert torch.equal(side.inputs["image"], decode_images(pictures, SIZE)[0])
-    texts = packed.by_modality["text"].read(rows[side.rows["text"]])
+    texts = packed.by_modality["text"].texts(rows[side.rows["text"]])
     assert side.inputs["text"]["length"].flatten().tolist() == [len(text) for text in texts]
     assert counts.tolist() == [len(pictures), 0]
 
@@ -121,7 +121,7 @@ def spoilt(tmp_path_factory) -> PackedContent:
 def test_a_picture_that_cannot_be_decoded_is_missing_and_counted(spoilt):
     whole = spoilt.by_modality["image"]
     rows = np.arange(12)
-    _, ok = decode_images(whole.read(rows[whole.present[:12]]), SIZE)
+    _, ok = decode_images(whole.pictures(rows[whole.present[:12]]), SIZE)
     bad = rows[whole.present[:12]][~ok]
     side, counts = reader_of(spoilt).side(rows)
     assert len(bad) == 2 and counts.tolist() == [11, 2]

@@ -51,15 +51,15 @@ def test_a_checkpoint_has_no_frozen_weights_and_all_that_is_trained(make):
         assert f"model.encoder.{name}" not in kept and f"model.momentum_encoder.{name}" not in kept
 
 
-def test_filling_the_pieces_restores_every_bit_that_the_next_step_depends_on(make):
+def test_filling_the_shards_restores_every_bit_that_the_next_step_depends_on(make):
     flags = {"precision": "fp16", "modality": "text", "trainable_layers": 1}
     run, other = make(**flags), make(**flags)
     for trainer, scale in ((run.trainer, 2.0**12), (other.trainer, 2.0**16)):
         scaling = {"scale": scale, "growth_interval": 4}  # grown after the steps of both halves
         trainer.precision.load_state_dict(trainer.precision.state_dict() | scaling)
     run.steps(3)
-    for name, pieces in other.trainer.pieces().items():
-        pieces.parts[0][1].copy_(run.trainer.pieces()[name].parts[0][1])
+    for name, shards in other.trainer.shards().items():
+        shards.parts[0][1].copy_(run.trainer.shards()[name].parts[0][1])
     other.trainer.restored()
     figures, after = [], []
     for each in (run, other):

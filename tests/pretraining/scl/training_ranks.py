@@ -52,12 +52,12 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
         results[name] = first_steps(run)
         results["judged"] = run.judge.report(run.encoder)
         with Checkpointer(folder / f"{name}-checkpoints") as checkpointer:
-            checkpointer.save(run.trainer.pieces(), Position(STEPS, 0))
+            checkpointer.save(run.trainer.shards(), Position(STEPS, 0))
     torch.save(results, folder / f"{worker.rank}.pt")
 
 
 def gone_on(run: SmallRun, checkpoint: Path) -> torch.Tensor:
     """Figures of the steps that follow those of a checkpoint."""
-    load_checkpoint(checkpoint, run.trainer.pieces())
+    load_checkpoint(checkpoint, run.trainer.shards())
     run.trainer.restored()
     return torch.stack(run.steps(2, first=STEPS))

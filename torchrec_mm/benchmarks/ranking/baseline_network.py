@@ -70,14 +70,13 @@ class BaselineNetwork(nn.Module):
         self.vector_ids = SortedIds(folder / VECTOR_KEYS_FILE, device)
         vectors = torch.from_numpy(np.load(folder / VECTORS_FILE, allow_pickle=False)).to(device)
         self.vectors = F.pad(vectors, (0, 0, 1, 0))  # row 0: no vector
-        self.tables = nn.ModuleDict(
-            {
-                name: nn.Embedding(len(ids.keys) + 1, embedding_dim, sparse=True)
-                for name, ids in self.ids.items()
-            }
-        )
-        for table in self.tables.values():
+        tables = {
+            name: nn.Embedding(len(ids.keys) + 1, embedding_dim, sparse=True)
+            for name, ids in self.ids.items()
+        }
+        for table in tables.values():
             nn.init.normal_(table.weight, std=1e-3)
+        self.tables = nn.ModuleDict(tables)
         self.tier_weight = nn.Parameter(torch.ones(2, NUM_TIERS))
         past = len(PAST) * embedding_dim
         self.recent, self.similar = Attention(past, False), Attention(past, True)

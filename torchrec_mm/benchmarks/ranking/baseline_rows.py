@@ -94,6 +94,7 @@ def _join(samples: pa.Table, users: pa.Table, items: pa.Table, path: Path) -> No
         if writer is None:
             writer = pq.ParquetWriter(path, joined.schema, compression="zstd", use_dictionary=False)
         writer.write_table(joined, row_group_size=ROW_GROUP)
+    assert writer is not None  # a table has samples
     writer.close()
 
 

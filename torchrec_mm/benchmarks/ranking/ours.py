@@ -1,6 +1,6 @@
 """Our side of the ranker benchmark: what ``apps.train_ranker --method muse`` trains, timed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from itertools import count
 
@@ -59,7 +59,7 @@ class Ours:
         settings = TrainSettings(epochs=1, seed=self.task.seed, batch_requests=requests)
         return learning_batches(data, collator, attended, settings, source, self.worker)
 
-    def batches(self, epochs: Iterable[int]) -> Iterator[RequestBatch]:
+    def batches(self, epochs: Iterable[int]) -> Generator[RequestBatch, None, None]:
         """Training batches of all the epochs, one after another."""
         loader = self.loader(self.data)
         for epoch in epochs:
@@ -107,6 +107,7 @@ def quality(task: RankerTask) -> Quality:
 def spread(batch: RequestBatch, table_rows: int) -> RequestBatch:
     """As many look-ups of the items' table, of rows drawn from all of a larger one."""
     item_ids = batch.item_ids
+    assert item_ids is not None  # our ranker has a table of items
     rows = torch.randint(table_rows, item_ids.values().shape, dtype=item_ids.values().dtype)
     return replace(
         batch,

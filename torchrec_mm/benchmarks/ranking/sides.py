@@ -58,7 +58,8 @@ def steady_rate(step: Callable[[], int | Tensor], seconds: float, device: torch.
         step()
     dist.barrier(together)
     start = now(device)
-    impressions, late = 0, torch.zeros(1)
+    impressions: int | Tensor = 0
+    late = torch.zeros(1)
     while not late:
         impressions += step()
         late[0] = time.perf_counter() - start >= seconds

@@ -39,10 +39,13 @@ def augment(picture: Image.Image, size: int, seed: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _crop(size: tuple[int, int], generator: np.random.Generator) -> tuple[float, ...]:
+def _crop(
+    size: tuple[int, int], generator: np.random.Generator
+) -> tuple[float, float, float, float]:
     """Left, upper, right and lower edge in pixels."""
     area = generator.uniform(LEAST_AREA, 1)
     stretch = math.exp(generator.uniform(-1, 1) * math.log(MOST_STRETCH))
     share = np.minimum(1, np.sqrt([area * stretch, area / stretch]))
     start = generator.uniform(0, 1 - share)
-    return tuple(np.concatenate([start, start + share]) * np.tile(size, 2))
+    left, upper, right, lower = np.concatenate([start, start + share]) * np.tile(size, 2)
+    return left, upper, right, lower

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.errors import InputError
 
 MODALITIES = ("image", "text")
+
+BytesT = TypeVar("BytesT", bytes, bytes | None)
 
 
 class ContentFolder:
@@ -114,9 +117,9 @@ def picture_bytes(table: pa.Table, column: str, folder: Path) -> tuple[pa.Array,
     return pc.coalesce(encoded, pa.array(absolute, BINARY)), is_path
 
 
-def as_sources(values: Iterable[bytes | None], is_path: np.ndarray) -> list[bytes | Path | None]:
+def as_sources(values: Iterable[BytesT], is_path: np.ndarray) -> list[BytesT | Path]:
     """What ``picture_bytes`` returns as ``decode_images`` takes it: paths as such."""
     return [
-        Path(os.fsdecode(value)) if path else value
+        Path(os.fsdecode(value)) if path and value is not None else value
         for value, path in zip(values, is_path.tolist(), strict=True)
     ]

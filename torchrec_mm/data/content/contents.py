@@ -27,20 +27,23 @@ class Contents:
     missing. lengths: (N + S,) int64 bytes, -1 where missing.
     """
 
-    def __init__(self, folder: Path, num_items: int, num_searches: int, num_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, num_items: int, num_searches: int, num_bytes: int | None
+    ) -> None:
         """Map the folder's arrays and look at the size of its bytes.
 
         Raises:
             InputError: a missing or garbled file, or another number of rows or bytes.
         """
         self.folder = folder
-        self._sizes = num_items, num_searches, num_bytes
         rows = (num_items + num_searches,)
         self.content = map_array(folder / "content.npy", rows)
         self.lengths = map_array(folder / "length.npy", rows)
         self._start = map_array(folder / "start.npy", rows)
         self._is_path = map_array(folder / "is_path.npy", rows, bool)
         self._file = _open_file(folder / "bytes.bin", num_bytes)
+        assert num_bytes is not None  # the file has as many
+        self._sizes = num_items, num_searches, num_bytes
         weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,22 +60,23 @@ class Contents:
         """(N,) int64, the items' part of ``content``."""
         return self.content[: self._sizes[0]]
 
-    def read(self, rows: np.ndarray) -> list[bytes | Path] | list[str]:
-        """Some contents: (n,) int64 rows -> n encoded pictures or paths of such, or n texts.
+    def pictures(self, rows: np.ndarray) -> list[bytes | Path]:
+        """Some of modality "image": (n,) int64 rows -> n encoded pictures or paths of such.
 
         Raises:
             ValueError: a row that has none.
-            InputError: bytes that cannot be read or, of a text, are none.
+            InputError: bytes that cannot be read.
         """
-        lengths = self.lengths[rows]
+        return as_sources(self._read(rows), self._is_path[rows])
+
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """Some of modality "text", as ``pictures``; bytes that are no text are refused too."""
+        return [self._text(each) for each in self._read(rows)]
+
+    def _read(self, rows: np.ndarray) -> list[bytes]:
+        start, lengths = self._start[rows], self.lengths[rows]
         if (lengths < 0).any():
             raise ValueError(f"rows must have a content, got {rows[lengths < 0][0]}")
-        raw = self._read(self._start[rows], lengths)
-        if self.folder.name == "text":
-            return [self._text(each) for each in raw]
-        return as_sources(raw, self._is_path[rows])
-
-    def _read(self, start: np.ndarray, lengths: np.ndarray) -> list[bytes]:
         within = (start >= 0) & (start + lengths <= self._sizes[2])
         places = zip(start.tolist(), lengths.tolist(), strict=True)
         raw = [os.pread(self._file, *place[::-1]) for place in places] if within.all() else []
@@ -88,7 +92,7 @@ class Contents:
             raise InputError(f"{self.folder / 'bytes.bin'} must be UTF-8: {error}") from error
 
 
-def _open_file(path: Path, num_bytes: int) -> int:
+def _open_file(path: Path, num_bytes: int | None) -> int:
     """A file descriptor; forked processes may share it, since every read names its place."""
     try:
         size = path.stat().st_size

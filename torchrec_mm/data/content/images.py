@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from torchrec_mm.data.content.augment import augment
@@ -81,7 +81,7 @@ def decode_images(
     sources: Sequence[bytes | Path],
     size: int,
     max_pixels: int = MAX_IMAGE_PIXELS,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | np.ndarray | None = None,
 ) -> tuple[Tensor, np.ndarray]:
     """Decode n pictures, those that can be; ``decode_image`` says how.
 
@@ -114,14 +114,14 @@ def upright_size(source: bytes | Path) -> tuple[int, int]:
         return image.size[::-1] if _orientation(image) in range(5, 9) else image.size
 
 
-def _open(source: bytes | Path) -> Image.Image:
+def _open(source: bytes | Path) -> ImageFile.ImageFile:
     # Pillow warns of pictures above its own limit of pixels, where the caller checks ours, and of
     # metadata that it cannot read, which is not used.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
-def _scale_transparent_colour(image: Image.Image) -> None:
+def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
     """PNG names its transparent colour in the file's own bits; Pillow compares it with 8 of them.
 
     To be called before the pixels are decoded: they alone tell how many bits those were.

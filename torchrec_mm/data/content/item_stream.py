@@ -27,19 +27,22 @@ COLUMNS = {"image": ("image", "image_path"), "text": ("title",)}
 class ItemRows:
     """n items in the order of their file.
 
-    item_ids: (n,) int64. contents: n values by modality, None where missing; an "image" is encoded
-    bytes or the path of a file, a "text" a string that is not blank.
+    item_ids: (n,) int64. pictures: n, encoded bytes or the path of a file each, None where missing;
+    texts: n strings that are not blank, likewise. Of a modality that is not wanted there is None.
     """
 
     item_ids: np.ndarray
-    contents: dict[str, list[bytes | Path | None] | list[str | None]]
+    pictures: list[bytes | Path | None] | None
+    texts: list[str | None] | None
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def present(self, modality: str) -> np.ndarray:
         """(n,) bool, True where the item has it."""
-        return np.array([value is not None for value in self.contents[modality]], dtype=bool)
+        values = self.pictures if modality == "image" else self.texts
+        assert values is not None  # asked for of a wanted one alone
+        return np.array([value is not None for value in values], dtype=bool)
 
 
 class ItemStream:
@@ -88,13 +91,13 @@ class ItemStream:
         table = self._cursor.take(part.start, part.stop)
         where = f"{part.file} row groups {part.groups[0]} to {part.groups[-1]}"
         table = check_columns(table, where, ITEM_ID, CONTENTS)
-        contents = {}
+        pictures = texts = None
         if "image" in self.modalities:
             images, is_path = picture_bytes(table, "image", self.folder)
-            contents["image"] = as_sources(images.to_pylist(), is_path)
+            pictures = as_sources(images.to_pylist(), is_path)
         if "text" in self.modalities:
-            contents["text"] = text_strings(table, "title").to_pylist()
-        return ItemRows(table["item_id"].to_numpy(), contents)
+            texts = text_strings(table, "title").to_pylist()
+        return ItemRows(table["item_id"].to_numpy(), pictures, texts)
 
 
 class _Cursor:

@@ -92,7 +92,7 @@ def encode(
 ) -> None:
     """Encode any source; see ``encode_folder``."""
     learning = vocabularies is None
-    if not learning:
+    if vocabularies is not None:
         check_features(source, vocabularies)
     else:
         attributes = ("item_id", *source.items.attributes)
@@ -103,7 +103,7 @@ def encode(
     if distinct.times is not None:
         source.items.check_clock("items/", *distinct.times)
     all_items = AllItems(distinct, source)
-    if learning:
+    if vocabularies is None:
         vocabularies = learn_features(source, distinct)
     mapper = Mapper(source, all_items, vocabularies)
     counts = {split: ItemCounts.none(len(all_items)) for split in source.splits}

@@ -50,6 +50,7 @@ class Mapper:
         self._learn_attributes(requests, behaviours)
         columns = {"user_id": requests.user_ids}
         if with_time:
+            assert requests.timestamps is not None  # all of the split have one
             columns["timestamp"] = requests.timestamps
         for name, table_rows in self._request.items():
             columns[f"request/{name}"] = self._rows(name, table_rows, requests)

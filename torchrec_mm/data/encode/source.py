@@ -32,7 +32,7 @@ class RequestSource(Protocol):
     behaviour_item_features: Sequence[str]
     missing: int | None
     max_behaviours: int
-    notes: Mapping[str, int]
+    notes: dict[str, int]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
@@ -44,9 +44,9 @@ class RequestSource(Protocol):
 class RequestFolders:
     """Folders of requests by split, and the folder ``items/``."""
 
-    attributes_of_behaviours = ()
-    missing = None
-    notes: Mapping[str, int] = {}
+    attributes_of_behaviours: Sequence[str] = ()
+    missing: int | None = None
+    notes: dict[str, int] = {}
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class RequestFolders:
         Raises:
             InputError: a missing, empty or unreadable folder, files of other columns.
         """
-        self.splits = list(folders)
+        self.splits: Sequence[str] = list(folders)
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
         of_requests = None if known is None else {*known.request, *known.behaviour}
         self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
         for requests in self.folders.values():
             requests.check(self.columns.required, NULLABLE)
-        self.request_features = ("user_id", *self.columns.features)
-        self.behaviour_features = self.columns.behaviour_attributes
+        self.request_features: Sequence[str] = ("user_id", *self.columns.features)
+        self.behaviour_features: Sequence[str] = self.columns.behaviour_attributes
         self.items = read_catalogue(items, None if known is None else known.item)
-        self.behaviour_item_features = ("item_id", *self.items.attributes)
+        self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:
         return self.folders[split].num_rows

@@ -42,11 +42,11 @@ class TaobaoMM:
     ``notes`` counts all three, over all splits.
     """
 
-    request_features = ("user_id", *PROFILE)
-    behaviour_features = ()
-    attributes_of_behaviours = (ITEM_ATTRIBUTES[CATEGORY],)
-    behaviour_item_features = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
-    missing = MISSING
+    request_features: Sequence[str] = ("user_id", *PROFILE)
+    behaviour_features: Sequence[str] = ()
+    attributes_of_behaviours: Sequence[str] = (ITEM_ATTRIBUTES[CATEGORY],)
+    behaviour_item_features: Sequence[str] = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
+    missing: int | None = MISSING
 
     def __init__(
         self, data: Path, splits: Sequence[str], max_behaviours: int, scratch: Path
@@ -67,7 +67,8 @@ class TaobaoMM:
         self.max_behaviours = max_behaviours
         self.files = {s: _checked(data, f"{s}_user_features", USER_COLUMNS) for s in splits}
         self.items = _read_items(_checked(data, "item_features", ITEM_COLUMNS))
-        self.samples, self.featured = {}, {}
+        self.samples: dict[str, UserSamples] = {}
+        self.featured: dict[str, np.ndarray] = {}
         self.notes = {"users_without_features": 0, "users_without_samples": 0}
         for split in splits:
             self._open(data, split, scratch)

@@ -56,8 +56,8 @@ def table_files(data: Path, name: str) -> list[Path]:
 
 def _are_parts(found: list[str], name: str) -> bool:
     """Whether all are parts of one table, ``NAME-0.parquet`` or ``NAME_0-of-2.parquet`` and on."""
-    parts = [PART.fullmatch(entry.removeprefix(name)) for entry in found]
-    if not parts or None in parts:
+    parts = [part for entry in found if (part := PART.fullmatch(entry.removeprefix(name)))]
+    if not parts or len(parts) < len(found):
         return False
     forms = {(part["mark"], part["of"]) for part in parts}
     numbers = {int(part["number"]) for part in parts}

@@ -159,7 +159,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each table of an encoded data set."""
     names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
-    check_names(*names.values(), where=f"{path.parent}: ")
+    check_names(names["item"], names["request"], names["behaviour"], f"{path.parent}: ")
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():

@@ -67,7 +67,7 @@ class Vocabularies:
         digest = hashlib.sha256()
         for key, ids in sorted(self._flat().items()):
             digest.update(f"{key} {len(ids)}\n".encode())
-            digest.update(np.ascontiguousarray(ids, dtype="<i8"))
+            digest.update(np.ascontiguousarray(ids, dtype="<i8").data)
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:

@@ -88,8 +88,9 @@ class EventCounts:
 
     def _check_words(self, folder: Path) -> None:
         """Both kinds occur, and no other kind that may be one of them."""
+        kinds = [kind for kind in self.rows if kind is not None]  # ``check`` refused null
         words = {_word(kind): (kind, field) for kind, field in self._meant.items()}
-        for kind in self.rows:
+        for kind in kinds:
             if kind not in self._meant and _word(kind) in words:
                 meant, field = words[_word(kind)]
                 raise InputError(
@@ -98,9 +99,8 @@ class EventCounts:
                 )
         for kind in self._meant:
             if kind not in self.rows:
-                kinds = ", ".join(islice(self.rows, NAMED))
                 rule = f"{folder} column event must hold {kind!r} at least once"
-                raise InputError(f"{rule}, got {kinds}")
+                raise InputError(f"{rule}, got {', '.join(kinds[:NAMED])}")
 
 
 def _word(kind: str) -> str:

@@ -47,13 +47,18 @@ def prepare_impressions(
     repeated = rows.num_rows - len(columns["user_id"])
     user, item, label = (columns[name] for name in ("user_id", "item_id", "label"))
     time = columns.get("timestamp")
-    begins = changes(user) | (changes(time) if time is not None else list_changes(given))
+    if time is not None:
+        begins = changes(user) | changes(time)
+    else:
+        assert given is not None  # _read wants one of the two
+        begins = changes(user) | list_changes(given)
     first = np.flatnonzero(begins)
     features = {name: values for name, values in columns.items() if name not in NAMED}
     _check_constant(folder, begins, features, given)
     if time is not None:
         _check_one_label(folder, begins, item)
     if given is None:
+        assert time is not None
         clicked = label == 1
         lists = behaviours_before(
             user[clicked], time[clicked], item[clicked], user[first], time[first], behaviours

@@ -34,6 +34,9 @@ class Engine(Protocol):
     def write_requests(self, folder: Path, events: int) -> None:
         """Make ``folder/train`` and ``folder/test`` of Parquet files; ``events``: those of use."""
 
+    def close(self) -> None:
+        """Let go of the log."""
+
 
 def write_prepared_events(
     engine: Engine, run_dir: Path, items: Path | None, scratch: Path
@@ -58,6 +61,7 @@ def write_prepared_events(
     counts, rules = engine.count_events(), engine.rules
     counts.check(engine.folder)
     if items is not None:
+        assert counts.first is not None and counts.last is not None  # every event has a time
         shown = (batch["item_id"].to_numpy() for batch in engine.item_ids([rules.shown_event]))
         check_items(items, shown, (counts.first, counts.last))
     with new_folder(scratch / "data") as data:

@@ -37,13 +37,17 @@ class BatchLimits:
         return cls(requests, behaviours, attended, max(PADDED, PADDED_A_REQUEST * requests))
 
     def padded_size(
-        self, requests: np.ndarray | int, candidates: np.ndarray, behaviours: np.ndarray
+        self,
+        requests: np.ndarray | int,
+        candidates: np.ndarray | int,
+        behaviours: np.ndarray | int,
     ) -> np.ndarray:
         """Memory of so many requests with such longest lists, in pairs of the two. Float64.
 
         Of its own, a candidate takes as much as 32 pairs and a behaviour as much as 8. A pair
         takes about 0.1 kB to score and 0.2 kB to learn from.
         """
+        assert self.attended is not None  # where nothing is padded, there is no such size
         attended = np.minimum(behaviours, self.attended)
         return requests * ((candidates + 8.0) * (attended + 32.0))
 

@@ -5,8 +5,9 @@ Shape letters: R requests, C candidates and L behaviours (the batch's longest li
 behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class BatchParts(Pipelineable):
             if part is not None:
                 part.record_stream(stream)
 
-    def _map(self: PartsT, change) -> PartsT:
+    def _map(self: PartsT, change: Callable[[Any], Any]) -> PartsT:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(
             self, **{name: None if part is None else change(part) for name, part in parts.items()}

@@ -74,8 +74,9 @@ class Collator:
             behaviour_attribute_index=_int64(tables.attribute_index),
             vectors=vectors,
             vector_mask=vector_mask,
-            search=found
-            and SearchResults(
+            search=None
+            if found is None
+            else SearchResults(
                 request=torch.from_numpy(found.request),
                 position=torch.from_numpy(np.flatnonzero(candidate_mask)),
                 kept_index=torch.from_numpy(

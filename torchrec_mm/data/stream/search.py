@@ -56,8 +56,8 @@ class GeneralSearch:
             torch.from_numpy(behaviour_rows),
             torch.from_numpy(candidates.offsets),
             torch.from_numpy(behaviours.offsets),
-            self.kept,
-            self.num_tiers,
+            keep=self.kept,
+            num_tiers=self.num_tiers,
         )
         request = candidates.owners()
         is_real = np.arange(self.kept) < num_kept.numpy()[:, None]

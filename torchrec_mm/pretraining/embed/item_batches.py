@@ -16,9 +16,10 @@ import torch
 from torchrec_mm.data.content.images import decode_images
 from torchrec_mm.data.content.item_stream import ItemRows
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
-from torchrec_mm.pretraining.encoder.side import Side, side_of
+from torchrec_mm.pretraining.encoder.side import Inputs, Side, side_of
 
-Batch, Loaded = TypeVar("Batch"), TypeVar("Loaded")
+Batch = TypeVar("Batch")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ class BatchLoader:
             device: of the encoder.
         """
         by_modality = encoder.encoders
-        text = by_modality["text"].backbone if "text" in by_modality else None
-        self._tokenise = text.tokenise if text else None
+        self._tokenise = by_modality["text"].tokenise if "text" in by_modality else None
         self._one_at_a_time = Lock()  # a tokeniser is not made for threads
         self._image_size = next(iter(encoder.specs.values())).image_size
         self._max_image_pixels = max_image_pixels
@@ -65,9 +65,8 @@ class BatchLoader:
 
     def batches(self, items: ItemRows, rows: np.ndarray) -> Iterator[ItemBatch]:
         """Some rows (m,) of a part, texts of alike length together: less padding."""
-        if "text" in items.contents:
-            texts = items.contents["text"]
-            lengths = [len(texts[row] or "") for row in rows]
+        if items.texts is not None:
+            lengths = [len(items.texts[row] or "") for row in rows]
             rows = rows[np.argsort(lengths, kind="stable")]
         starts = range(0, len(rows), self._batch_size)
         batches = [rows[start : start + self._batch_size] for start in starts]
@@ -81,21 +80,28 @@ class BatchLoader:
 
     def load(self, items: ItemRows, rows: np.ndarray) -> ItemBatch:
         """Decode and tokenise what the rows (R,) of a batch have; still in the host's memory."""
-        inputs, places, corrupt = {}, {}, rows[:0]
-        for modality, contents in items.contents.items():
-            at = np.array([i for i, row in enumerate(rows) if contents[row] is not None], np.int64)
-            found = [contents[row] for row in rows[at]]
-            if modality == "image":
-                images, ok = decode_images(found, self._image_size, self._max_image_pixels)
-                filler = images.new_zeros(1, *images.shape[1:])
-                inputs[modality] = images[ok] if ok.any() else filler
-                corrupt, at = rows[at[~ok]], at[ok]
-            else:
-                with self._one_at_a_time:
-                    inputs[modality] = self._tokenise(found or [""])
-            places[modality] = at
+        inputs: dict[str, Inputs] = {}
+        places, corrupt = {}, rows[:0]
+        if items.pictures is not None:
+            at = _present(items.pictures, rows)
+            pictures = [found for row in rows if (found := items.pictures[row]) is not None]
+            images, ok = decode_images(pictures, self._image_size, self._max_image_pixels)
+            filler = images.new_zeros(1, *images.shape[1:])
+            inputs["image"] = images[ok] if ok.any() else filler
+            corrupt, places["image"] = rows[at[~ok]], at[ok]
+        if items.texts is not None:
+            assert self._tokenise is not None  # the encoder is of the items' modalities
+            places["text"] = _present(items.texts, rows)
+            texts = [found for row in rows if (found := items.texts[row]) is not None]
+            with self._one_at_a_time:
+                inputs["text"] = self._tokenise(texts or [""])
         side = side_of(len(rows), inputs, places)
         return ItemBatch(rows, side.pin_memory() if self._device.type == "cuda" else side, corrupt)
+
+
+def _present(contents: Sequence[object], rows: np.ndarray) -> np.ndarray:
+    """(k,) int64: which of the rows (R,) have a content."""
+    return np.array([i for i, row in enumerate(rows) if contents[row] is not None], np.int64)
 
 
 def load_in_threads(

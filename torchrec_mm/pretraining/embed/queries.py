@@ -11,7 +11,7 @@ from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.pretraining.encoder.encoder_files import CLIP_E, SavedEncoder, load_encoder
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 from torchrec_mm.pretraining.encoder.item_encoder import FUSED, MODALITIES, ItemEncoder
-from torchrec_mm.pretraining.encoder.side import side_of
+from torchrec_mm.pretraining.encoder.side import Inputs, side_of
 
 
 def encode_query(
@@ -56,14 +56,15 @@ def _space(saved: SavedEncoder, vectors: ItemVectors, given: list[str]) -> str:
 
 def _encode(encoder: ItemEncoder, text: str | None, image: Path | None) -> dict[str, torch.Tensor]:
     """(1, width) float32 by space; zeros where the query has nothing."""
-    inputs, places = {}, {}
+    inputs: dict[str, Inputs] = {}
+    places = {}
     for modality, part in encoder.encoders.items():
         content = image if modality == "image" else text
         places[modality] = np.arange(content is not None, dtype=np.int64)
         if modality == "image":
             inputs[modality] = _picture(image, part.spec.image_size)
         else:
-            inputs[modality] = part.backbone.tokenise([text or ""])
+            inputs[modality] = part.tokenise([text or ""])
     return encoder(side_of(1, inputs, places))
 
 

@@ -75,7 +75,7 @@ class EncoderVectors:
                 corrupt[batch.corrupt] = True
                 bar.update(len(batch.rows))
         made = _stored(items.item_ids[has], vectors[has], self.dtype)
-        pictures = items.present("image").sum() if "image" in items.contents else 0
+        pictures = 0 if items.pictures is None else items.present("image").sum()
         return made | {"pictures": np.array([pictures]), "corrupt": items.item_ids[corrupt]}
 
     def _batches(self, part: int, items: ItemRows) -> Iterator[ItemBatch]:
@@ -109,7 +109,7 @@ class RandomVectors:
     def make(self, part: int) -> dict[str, np.ndarray]:
         """As ``EncoderVectors.make``; no picture is decoded."""
         items = self.stream.read(self.stream.parts[part])
-        has = np.logical_or.reduce([items.present(modality) for modality in items.contents])
+        has = np.logical_or.reduce([items.present(modality) for modality in self.stream.modalities])
         item_ids = items.item_ids[has]
         made = _stored(item_ids, random_vectors(item_ids, self.width, self.seed), self.dtype)
         return made | {"pictures": np.zeros(1, np.int64), "corrupt": np.empty(0, np.int64)}

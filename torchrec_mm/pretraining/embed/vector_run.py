@@ -6,6 +6,7 @@ a rank: sums of floats may differ between numbers of threads).
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,7 +131,9 @@ def _is_made(run_dir: Path) -> bool:
     return run_dir.is_dir() and any(run_dir.iterdir())
 
 
-def _until_corrupt(maker: VectorMaker, share: float, num_items: int):
+def _until_corrupt(
+    maker: VectorMaker, share: float, num_items: int
+) -> Callable[[int], dict[str, np.ndarray]]:
     """``maker.make`` that gives up once too many pictures were corrupt, not after the last part."""
     seen = Pictures()
 

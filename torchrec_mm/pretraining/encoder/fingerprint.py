@@ -43,9 +43,11 @@ def encoder_fingerprint(encoder: ItemEncoder, space: str) -> str:
         Equal for equal weights, architecture and preprocessing: size and normalisation of
         pictures, vocabulary, rules and longest text of the tokeniser. Different for any change.
     """
-    parts = encoder.encoders.values() if space == FUSED else [encoder.encoders[space]]
+    parts = [*encoder.encoders.values()] if space == FUSED else [encoder.encoders[space]]
     described = [{"preprocessing": PREPROCESSING}, *map(_description, parts)]
-    modules = [*parts, encoder.gate] if space == FUSED else list(parts)
+    modules: list[nn.Module] = [*parts]
+    if space == FUSED and encoder.gate is not None:
+        modules.append(encoder.gate)
     tensors = (
         (f"{i}.{name}", value)
         for i, module in enumerate(modules)
@@ -78,8 +80,10 @@ def _architecture(model: nn.Module) -> list[Any]:
         [name, type(module).__name__, module.extra_repr(), _numbers(module)]
         for name, module in model.named_modules()
     ]
-    settings = (getattr(module, "config", None) for module in model.modules())
-    known = next((config.to_dict() for config in settings if hasattr(config, "to_dict")), {})
+    settings: Iterable[Any] = (getattr(module, "config", None) for module in model.modules())
+    known: dict[str, Any] = next(
+        (config.to_dict() for config in settings if hasattr(config, "to_dict")), {}
+    )
     known = {name: str(value) for name, value in known.items() if name not in NO_SETTINGS}
     return [repr(model), known, *modules]
 

@@ -24,13 +24,13 @@ class ModalityGate(nn.Module):
     def __init__(self, modalities: int, width: int) -> None:
         """``modalities``: M. ``width``: D."""
         super().__init__()
-        self.weigh = nn.Sequential(
+        first, last = (
             nn.Linear(modalities * width, HIDDEN_WIDTH),
-            nn.GELU(),
             nn.Linear(HIDDEN_WIDTH, modalities),
         )
-        nn.init.zeros_(self.weigh[-1].weight)
-        nn.init.zeros_(self.weigh[-1].bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.weigh = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Fuse.

@@ -23,11 +23,10 @@ class ProjectionHead(nn.Module):
     def __init__(self, feature_width: int) -> None:
         super().__init__()
         self.projection = nn.Linear(feature_width, VECTOR_WIDTH)
-        self.correction = nn.Sequential(
-            nn.Linear(feature_width, HIDDEN_WIDTH), nn.GELU(), nn.Linear(HIDDEN_WIDTH, VECTOR_WIDTH)
-        )
-        nn.init.zeros_(self.correction[-1].weight)
-        nn.init.zeros_(self.correction[-1].bias)
+        first, last = nn.Linear(feature_width, HIDDEN_WIDTH), nn.Linear(HIDDEN_WIDTH, VECTOR_WIDTH)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.correction = nn.Sequential(first, nn.GELU(), last)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F) float, unit length -> (B, D) float32, unit length, also under autocast."""

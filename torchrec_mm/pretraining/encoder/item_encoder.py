@@ -3,7 +3,8 @@
 Shape letters: R rows of a side, n inputs of one modality, D item-vector width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,9 @@ class ItemEncoder(nn.Module):
         """``encoders``: one for each of one or two modalities."""
         super().__init__()
         by_modality = {encoder.spec.modality: encoder for encoder in encoders}
-        self.encoders = nn.ModuleDict({m: by_modality[m] for m in MODALITIES if m in by_modality})
+        in_order = {m: by_modality[m] for m in MODALITIES if m in by_modality}
+        # A ModuleDict does not tell of what.
+        self.encoders = cast(Mapping[str, Encoder], nn.ModuleDict(in_order))
         both = len(self.encoders) == len(MODALITIES)
         torch.manual_seed(1)  # the gate's first layer: the same on every rank and every run
         self.gate = ModalityGate(len(MODALITIES), VECTOR_WIDTH) if both else None
@@ -58,7 +61,7 @@ class ItemEncoder(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training may change, by name: see ``Encoder.trained_state``; and the gate."""
-        state = {}
+        state: dict[str, Tensor] = {}
         for modality, encoder in self.encoders.items():
             prefix = f"encoders.{modality}."
             state |= {prefix + name: value for name, value in encoder.trained_state().items()}

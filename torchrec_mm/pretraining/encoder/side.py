@@ -3,7 +3,7 @@
 Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n inputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,7 +28,7 @@ class Side:
     """
 
     num_rows: int
-    inputs: dict[str, Inputs]
+    inputs: Mapping[str, Inputs]
     rows: dict[str, Tensor]
     mask: dict[str, Tensor]
     ids: dict[str, Tensor]
@@ -50,7 +50,7 @@ class Side:
 
 def side_of(
     num_rows: int,
-    inputs: dict[str, Inputs],
+    inputs: Mapping[str, Inputs],
     places: dict[str, np.ndarray],
     ids: dict[str, Tensor] | None = None,
 ) -> Side:

@@ -5,10 +5,13 @@ Shape letters: n texts, T tokens of the longest.
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer  # slow to import
 
 
 class Tokeniser:
@@ -18,13 +21,13 @@ class Tokeniser:
     prompt, if it has one, is put before each text.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """``model``: a SentenceTransformer."""
+    def __init__(self, model: "SentenceTransformer") -> None:
         first = model[0]
         tensors = [*first.parameters(), *first.buffers()]
         weightless = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
-        self._module = copy.deepcopy(first, weightless)
-        self._prompt = model.prompts.get(model.default_prompt_name) or None
+        self._module: Any = copy.deepcopy(first, weightless)  # each kind has its own settings
+        name = model.default_prompt_name
+        self._prompt = (model.prompts.get(name) if name else None) or None
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         """N > 0 texts -> what the model's forward reads by name, each (n, T) int64 or (n,)."""

@@ -4,6 +4,7 @@ Shape letters: N items, Q held-out searches, H hard-negative slots, D width of a
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def retrieval_report(
     query_mask: dict[str, Tensor],
     purchased: np.ndarray,
     hard: np.ndarray,
-    categories: dict[str, np.ndarray],
+    categories: Mapping[str, np.ndarray],
     worker: Worker,
 ) -> dict[str, Any]:
     """Retrieval in every space: "image", "text", "fused", or the only one there is.

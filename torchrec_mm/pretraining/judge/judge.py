@@ -11,7 +11,7 @@ from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.encoder.encoder_files import OFF_THE_SHELF, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
-from torchrec_mm.pretraining.judge.encoding import encode_rows
+from torchrec_mm.pretraining.judge.encoding import SpaceVectors, encode_rows
 from torchrec_mm.pretraining.judge.evaluation import retrieval_report, title_to_picture
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 from torchrec_mm.runs.position import Position
@@ -62,7 +62,7 @@ class Judge:
             )
         return report
 
-    def _encode(self, encoder: ItemEncoder, rows: np.ndarray, what: str):
+    def _encode(self, encoder: ItemEncoder, rows: np.ndarray, what: str) -> SpaceVectors:
         return encode_rows(
             encoder,
             self.reader,

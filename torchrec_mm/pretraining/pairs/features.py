@@ -20,6 +20,9 @@ from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part
 
+Load = Callable[[np.ndarray, None], tuple[Inputs, np.ndarray]]
+Encode = Callable[[Inputs], Tensor]
+
 PART_ROWS = 4096  # the most contents that a rank computes again after an interruption
 
 
@@ -70,8 +73,8 @@ def distinct_contents(contents: Contents) -> np.ndarray:
 def cache_features(
     folder: Path,
     contents: Contents,
-    load: Callable[[np.ndarray, None], tuple[Inputs, np.ndarray]],
-    encode: Callable[[Inputs], Tensor],
+    load: Load,
+    encode: Encode,
     batch_size: int,
     worker: Worker,
     label: str,
@@ -105,7 +108,9 @@ def cache_features(
 
 
 @torch.no_grad()
-def _encode_part(rows, contents, load, encode, batch_size) -> dict[str, np.ndarray]:
+def _encode_part(
+    rows: np.ndarray, contents: Contents, load: Load, encode: Encode, batch_size: int
+) -> dict[str, np.ndarray]:
     """Features and ok of one part, texts of alike lengths together."""
     order = np.argsort(contents.lengths[rows], kind="stable")
     features, good = [], np.empty(len(rows), dtype=bool)
@@ -132,5 +137,6 @@ def _join_parts(folder: Path, aside: Path, num_parts: int, num_contents: int) ->
             values[start:stop] = part["features"]
             good.append(part["ok"])
             start = stop
+        assert values is not None  # items have contents of each modality packed
         values.flush()
         np.save(new / "ok.npy", np.concatenate(good))

@@ -42,6 +42,7 @@ def packed_content(
         yield content
         return
     aside = beside(run_dir, "packed")
+    assert data is not None  # one of the two is given
     if not (goes_on and (aside / META).is_file()):
         on_first_rank(lambda: _pack_anew(data, aside, modalities))
     is_done = False

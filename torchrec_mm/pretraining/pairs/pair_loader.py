@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.pairs.pairs import PairSet, epoch_order, rank_share
+from torchrec_mm.pretraining.pairs.pairs import Pairs, PairSet, epoch_order, rank_share
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 
 BATCHES_AHEAD = 2  # of each worker process
@@ -42,9 +42,10 @@ class PairLoader:
 
     def __init__(
         self,
-        pairs: PairSet,
+        pairs: Pairs,
         reader: SideReader,
         settings: LoaderSettings,
+        *,
         rank: int,
         world_size: int,
         pin_memory: bool = False,
@@ -63,7 +64,7 @@ class PairLoader:
             rule = f"batch_size must be at most the {len(pairs)} pairs to train on"
             raise InputError(f"{rule}, got {batch_size}")
         self.settings, self.pin_memory = settings, pin_memory
-        self._steps = _Steps(pairs, reader, settings, rank, world_size)
+        self._steps = _Steps(pairs, reader, settings, rank=rank, world_size=world_size)
 
     def batches(self, epochs: int, first_step: int = 0) -> Iterator[PairBatch]:
         """The batches that are left of a run of ``epochs``, ``first_step`` of them done."""
@@ -96,7 +97,15 @@ def as_it_is(batch: Any) -> Any:
 class _Steps(Dataset):
     """Batches by (epoch, step of it); sent to the worker processes."""
 
-    def __init__(self, pairs, reader, settings, rank, world_size) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        reader: SideReader,
+        settings: LoaderSettings,
+        *,
+        rank: int,
+        world_size: int,
+    ) -> None:
         self.pairs, self.reader, self.settings = pairs, reader, settings
         self.rank, self.world_size = rank, world_size
         self._epoch: tuple[int, PairSet, np.ndarray] | None = None

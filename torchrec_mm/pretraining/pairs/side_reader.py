@@ -46,7 +46,7 @@ class PictureSource:
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
-        raw = self.contents.read(rows)
+        raw = self.contents.pictures(rows)
         return decode_images(raw, self.size, max_pixels=self.max_pixels, seeds=seeds)
 
     def filler(self) -> Inputs:
@@ -62,7 +62,7 @@ class TextSource:
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``."""
-        return self.tokenise(self.contents.read(rows)), np.ones(len(rows), dtype=bool)
+        return self.tokenise(self.contents.texts(rows)), np.ones(len(rows), dtype=bool)
 
     def filler(self) -> Inputs:
         return self.tokenise(["x"])

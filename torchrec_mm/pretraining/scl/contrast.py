@@ -102,6 +102,7 @@ class ContrastLoss(nn.Module):
         """
         if gathered is None:
             gathered = Negatives(key, ids, ids[:, 0] != MISSING)
+        assert gathered.valid is not None  # of keys gathered it is always known
         contrast = self._info_nce(query, key, ids, gathered)
         violation = self._triplet(query, key, ids, hard)
         self.bank.enqueue(gathered.keys, gathered.ids, gathered.valid)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -65,7 +65,7 @@ def restore(run: RunFolder, trainer: Trainer) -> Position:
     latest = run.latest
     if latest is None:
         return Position()
-    load_checkpoint(latest.folder, trainer.pieces())
+    load_checkpoint(latest.folder, trainer.shards())
     trainer.restored()
     return latest.position
 
@@ -88,7 +88,7 @@ class _Loop:
         self.checkpointer, self.scalars, self.position = checkpointer, scalars, start
         self.stop, self.total_steps = stop, settings.epochs * loader.steps_per_epoch
 
-    def train_epoch(self, batches) -> None:
+    def train_epoch(self, batches: Iterator[PairBatch]) -> None:
         """Do what is left of an epoch."""
         epoch, per_epoch = self.position.epoch, self.loader.steps_per_epoch
         left = range(self.position.step, (epoch + 1) * per_epoch)
@@ -125,7 +125,7 @@ class _Loop:
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint. Collective."""
-        self.checkpointer.save(self.trainer.pieces(), self.position, metric, self.run.companions)
+        self.checkpointer.save(self.trainer.shards(), self.position, metric, self.run.companions)
 
 
 class Window:
@@ -152,9 +152,9 @@ class Window:
             InputError: more than ``corrupt_share`` of the pictures could not be decoded.
         """
         shape = self._figures[0].shape
-        sums = torch.stack(self._figures).sum(dim=0).flatten()
-        counts = sums.new_tensor([self._pairs, self.pictures, self.corrupt])
-        together = torch.cat([sums, counts])
+        figures = torch.stack(self._figures).sum(dim=0).flatten()
+        counts = figures.new_tensor([self._pairs, self.pictures, self.corrupt])
+        together = torch.cat([figures, counts])
         dist.all_reduce(together)
         *sums, pairs, pictures, corrupt = together.tolist()
         norms = torch.stack(self._norms)

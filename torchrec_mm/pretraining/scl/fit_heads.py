@@ -76,7 +76,7 @@ def _source(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: 
     contents = packed.by_modality[modality]
     if modality == "image":
         return PictureSource(contents, encoder.spec.image_size, max_pixels)
-    return TextSource(contents, encoder.backbone.tokenise)
+    return TextSource(contents, encoder.tokenise)
 
 
 def _features(
@@ -108,8 +108,10 @@ def _sample_features(encoder: Encoder, source: Source, rows: np.ndarray, worker:
     for start in range(0, per_rank, BATCH_SIZE):
         inputs, ok = source.load(share[start : start + BATCH_SIZE], None)
         inputs = to_device(inputs, worker.device)
-        is_cached = isinstance(inputs, Tensor) and inputs.is_floating_point()
-        features.append(inputs if is_cached else encoder.backbone(inputs))
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():  # cached
+            features.append(inputs)
+        else:
+            features.append(encoder.backbone(inputs))
         good.append(torch.from_numpy(ok).to(worker.device))
     of_all = gather_rows(torch.cat(features))
     places = torch.arange(len(of_all), device=worker.device)

@@ -27,6 +27,10 @@ class MemoryBank(nn.Module):
     [1, 2, 3]
     """
 
+    keys: Tensor
+    ids: Tensor
+    enqueued: Tensor
+
     def __init__(self, slots: int, width: int) -> None:
         """An empty bank. ``slots``: K, 0 holds nothing. ``width``: D."""
         super().__init__()

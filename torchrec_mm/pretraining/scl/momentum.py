@@ -1,13 +1,16 @@
 """Momentum encoder: the slow copy that computes keys."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-def momentum_copy(encoder: nn.Module) -> nn.Module:
+
+def momentum_copy(encoder: ModuleT) -> ModuleT:
     """A copy of ``encoder`` that takes no gradient; frozen parameters are shared, not copied.
 
     >>> encoder = torch.nn.Linear(2, 1)

@@ -3,7 +3,8 @@
 Shape letters: B pairs of this rank, H hard-negative slots, C contrasts, D vector width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class SCL(nn.Module):
         self.momentum_encoder = momentum_copy(encoder)
         self.contrasts, self.settings = tuple(contrasts), settings
         self.gather, self.precision = gather, precision
-        self.losses = nn.ModuleDict(
+        losses = nn.ModuleDict(
             {
                 contrast.name: ContrastLoss(
                     encoder.widths[contrast.key_space],
@@ -63,6 +64,7 @@ class SCL(nn.Module):
                 for contrast in contrasts
             }
         )
+        self.losses = cast(Mapping[str, ContrastLoss], losses)  # a ModuleDict does not tell of what
 
     def forward(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Loss of one batch; its keys enter the memory banks.
@@ -109,7 +111,7 @@ class SCL(nn.Module):
             "image/info_nce", "image/triplet", "image/pairs", "image/temperature" and so on; the
             means are 0 without pairs.
         """
-        named = {}
+        named: dict[str, float] = {}
         for contrast, (info_nce, triplet, pairs) in zip(
             self.contrasts, figures.tolist(), strict=True
         ):

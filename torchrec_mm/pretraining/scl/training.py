@@ -20,7 +20,7 @@ from torchrec_mm.pretraining.scl.optimizer import (
 )
 from torchrec_mm.pretraining.scl.scl import SCL
 from torchrec_mm.pretraining.scl.settings import OptimizerSettings
-from torchrec_mm.runs.tensor_shards import Pieces
+from torchrec_mm.runs.tensor_shards import TensorShards
 
 SCALING = ("scale", "_growth_tracker")  # of the gradients in half precision
 
@@ -77,7 +77,7 @@ class Trainer:
         self.scl.after_step()
         return figures, norm
 
-    def pieces(self) -> dict[str, Pieces]:
+    def shards(self) -> dict[str, TensorShards]:
         """Everything that training changes and the next step depends on; filling it restores."""
         named = self.scl.named_parameters(remove_duplicate=False)
         frozen = {name for name, parameter in named if id(parameter) in self._frozen}
@@ -95,10 +95,10 @@ class Trainer:
         scaling = self.precision.state_dict()
         self._scaling[:] = torch.tensor([scaling.get(name, 0) for name in SCALING])
         state["scaling"] = self._scaling
-        return {name: Pieces.of(tensor) for name, tensor in state.items()}
+        return {name: TensorShards.of(tensor) for name, tensor in state.items()}
 
     def restored(self) -> None:
-        """To be called when what ``pieces`` gave has been filled."""
+        """To be called when what ``shards`` gave has been filled."""
         scaling = self.precision.state_dict()
         if scaling:
             scale, steps = self._scaling.tolist()

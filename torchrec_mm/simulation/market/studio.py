@@ -56,14 +56,15 @@ class Studio:
     def _chunks(self, rows: np.ndarray, seed: list[int]) -> Iterator[bytes]:
         chunks = [rows[begin : begin + CHUNK] for begin in range(0, len(rows), CHUNK)]
         seeds = [[*seed, number] for number in range(len(chunks))]
-        if self.catalogue.pictures is None:
-            make, subjects = draw_pictures, [self.catalogue.attributes[chunk] for chunk in chunks]
-        else:
-            make = snapshots
-            subjects = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
         sizes = [self.image_size] * len(chunks)
         run = map if self.pool is None else self.pool.map
-        for pictures in run(make, subjects, sizes, seeds):
+        if self.catalogue.pictures is None:
+            attributes = [self.catalogue.attributes[chunk] for chunk in chunks]
+            made = run(draw_pictures, attributes, sizes, seeds)
+        else:
+            photos = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
+            made = run(snapshots, photos, sizes, seeds)
+        for pictures in made:
             self.tick(len(pictures))
             yield from pictures
 

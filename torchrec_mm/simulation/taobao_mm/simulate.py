@@ -88,7 +88,8 @@ def make_tables(
             bar.update(len(drawn.numbers))
     train.close()
     test.close()
-    return tuple(np.concatenate(part) for part in zip(*shown, strict=True))
+    user, click, logit = (np.concatenate(part) for part in zip(*shown, strict=True))
+    return user, click, logit
 
 
 def _write_split(
