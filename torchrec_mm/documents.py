@@ -11,11 +11,7 @@ RecordT = TypeVar("RecordT")
 
 
 def read_text(path: Path) -> str:
-    """A whole file; the mark that some editors put first is left out.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
+    """A whole file but the mark some editors put first; InputError unless readable as UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -41,8 +41,7 @@ def check_working_folder(
 ) -> None:
     """For a folder that is worked in, whatever it holds; arguments as above.
 
-    Args:
-        asides: the command works beside it, too.
+    ``asides``: the command works beside it, too.
 
     Raises:
         InputError: cannot be made or written to.

@@ -132,8 +132,7 @@ class ItemVectors:
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Copy the vectors of some rows.
 
-        Args:
-            rows: (M,) int64 in [-1, N), as ``rows`` gives them; any shape works.
+        ``rows``: (M,) int64 in [-1, N), as ``rows`` gives them; any shape works.
 
         Returns:
             values (M, D) in the stored dtype, zeros where the row is -1; and
@@ -149,8 +148,7 @@ class ItemVectors:
     def lookup(self, item_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``gather(rows(item_ids))``: values (M, D) and mask (M,) bool, True = has a vector.
 
-        Args:
-            item_ids: int64 of any shape (M,), which values and mask share.
+        ``item_ids``: int64 of any shape (M,), which values and mask share.
         """
         return self.gather(self.rows(item_ids))
 
@@ -166,11 +164,7 @@ def dequantise(values: Tensor) -> Tensor:
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
-    """Map an ``.npy`` file, read-only.
-
-    Raises:
-        InputError: missing, garbled, or of another shape or dtype than ``meta.json`` says.
-    """
+    """Map an ``.npy`` file, read-only; InputError if not whole or not as ``meta.json`` says."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

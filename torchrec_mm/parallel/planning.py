@@ -143,11 +143,7 @@ def fills_every_rank(config: EmbeddingBagConfig, world_size: int) -> bool:
 def check_rows(
     configs: Sequence[EmbeddingBagConfig], tables: Mapping[str, TableSettings], world_size: int
 ) -> None:
-    """Refuse to cut a table by rows that has too few of them.
-
-    Raises:
-        InputError: naming the table and the number of ranks.
-    """
+    """InputError, naming table and ranks, for a table cut by rows that has too few of them."""
     for config in configs:
         if tables[config.name].sharding == "row_wise" and not fills_every_rank(config, world_size):
             raise InputError(

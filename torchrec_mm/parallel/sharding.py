@@ -183,11 +183,7 @@ def shard(
 
 
 def check_gpu(device: torch.device) -> None:
-    """Refuse a GPU that fbgemm has no code for.
-
-    Raises:
-        HostError: naming its compute capability.
-    """
+    """HostError, naming its compute capability, for a GPU that fbgemm has no code for."""
     if device.type == "cuda":
         problem = capability_problem(torch.cuda.get_device_capability(device))
         if problem:

@@ -127,11 +127,7 @@ def for_every_table(
 
 
 def check_device(tables: Mapping[str, TableSettings], device: str) -> None:
-    """Refuse what only CUDA has, for tables on the CPU.
-
-    Raises:
-        InputError: naming the table, the field and the value.
-    """
+    """InputError, naming table, field and value, for what only CUDA has, of tables on the CPU."""
     if device == "cuda":
         return
     for table, settings in tables.items():

@@ -69,11 +69,7 @@ def learn(
 
 
 def sum_up(device: torch.device) -> None:
-    """Add numbers up in a group of one, over NCCL on a GPU and gloo on the CPU.
-
-    Raises:
-        ValueError: the sum is another.
-    """
+    """Add up in a group of one, over NCCL on a GPU, gloo on the CPU; ValueError for another sum."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -169,11 +169,7 @@ class RowOwners(ManagedCollisionModule):
         return (self.ids == EMPTY).sum(0, keepdim=True) - self.num_rows // self.size
 
     def validate_state(self) -> None:
-        """Check what a checkpoint brought.
-
-        Raises:
-            InputError: it has other partitions.
-        """
+        """Check what a checkpoint brought; InputError if it has other partitions."""
         saved = int((self._output_segments_tensor >= 0).sum()) - 1
         if saved != self.partitions:
             rule = f"partitions must be {saved} as in the checkpoint"

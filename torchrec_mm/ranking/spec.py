@@ -49,11 +49,7 @@ class TableSizes:
         )
 
     def check(self, num_rows: Mapping[str, int], where: Path) -> None:
-        """Refuse the data set ``where`` if its ``num_rows`` by feature are not these.
-
-        Raises:
-            InputError: naming the first feature that differs.
-        """
+        """InputError, naming the first that differs, unless ``where`` has these ``num_rows``."""
         for name, rows in {**self.request, **self.item, **self.behaviour}.items():
             if num_rows.get(name) != rows:
                 rule = f"{where} must have {rows} table rows for feature {name}, as the ranker has"
@@ -153,11 +149,7 @@ class RankerSpec:
 
 
 def check_raw_ids(features: Iterable[str]) -> None:
-    """Refuse tables of raw ids for features whose raw ids are not kept.
-
-    Raises:
-        InputError: naming the first of them.
-    """
+    """InputError, naming the first, for tables of raw ids of features whose raw ids are lost."""
     for name in features:
         if name not in RAW_IDS:
             raise InputError(
@@ -167,11 +159,7 @@ def check_raw_ids(features: Iterable[str]) -> None:
 
 
 def spec_from_json(value: dict) -> RankerSpec:
-    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of.
-
-    Raises:
-        InputError: it is another version's.
-    """
+    """The spec that ``asdict`` and JSON made ``value`` of; InputError if another version's did."""
     try:
         parts = {
             "tables": TableSizes(**value["tables"]),

@@ -82,11 +82,7 @@ class Checkpointer:
         self.writing = self.thread.submit(self._write, copied, position, metric, companions)
 
     def wait(self) -> None:
-        """Return once nothing is in flight.
-
-        Raises:
-            InputError: a rank could not write; the checkpoints before are as they were.
-        """
+        """Return once nothing is in flight; InputError if a rank failed: older ones are as before."""
         writing, self.writing = self.writing, None
         if writing is not None and (problem := writing.result()):
             raise InputError(problem)

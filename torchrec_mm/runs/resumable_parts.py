@@ -88,11 +88,7 @@ def encode_parts(
 
 
 def read_part(folder: Path, part: int, *names: str) -> dict[str, np.ndarray]:
-    """What ``encode`` gave for a part: the named arrays, or all.
-
-    Raises:
-        InputError: the part's file is missing or garbled.
-    """
+    """What ``encode`` gave for a part, all or named arrays; InputError if its file is not whole."""
     path = _file(folder, part)
     try:
         with safe_open(path, framework="np") as file:

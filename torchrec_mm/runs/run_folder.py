@@ -124,11 +124,7 @@ class RunFolder:
                 lines.write(json.dumps(values) + "\n")
 
     def forget_after(self, position: Position) -> None:
-        """Drop the lines of metrics.jsonl that a resumed run writes again.
-
-        Args:
-            position: of the checkpoint; the beginning drops every line.
-        """
+        """Drop what metrics.jsonl says after ``position``: a run resumed there writes it again."""
         log = self.path / "metrics.jsonl"
         if not self.worker.is_first or not log.is_file():
             return

@@ -91,11 +91,7 @@ class TrainedRun:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        """The ids of the model's rows.
-
-        Raises:
-            InputError: no such file, or not the one that the run was trained with.
-        """
+        """The ids of the model's rows; InputError if they are missing or not the run's."""
         path = self.path / VOCABULARIES
         vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
         if vocabularies.fingerprint != wanted:

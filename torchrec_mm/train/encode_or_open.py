@@ -60,8 +60,7 @@ def encoded_requests(
 def first_writes(folder: Path, write: Callable[..., None], reuse: bool = False) -> None:
     """Have the first rank call ``write(out=folder)``; the others wait for it. Collective.
 
-    Args:
-        folder: what to write, anew even if it is there, unless it is to ``reuse``.
+    ``folder``: what to write, anew even if it is there, unless it is to ``reuse``.
 
     Raises:
         InputError: what ``write`` refuses, on every rank.

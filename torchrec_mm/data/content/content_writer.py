@@ -54,8 +54,7 @@ class ContentWriter:
     def finish(self, order: np.ndarray) -> np.ndarray:
         """Write the index.
 
-        Args:
-            order: (R,) int64, at which place row r was added.
+        ``order``: (R,) int64, at which place row r was added.
 
         Returns:
             (R, 2) uint64, what identifies the contents, zeros where missing.

@@ -81,11 +81,7 @@ class ItemStream:
         self._cursor: _Cursor | None = None
 
     def read(self, part: ItemPart) -> ItemRows:
-        """The items of one of ``parts``.
-
-        Raises:
-            InputError: an unreadable file, or a column of the wrong type.
-        """
+        """The items of one of ``parts``; InputError for an unreadable file or a wrong type."""
         if self._cursor is None or not self._cursor.reaches(part):
             self._cursor = _Cursor(part, self._columns)
         table = self._cursor.take(part.start, part.stop)

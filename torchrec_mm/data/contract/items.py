@@ -64,8 +64,7 @@ def read_items(data: Path) -> ItemCatalogue:
 def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
-    Args:
-        known: see ``attribute_columns``.
+    ``known``: see ``attribute_columns``.
 
     Raises:
         InputError: missing folder or column, wrong type or unit, duplicate item_id.

@@ -142,11 +142,7 @@ class EncodedRequests:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of an encoded data set.
-
-    Raises:
-        InputError: there is none, or one of another format.
-    """
+    """meta.json of an encoded data set; InputError if there is none, or one of another format."""
     path = folder / "meta.json"
     if not path.is_file():
         raise InputError(f"{folder} must be an encoded data set: no meta.json in it")

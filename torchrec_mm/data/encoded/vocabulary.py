@@ -85,11 +85,7 @@ class Vocabularies:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
-        """Read what ``save`` wrote.
-
-        Raises:
-            InputError: as ``rows_of_tables``.
-        """
+        """Read what ``save`` wrote; InputError as ``rows_of_tables``."""
         features = rows_of_tables(path)
         flat = load_file(path)
         return cls(

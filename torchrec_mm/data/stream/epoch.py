@@ -127,8 +127,7 @@ class EpochOrder:
 def share_bounds(costs: np.ndarray, world_size: int) -> np.ndarray:
     """Cut a batch into one contiguous share a rank, of nearly equal cost.
 
-    Args:
-        costs: (n,) int, positive, of each request in order.
+    ``costs``: (n,) int, positive, of each request in order.
 
     Returns:
         (world_size + 1,) int64, where shares begin and end; none is empty if n >= world_size.

@@ -43,11 +43,7 @@ class HeadSample:
         encode_parts(self._features, len(self.stream.parts), folder, encoding.worker, label)
 
     def fit_heads(self) -> None:
-        """Fit the head of each modality to the principal components of the sample.
-
-        Raises:
-            InputError: no sampled item has a modality.
-        """
+        """Fit heads to the sample's principal components; InputError if no item has a modality."""
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
             numbers = range(len(self.stream.parts))

@@ -76,8 +76,7 @@ def parts_folder(run_dir: Path) -> Path:
 def check_run_dir(run_dir: Path, items: Path) -> None:
     """Refuse a folder that cannot be made, or is there, unless a killed run only has to clear up.
 
-    Args:
-        items: the folder that is read.
+    ``items``: the folder that is read.
 
     Raises:
         InputError: says why.

@@ -59,11 +59,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
-        """``backbone``: what ``spec`` names; changed in place.
-
-        Raises:
-            InputError: the backbone has fewer layers than ``spec`` trains.
-        """
+        """``backbone``: as ``spec`` names it, changed in place; InputError if of too few layers."""
         super().__init__()
         self.spec = spec
         self.backbone: Backbone = backbone.requires_grad_(False)

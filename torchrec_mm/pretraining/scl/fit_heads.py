@@ -56,11 +56,7 @@ def reader_for(
 
 @torch.no_grad()
 def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
-    """Give each head the principal components of the items' features. Collective.
-
-    Raises:
-        InputError: none of the items' pictures can be decoded.
-    """
+    """Give heads the items' principal components; InputError if no picture decodes. Collective."""
     for modality, part in encoder.encoders.items():
         contents = reader.packed.by_modality[modality]
         present = np.flatnonzero(contents.present[: reader.packed.num_items])

@@ -70,11 +70,7 @@ class Studio:
 
 
 def snapshots(pictures: list[bytes], image_size: int, seed: list[int]) -> list[bytes]:
-    """A customer's photo, of ``image_size`` pixels a side, of each encoded picture; seeded.
-
-    Raises:
-        InputError: something is no picture.
-    """
+    """Photos, ``image_size`` pixels a side, of pictures, seeded; InputError for what is none."""
     rng = np.random.default_rng(seed)
     return [snapshot(picture, image_size, rng) for picture in pictures]
 
