@@ -131,9 +131,7 @@ def test_dequantised_int8_is_value_over_127():
     ],
 )
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_wrong_vectors_are_refused_by_item_and_leave_nothing(
-    tmp_path, ids, vectors, complaint, dtype
-):
+def test_wrong_vectors_are_refused_by_item_and_leave_none(tmp_path, ids, vectors, complaint, dtype):
     with pytest.raises(InputError, match=complaint):
         write(tmp_path / "v", ids, vectors, dtype)
     assert list(tmp_path.iterdir()) == []

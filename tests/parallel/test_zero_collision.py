@@ -249,9 +249,7 @@ def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table
         ({"kernel": "fused_uvm"}, 2, "tables.user_id_table.kernel must be fused with zero"),
     ],
 )
-def test_a_table_of_raw_ids_is_cut_by_whole_partitions_of_rows_or_refused(
-    user_id, world_size, rule
-):
+def test_a_table_of_raw_ids_is_cut_by_whole_partitions_or_refused(user_id, world_size, rule):
     tables = {"user_id_table": TableSettings(**user_id), "item_id_table": TableSettings()}
     with pytest.raises(InputError, match=rule):
         check_zero_collision(Scorer(), tables, world_size)

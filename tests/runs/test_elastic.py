@@ -87,9 +87,7 @@ def kill_one(job: Job, run_dir: Path, number: int, chance: random.Random) -> Non
     job.wait_until(lambda: not set(ranks) & set(job.ranks()))
 
 
-def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(
-    long_market, whole, tmp_path
-):
+def test_a_job_whose_ranks_are_killed_ends_alone_with_the_same_bits(long_market, whole, tmp_path):
     run_dir, chance = tmp_path / "killed", random.Random(3)
     _, _, *flags = training(long_market, run_dir)
     (role,) = train_ranker(*flags, j="1x2", max_restarts=10).roles

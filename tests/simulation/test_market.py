@@ -128,9 +128,7 @@ def test_some_items_lack_the_title_some_the_picture_none_both(market):
     assert not (no_title & no_picture).any()
 
 
-def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_of_young_items(
-    market, impressions
-):
+def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_young_items(market, impressions):
     _, time, item, _ = impressions
     test = time >= market.test_start
     seen = np.bincount(item[~test], minlength=len(market.catalogue)) > 0

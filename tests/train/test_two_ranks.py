@@ -151,9 +151,7 @@ def test_the_ranker_learns_alike_on_one_rank_and_on_two(method, sharding, runs):
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_of_one_rank_predicts_the_same_on_two(
-    method, sharding, market, runs, tmp_path
-):
+def test_a_checkpoint_of_one_rank_predicts_alike_on_two(method, sharding, market, runs, tmp_path):
     run_dir = runs / "one" / method
     here = predictions(market, run_dir, tmp_path / "here.parquet")["logit"]
     there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")
@@ -162,9 +160,7 @@ def test_a_checkpoint_of_one_rank_predicts_the_same_on_two(
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_of_two_ranks_predicts_the_same_on_one(
-    method, sharding, market, runs, tmp_path
-):
+def test_a_checkpoint_of_two_ranks_predicts_alike_on_one(method, sharding, market, runs, tmp_path):
     run_dir = runs / "two" / f"{method}-{sharding}"
     measured_there = json.loads((run_dir / "metrics.json").read_text())
     there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")

@@ -82,7 +82,7 @@ class Checkpointer:
         self.writing = self.thread.submit(self._write, copied, position, metric, companions)
 
     def wait(self) -> None:
-        """Return once nothing is in flight; InputError if a rank failed: older ones are as before."""
+        """Return once nothing is in flight; InputError if a rank failed; older ones stay."""
         writing, self.writing = self.writing, None
         if writing is not None and (problem := writing.result()):
             raise InputError(problem)

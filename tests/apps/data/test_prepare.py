@@ -97,9 +97,7 @@ FOLDERS |= st.sampled_from([*(f"{name}=3" for name in NAMES), "c0=3", "file:", "
 
 @settings(max_examples=30)
 @given(FOLDERS, FOLDERS, st.booleans())
-def test_no_name_of_a_folder_changes_what_is_read_or_written(
-    tmp_path_factory, above, below, as_csv
-):
+def test_no_folders_name_changes_what_is_read_or_written(tmp_path_factory, above, below, as_csv):
     folder = tmp_path_factory.mktemp("logs") / above
     log = folder / below / "log"
     log.parent.mkdir(parents=True)
@@ -138,9 +136,7 @@ def working_in(folder):
         (["--items=nowhere"], "nowhere/items must be a folder"),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_nothing_is_left(
-    impressions, tmp_path, flags, complaint
-):
+def test_what_cannot_be_done_is_refused_and_nothing_left(impressions, tmp_path, flags, complaint):
     given = ["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'data'}"]
     changed = {flag.partition("=")[0]: flag for flag in [*given, *flags]}
     with pytest.raises(InputError, match=complaint):
@@ -179,9 +175,7 @@ sys.exit(run(main))
 
 @pytest.mark.kill
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_log_cut_short_leaves_no_folder_and_the_next_start_clears_up(
-    events, tmp_path, sent, status
-):
+def test_a_log_cut_short_leaves_no_folder_and_the_next_clears_up(events, tmp_path, sent, status):
     runs = tmp_path / "runs"
     flags = ["--source=events", f"--input={events}", f"--run_dir={runs / 'data'}"]
     with subprocess.Popen([sys.executable, "-c", HALFWAY, *flags], stdout=PIPE) as process:

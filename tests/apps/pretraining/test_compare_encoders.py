@@ -61,9 +61,7 @@ def test_every_encoder_is_trained_with_every_seed_and_the_off_the_shelf_one_is_j
     assert "held-out searches are the same in every run" in printed
 
 
-def test_runs_differ_in_what_the_encoder_is_about_and_share_all_other_flags(
-    data, commands, tmp_path
-):
+def test_runs_differ_in_what_the_encoder_is_about_and_share_other_flags(data, commands, tmp_path):
     compare(data, tmp_path / "run", "--seeds", "1")
     by_encoder = {command.pop("--run_dir").rpartition("/")[2][:-2]: command for command in commands}
     scl = by_encoder.pop("scl")

@@ -167,9 +167,7 @@ def test_a_run_that_was_cut_off_continues_to_the_same_end(
     assert {entry.name for entry in tmp_path.iterdir()} == {"cut", "whole"}
 
 
-def test_a_run_cut_off_while_it_is_judged_continues_to_the_same_end(
-    pretrain, tmp_path, monkeypatch
-):
+def test_a_run_cut_off_while_judged_continues_to_the_same_end(pretrain, tmp_path, monkeypatch):
     flags = ["--epochs", "2", "--modality", "text"]
     pretrain(tmp_path / "whole", *flags)
     write = Results._write

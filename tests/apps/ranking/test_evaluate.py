@@ -76,9 +76,7 @@ def gauc(rows: list[tuple[int, int, float]]) -> float | None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_predictions_are_one_row_an_impression_in_the_order_of_the_data(
-    method, market, runs, tmp_path
-):
+def test_predictions_are_one_row_an_impression_in_order_of_the_data(method, market, runs, tmp_path):
     rows = predictions(market, runs[method], tmp_path / "p.parquet")
     test = read_parquet(market.data / "requests" / "test")
     candidates = test["candidate_item_ids"]

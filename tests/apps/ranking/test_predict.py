@@ -118,9 +118,7 @@ def test_a_run_of_gpus_is_scored_on_the_cpu(market, runs, tmp_path):
     assert scores(run_dir, test_requests(market), tmp_path / "p.parquet") == wanted
 
 
-def test_rows_keep_the_order_of_files_and_rows_over_many_groups(
-    market, runs, tmp_path, monkeypatch
-):
+def test_rows_keep_the_order_of_files_and_rows_over_groups(market, runs, tmp_path, monkeypatch):
     test = read_parquet(test_requests(market))
     cuts = {"b.parquet": slice(0, 4), "a-10.parquet": slice(4, 21), "a-2.parquet": slice(21, 25)}
     for name, rows in cuts.items():
@@ -212,9 +210,7 @@ def test_output_may_not_be_a_folder_nor_become_a_request(market, runs, tmp_path,
     assert "output must not lie in what is read" in line
 
 
-def test_a_run_that_was_killed_leaves_no_file_and_can_be_repeated(
-    market, runs, tmp_path, monkeypatch
-):
+def test_a_killed_run_leaves_no_file_and_can_be_repeated(market, runs, tmp_path, monkeypatch):
     output = tmp_path / "p.parquet"
     aside = tmp_path / ".p.parquet.parts"
     (aside / "encoded").mkdir(parents=True)

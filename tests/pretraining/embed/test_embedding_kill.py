@@ -56,9 +56,7 @@ def room(tmp_path_factory) -> Room:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
-    room, tmp_path, encoder
-):
+def test_killed_and_begun_again_it_writes_the_bytes_of_a_run_that_was_not(room, tmp_path, encoder):
     of_encoder = room.off_the_shelf if encoder != "trained" else ["--encoder", str(room.trained)]
     common = ["--data", str(room.data), "--dtype", "float32", *of_encoder]
     apps.embed_items.main([*common, "--run_dir", str(tmp_path / "whole")])

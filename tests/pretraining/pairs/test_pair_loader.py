@@ -102,9 +102,7 @@ def test_an_epoch_has_every_pair_once_and_the_next_another_order(loader, whole):
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_the_shares_of_all_ranks_in_turn_are_the_batch_augmentation_included(
-    loader, whole, world_size
-):
+def test_the_shares_of_ranks_in_turn_are_the_batch_augmentation_included(loader, whole, world_size):
     shares = [all_pairs(loader(rank, world_size, augment=True)) for rank in range(world_size)]
     together = [[pair for part in parts for pair in part] for parts in zip(*shares, strict=True)]
     assert together == whole
