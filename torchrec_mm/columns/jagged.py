@@ -61,7 +61,7 @@ class Jagged:
 
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
-        """An Arrow list column, no copy per row; InputError, naming ``field``, for a null inside."""
+        """An Arrow list column, no copy per row; InputError, naming ``field``, for nulls inside."""
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks)

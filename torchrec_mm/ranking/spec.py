@@ -37,10 +37,7 @@ class TableSizes:
 
     @classmethod
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
-        """The tables of an encoded data set, in the order of its meta.json.
-
-        Muse has none for behaviour attributes.
-        """
+        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes."""
         behaviour = [] if method == "muse" else meta["behaviour_features"]
         return cls(
             {name: vocabularies.request[name].num_rows for name in meta["request_features"]},

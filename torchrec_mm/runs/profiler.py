@@ -15,11 +15,7 @@ class StepProfiler:
     """Writes one trace of ``steps`` consecutive steps. A context around training."""
 
     def __init__(self, path: Path, steps: int) -> None:
-        """Wait to be entered.
-
-        Args:
-            path: the JSON file to write. steps: how many to trace; 0 for none.
-        """
+        """Wait to be entered. ``path``: a JSON file to write. ``steps``: how many to trace or 0."""
         self.path = path
         self.steps = steps
         self.written = False

@@ -143,10 +143,7 @@ def _pair_numbers(
 
 
 def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Whether a later impression of the same pair came by ``moment``; all (N,).
-
-    ``time`` ascends within a pair.
-    """
+    """(N,): a later impression of the pair came by ``moment``; ``time`` ascends within a pair."""
     order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]
     earlier, later = order[:-1][same], order[1:][same]

@@ -53,10 +53,7 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module):
-    """Pictures or texts to unit vectors.
-
-    Parameters outside the head and the trainable layers are frozen.
-    """
+    """Pictures or texts to unit vectors; all but the head and the trainable layers is frozen."""
 
     def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
         """``backbone``: as ``spec`` names it, changed in place; InputError if of too few layers."""
