@@ -20,7 +20,7 @@ WITH_VECTORS = ("vector", "simscore", "simtier", "make", "simtier+make")
 CONTROL = "simtier+make"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """Train and evaluate all methods; each run is what apps.train_ranker does by its defaults.
 

@@ -34,7 +34,7 @@ INTERVAL_NOTE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareEncodersConfig:
     """Train and judge all encoders on the same searches, for as many steps; write the table.
 
@@ -104,8 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in config.seeds_of(encoder)
     ]
     cores = os.cpu_count() or 1
-    run_side_by_side(jobs[:1], 1, cores)  # leaves the features of frozen backbones for the others
-    run_side_by_side(jobs[1:], config.processes, max(1, cores // config.processes))
+    run_side_by_side(
+        jobs[:1], 1, threads=cores
+    )  # leaves the features of frozen backbones for the others
+    run_side_by_side(jobs[1:], config.processes, threads=max(1, cores // config.processes))
     _write_table(config, list(encoders), [*notes, INTERVAL_NOTE])
 
 

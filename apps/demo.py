@@ -27,7 +27,7 @@ from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs
 BANK_SLOTS = 16_384  # three times the market's searches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """From nothing to a result table: simulate a market, pre-train, embed, train, evaluate, report.
 

@@ -26,7 +26,7 @@ VECTOR_WIDTH = 128  # of each modality, the random control's too
 WORK_FLAGS = ("dtype", "max_image_pixels", "precision", "batch_size")  # the vectors depend on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
     """Embed all items of data/items/ that have the wanted content; write item vectors.
 
@@ -118,7 +118,9 @@ def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "V
     from torchrec_mm.pretraining.embed.vector_makers import RandomVectors
 
     width = VECTOR_WIDTH * len(config.modalities)
-    return RandomVectors(stream, config.modality, config.dtype, width, config.seed)
+    return RandomVectors(
+        stream, modality=config.modality, dtype=config.dtype, width=width, seed=config.seed
+    )
 
 
 def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
@@ -158,7 +160,9 @@ def _specs(config: EmbedConfig) -> list["EncoderSpec"]:
         "text": config.text_encoder or PACKAGED_TEXT_ENCODER,
     }
     return [
-        EncoderSpec(modality, backbones[modality], 0, config.image_size or 64)
+        EncoderSpec(
+            modality, backbones[modality], trainable_layers=0, image_size=config.image_size or 64
+        )
         for modality in config.modalities
     ]
 

@@ -21,7 +21,7 @@ from torchrec_mm.parallel.process_group import on_first_rank, process_group
 from torchrec_mm.targets import check_new_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
     """Write an encoded data set, which rankers read without looking at an id again.
 

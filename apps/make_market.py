@@ -93,9 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     reads = [config.data / "items"] if config.data else []
     check_new_folder(config.run_dir, "run_dir", reads)
     if config.data is None:
-        catalogue = draw_catalogue(config.items, config.days, config.seed)
+        catalogue = draw_catalogue(num_items=config.items, days=config.days, seed=config.seed)
     else:
-        catalogue = read_catalogue(config.data, config.category_column, config.days, config.seed)
+        catalogue = read_catalogue(
+            config.data, config.category_column, days=config.days, seed=config.seed
+        )
     market = simulate(
         catalogue,
         num_users=config.users,
@@ -110,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         new_folder(config.run_dir) as folder,
         tqdm(total=pictures, desc="simulated pictures", unit="picture") as progress,
         Studio(
-            catalogue, config.image_size, config.seed, config.processes, progress.update
+            catalogue,
+            image_size=config.image_size,
+            seed=config.seed,
+            processes=config.processes,
+            tick=progress.update,
         ) as studio,
     ):
         write(folder, market, config.behaviours, studio)

@@ -56,7 +56,7 @@ OWN_OF = {
 FOLDERS_OR_NAMES = ("image_encoder", "text_encoder")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """Pack, pre-train, embed, encode, train MAKE, train the ranker, evaluate: what is needed of it.
 

@@ -24,7 +24,7 @@ from torchrec_mm.files import scratch_folder
 from torchrec_mm.targets import check_new_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Write items/, requests/train, requests/test and, from movielens, searches/.
 

@@ -164,7 +164,13 @@ def train_encoder(
 
     precision = Precision(config.precision, worker.device)
     encoder = build_encoder(config).to(worker.device)
-    reader = reader_for(encoder, packed, config.max_image_pixels, config.corrupt_share, worker)
+    reader = reader_for(
+        encoder,
+        packed,
+        max_pixels=config.max_image_pixels,
+        corrupt_share=config.corrupt_share,
+        worker=worker,
+    )
     fit_heads(encoder, reader, worker)
     pairs, judge = split(config, reader, precision, worker)
     loader = PairLoader(
@@ -196,9 +202,9 @@ def build_encoder(config: PretrainConfig) -> "ItemEncoder":
         EncoderSpec(
             modality,
             backbones[modality],
-            config.trainable_layers,
-            config.image_size,
-            config.batch_norm,
+            trainable_layers=config.trainable_layers,
+            image_size=config.image_size,
+            batch_norm=config.batch_norm,
         )
         for modality in config.modalities
     )

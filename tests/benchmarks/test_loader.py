@@ -12,7 +12,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 
 def test_our_batches_hold_each_request_once_with_all_its_behaviours(folder):
     data = EncodedRequests(folder / "encoded", "train")
-    batches = list(RequestLoader(data, as_tensors, BatchLimits(5)).epoch(0))
+    batches = list(RequestLoader(data, as_tensors, BatchLimits(requests=5)).epoch(0))
     (group,) = data.groups
     requests = data.read(group)
     for name, values in (

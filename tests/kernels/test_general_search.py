@@ -36,7 +36,9 @@ def small_integers(rows, width, low, high, dtype=torch.int8):
     return torch.randint(low, high, (rows, width), generator=generator).to(dtype)
 
 
-def in_plain_python(vectors, candidate_rows, behaviour_rows, candidate_at, behaviour_at, keep, n):
+def in_plain_python(
+    vectors, candidate_rows, behaviour_rows, candidate_at, behaviour_at, keep, num_tiers
+):
     """One (kept, cosines, tiers) an impression, in float64."""
     vectors, answer = vectors.tolist(), []
     for request in range(len(candidate_at) - 1):
@@ -47,9 +49,9 @@ def in_plain_python(vectors, candidate_rows, behaviour_rows, candidate_at, behav
                 for place, behaviour in enumerate(behaviours)
                 if row >= 0 and behaviour >= 0
             ]
-            tiers = [0] * n
+            tiers = [0] * num_tiers
             for value, _ in pairs:
-                tiers[min(int((value + 1) / 2 * n), n - 1)] += 1
+                tiers[min(int((value + 1) / 2 * num_tiers), num_tiers - 1)] += 1
             best = sorted(pairs, reverse=True)[:keep]
             answer.append(([place for _, place in best], [value for value, _ in best], tiers))
     return answer
@@ -68,8 +70,11 @@ def same(left: SearchHits, right: SearchHits) -> bool:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
 def test_the_search_is_what_plain_python_finds(search, dtype):
     vectors = small_integers(40, 16, -127, 128, dtype)
-    given = (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40), 5, 7)
-    found, truth = search(*given), in_plain_python(*given)
+    given, sizes = (
+        (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40)),
+        {"keep": 5, "num_tiers": 7},
+    )
+    found, truth = search(*given, **sizes), in_plain_python(*given, **sizes)
     assert found.num_kept.tolist() == [len(kept) for kept, _, _ in truth]
     assert found.tiers.tolist() == [tiers for _, _, tiers in truth]
     for i, (kept, values, _) in enumerate(truth):
@@ -86,22 +91,22 @@ def test_int8_kernel_and_pytorch_agree_to_the_last_bit(width, keep, low, high):
     vectors = small_integers(300, width, low, high)
     rows = requests([(5, 333), (1, 16), (0, 40), (9, 15), (11, 0), (4, 1), (6, 170)], 300)
     for num_tiers in (2, 20, 22):
-        given = (vectors, *rows, keep, num_tiers)
-        assert same(general_search(*given), general_search_reference(*given))
+        given, sizes = (vectors, *rows), {"keep": keep, "num_tiers": num_tiers}
+        assert same(general_search(*given, **sizes), general_search_reference(*given, **sizes))
 
 
 def test_sums_larger_than_float32_holds_are_exact():
     """3000 products of about 13 000 are more than 2**24."""
     vectors = small_integers(60, 3000, 100, 128)
-    given = (vectors, *requests([(5, 50)], 60, holes=0.0), 50, 20)
-    found = general_search_reference(*given)
+    given, sizes = (vectors, *requests([(5, 50)], 60, holes=0.0)), {"keep": 50, "num_tiers": 20}
+    found = general_search_reference(*given, **sizes)
     products = vectors.long() @ vectors.long().T
     lengths = products.diag().float().double().sqrt().float()
     for row, kept, values in zip(given[1], found.kept, found.cosine, strict=True):
         rows = given[2][kept]
         cosines = products[row, rows].float() * (1 / lengths[row]) * (1 / lengths[rows])
         assert torch.equal(values, cosines)
-    assert same(found, general_search(*given))
+    assert same(found, general_search(*given, **sizes))
 
 
 @pytest.mark.parametrize("flags", OTHER_PROCESSORS)
@@ -113,14 +118,14 @@ def test_int8_kernels_of_other_processors_agree_too(monkeypatch, flags, low, hig
     )
     rows = requests([(5, 333), (1, 16), (0, 40), (11, 0), (6, 170)], 300)
     for width in (3, 128):
-        given = (small_integers(300, width, low, high), *rows, 50, 20)
-        assert same(general_search(*given), general_search_reference(*given))
+        given, sizes = (small_integers(300, width, low, high), *rows), {"keep": 50, "num_tiers": 20}
+        assert same(general_search(*given, **sizes), general_search_reference(*given, **sizes))
 
 
 def test_float32_kernel_and_pytorch_agree_up_to_rounding():
     vectors = torch.randn(300, 100, generator=torch.Generator().manual_seed(0))
-    given = (vectors, *requests([(5, 333), (7, 80)], 300), 50, 20)
-    kernel, pytorch = general_search(*given), general_search_reference(*given)
+    given, sizes = (vectors, *requests([(5, 333), (7, 80)], 300)), {"keep": 50, "num_tiers": 20}
+    kernel, pytorch = general_search(*given, **sizes), general_search_reference(*given, **sizes)
     assert torch.equal(kernel.num_kept, pytorch.num_kept)
     torch.testing.assert_close(kernel.cosine, pytorch.cosine, rtol=0, atol=1e-6)
     assert (kernel.tiers - pytorch.tiers).abs().sum() <= 2  # a cosine on the edge of a tier
@@ -128,13 +133,13 @@ def test_float32_kernel_and_pytorch_agree_up_to_rounding():
 
 def test_many_threads_find_what_one_finds():
     vectors = small_integers(300, 32, -128, 128)
-    given = (vectors, *requests([(3, 50)] * 40, 300), 10, 20)
+    given, sizes = (vectors, *requests([(3, 50)] * 40, 300)), {"keep": 10, "num_tiers": 20}
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = general_search(*given)
+        one = general_search(*given, **sizes)
         torch.set_num_threads(4)
-        assert same(general_search(*given), one)
+        assert same(general_search(*given, **sizes), one)
     finally:
         torch.set_num_threads(before)
 
@@ -143,7 +148,9 @@ def test_many_threads_find_what_one_finds():
 def test_of_equal_cosines_the_newest_comes_first(search):
     vectors = torch.tensor([[1, 0], [3, 0], [0, 2]], dtype=torch.int8)
     history = torch.tensor([1, 0, 2, 1, -1, 0] * 100)
-    found = search(vectors, torch.tensor([0]), history, offsets([1]), offsets([600]), 5, 2)
+    found = search(
+        vectors, torch.tensor([0]), history, offsets([1]), offsets([600]), keep=5, num_tiers=2
+    )
     assert found.kept.tolist() == [[599, 597, 595, 594, 593]]
     assert found.cosine.tolist() == [[1.0] * 5]
 
@@ -152,7 +159,7 @@ def test_of_equal_cosines_the_newest_comes_first(search):
 def test_when_all_cosines_are_equal_the_newest_stay(search):
     vectors = torch.ones(1, 8, dtype=torch.int8)
     zeros = torch.zeros(1000, dtype=torch.int64)
-    found = search(vectors, zeros[:1], zeros, offsets([1]), offsets([1000]), 50, 20)
+    found = search(vectors, zeros[:1], zeros, offsets([1]), offsets([1000]), keep=50, num_tiers=20)
     assert found.kept.tolist() == [list(range(999, 949, -1))]
     assert found.tiers.tolist() == [[0.0] * 19 + [1000.0]]
 
@@ -161,7 +168,7 @@ def test_when_all_cosines_are_equal_the_newest_stay(search):
 def test_without_a_vector_nothing_is_kept_or_counted(search):
     vectors = small_integers(4, 8, 1, 100)
     nobody, somebody = torch.tensor([-1, 2]), torch.tensor([-1, -1, 3])
-    found = search(vectors, nobody, somebody, offsets([2]), offsets([3]), 2, 4)
+    found = search(vectors, nobody, somebody, offsets([2]), offsets([3]), keep=2, num_tiers=4)
     assert found.num_kept.tolist() == [0, 1]
     assert found.kept.tolist() == [[0, 0], [2, 0]]
     assert found.tiers.sum(1).tolist() == [0, 1]
@@ -171,7 +178,7 @@ def test_without_a_vector_nothing_is_kept_or_counted(search):
 def test_a_zero_vector_is_at_cosine_0(search):
     vectors = torch.tensor([[0, 0], [5, 1]], dtype=torch.int8)
     rows = (torch.tensor([0, 1]), torch.tensor([1, 0]), offsets([2]), offsets([2]))
-    found = search(vectors, *rows, 2, 2)
+    found = search(vectors, *rows, keep=2, num_tiers=2)
     assert found.cosine.tolist() == [[0.0, 0.0], [1.0, 0.0]]
     assert found.kept.tolist() == [[1, 0], [0, 1]]
 
@@ -180,7 +187,7 @@ def test_a_zero_vector_is_at_cosine_0(search):
 def test_a_cosine_too_small_for_a_number_is_0_and_ties_with_0_whatever_its_sign(search):
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1e-38, 1e15]])
     rows = (torch.tensor([0]), torch.tensor([1, 2, 1]), offsets([1]), offsets([3]))
-    found = search(vectors, *rows, 3, 2)
+    found = search(vectors, *rows, keep=3, num_tiers=2)
     assert found.cosine.tolist() == [[0.0, 0.0, 0.0]]
     assert found.kept.tolist() == [[2, 1, 0]]
 
@@ -188,7 +195,7 @@ def test_a_cosine_too_small_for_a_number_is_0_and_ties_with_0_whatever_its_sign(
 @both
 @pytest.mark.parametrize("lengths", [[], [(0, 0)], [(2, 0), (0, 3)]])
 def test_empty_requests_give_empty_answers(search, lengths):
-    found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), 3, 4)
+    found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), keep=3, num_tiers=4)
     impressions = sum(c for c, _ in lengths)
     assert [len(part) for part in found] == [impressions] * 4
     assert not any(part.any() for part in found)
@@ -196,8 +203,8 @@ def test_empty_requests_give_empty_answers(search, lengths):
 
 def test_tiers_are_those_of_simtier():
     vectors = small_integers(100, 16, -3, 4)
-    given = (vectors, *requests([(4, 200)], 100, holes=0.0), 200, 20)
-    found = general_search(*given)
+    given, sizes = (vectors, *requests([(4, 200)], 100, holes=0.0)), {"keep": 200, "num_tiers": 20}
+    found = general_search(*given, **sizes)
     pair_mask = torch.ones(found.cosine.shape, dtype=torch.bool)
     assert torch.equal(SimTier(20)(found.cosine, pair_mask), found.tiers)
 
@@ -205,9 +212,11 @@ def test_tiers_are_those_of_simtier():
 def test_a_history_answers_alike_in_any_batch():
     vectors = small_integers(300, 32, -128, 128)
     candidates, behaviours, _, _ = requests([(3, 120)], 300)
-    alone = general_search(vectors, candidates, behaviours, offsets([3]), offsets([120]), 9, 20)
+    alone = general_search(
+        vectors, candidates, behaviours, offsets([3]), offsets([120]), keep=9, num_tiers=20
+    )
     twice = (candidates.repeat(2), behaviours.repeat(2), offsets([3, 3]), offsets([120, 120]))
-    together = general_search(vectors, *twice, 9, 20)
+    together = general_search(vectors, *twice, keep=9, num_tiers=20)
     assert same(alone, SearchHits(*(part[3:] for part in together)))
 
 
@@ -216,20 +225,35 @@ def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
     vectors = small_integers(300, 16, -128, 128)
     candidate_rows, behaviour_rows, *_ = requests([(30_000, 60)], 300)
     found = general_search(
-        vectors, candidate_rows, behaviour_rows, offsets([30_000]), offsets([60]), 5, 20
+        vectors,
+        candidate_rows,
+        behaviour_rows,
+        offsets([30_000]),
+        offsets([60]),
+        keep=5,
+        num_tiers=20,
     )
     some = torch.cat([torch.arange(0, 30_000, 997), torch.tensor([16_383, 16_384, 29_999])])
     among_few = general_search(
-        vectors, candidate_rows[some], behaviour_rows, offsets([len(some)]), offsets([60]), 5, 20
+        vectors,
+        candidate_rows[some],
+        behaviour_rows,
+        offsets([len(some)]),
+        offsets([60]),
+        keep=5,
+        num_tiers=20,
     )
     assert same(SearchHits(*(tensor[some] for tensor in found)), among_few)
 
 
 def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
-    given = (small_integers(50, 8, -9, 9), *requests([(3, 20), (1, 9), (2, 33)], 50), 4, 20)
-    whole = general_search_reference(*given)
+    given, sizes = (
+        (small_integers(50, 8, -9, 9), *requests([(3, 20), (1, 9), (2, 33)], 50)),
+        {"keep": 4, "num_tiers": 20},
+    )
+    whole = general_search_reference(*given, **sizes)
     monkeypatch.setattr("torchrec_mm.kernels.general_search.CELLS", 1)
-    assert same(general_search_reference(*given), whole)
+    assert same(general_search_reference(*given, **sizes), whole)
 
 
 @pytest.mark.parametrize(

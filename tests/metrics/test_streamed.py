@@ -39,7 +39,10 @@ def write(folder, impressions, cuts, writers=1, block=64):
     """Deal pieces between ``cuts`` to the writers in turn."""
     folder.mkdir()
     users, labels, logits, masks = impressions
-    files = [ImpressionFiles(folder, writer, SLICES, block) for writer in range(writers)]
+    files = [
+        ImpressionFiles(folder, writer, SLICES, block_impressions=block)
+        for writer in range(writers)
+    ]
     for turn, (start, stop) in enumerate(pairwise([0, *cuts, len(labels)])):
         piece = slice(start, stop)
         files[turn % writers].add(
@@ -54,7 +57,7 @@ def write(folder, impressions, cuts, writers=1, block=64):
 @given(IMPRESSIONS, st.integers(1, 5))
 def test_figures_are_their_definitions_whole_and_by_slice(tmp_path_factory, impressions, block):
     folder = tmp_path_factory.mktemp("impressions")
-    files = ImpressionFiles(folder, 0, SLICES, block)
+    files = ImpressionFiles(folder, 0, SLICES, block_impressions=block)
     for user, label, logit, rare, new in impressions:
         masks = {"rare": np.array([rare]), "new": np.array([new])}
         files.add(np.array([user]), np.array([label]), np.array([logit], np.float32), masks)

@@ -11,7 +11,7 @@ R, C, L, D = 3, 2, 4, 6
 
 def make() -> Make:
     torch.manual_seed(0)
-    return Make(D, width=5, hidden=(4, 3))
+    return Make(vector_width=D, width=5, hidden=(4, 3))
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:

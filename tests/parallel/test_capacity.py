@@ -13,6 +13,7 @@ from torchrec_mm.parallel.topology import GIB, Machines
 from torchrec_mm.ranking.ranker import build_tables
 
 RESERVE = 0.15  # of each rank's memory, whatever the device
+TWO_ON_CPU = Machines("cpu", world_size=2, devices_per_node=2, device_bytes=0, host_bytes=24 * GIB)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,13 @@ def workload(rows: dict[str, int], width: int = 64, **settings) -> Workload:
 
 def gpus(world_size: int, gib: float = 79.0) -> Machines:
     per_node = min(8, world_size)
-    return Machines("cuda", world_size, per_node, int(gib * GIB), per_node * 128 * GIB)
+    return Machines(
+        "cuda",
+        world_size=world_size,
+        devices_per_node=per_node,
+        device_bytes=int(gib * GIB),
+        host_bytes=per_node * 128 * GIB,
+    )
 
 
 def test_as_many_ranks_as_the_bytes_call_for():
@@ -71,7 +78,7 @@ def test_no_cure_is_claimed_that_does_not_fit():
 
 
 def test_on_the_cpu_more_ranks_means_more_machines():
-    two = Machines("cpu", 2, 2, 0, 24 * GIB)
+    two = TWO_ON_CPU
     rows = int(24 * GIB * (1 - RESERVE) * 1.5 / 260)
     assert fewest_ranks(workload({"item_id": rows}), two) == 4
     assert "fused_uvm_caching" not in " ".join(cures(workload({"item_id": rows}), two))
@@ -119,6 +126,5 @@ def test_columns_are_split_over_all_ranks_or_where_rows_are_too_over_nodes(shard
 
 
 def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
-    machines = Machines("cpu", 2, 2, 0, 24 * GIB)
-    (storage, _) = (device.storage for device in machines.topology(0).devices)
+    (storage, _) = (device.storage for device in TWO_ON_CPU.topology(0).devices)
     assert (storage.hbm, storage.ddr) == (0, 12 * GIB - int(12 * GIB * RESERVE))

@@ -10,9 +10,17 @@ from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.topology import GIB, Machines
 
 
-def count(kernel: str = "fused", ids: int = 0, **settings) -> ShardMemory:
+def count(kernel: str = "fused", ids: int = 0, raw: bool = False, **settings) -> ShardMemory:
     """A shard of 100 of a table's 400 rows, 8 columns wide."""
-    return shard_memory(100, 8, 400, TableSettings(**settings), kernel, ids)
+    return shard_memory(
+        rows=100,
+        columns=8,
+        table_rows=400,
+        settings=TableSettings(kernel=kernel, **settings),
+        kernel=kernel,
+        global_ids=ids,
+        takes_raw_ids=raw,
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,8 +42,7 @@ def test_a_table_on_the_host_takes_buffers_alone_on_the_device():
 
 
 def test_cached_rows_lie_on_the_device_with_their_bookkeeping():
-    settings = TableSettings(kernel="fused_uvm_caching", cache_load_factor=0.5)
-    memory = shard_memory(100, 8, 400, settings, "fused_uvm_caching", 0)
+    memory = count("fused_uvm_caching", cache_load_factor=0.5)
     assert memory.host_bytes == 100 * (8 * 4 + 4)
     assert memory.device_bytes == 50 * (8 * 4 + 16) + 100 * 4
 
@@ -52,9 +59,7 @@ def test_each_rank_holds_its_dense_part_and_its_own_batch():
 
 
 def test_a_row_of_raw_ids_takes_32_bytes_more():
-    plain = shard_memory(100, 8, 400, TableSettings(), "fused", 0)
-    owned = shard_memory(100, 8, 400, TableSettings(), "fused", 0, takes_raw_ids=True)
-    assert owned.device_bytes - plain.device_bytes == 100 * 32
+    assert count(raw=True).device_bytes - count().device_bytes == 100 * 32
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_the_planner_is_told_the_bytes_that_we_count_for_the_ids_of_all_ranks(de
     shard = SimpleNamespace(size=(100, 8), storage=None)
     option = SimpleNamespace(name="t", shards=[shard], compute_kernel=kernel, batch_size=20)
     option.tensor = torch.empty(400, 8, device="meta")
-    machines = Machines(device, 4, 4, device_bytes=GIB, host_bytes=GIB)
+    machines = Machines(device, world_size=4, devices_per_node=4, device_bytes=GIB, host_bytes=GIB)
     ExactStorage(machines, {"t": TableSettings()}).estimate([option], {})
     memory = count(kernel, ids=80)
     host = memory.host_bytes if device == "cuda" else memory.device_bytes

@@ -16,7 +16,10 @@ TABLE = PlannedTable(
     sharding="row_wise",
     kernel="fused",
     settings=TableSettings(dtype="fp16"),
-    shards=(PlannedShard(0, 5, 4, 0, 0), PlannedShard(1, 5, 4, 5, 0)),
+    shards=(
+        PlannedShard(rank=0, rows=5, columns=4, row_offset=0, column_offset=0),
+        PlannedShard(rank=1, rows=5, columns=4, row_offset=5, column_offset=0),
+    ),
 )
 
 

@@ -34,7 +34,7 @@ def planned(rows: dict[str, int], machines: Machines, make=make_plan_to_score, *
     features = {config.name: config.feature_names for config in table_configs(model)}
     asked = for_every_table({"item_id": TableSettings(**settings)}, features)
     if make is make_plan_to_score:
-        asked = {name: to_score(table, machines.device) for name, table in asked.items()}
+        asked = {name: to_score(table, attended=machines.device) for name, table in asked.items()}
     prepare_tables(model, asked, 0.0)
     plan = planned_tables(model, make(model, asked, machines), asked)
     return {table.name.removesuffix("_table"): (table.sharding, table.kernel) for table in plan}
@@ -62,7 +62,7 @@ def test_the_dense_part_takes_its_weights_alone():
     model = torch.nn.ModuleDict({"tables": build_tables({"item_id": 9}, 64)})
     with torch.device("meta"):
         model["dense"] = torch.nn.Linear(1 << 16, free // (1 << 16) // 8)  # half of what is free
-    settings = {"item_id_table": to_score(TableSettings(sharding="row_wise"), "cuda")}
+    settings = {"item_id_table": to_score(TableSettings(sharding="row_wise"), attended="cuda")}
     prepare_tables(model, settings, 0.0)
     plan = make_plan_to_score(model, settings, gpus(1))
     (table,) = planned_tables(model, plan, settings)
@@ -86,7 +86,7 @@ def test_what_is_kept_of_a_table(device):
     on_gpu = ("fused_uvm_caching", 0.3) if device == "cuda" else (None, None)
     kernel, factor = on_gpu
     wanted = TableSettings("row_wise", kernel, "fp16", "sgd", None, factor)
-    assert to_score(asked, device) == wanted
+    assert to_score(asked, attended=device) == wanted
 
 
 def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(

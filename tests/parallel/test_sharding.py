@@ -191,7 +191,7 @@ def test_fewer_bytes_between_ranks_need_nccl(encoded, worker, monkeypatch):
 
 
 def test_tables_that_no_rank_can_hold_are_refused(encoded, worker, monkeypatch):
-    tiny = Machines("cpu", 1, 1, 0, host_bytes=1000)
+    tiny = Machines("cpu", world_size=1, devices_per_node=1, device_bytes=0, host_bytes=1000)
     monkeypatch.setattr(sharding, "machines_here", lambda worker: tiny)
     with pytest.raises(InputError, match="tables must fit in 0.0 GiB on each of 1 ranks"):
         distributed_of(encoded, worker, "id")

@@ -25,8 +25,10 @@ from torchrec_mm.runs.tensor_shards import model_shards
 
 WIDTH = 4
 TABLES = {
-    "user.id": ZeroCollision(32, "distance_lfu", interval_steps=2, partitions=4),
-    "item_id": ZeroCollision(24, "lru", interval_steps=1, partitions=6),  # 2**64 is no multiple
+    "user.id": ZeroCollision(rows=32, eviction="distance_lfu", interval_steps=2, partitions=4),
+    "item_id": ZeroCollision(
+        rows=24, eviction="lru", interval_steps=1, partitions=6
+    ),  # 2**64 is no multiple
 }
 SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.1, table_scale=0.05

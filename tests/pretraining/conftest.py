@@ -36,7 +36,10 @@ def specs(image_encoder, text_encoder) -> Callable[..., list[EncoderSpec]]:
     folders = {"image": str(image_encoder), "text": str(text_encoder)}
 
     def make(*modalities: str, layers: int = 0, norm: str = "frozen") -> list[EncoderSpec]:
-        return [EncoderSpec(m, folders[m], layers, 32, norm) for m in modalities or folders]
+        return [
+            EncoderSpec(m, folders[m], trainable_layers=layers, image_size=32, batch_norm=norm)
+            for m in modalities or folders
+        ]
 
     return make
 

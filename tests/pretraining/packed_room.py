@@ -60,7 +60,11 @@ class SmallRun:
         self.packed = PackedContent.open(config.packed)
         self.encoder = pretrain.build_encoder(config).to(worker.device)
         self.reader: SideReader = reader_for(
-            self.encoder, self.packed, config.max_image_pixels, config.corrupt_share, worker
+            self.encoder,
+            self.packed,
+            max_pixels=config.max_image_pixels,
+            corrupt_share=config.corrupt_share,
+            worker=worker,
         )
         fit_heads(self.encoder, self.reader, worker)
         self.pairs, self.judge = pretrain.split(config, self.reader, self.precision, worker)

@@ -16,7 +16,7 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 ROWS = [0, 1, 5, 9]
 OWNERS = {"user_id": USER_IDS.tolist(), "item_id": [*ITEM_IDS, *UNKNOWN_BEHAVIOURS]}
-TABLE = ZeroCollision(48, interval_steps=1000, partitions=1)
+TABLE = ZeroCollision(rows=48, interval_steps=1000, partitions=1)
 
 
 def raw_id_twin(plain: Ranker, spec: RankerSpec, encoded: Encoded) -> Ranker:

@@ -29,7 +29,13 @@ def look_up(owners: RowOwners, *by_feature: list[int]) -> list[int]:
 
 
 def owners_of(eviction: str = "lfu", interval_steps: int = 1, rows: int = ROWS) -> RowOwners:
-    return RowOwners(rows, PARTITIONS, eviction, interval_steps, CPU)
+    return RowOwners(
+        rows=rows,
+        partitions=PARTITIONS,
+        eviction=eviction,
+        interval_steps=interval_steps,
+        device=CPU,
+    )
 
 
 def partition_of(raw_id: int) -> int:
@@ -211,7 +217,7 @@ def test_state_that_is_filled_in_place_is_the_state_that_is_looked_up():
 
 
 def test_state_of_other_partitions_is_refused():
-    other = RowOwners(ROWS, 3, "lfu", 1, CPU)
+    other = RowOwners(rows=ROWS, partitions=3, eviction="lfu", interval_steps=1, device=CPU)
     with pytest.raises(InputError, match="must be 4 as in the checkpoint, got 3"):
         other.load_state_dict(owners_of().state_dict())
 

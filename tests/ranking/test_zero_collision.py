@@ -25,7 +25,7 @@ def test_settings_out_of_range_are_refused(settings, rule):
 
 
 def test_ids_read_rows_of_their_own_table_and_missing_ones_zeros():
-    sizes = {"user.id": ZeroCollision(32, interval_steps=1), "item": ZeroCollision(48)}
+    sizes = {"user.id": ZeroCollision(rows=32, interval_steps=1), "item": ZeroCollision(rows=48)}
     tables = build_zero_collision_tables(sizes, 4, "cpu")
     ids = KeyedJaggedTensor(
         ["user.id", "item"], torch.tensor([-7, 9, 5]), lengths=torch.tensor([1, 1, 1, 0])
@@ -43,5 +43,5 @@ def test_ids_read_rows_of_their_own_table_and_missing_ones_zeros():
 
 
 def test_on_the_meta_device_nothing_takes_memory():
-    tables = build_zero_collision_tables({"user": ZeroCollision(1 << 40)}, 64)
+    tables = build_zero_collision_tables({"user": ZeroCollision(rows=1 << 40)}, 64)
     assert all(tensor.is_meta for tensor in tables.state_dict().values())

@@ -23,7 +23,7 @@ from torchrec_mm.runs.tensor_shards import TensorShards
 def save(checkpointer: Checkpointer, step: int, metric: float | None = None, **more) -> None:
     """A checkpoint whose one number is its step."""
     tensor = torch.full((2, 3), float(step))
-    checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(step), metric, **more)
+    checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(step=step), metric, **more)
 
 
 def steps(folder: Path) -> list[int]:
@@ -51,7 +51,7 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_training_goes_on_and_what_it_changes_is_not_saved(worker, tmp_path, monkeypatch):
     tensor = torch.ones(2, 3)
     with held_back(monkeypatch) as go, Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(1))
+        checkpointer.save({"model.a": TensorShards.of(tensor)}, Position(step=1))
         assert steps(tmp_path) == []
         tensor.fill_(5)
         go.set()
@@ -90,9 +90,9 @@ def test_a_step_that_was_saved_already_gets_the_later_position_and_metric(worker
     with Checkpointer(tmp_path) as checkpointer:
         save(checkpointer, 3)
         shards = {"model.a": TensorShards.of(torch.zeros(2, 3))}
-        checkpointer.save(shards, Position(3, epoch=1), 0.75)
+        checkpointer.save(shards, Position(step=3, epoch=1), 0.75)
     (latest,) = list_checkpoints(tmp_path)
-    assert (latest.position, latest.metric) == (Position(3, epoch=1), 0.75)
+    assert (latest.position, latest.metric) == (Position(step=3, epoch=1), 0.75)
     assert value_in(latest.folder) == 3
 
 
@@ -100,7 +100,7 @@ def test_the_latest_is_the_one_of_most_steps_however_many_digits_they_take(tmp_p
     for step in (100_000_000, 99_999_999, 7):
         folder = checkpoint_folders.folder_of(tmp_path, step)
         folder.mkdir()
-        checkpoint_folders.put_state(folder, Position(step), None)
+        checkpoint_folders.put_state(folder, Position(step=step), None)
     assert steps(tmp_path) == [7, 99_999_999, 100_000_000]
     assert find_checkpoint(tmp_path).position.step == 100_000_000
 
@@ -209,7 +209,7 @@ def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(worker, small_dis
         checkpointer.wait()
         if not os.path.ismount(small_disk):
             monkeypatch.setattr("os.fsync", no_space)
-        checkpointer.save({"model.b": TensorShards.of(torch.ones(1 << 20))}, Position(2))
+        checkpointer.save({"model.b": TensorShards.of(torch.ones(1 << 20))}, Position(step=2))
         checkpointer.wait()
     folder = small_disk / "run" / "checkpoints"
     assert str(error.value) == (

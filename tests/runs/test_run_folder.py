@@ -123,7 +123,7 @@ def test_lines_that_a_resumed_run_writes_again_are_forgotten(worker, tmp_path, s
     lines = ['{"epoch": 0}\n', '{"step": 1}\n', '{"step": 2}\n', '{"epoch": 1}\n', '{"step": 3}\n']
     lines.append('{"ste')
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    RunFolder(tmp_path, worker).forget_after(Position(step, epoch))
+    RunFolder(tmp_path, worker).forget_after(Position(step=step, epoch=epoch))
     left = (tmp_path / "metrics.jsonl").read_text()
     assert left == "".join(lines[:kept])
 

@@ -79,7 +79,9 @@ def test_the_step_is_finished_and_saved_and_the_run_goes_on(
     assert said == f"stopped by SIGTERM after step {step + 1}; --resume goes on from there"
     saved = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     done = 16 * (step % STEPS + 1)
-    assert saved.position == Position(step + 1, step // STEPS, min(done, 60))
+    assert saved.position == Position(
+        step=step + 1, epoch=step // STEPS, requests_done=min(done, 60)
+    )
     assert_goes_on(market, tmp_path / "run", whole)
 
 
@@ -95,7 +97,7 @@ def test_a_stop_while_the_test_set_is_scored_loses_no_step(market, whole, tmp_pa
         with pytest.raises(Stopped):
             train_ranker(market, tmp_path / "run", "simtier", *EPOCHS, *PATIENCE)
     saved = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
-    assert saved.position == Position(STEPS, 0, 60)
+    assert saved.position == Position(step=STEPS, epoch=0, requests_done=60)
     assert not list((tmp_path / "run").glob(".predictions.*"))
     assert_goes_on(market, tmp_path / "run", whole)
 

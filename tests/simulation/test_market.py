@@ -39,7 +39,7 @@ def simulated(catalogue: Catalogue, num_impressions: int) -> Market:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return simulated(draw_catalogue(1500, DAYS, seed=3), 30_000)
+    return simulated(draw_catalogue(num_items=1500, days=DAYS, seed=3), 30_000)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,10 @@ def test_searches_do_not_depend_on_what_was_clicked(market):
 
 
 def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
-    catalogue, days = draw_catalogue(200, DAYS, seed=0), {"days": DAYS, "test_days": TEST_DAYS}
+    catalogue, days = (
+        draw_catalogue(num_items=200, days=DAYS, seed=0),
+        {"days": DAYS, "test_days": TEST_DAYS},
+    )
     sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
     one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
     columns = ("requests", "user"), ("requests", "item"), ("searches", "user")
@@ -217,9 +220,11 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
 
 
 def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
-    catalogue, rows = draw_catalogue(100, DAYS, seed=0), np.arange(4)
+    catalogue, rows = draw_catalogue(num_items=100, days=DAYS, seed=0), np.arange(4)
     catalogue.has_picture[rows] = True
-    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+    with Studio(
+        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
+    ) as photographer:
         shop = photographer.item_pictures(rows, 0)
         photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
@@ -236,8 +241,10 @@ def test_every_other_snapshot_of_a_given_picture_is_mirrored():
 
 def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):
     monkeypatch.setattr(studio, "CHUNK", 2)
-    catalogue = draw_catalogue(100, DAYS, seed=0)
-    with Studio(catalogue, 16, seed=0, processes=1, tick=lambda done: None) as photographer:
+    catalogue = draw_catalogue(num_items=100, days=DAYS, seed=0)
+    with Studio(
+        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
+    ) as photographer:
         photos = photographer.query_photos(np.zeros(5, dtype=int), np.ones(5, dtype=bool), 0)
     assert len(set(photos)) == 5
 

@@ -27,7 +27,7 @@ DATA = SimpleNamespace(groups=FILES, group_starts=np.array([0, 4, 8]))
 def step(number: int, loss: float, logits, rows, mask=None) -> Step:
     logits = torch.tensor(logits)
     mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else torch.tensor(mask)
-    position = Position(number, 1, 16 * number)
+    position = Position(step=number, epoch=1, requests_done=16 * number)
     return Step(position, torch.tensor(loss), logits, mask, torch.tensor(rows))
 
 

@@ -16,7 +16,7 @@ def drawn_in(step: int, rank: int, seed: int) -> float:
     optimizer = SimpleNamespace(param_groups=[])
     worker = Worker(torch.device("cpu"), rank, world_size=2)
     distributed = SimpleNamespace(worker=worker, optimizer=optimizer)
-    training = SimpleNamespace(position=Position(step), distributed=distributed)
+    training = SimpleNamespace(position=Position(step=step), distributed=distributed)
     settings = TrainSettings(epochs=1, seed=seed)
     Loop(training, None, settings, None, None, None, None)._before_step()
     return torch.rand(()).item()
@@ -32,7 +32,9 @@ def test_what_is_dropped_out_is_of_seed_step_and_rank_and_of_nothing_else():
 def test_the_speed_of_an_epoch_is_that_of_what_this_start_learned_from():
     """Of 100 impressions 40 were learned from before the run was stopped and resumed."""
     totals = SimpleNamespace(close_epoch=lambda: EpochSummary(0.5, 0.6, 100))
-    training = SimpleNamespace(position=Position(9), totals=totals, distributed=SimpleNamespace())
+    training = SimpleNamespace(
+        position=Position(step=9), totals=totals, distributed=SimpleNamespace()
+    )
     training.distributed.optimizer = SimpleNamespace(param_groups=[])
     lines: list[dict] = []
     run = SimpleNamespace(log=lambda **values: lines.append(values))
@@ -40,4 +42,4 @@ def test_the_speed_of_an_epoch_is_that_of_what_this_start_learned_from():
     loop.resumed_with, loop.seconds, loop.save = 40, 2.0, lambda metric: None
     loop.end_epoch(0, test=None)
     assert (lines[0]["impressions"], lines[0]["impressions_per_s"]) == (100, 30)
-    assert training.position == Position(9, 1)
+    assert training.position == Position(step=9, epoch=1)

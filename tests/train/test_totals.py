@@ -77,7 +77,8 @@ def test_other_ranks_count_no_steps_and_keep_nothing_that_was_reduced(worker, mo
 
 
 @pytest.mark.parametrize(
-    ("position", "impressions"), [(Position(4, 0, 60), 3), (Position(4, 1), 0)]
+    ("position", "impressions"),
+    [(Position(step=4, epoch=0, requests_done=60), 3), (Position(step=4, epoch=1), 0)],
 )
 def test_an_epoch_is_counted_on_until_it_has_ended(
     position, impressions, worker, tmp_path, monkeypatch

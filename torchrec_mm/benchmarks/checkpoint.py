@@ -123,13 +123,13 @@ def cost(config: CheckpointConfig, waits: bool) -> Cost:
         step = training_step(distributed, config.rows)
         step()  # which makes the dense optimizer's state
         shards = model_shards(distributed.model, distributed.optimizer)
-        checkpointer.save(shards, Position(0))
+        checkpointer.save(shards, Position(step=0))
         checkpointer.wait()
         device = worker.device
         quiet_s = median(seconds(step, device) for _ in range(QUIET_STEPS))
 
         def save() -> None:
-            checkpointer.save(shards, Position(1))
+            checkpointer.save(shards, Position(step=1))
             if waits:
                 checkpointer.wait()
 

@@ -75,7 +75,10 @@ def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
         root = Path(folder)
         make_catalogue(root, config)
         backbones = (("image", config.image_encoder), ("text", config.text_encoder))
-        specs = [EncoderSpec(name, backbone, 0, config.image_size) for name, backbone in backbones]
+        specs = [
+            EncoderSpec(name, backbone, trainable_layers=0, image_size=config.image_size)
+            for name, backbone in backbones
+        ]
         (root / "encoder").mkdir()
         save_encoder(root / "encoder", "scl", build_item_encoder(specs))
         fresh = partial(in_fresh_process, threads=config.threads)

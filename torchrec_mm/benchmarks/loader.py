@@ -98,7 +98,9 @@ def compare(config: LoaderConfig) -> Iterator[dict[str, Any]]:
 def read_requests(encoded: Path, batch_impressions: int, seconds: float) -> Reading:
     """Ours: every id of the requests as flat tensors."""
     data = EncodedRequests(encoded, "train")
-    limits = BatchLimits(max(1, round(batch_impressions * len(data) / data.num_impressions)))
+    limits = BatchLimits(
+        requests=max(1, round(batch_impressions * len(data) / data.num_impressions))
+    )
     # The loader hands on whatever the collator makes.
     loader = RequestLoader(data, as_tensors, limits, shuffle_seed=0)  # type: ignore[arg-type]
     return reading((len(b["labels"]) for e in range(1 << 30) for b in loader.epoch(e)), seconds)

@@ -27,7 +27,15 @@ from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, EventRules
 from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-RULES = EventRules("impression", "click", 1800, 0, 20, 50, 0.2)  # the defaults of apps.prepare
+RULES = EventRules(
+    shown_event="impression",
+    clicked_event="click",
+    attribution_s=1800,
+    pause_s=0,
+    max_candidates=20,
+    behaviours=50,
+    test_share=0.2,
+)  # the defaults of apps.prepare
 POLL_S = 0.05
 
 

@@ -146,10 +146,11 @@ def built(
     """SCL with all layers trained, and its batches."""
     backbones = (("image", config.image_encoder), ("text", config.text_encoder))
     encoder = build_item_encoder(
-        EncoderSpec(modality, backbone, -1, config.image_size) for modality, backbone in backbones
+        EncoderSpec(modality, backbone, trainable_layers=-1, image_size=config.image_size)
+        for modality, backbone in backbones
     )
     packed = PackedContent.open(root / "packed")
-    reader = reader_for(encoder, packed, 10_000_000, 0.0, worker)
+    reader = reader_for(encoder, packed, max_pixels=10_000_000, corrupt_share=0.0, worker=worker)
     searches = torch.arange(packed.num_searches).numpy()
     unseen = torch.zeros(packed.num_items, dtype=torch.bool).numpy()
     pairs = training_pairs(packed, "scl", ("image", "text"), searches, unseen)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def random_vectors(item_ids: np.ndarray, width: int, seed: int) -> np.ndarray:
+def random_vectors(item_ids: np.ndarray, *, width: int, seed: int) -> np.ndarray:
     """A direction drawn evenly for each item, from its id and the seed alone.
 
     Args:
@@ -22,6 +22,6 @@ def random_vectors(item_ids: np.ndarray, width: int, seed: int) -> np.ndarray:
     return vectors
 
 
-def random_origin(width: int, seed: int) -> str:
+def random_origin(*, width: int, seed: int) -> str:
     """The origin that all of them share."""
     return f"random-{seed}-{width}"

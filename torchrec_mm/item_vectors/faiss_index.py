@@ -33,7 +33,7 @@ LISTS_PER_PROBE = 32  # one in so many lists is read for a query
 SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexMeta:
     """What ``meta.json`` says of an index, besides its ``format``.
 
@@ -70,7 +70,13 @@ class FaissIndex:
         faiss = _import_faiss()
         lists = 0 if len(vectors) <= FLAT_ITEMS else round(4 * len(vectors) ** 0.5)
         probes = -(-lists // LISTS_PER_PROBE)
-        meta = IndexMeta(vectors.fingerprint, len(vectors), vectors.width, lists, probes)
+        meta = IndexMeta(
+            vectors=vectors.fingerprint,
+            items=len(vectors),
+            width=vectors.width,
+            lists=lists,
+            probes=probes,
+        )
         recipe = f"IVF{lists},SQ8" if lists else "Flat"
         index = faiss.index_factory(vectors.width, recipe, faiss.METRIC_INNER_PRODUCT)
         if lists:

@@ -28,6 +28,7 @@ class ImpressionFiles:
         folder: Path,
         writer: int,
         slices: Sequence[str] = (),
+        *,
         block_impressions: int = BLOCK_IMPRESSIONS,
     ) -> None:
         """Begin a share.

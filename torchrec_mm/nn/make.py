@@ -56,7 +56,7 @@ class Make(nn.Module):
     """
 
     def __init__(
-        self, vector_width: int, width: int, hidden: Sequence[int], dropout: float = 0.0
+        self, *, vector_width: int, width: int, hidden: Sequence[int], dropout: float = 0.0
     ) -> None:
         """Draw the weights.
 

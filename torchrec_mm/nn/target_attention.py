@@ -25,7 +25,7 @@ class TargetAttention(nn.Module):
     tensor(0)
     """
 
-    def __init__(self, width: int, hidden: int = 16, side_information: bool = False) -> None:
+    def __init__(self, width: int, *, hidden: int = 16, side_information: bool = False) -> None:
         """Draw the weights.
 
         Args:

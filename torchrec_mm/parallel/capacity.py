@@ -46,7 +46,9 @@ class Workload:
         """
         model = self.build()
         prepare_tables(model, self.tables, learning_rate=0.0)
-        plan = make_plan(model, self.tables, machines, self.batch_ids, self.more_dense)
+        plan = make_plan(
+            model, self.tables, machines, batch_ids=self.batch_ids, more_dense=self.more_dense
+        )
         return planned_tables(model, plan, self.tables)
 
     def fits(self, machines: Machines) -> bool:
@@ -99,7 +101,7 @@ def memory_of_ranks(
     """Memory of each rank in rank order."""
     widths = [table.width for table in planned]
     parameters = dense_parameters(workload.build()) + workload.more_dense
-    dense, batch = replicated_bytes(parameters, widths, workload.batch_ids)
+    dense, batch = replicated_bytes(parameters, widths, batch_ids=workload.batch_ids)
     of_rank: list[dict[str, ShardMemory]] = [{} for _ in range(machines.world_size)]
     for table in planned:
         for shard in table.shards:

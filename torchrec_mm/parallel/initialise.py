@@ -15,7 +15,7 @@ CHUNK_ROWS = 1 << 14  # keeps the temporaries of a few bytes a weight small
 
 
 @torch.no_grad()
-def initialise_tables(module: nn.Module, scale: float, seed: int) -> None:
+def initialise_tables(module: nn.Module, *, scale: float, seed: int) -> None:
     """Fill this rank's shards of every sharded table, uniform in [-scale, scale)."""
     for name, weight in module.state_dict().items():
         if isinstance(weight, ShardedTensor) and len(weight.size()) == 2:  # not who owns its rows

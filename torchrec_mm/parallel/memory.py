@@ -62,6 +62,7 @@ class ShardMemory:
 
 
 def shard_memory(
+    *,
     rows: int,
     columns: int,
     table_rows: int,
@@ -95,7 +96,7 @@ def shard_memory(
 
 
 def replicated_bytes(
-    dense_parameters: int, widths: Sequence[int], batch_ids: int, learns: bool = True
+    dense_parameters: int, widths: Sequence[int], *, batch_ids: int, learns: bool = True
 ) -> tuple[int, int]:
     """What each rank holds whatever the plan: the dense part, and its own batch.
 
@@ -129,13 +130,13 @@ class ExactStorage(TorchRecEstimator):
         for option in sharding_options:
             for shard in option.shards:
                 memory = shard_memory(
-                    shard.size[0],
-                    shard.size[1],
-                    option.tensor.shape[0],
-                    self._tables[option.name],
-                    option.compute_kernel,
-                    option.batch_size * self._machines.world_size,
-                    option.name in self._raw_id_tables,
+                    rows=shard.size[0],
+                    columns=shard.size[1],
+                    table_rows=option.tensor.shape[0],
+                    settings=self._tables[option.name],
+                    kernel=option.compute_kernel,
+                    global_ids=option.batch_size * self._machines.world_size,
+                    takes_raw_ids=option.name in self._raw_id_tables,
                 )
                 on_gpu = self._machines.device == "cuda"
                 shard.storage = Storage(

@@ -25,7 +25,7 @@ FORMAT = 1
 PLAN_FILE = "plan.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedShard:
     """A block of a table, and the rank that owns it."""
 
@@ -36,7 +36,7 @@ class PlannedShard:
     column_offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedTable:
     """A table and its shards. settings: what was asked. sharding, kernel: what was planned.
 
@@ -55,13 +55,13 @@ class PlannedTable:
     def memory(self, shard: PlannedShard, world_size: int, batch_ids: int) -> ShardMemory:
         """Bytes of one of its shards; ``batch_ids`` is of one rank."""
         return shard_memory(
-            shard.rows,
-            shard.columns,
-            self.rows,
-            self.settings,
-            self.kernel,
-            batch_ids * world_size,
-            self.takes_raw_ids,
+            rows=shard.rows,
+            columns=shard.columns,
+            table_rows=self.rows,
+            settings=self.settings,
+            kernel=self.kernel,
+            global_ids=batch_ids * world_size,
+            takes_raw_ids=self.takes_raw_ids,
         )
 
 
@@ -77,17 +77,24 @@ def planned_tables(
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
     return [
         PlannedTable(
-            config.name,
-            config.num_embeddings,
-            config.embedding_dim,
-            of_table[config.name].sharding_type,
-            of_table[config.name].compute_kernel,
-            tables[config.name],
-            tuple(
-                PlannedShard(shard.placement.rank(), *shard.shard_sizes, *shard.shard_offsets)
+            name=config.name,
+            rows=config.num_embeddings,
+            width=config.embedding_dim,
+            sharding=of_table[config.name].sharding_type,
+            kernel=of_table[config.name].compute_kernel,
+            settings=tables[config.name],
+            shards=tuple(
+                PlannedShard(
+                    rank=shard.placement.rank(),
+                    rows=rows,
+                    columns=columns,
+                    row_offset=shard.shard_offsets[0],
+                    column_offset=shard.shard_offsets[1],
+                )
                 for shard in of_table[config.name].sharding_spec.shards
+                for rows, columns in [shard.shard_sizes]
             ),
-            config.name in raw_id_tables,
+            takes_raw_ids=config.name in raw_id_tables,
         )
         for config in table_configs(model)
     ]

@@ -100,7 +100,13 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
         memory = shard_memory(
-            rows, config.embedding_dim, rows, settings, kernel, 0, config.name in raw_id_tables
+            rows=rows,
+            columns=config.embedding_dim,
+            table_rows=rows,
+            settings=settings,
+            kernel=kernel,
+            global_ids=0,
+            takes_raw_ids=config.name in raw_id_tables,
         )
         total += memory.device_bytes
     return total
@@ -179,6 +185,7 @@ def make_plan(
     model: nn.Module,
     tables: Mapping[str, TableSettings],
     machines: Machines,
+    *,
     batch_ids: int = BATCH_IDS,
     more_dense: int = 0,
     learns: bool = True,
@@ -198,7 +205,7 @@ def make_plan(
     check_rows(table_configs(model), tables, machines.world_size)
     widths = {config.name: config.embedding_dim for config in table_configs(model)}
     dense = dense_parameters(model) + more_dense
-    replicated = replicated_bytes(dense, list(widths.values()), batch_ids, learns)
+    replicated = replicated_bytes(dense, list(widths.values()), batch_ids=batch_ids, learns=learns)
     topology = machines.topology(sum(replicated))
     constraints = constraints_of(model, tables, machines)
     planner = EmbeddingShardingPlanner(

@@ -132,7 +132,7 @@ def distribute(
     of_table = settings_of_tables(model, tables)
     prepare_tables(model, of_table, settings.table_learning_rate)
     sharded = shard(model, worker, of_table, make_plan, codecs)
-    initialise_tables(sharded.model, settings.table_scale, seed)
+    initialise_tables(sharded.model, scale=settings.table_scale, seed=seed)
     learning = in_backward_optimizer_filter(sharded.model.named_parameters())
     dense = KeyedOptimizerWrapper(
         {name: parameter for name, parameter in learning if parameter.requires_grad},

@@ -1,7 +1,7 @@
 """The machines that a plan is for: these here, or some that need not be present."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torchrec.distributed.planner.types import (
@@ -43,6 +43,7 @@ class Machines:
     """
 
     device: str
+    _: KW_ONLY
     world_size: int
     devices_per_node: int
     device_bytes: int

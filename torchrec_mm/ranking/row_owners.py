@@ -34,12 +34,12 @@ class RowOwners(ManagedCollisionModule):
 
     def __init__(
         self,
+        *,
         rows: int,
         partitions: int,
         eviction: str,
         interval_steps: int,
         device: torch.device,
-        *,
         first_row: int = 0,
         num_rows: int | None = None,
     ) -> None:
@@ -184,11 +184,11 @@ class RowOwners(ManagedCollisionModule):
         """One rank's share: rows [start, end) of the table, whole partitions, still empty."""
         start, end = output_id_range
         return RowOwners(
-            self.rows,
-            self.partitions,
-            self.eviction,
-            self.interval_steps,
-            device or self.device,
+            rows=self.rows,
+            partitions=self.partitions,
+            eviction=self.eviction,
+            interval_steps=self.interval_steps,
+            device=device or self.device,
             first_row=start,
             num_rows=end - start,
         )

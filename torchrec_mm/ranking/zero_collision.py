@@ -18,7 +18,7 @@ from torchrec_mm.ranking.eviction import EVICTIONS
 from torchrec_mm.ranking.row_owners import RowOwners
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ZeroCollision:
     """How one table hands out its rows."""
 
@@ -69,9 +69,7 @@ def build_zero_collision_tables(
         for feature, table in tables.items()
     ]
     owners = {
-        table_name(feature): RowOwners(
-            table.rows, table.partitions, table.eviction, table.interval_steps, torch.device(device)
-        )
+        table_name(feature): RowOwners(**vars(table), device=torch.device(device))
         for feature, table in tables.items()
     }
     return ManagedCollisionEmbeddingBagCollection(

@@ -23,7 +23,7 @@ CHUNK_REQUESTS = 50
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TierHistogram:
     """Mean share of behaviours per tier of cosine with the target item.
 
@@ -66,7 +66,12 @@ def tier_histogram(data: Path, vectors: ItemVectors) -> TierHistogram:
             shares[value] += share[label == value].sum(axis=0)
             impressions[value] += np.count_nonzero(label == value)
     others, clicked = shares / np.maximum(impressions, 1)[:, None]
-    return TierHistogram(clicked, others, int(impressions[1]), int(impressions[0]))
+    return TierHistogram(
+        clicked=clicked,
+        others=others,
+        clicked_impressions=int(impressions[1]),
+        other_impressions=int(impressions[0]),
+    )
 
 
 def _first_rows(requests: ParquetFolder) -> pa.Table:

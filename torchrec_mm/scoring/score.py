@@ -89,7 +89,7 @@ def score(
     loader = RequestLoader(
         data,
         collator_for_ranker(spec, data.items, source, newest),
-        BatchLimits.to_score(settings.batch_requests, attended_behaviours(spec, newest)),
+        BatchLimits.to_score(settings.batch_requests, attended=attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,
         collate_ahead=not (source and source.collective),

@@ -36,7 +36,7 @@ class Job:
                 call(command, *flags)
 
 
-def run_side_by_side(jobs: Sequence[Job], processes: int, threads: int = 1) -> None:
+def run_side_by_side(jobs: Sequence[Job], processes: int, *, threads: int = 1) -> None:
     """Run the jobs in a pool of processes of some threads; the first failure ends it all.
 
     Each process has one GPU, where there are any, and the next one another.

@@ -109,8 +109,8 @@ class Loop:
     def train_epoch(self, train: RequestLoader) -> None:
         """Do what is left of an epoch's steps. Collective."""
         training, position = self.training, self.training.position
-        ends = train.ends(position.epoch, position.requests_done)
-        batches = with_equal_strides(train.epoch(position.epoch, position.requests_done))
+        ends = train.ends(position.epoch, done=position.requests_done)
+        batches = with_equal_strides(train.epoch(position.epoch, done=position.requests_done))
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()
@@ -145,7 +145,7 @@ class Loop:
             impressions_per_s=round(speed, 1),
             **test_figures,
         )
-        training.position = Position(training.position.step, epoch + 1)
+        training.position = Position(step=training.position.step, epoch=epoch + 1)
         self.save(test_figures.get("test_auc"))
 
     def save(self, metric: float | None = None) -> None:
@@ -178,7 +178,9 @@ class Loop:
 
     def _after_step(self, requests_done: int, last: bool) -> None:
         step = self.training.position.step + 1
-        self.training.position = Position(step, self.training.position.epoch, requests_done)
+        self.training.position = Position(
+            step=step, epoch=self.training.position.epoch, requests_done=requests_done
+        )
         if step % self.settings.log_every_steps == 0 or last:
             self.guard.check()
             totals = self.training.totals

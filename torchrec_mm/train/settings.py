@@ -60,7 +60,9 @@ def learning_batches(
     return RequestLoader(
         data,
         collator,
-        BatchLimits.to_learn(settings.batch_requests, settings.batch_behaviours, attended),
+        BatchLimits.to_learn(
+            settings.batch_requests, behaviours=settings.batch_behaviours, attended=attended
+        ),
         rank=worker.rank,
         world_size=worker.world_size,
         shuffle_seed=settings.seed if data.split == "train" else None,

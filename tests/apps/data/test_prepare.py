@@ -257,6 +257,8 @@ def test_an_existing_folder_is_refused_before_anything_is_read(impressions, tmp_
 
 
 def test_the_defaults_of_a_source_are_those_its_help_names():
-    config = PrepareConfig("events", "in", "out")
+    config = PrepareConfig(source="events", input="in", run_dir="out")
     assert config.settings()["attribution_s"] == 1800
-    assert PrepareConfig("movielens", "in", "out").settings()["like_from"] == 4.0
+    assert (
+        PrepareConfig(source="movielens", input="in", run_dir="out").settings()["like_from"] == 4.0
+    )

@@ -1,5 +1,7 @@
 """Events of whole users as requests, against a plain-Python oracle."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,16 @@ RULES_OF_ANY_KIND = st.builds(
     test_share=st.floats(0.05, 0.95),
 )
 
+SHORT_PAUSES = EventRules(
+    shown_event="view",
+    clicked_event="click",
+    attribution_s=5,
+    pause_s=3,
+    max_candidates=20,
+    behaviours=3,
+    test_share=0.5,
+)
+
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(EVENTS, max_size=40), RULES_OF_ANY_KIND)
@@ -45,7 +57,7 @@ def test_requests_of_a_long_user_come_in_tables_of_bounded_size(monkeypatch):
 
 def test_a_sitting_can_be_one_request_with_the_time_of_its_first_impression():
     rows = [(1, 5, 10, "view"), (1, 6, 12, "view"), (1, 5, 11, "click"), (1, 7, 40, "view")]
-    first, _ = requests_of_events(rows, EventRules("view", "click", 5, 3, 20, 3, 0.5))
+    first, _ = requests_of_events(rows, SHORT_PAUSES)
     assert first["timestamp"] == 10
     assert first["candidate_item_ids"] == [5, 6]
     assert first["labels"] == [1, 0]
@@ -66,4 +78,4 @@ def test_events_of_one_second_are_in_the_order_of_their_item_ids():
 
 def test_one_event_cannot_be_both_impression_and_click():
     with pytest.raises(InputError, match="clicked_event must differ from shown_event, got view"):
-        EventRules("view", "view", 5, 3, 20, 3, 0.5)
+        replace(SHORT_PAUSES, clicked_event="view")

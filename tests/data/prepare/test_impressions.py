@@ -17,7 +17,7 @@ def write(folder, **columns):
 
 
 def prepare(folder, behaviours=50, test_share=0.4):
-    return prepare_impressions(folder, None, behaviours, test_share)
+    return prepare_impressions(folder, None, behaviours=behaviours, test_share=test_share)
 
 
 def test_rows_of_a_user_at_a_time_are_one_request_wherever_they_lie(tmp_path):

@@ -34,7 +34,7 @@ def cut_oracle(rows, pause_s, max_candidates):
 
 @given(ROWS, st.integers(0, 4), st.integers(1, 4))
 def test_a_request_ends_at_a_pause_a_new_user_the_cut_and_when_full(rows, pause_s, max_candidates):
-    begins = cut_sittings(*columns(rows), pause_s, max_candidates)
+    begins = cut_sittings(*columns(rows), pause_s=pause_s, max_candidates=max_candidates)
     assert begins.tolist() == cut_oracle(rows, pause_s, max_candidates)
 
 

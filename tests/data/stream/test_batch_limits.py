@@ -34,7 +34,7 @@ def orders(draw) -> EpochOrder:
 
 def steps(order: EpochOrder, epoch=0, done=0) -> list[list[tuple[int, int, int]]]:
     """Request, first candidate and end of each piece, by global batch."""
-    windows = order.windows(epoch, done)
+    windows = order.windows(epoch, done=done)
     return [pieces_of(*part) for window in windows for part in window.parts()]
 
 
@@ -111,7 +111,7 @@ def test_resuming_after_any_step_gives_the_steps_that_were_left(order, data):
     step = data.draw(st.integers(0, len(ends)))
     done = int(ends[step - 1]) if step else 0
     assert steps(order, 3, done) == every[step:]
-    assert order.ends(3, done).tolist() == ends[step:].tolist()
+    assert order.ends(3, done=done).tolist() == ends[step:].tolist()
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,21 +137,21 @@ def test_where_no_batch_is_too_large_the_bound_changes_nothing(order):
 def test_a_position_outlives_a_change_of_the_batch_size():
     lengths = np.array([[3, 50], [200_000, 50], [11, 50], [90_000, 0]])
     counts = [
-        BatchLimits.to_learn(requests, None, 50).num_pieces(*lengths.T).tolist()
+        BatchLimits.to_learn(requests, behaviours=None, attended=50).num_pieces(*lengths.T).tolist()
         for requests in (1, 32, 1 << 16)
     ]
     assert counts == [[1, 4, 1, 1]] * 3
-    assert BatchLimits.to_score(256, 50).num_pieces(*lengths.T).tolist() == counts[0]
+    assert BatchLimits.to_score(256, attended=50).num_pieces(*lengths.T).tolist() == counts[0]
 
 
 @pytest.mark.parametrize("requests", [32, 1024, 16_384])
 def test_usual_requests_fill_the_batches_that_are_asked_for(requests):
-    limits = BatchLimits.to_learn(requests, None, attended=50)
+    limits = BatchLimits.to_learn(requests, behaviours=None, attended=50)
     assert not limits.may_bind(candidates=40, behaviours=10_000)
 
 
 def test_scores_are_made_in_batches_of_one_bound_whatever_is_asked_for():
-    few, many = (BatchLimits.to_score(requests, 50) for requests in (256, 1 << 20))
+    few, many = (BatchLimits.to_score(requests, attended=50) for requests in (256, 1 << 20))
     assert few.padded == many.padded == PADDED
     assert not few.may_bind(candidates=100, behaviours=1000)
 
@@ -164,8 +164,10 @@ def test_cutting_takes_no_look_at_single_requests(monkeypatch):
     monkeypatch.setattr(batch_limits.BatchLimits, "padded_size", counted)
     lengths = np.full((1_000_000, 2), (11, 50), np.int32)
     sizes = np.full(100, 10_000)
-    EpochOrder(sizes, lengths, BatchLimits.to_learn(1000, None, 50), 0).ends(0)
+    EpochOrder(sizes, lengths, BatchLimits.to_learn(1000, behaviours=None, attended=50), 0).ends(0)
     assert len(calls) <= 7
     lengths[7] = 5000, 50
-    steps = EpochOrder(sizes, lengths, BatchLimits.to_learn(1000, None, 50), 0).ends(0)
+    steps = EpochOrder(
+        sizes, lengths, BatchLimits.to_learn(1000, behaviours=None, attended=50), 0
+    ).ends(0)
     assert 1000 < len(steps) < 1100 and len(calls) <= len(steps) + 2 * 7

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS, EpochOrder, share_bounds
 
-FOUR = BatchLimits(4)
+FOUR = BatchLimits(requests=4)
 
 
 def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder:
@@ -20,11 +20,11 @@ def order_of(group_sizes, limits=FOUR, seed=None, behaviours=None) -> EpochOrder
 
 
 def batches(order: EpochOrder, epoch=0, done=0) -> list[list[int]]:
-    return [b.tolist() for w in order.windows(epoch, done) for b, _ in w.parts()]
+    return [b.tolist() for w in order.windows(epoch, done=done) for b, _ in w.parts()]
 
 
 def test_a_batch_never_straddles_two_windows():
-    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(10))
+    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(requests=10))
     assert [len(batch) for batch in batches(order)] == [10, 10, 10, 10, 8, 6]
 
 
@@ -56,7 +56,7 @@ def test_a_reader_needs_the_row_groups_of_one_window_only():
 
 
 def test_shuffling_mixes_the_row_groups_of_a_window():
-    first = batches(order_of([50] * WINDOW_GROUPS, BatchLimits(50), seed=0))[0]
+    first = batches(order_of([50] * WINDOW_GROUPS, BatchLimits(requests=50), seed=0))[0]
     assert len(np.unique(np.array(first) // 50)) > WINDOW_GROUPS // 2
 
 
@@ -70,7 +70,7 @@ def test_shuffling_mixes_the_row_groups_of_a_window():
     ],
 )
 def test_a_batch_holds_as_many_requests_as_its_behaviours_allow(behaviours, most, sizes):
-    order = order_of([4], BatchLimits(10, most), behaviours=behaviours)
+    order = order_of([4], BatchLimits(requests=10, behaviours=most), behaviours=behaviours)
     assert [len(batch) for batch in batches(order)] == sizes
 
 

@@ -29,7 +29,7 @@ def loader_of(data, most, rank=0, world_size=1, seed=None) -> RequestLoader:
     return RequestLoader(
         data,
         Collator(ITEMS, True, (), 50),
-        BatchLimits(most),
+        BatchLimits(requests=most),
         rank=rank,
         world_size=world_size,
         shuffle_seed=seed,
@@ -41,7 +41,7 @@ def global_batches(data, most, world_size, seed=None, epoch=0, done=0) -> list[l
     shares = [
         [
             batch.rows.tolist() if batch.candidate_mask.any() else []
-            for batch in loader_of(data, most, rank, world_size, seed).epoch(epoch, done)
+            for batch in loader_of(data, most, rank, world_size, seed).epoch(epoch, done=done)
         ]
         for rank in range(world_size)
     ]
@@ -114,7 +114,7 @@ def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():
 
     data = plain(9)
     collator = Noting(ITEMS, True, (), 50)
-    in_step = RequestLoader(data, collator, BatchLimits(4), collate_ahead=False).epoch(0)
+    in_step = RequestLoader(data, collator, BatchLimits(requests=4), collate_ahead=False).epoch(0)
     rows = [next(in_step).rows.tolist()]
     assert collated_in == [threading.main_thread()]
     rows += [batch.rows.tolist() for batch in in_step]
@@ -124,7 +124,7 @@ def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():
 
 def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():
     in_step = RequestLoader(
-        plain(9), Collator(ITEMS, True, (), 50), BatchLimits(1), collate_ahead=False
+        plain(9), Collator(ITEMS, True, (), 50), BatchLimits(requests=1), collate_ahead=False
     ).epoch(0)
     next(in_step)
     in_step.close()

@@ -15,7 +15,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 
 ITEMS = items_of([10, 20, 30, 40, 50], item_id=[2, 3, 4, 5, 1])
 COLLATOR = Collator(ITEMS, True, (), 2)
-LIMITS = BatchLimits(6, attended=2, padded=900)
+LIMITS = BatchLimits(requests=6, attended=2, padded=900)
 
 
 def mixed(seed: int, requests: int = 12) -> InMemory:
@@ -32,7 +32,7 @@ def batches_of(data, rank=0, world_size=1, seed=0, done=0) -> list:
     loader = RequestLoader(
         data, COLLATOR, LIMITS, rank=rank, world_size=world_size, shuffle_seed=seed
     )
-    return list(loader.epoch(0, done))
+    return list(loader.epoch(0, done=done))
 
 
 def impressions(batch) -> list[tuple[int, int, float]]:

@@ -99,7 +99,7 @@ def test_vectors_are_on_disk_under_their_name_before_the_parts_go(room, tmp_path
     monkeypatch.setattr(files, "flush", look)
     with process_group() as worker:
         stream = ItemStream(room.data, ("image",))
-        maker = RandomVectors(stream, "image", "int8", 128, seed=0)
+        maker = RandomVectors(stream, modality="image", dtype="int8", width=128, seed=0)
         make_item_vectors(run_dir, stream, maker, {}, 0.0, worker)
     assert flushed[-1] == (tmp_path, True, True)
 

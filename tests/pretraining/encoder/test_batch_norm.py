@@ -122,7 +122,9 @@ def test_half_precision_inputs_are_normalised_in_float32():
 
 
 def norms_of(image_encoder, layers: int, batch_norm: str):
-    spec = EncoderSpec("image", str(image_encoder), layers, 32, batch_norm)
+    spec = EncoderSpec(
+        "image", str(image_encoder), trainable_layers=layers, image_size=32, batch_norm=batch_norm
+    )
     encoder = build_encoder(spec).train()
     modules = list(encoder.modules())
     ours = [module for module in modules if isinstance(module, SynchronisedBatchNorm)]

@@ -16,8 +16,8 @@ from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item
 def build(image_encoder, text_encoder):
     def build_(image=image_encoder, text=text_encoder, size=32, layers=1) -> ItemEncoder:
         specs = [
-            EncoderSpec("image", str(image), layers, size),
-            EncoderSpec("text", str(text), layers, size),
+            EncoderSpec("image", str(image), trainable_layers=layers, image_size=size),
+            EncoderSpec("text", str(text), trainable_layers=layers, image_size=size),
         ]
         return build_item_encoder(specs)
 

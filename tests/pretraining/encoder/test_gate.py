@@ -18,7 +18,7 @@ def unit_vectors(rows: int, mask: list[list[bool]], seed: int = 0) -> torch.Tens
 @pytest.fixture
 def trained():
     torch.manual_seed(0)
-    gate = ModalityGate(2, 8)
+    gate = ModalityGate(modalities=2, width=8)
     torch.nn.init.normal_(gate.weigh[-1].weight)
     return gate
 
@@ -26,7 +26,7 @@ def trained():
 def test_untrained_the_cosine_of_complete_rows_is_the_mean_of_their_cosines():
     mask = [BOTH] * 5
     vectors = unit_vectors(5, mask)
-    fused = ModalityGate(2, 8)(vectors, torch.tensor(mask))
+    fused = ModalityGate(modalities=2, width=8)(vectors, torch.tensor(mask))
     mean = (vectors[:, 0] @ vectors[:, 0].T + vectors[:, 1] @ vectors[:, 1].T) / 2
     torch.testing.assert_close(fused @ fused.T, mean)
 

@@ -51,7 +51,8 @@ def test_with_fp16_a_step_that_overflows_is_left_out_and_the_scale_halved():
 @pytest.mark.parametrize("name", ["float32", "bf16", "fp16"])
 def test_vectors_are_float32_of_unit_length_and_near_those_of_full_precision(name, text_encoder):
     encoder = Encoder(
-        load_text_backbone(str(text_encoder)), EncoderSpec("text", str(text_encoder), -1, 32)
+        load_text_backbone(str(text_encoder)),
+        EncoderSpec("text", str(text_encoder), trainable_layers=-1, image_size=32),
     )
     tokens = encoder.backbone.tokenise(TEXTS)
     precision = Precision(name, CPU)

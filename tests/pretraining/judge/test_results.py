@@ -42,6 +42,6 @@ def test_an_epoch_is_chosen_by_its_mrr_and_stands_beside_the_off_the_shelf_encod
 def test_a_run_that_goes_on_does_not_judge_its_beginning_again(judged):
     judged(BEFORE).begin(Position())
     run = judged(AFTER)
-    run.begin(Position(5))
+    run.begin(Position(step=5))
     run.after_epoch(1)
     assert run.report["off-the-shelf"] == BEFORE and run.run.lines == [{"epoch": 1, "mrr": 0.4}]

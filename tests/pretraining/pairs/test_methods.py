@@ -23,7 +23,7 @@ NONE = np.zeros(3, dtype=bool)
 
 def pairs(method, modalities=("image", "text"), searches=(0, 1), held_out=NONE):
     made = training_pairs(PACKED, method, modalities, np.array(searches), held_out)
-    of_epoch = made.of_epoch(1, seed=0)
+    of_epoch = made.of_epoch(epoch=1, seed=0)
     return list(zip(of_epoch.queries.tolist(), of_epoch.keys.tolist(), strict=True))
 
 

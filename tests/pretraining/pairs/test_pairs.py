@@ -60,7 +60,7 @@ def test_a_bought_item_finds_one_item_clicked_in_the_same_search():
     pairs = made(co_click_pairs)
     assert len(pairs) == 4  # search 3 has no clicked item
     for epoch in range(20):
-        of_epoch = pairs.of_epoch(epoch, seed=0)
+        of_epoch = pairs.of_epoch(epoch=epoch, seed=0)
         assert of_epoch.queries.tolist() == [0, 1, 2, 3] and of_epoch.hard.shape == (4, 0)
         for row, clicked in zip(of_epoch.keys, ([2, 1], [0], [0, 3], [0, 2]), strict=True):
             assert row in clicked
@@ -68,7 +68,7 @@ def test_a_bought_item_finds_one_item_clicked_in_the_same_search():
 
 def test_each_clicked_item_is_the_key_equally_often_whatever_slots_are_empty():
     clicked = np.tile([-1, 5, -1, 6, 7], (9000, 1))
-    keys = CoClickPairs(np.zeros(9000, int), clicked).of_epoch(3, seed=1).keys
+    keys = CoClickPairs(np.zeros(9000, int), clicked).of_epoch(epoch=3, seed=1).keys
     assert set(keys) == {5, 6, 7}
     assert all(2800 < (keys == item).sum() < 3200 for item in (5, 6, 7))
 
@@ -76,7 +76,7 @@ def test_each_clicked_item_is_the_key_equally_often_whatever_slots_are_empty():
 def test_the_clicked_items_of_an_epoch_depend_on_seed_and_epoch_alone():
     pairs = CoClickPairs(np.zeros(50, int), np.tile([1, 2, 3], (50, 1)))
     first, again, *others = (
-        pairs.of_epoch(epoch, seed).keys.tolist()
+        pairs.of_epoch(epoch=epoch, seed=seed).keys.tolist()
         for epoch, seed in [(1, 0), (1, 0), (2, 0), (1, 1)]
     )
     assert first == again and all(first != other for other in others)
@@ -117,7 +117,7 @@ def test_holding_items_out_leaves_the_pairs_before_as_they_were():
     pairs, before = made(scl_pairs), made(scl_pairs)
     pairs.without_items(np.array([False, False, True, False]))
     assert pairs.hard.tolist() == before.hard.tolist()
-    assert pairs.of_epoch(1, seed=0) is pairs
+    assert pairs.of_epoch(epoch=1, seed=0) is pairs
 
 
 @pytest.mark.parametrize("make", [scl_pairs, co_click_pairs])
@@ -132,7 +132,10 @@ def test_the_packed_content_is_never_written_to(make):
 def test_the_global_batches_are_the_same_however_many_ranks_share_them(world_size):
     order = epoch_order(50, seed=3, epoch=1)
     for step in range(6):
-        shares = [rank_share(order, step, 8, rank, world_size) for rank in range(world_size)]
+        shares = [
+            rank_share(order, step=step, batch_size=8, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
         assert np.concatenate(shares).tolist() == order[step * 8 : step * 8 + 8].tolist()
         assert len({len(each) for each in shares}) == 1
 
@@ -141,16 +144,17 @@ def test_an_epoch_takes_each_pair_once_and_leaves_the_incomplete_batch_out():
     order = epoch_order(50, seed=3, epoch=1)
     assert sorted(order) == list(range(50))
     with pytest.raises(ValueError, match=r"step must be in \[0, 6\), got 6"):
-        rank_share(order, 6, 8, 0, 1)
+        rank_share(order, step=6, batch_size=8, rank=0, world_size=1)
 
 
 def test_a_batch_that_does_not_split_over_the_ranks_is_refused():
     with pytest.raises(ValueError, match="batch_size must be a multiple of 3, got 8"):
-        rank_share(np.arange(50), 0, 8, 0, 3)
+        rank_share(np.arange(50), step=0, batch_size=8, rank=0, world_size=3)
 
 
 def test_each_seed_and_epoch_shuffles_differently():
     first, again, *others = (
-        epoch_order(50, seed, epoch).tolist() for seed, epoch in [(1, 1), (1, 1), (2, 1), (1, 2)]
+        epoch_order(50, seed=seed, epoch=epoch).tolist()
+        for seed, epoch in [(1, 1), (1, 1), (2, 1), (1, 2)]
     )
     assert first == again and all(first != other for other in others)

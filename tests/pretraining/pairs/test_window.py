@@ -42,7 +42,7 @@ def window(corrupt: int = 0) -> Window:
 def close(opened: Window, monkeypatch, *theirs: float) -> dict[str, float]:
     """With another rank's sums of losses and pairs, its pairs, pictures and corrupt ones."""
     another_rank.join(monkeypatch, lambda ours: torch.tensor(theirs).double())
-    return opened.close(Position(5), corrupt_share=0.2)
+    return opened.close(Position(step=5), corrupt_share=0.2)
 
 
 def test_the_loss_is_the_mean_over_the_pairs_of_all_ranks(monkeypatch):

@@ -107,5 +107,5 @@ class Pairs:
             self.query.part(rows).side(),
             self.key.part(rows).side(),
             self.hard.part(slots).side(),
-            self.num_hard,
+            num_hard=self.num_hard,
         )

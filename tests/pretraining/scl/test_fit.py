@@ -98,7 +98,7 @@ def test_trained_layers_norms_and_loss_scale_go_on_as_well(train, tmp_path, flag
     with stopped_before(3):
         train(tmp_path / "half", **flags)
     assert_same(train(tmp_path / "half", **flags), whole)
-    assert train.started == Position(2, 0, 32)
+    assert train.started == Position(step=2, epoch=0, requests_done=32)
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
 
 
@@ -106,9 +106,12 @@ def test_how_often_a_run_is_saved_changes_nothing_but_its_lines(train, tmp_path)
     often = train(tmp_path / "often", checkpoint_steps=1, keep_checkpoints=2)
     assert_same(often, train(tmp_path / "once"))
     kept = list_checkpoints(tmp_path / "often" / "checkpoints")
-    assert [each.position for each in kept] == [Position(11, 1, 80), Position(12, 2)]
+    assert [each.position for each in kept] == [
+        Position(step=11, epoch=1, requests_done=80),
+        Position(step=12, epoch=2),
+    ]
     (last,) = list_checkpoints(tmp_path / "once" / "checkpoints")
-    assert last.position == Position(12, 2)
+    assert last.position == Position(step=12, epoch=2)
 
 
 def test_a_finished_run_stays_as_it_is(train, tmp_path):

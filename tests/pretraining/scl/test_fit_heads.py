@@ -19,14 +19,19 @@ from torchrec_mm.pretraining.pairs.side_reader import (
 )
 from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
 
+LIMITS = {"max_pixels": 10**6, "corrupt_share": 0.0}
+
 
 @pytest.fixture
 def build(image_encoder, text_encoder):
     def call(image_layers=0, text_layers=0, size=SIZE):
         return build_item_encoder(
             [
-                EncoderSpec("image", str(image_encoder), image_layers, size),
-                EncoderSpec("text", str(text_encoder), text_layers, size),
+                EncoderSpec(modality, str(path), trainable_layers=layers, image_size=size)
+                for modality, path, layers in (
+                    ("image", image_encoder, image_layers),
+                    ("text", text_encoder, text_layers),
+                )
             ]
         )
 
@@ -38,18 +43,18 @@ def cached(packed) -> set[Path]:
 
 
 def test_frozen_backbones_are_read_as_features_and_trained_ones_as_they_are(build, packed, worker):
-    sources = reader_for(build(1, 0), packed, 10**6, 0.0, worker).sources
+    sources = reader_for(build(1, 0), packed, **LIMITS, worker=worker).sources
     assert isinstance(sources["image"], PictureSource) and sources["image"].max_pixels == 10**6
     assert isinstance(sources["text"], FeatureSource)
-    sources = reader_for(build(0, 1), packed, 10**6, 0.0, worker).sources
+    sources = reader_for(build(0, 1), packed, **LIMITS, worker=worker).sources
     assert isinstance(sources["image"], FeatureSource)
     assert isinstance(sources["text"], TextSource)
 
 
 def test_features_are_cached_by_all_that_they_depend_on(build, packed, worker):
-    reader_for(build(), packed, 10**6, 0.0, worker)
+    reader_for(build(), packed, **LIMITS, worker=worker)
     before = cached(packed)
-    reader_for(build(), packed, 10**6, 0.0, worker)
+    reader_for(build(), packed, **LIMITS, worker=worker)
     assert cached(packed) == before
     for change in ({"size": 48}, {"max_pixels": 10**5}, {"std": 0.3}, {"longest": 3}):
         encoder = build(size=change.get("size", SIZE))
@@ -57,7 +62,8 @@ def test_features_are_cached_by_all_that_they_depend_on(build, packed, worker):
             encoder.encoders["image"].backbone.std.fill_(change["std"])
         if "longest" in change:
             encoder.encoders["text"].backbone.tokenise._module.max_seq_length = change["longest"]
-        reader_for(encoder, packed, change.get("max_pixels", 10**6), 0.0, worker)
+        limit = {name: change[name] for name in change.keys() & LIMITS}
+        reader_for(encoder, packed, **LIMITS | limit, worker=worker)
         assert len(cached(packed) - before) == 1, change
         before = cached(packed)
 
@@ -65,7 +71,7 @@ def test_features_are_cached_by_all_that_they_depend_on(build, packed, worker):
 def test_heads_are_the_same_of_cached_features_and_of_pictures_read_anew(build, packed, worker):
     encoders = build(0, 0), build(1, 1)
     for encoder in encoders:
-        fit_heads(encoder, reader_for(encoder, packed, 10**6, 0.0, worker), worker)
+        fit_heads(encoder, reader_for(encoder, packed, **LIMITS, worker=worker), worker)
     for modality in ("image", "text"):
         ours, theirs = (each.encoders[modality].head.projection for each in encoders)
         strongest = (weight[:3].detach() for weight in (ours.weight, theirs.weight))
@@ -75,7 +81,7 @@ def test_heads_are_the_same_of_cached_features_and_of_pictures_read_anew(build, 
 @pytest.mark.parametrize("layers", [0, 1])
 def test_items_without_a_picture_that_can_be_decoded_are_refused(build, packed, worker, layers):
     encoder = build(layers, 0)
-    reader = reader_for(encoder, packed, 1, 1.0, worker)
+    reader = reader_for(encoder, packed, max_pixels=1, corrupt_share=1.0, worker=worker)
     with pytest.raises(InputError, match="items must have pictures that can be .* got none of 39"):
         fit_heads(encoder, reader, worker)
 
@@ -94,10 +100,10 @@ def test_items_without_a_picture_that_can_be_decoded_are_refused(build, packed, 
 )
 def test_a_share_of_corrupt_pictures_passes_and_one_alone(corrupt, pictures, share, passes):
     if passes:
-        check_corrupt(corrupt, pictures, share)
+        check_corrupt(corrupt=corrupt, pictures=pictures, share=share)
     else:
         with pytest.raises(InputError, match=f"{corrupt} of {pictures} could not be decoded"):
-            check_corrupt(corrupt, pictures, share)
+            check_corrupt(corrupt=corrupt, pictures=pictures, share=share)
 
 
 def test_rows_are_spread_from_the_first_to_the_last():

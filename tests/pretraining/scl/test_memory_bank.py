@@ -23,7 +23,7 @@ def held(bank: MemoryBank) -> list[int]:
 
 @pytest.mark.parametrize("sizes", [[3], [5], [3, 1, 3], [2, 2, 2, 2], [7], [4, 9, 1], [1] * 12])
 def test_the_bank_holds_the_last_keys_with_their_ids(sizes):
-    bank, everything = MemoryBank(5, 2), []
+    bank, everything = MemoryBank(slots=5, width=2), []
     for size in sizes:
         new = list(range(len(everything) + 1, len(everything) + 1 + size))
         enqueue(bank, new)
@@ -33,7 +33,7 @@ def test_the_bank_holds_the_last_keys_with_their_ids(sizes):
 
 @pytest.mark.parametrize("size", [0, 1, 2, 4, 5, 9])
 def test_only_valid_keys_enter_and_take_up_room(size):
-    bank, everything = MemoryBank(5, 2), []
+    bank, everything = MemoryBank(slots=5, width=2), []
     generator = torch.Generator().manual_seed(size)
     for step in range(30):
         new = list(range(step * size + 1, (step + 1) * size + 1))
@@ -44,14 +44,14 @@ def test_only_valid_keys_enter_and_take_up_room(size):
 
 
 def test_thousands_of_keys_stay_in_order():
-    bank = MemoryBank(5000, 2)
+    bank = MemoryBank(slots=5000, width=2)
     new = list(range(1, 4001))
     enqueue(bank, new, [value % 3 > 0 for value in new])
     assert (bank.contents().ids[:, 0] // 10).tolist() == [v for v in new if v % 3]
 
 
 def test_banks_given_the_same_keys_are_equal_bit_by_bit_however_these_were_cut_up():
-    whole, halves = MemoryBank(7, 2), MemoryBank(7, 2)
+    whole, halves = MemoryBank(slots=7, width=2), MemoryBank(slots=7, width=2)
     for step in range(20):
         values = list(range(4 * step, 4 * step + 4))
         enqueue(whole, values, [True, step % 2 == 0, True, False])
@@ -62,11 +62,11 @@ def test_banks_given_the_same_keys_are_equal_bit_by_bit_however_these_were_cut_u
 
 
 def test_a_new_bank_is_empty_not_full_of_zeros():
-    assert len(MemoryBank(5, 2).contents().keys) == 0
+    assert len(MemoryBank(slots=5, width=2).contents().keys) == 0
 
 
 def test_a_bank_of_no_slots_stays_empty():
-    bank = MemoryBank(0, 2)
+    bank = MemoryBank(slots=0, width=2)
     enqueue(bank, [1, 2])
     assert held(bank) == []
 
@@ -83,7 +83,7 @@ def in_place(bank: MemoryBank, state: dict) -> None:
 @pytest.mark.parametrize("restore", [by_loading, in_place])
 @pytest.mark.parametrize("before", [[], [7, 8], [1, 2, 3, 4, 5, 6, 7]])
 def test_a_restored_bank_continues_where_it_was(restore, before):
-    bank, restored = MemoryBank(4, 2), MemoryBank(4, 2)
+    bank, restored = MemoryBank(slots=4, width=2), MemoryBank(slots=4, width=2)
     enqueue(bank, [1, 2, 3])
     enqueue(restored, before)
     restore(restored, {name: tensor.clone() for name, tensor in bank.state_dict().items()})
@@ -96,13 +96,13 @@ def test_a_restored_bank_continues_where_it_was(restore, before):
 
 def test_the_bank_of_the_paper_takes_less_than_60_megabytes():
     with torch.device("meta"):
-        bank = MemoryBank(196_800, 128)
+        bank = MemoryBank(slots=196_800, width=128)
     assert sum(tensor.nbytes for tensor in bank.state_dict().values()) == 53_529_608
     assert 53_529_608 <= 60e6
 
 
 def test_keys_keep_three_digits():
-    bank = MemoryBank(3, 64)
+    bank = MemoryBank(slots=3, width=64)
     keys = torch.nn.functional.normalize(torch.randn(3, 64), dim=1)
     bank.enqueue(keys, torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, dtype=torch.bool))
     assert ((bank.contents().keys.float() @ keys.T) - keys @ keys.T).abs().max() < 1e-3

@@ -52,7 +52,7 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
         results[name] = first_steps(run)
         results["judged"] = run.judge.report(run.encoder)
         with Checkpointer(folder / f"{name}-checkpoints") as checkpointer:
-            checkpointer.save(run.trainer.shards(), Position(STEPS, 0))
+            checkpointer.save(run.trainer.shards(), Position(step=STEPS, epoch=0))
     torch.save(results, folder / f"{worker.rank}.pt")
 
 

@@ -31,6 +31,7 @@ def decode_image(
     source: bytes | Path,
     size: int,
     where: str,
+    *,
     max_pixels: int = MAX_IMAGE_PIXELS,
     seed: int | None = None,
 ) -> np.ndarray:
@@ -80,6 +81,7 @@ def decode_image(
 def decode_images(
     sources: Sequence[bytes | Path],
     size: int,
+    *,
     max_pixels: int = MAX_IMAGE_PIXELS,
     seeds: Sequence[int] | np.ndarray | None = None,
 ) -> tuple[Tensor, np.ndarray]:
@@ -102,7 +104,7 @@ def decode_images(
     for i, source in enumerate(sources):
         seed = None if seeds is None else int(seeds[i])
         try:
-            images[i] = decode_image(source, size, "picture", max_pixels, seed)
+            images[i] = decode_image(source, size, "picture", max_pixels=max_pixels, seed=seed)
         except InputError:
             ok[i] = False
     return torch.from_numpy(images).permute(0, 3, 1, 2), ok

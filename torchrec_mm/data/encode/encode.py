@@ -59,7 +59,9 @@ def encode_folder(
     """
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
-    source = RequestFolders(folders, data / "items", max_behaviours, vocabularies)
+    source = RequestFolders(
+        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies
+    )
     encode(source, out, min_count=min_count, vocabularies=vocabularies, frequency=frequency)
 
 
@@ -77,8 +79,13 @@ def encode_to_score(
         InputError: see ``encode_folder``.
     """
     refuse_existing(out)
-    splits = {SCORED: requests}
-    source = RequestFolders(splits, items, max_behaviours, vocabularies, has_labels=False)
+    source = RequestFolders(
+        {SCORED: requests},
+        items,
+        max_behaviours=max_behaviours,
+        known=vocabularies,
+        has_labels=False,
+    )
     encode(source, out, vocabularies=vocabularies)
 
 

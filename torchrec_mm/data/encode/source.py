@@ -52,6 +52,7 @@ class RequestFolders:
         self,
         folders: Mapping[str, Path],
         items: Path,
+        *,
         max_behaviours: int,
         known: Vocabularies | None = None,
         has_labels: bool = True,

@@ -32,7 +32,7 @@ REQUEST_SCHEMA = pa.schema(
 VALUES_A_TABLE = 4_000_000  # behaviours in a table at most, so that a long user fits in memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EventRules:
     """How events become requests.
 
@@ -78,7 +78,8 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     user, item, time = shown
     label = attribute_clicks(shown, clicked, rules.attribution_s)
     is_test = latest_rows(user, time, rules.test_share)
-    begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
+    limits = {"pause_s": rules.pause_s, "max_candidates": rules.max_candidates}
+    begins = cut_sittings(user, time, is_test, **limits)
     first, clicks = np.flatnonzero(begins), (clicked[0], clicked[2])
     oldest, lengths = behaviour_ranges(*clicks, user[first], time[first], rules.behaviours)
     ends = np.append(first, len(user))

@@ -27,7 +27,7 @@ ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def prepare_impressions(
-    folder: Path, items: Path | None, behaviours: int, test_share: float
+    folder: Path, items: Path | None, *, behaviours: int, test_share: float
 ) -> Prepared:
     """Read a folder of Parquet files, one row an impression.
 

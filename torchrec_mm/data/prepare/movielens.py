@@ -25,7 +25,7 @@ from torchrec_mm.ids import IdIndex, sort_unique
 YEAR = r"\((?P<year>\d{4})\)\s*$"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MovieLensRules:
     """How ratings become requests.
 
@@ -77,7 +77,9 @@ def _requests(path: Path, films: IdIndex, rules: MovieLensRules) -> tuple[pa.Tab
     _check_once(user, item, path)
     like = ratings["rating"].to_numpy()[order] >= rules.like_from
     is_test = latest_rows(user, time, rules.test_share)
-    begins = cut_sittings(user, time, is_test, rules.pause_s, rules.max_candidates)
+    begins = cut_sittings(
+        user, time, is_test, pause_s=rules.pause_s, max_candidates=rules.max_candidates
+    )
     behaviours = behaviours_before(
         user[like], time[like], item[like], user[begins], time[begins], rules.behaviours
     )

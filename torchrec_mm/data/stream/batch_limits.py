@@ -12,7 +12,7 @@ PADDED = 1 << 22
 PADDED_A_REQUEST = 1 << 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchLimits:
     """What bounds a global batch, over all ranks.
 
@@ -27,14 +27,15 @@ class BatchLimits:
     padded: int = PADDED
 
     @classmethod
-    def to_score(cls, requests: int, attended: int) -> "BatchLimits":
+    def to_score(cls, requests: int, *, attended: int) -> "BatchLimits":
         """Of batches to score: what is in a batch together does not matter."""
-        return cls(requests, None, attended, PADDED)
+        return cls(requests=requests, attended=attended)
 
     @classmethod
-    def to_learn(cls, requests: int, behaviours: int | None, attended: int) -> "BatchLimits":
+    def to_learn(cls, requests: int, *, behaviours: int | None, attended: int) -> "BatchLimits":
         """Of batches to learn from: of many requests asked for, as many unless they are long."""
-        return cls(requests, behaviours, attended, max(PADDED, PADDED_A_REQUEST * requests))
+        padded = max(PADDED, PADDED_A_REQUEST * requests)
+        return cls(requests=requests, behaviours=behaviours, attended=attended, padded=padded)
 
     def padded_size(
         self,

@@ -53,7 +53,7 @@ class EpochOrder:
     limits: BatchLimits
     seed: int | None
 
-    def windows(self, epoch: int, done: int = 0) -> Iterator[Window]:
+    def windows(self, epoch: int, *, done: int = 0) -> Iterator[Window]:
         """What is left of the epoch after its first ``done`` requests."""
         for window, groups in enumerate(self._groups(epoch)):
             size = self._size(groups)
@@ -65,10 +65,10 @@ class EpochOrder:
             done = 0
             yield Window(order, candidates, self._cut(order, candidates))
 
-    def ends(self, epoch: int, done: int = 0) -> np.ndarray:
+    def ends(self, epoch: int, *, done: int = 0) -> np.ndarray:
         """(steps,) int64: how many requests of the epoch are done after each step."""
         parts = [np.empty(0, dtype=np.int64)]
-        for window in self.windows(epoch, done):
+        for window in self.windows(epoch, done=done):
             parts.append(window.ends + done)
             done += len(window.order)
         return np.concatenate(parts)

@@ -57,11 +57,11 @@ class RequestLoader:
         sizes = np.array([group.num_requests for group in data.groups], dtype=np.int64)
         self.order = EpochOrder(sizes, data.lengths, limits, shuffle_seed)
 
-    def ends(self, epoch: int, done: int = 0) -> np.ndarray:
+    def ends(self, epoch: int, *, done: int = 0) -> np.ndarray:
         """(steps,) int64: requests of the epoch that are done after each step left."""
-        return self.order.ends(epoch, done)
+        return self.order.ends(epoch, done=done)
 
-    def epoch(self, epoch: int, done: int = 0) -> Iterator[RequestBatch]:
+    def epoch(self, epoch: int, *, done: int = 0) -> Iterator[RequestBatch]:
         """This rank's batches of one epoch, without those of its first ``done`` requests.
 
         The order depends on seed and epoch alone.
@@ -80,7 +80,7 @@ class RequestLoader:
 
     def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
         """Requests of each step, their weight, and whether they are there to be masked."""
-        for window in self.order.windows(epoch, done):
+        for window in self.order.windows(epoch, done=done):
             shares = [self._share_of_rank(*part) for part in window.parts()]
             arrays = self._read([rows for rows, *_ in shares])
             for rows, candidates, is_empty, loss_weight in shares:

@@ -37,6 +37,7 @@ class GeneralSearch:
         self,
         fetch: Callable[[np.ndarray, np.ndarray], Fetched],
         vector_rows: np.ndarray,
+        *,
         kept: int,
         num_tiers: int,
     ) -> None:

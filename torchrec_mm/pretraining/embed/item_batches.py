@@ -85,7 +85,9 @@ class BatchLoader:
         if items.pictures is not None:
             at = _present(items.pictures, rows)
             pictures = [found for row in rows if (found := items.pictures[row]) is not None]
-            images, ok = decode_images(pictures, self._image_size, self._max_image_pixels)
+            images, ok = decode_images(
+                pictures, self._image_size, max_pixels=self._max_image_pixels
+            )
             filler = images.new_zeros(1, *images.shape[1:])
             inputs["image"] = images[ok] if ok.any() else filler
             corrupt, places["image"] = rows[at[~ok]], at[ok]

@@ -90,7 +90,7 @@ class RandomVectors:
     encoder_name = "random"
 
     def __init__(
-        self, stream: ItemStream, modality: str, dtype: str, width: int, seed: int
+        self, stream: ItemStream, *, modality: str, dtype: str, width: int, seed: int
     ) -> None:
         self.stream, self.seed = stream, seed
         self.modality, self.dtype, self.width = modality, dtype, width
@@ -100,14 +100,16 @@ class RandomVectors:
 
     def origin(self) -> str:
         """Items of all catalogues share it: their vectors depend on the id alone."""
-        return random_origin(self.width, self.seed)
+        return random_origin(width=self.width, seed=self.seed)
 
     def make(self, part: int) -> dict[str, np.ndarray]:
         """As ``EncoderVectors.make``; no picture is decoded."""
         items = self.stream.read(self.stream.parts[part])
         has = np.logical_or.reduce([items.present(modality) for modality in self.stream.modalities])
         item_ids = items.item_ids[has]
-        made = _stored(item_ids, random_vectors(item_ids, self.width, self.seed), self.dtype)
+        made = _stored(
+            item_ids, random_vectors(item_ids, width=self.width, seed=self.seed), self.dtype
+        )
         return made | {"pictures": np.zeros(1, np.int64), "corrupt": np.empty(0, np.int64)}
 
 

@@ -4,7 +4,7 @@ Shape letters: n inputs, F feature width, D item-vector width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class EncoderSpec:
 
     modality: str
     backbone: str
+    _: KW_ONLY
     trainable_layers: int
     image_size: int
     batch_norm: str = FROZEN

@@ -21,7 +21,7 @@ class ModalityGate(nn.Module):
     Ours: the paper learns one modality.
     """
 
-    def __init__(self, modalities: int, width: int) -> None:
+    def __init__(self, *, modalities: int, width: int) -> None:
         """``modalities``: M. ``width``: D."""
         super().__init__()
         first, last = (

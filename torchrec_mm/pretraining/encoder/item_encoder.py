@@ -35,7 +35,7 @@ class ItemEncoder(nn.Module):
         self.encoders = cast(Mapping[str, Encoder], nn.ModuleDict(in_order))
         both = len(self.encoders) == len(MODALITIES)
         torch.manual_seed(1)  # the gate's first layer: the same on every rank and every run
-        self.gate = ModalityGate(len(MODALITIES), VECTOR_WIDTH) if both else None
+        self.gate = ModalityGate(modalities=len(MODALITIES), width=VECTOR_WIDTH) if both else None
         self.spaces = (*self.encoders, FUSED) if both else tuple(self.encoders)
         self.widths = {space: VECTOR_WIDTH for space in self.encoders}
         if both:

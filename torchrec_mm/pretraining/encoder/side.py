@@ -4,7 +4,7 @@ Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,7 @@ class PairBatch:
     query: Side
     key: Side
     hard: Side
+    _: KW_ONLY
     num_hard: int
     pictures: int = 0
     corrupt: int = 0

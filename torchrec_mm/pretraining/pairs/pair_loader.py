@@ -59,7 +59,7 @@ class PairLoader:
         if batch_size % world_size:
             rule = f"batch_size must be a multiple of the {world_size} processes"
             raise InputError(f"{rule}, got {batch_size}")
-        self.steps_per_epoch = len(pairs.of_epoch(0, settings.seed)) // batch_size
+        self.steps_per_epoch = len(pairs.of_epoch(epoch=0, seed=settings.seed)) // batch_size
         if not self.steps_per_epoch:
             rule = f"batch_size must be at most the {len(pairs)} pairs to train on"
             raise InputError(f"{rule}, got {batch_size}")
@@ -113,7 +113,13 @@ class _Steps(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> PairBatch:
         epoch, step = at
         pairs, order = self._of_epoch(epoch)
-        rows = rank_share(order, step, self.settings.batch_size, self.rank, self.world_size)
+        rows = rank_share(
+            order,
+            step=step,
+            batch_size=self.settings.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
         seeds = _seeds(self.settings.seed, epoch, rows) if self.settings.augment else None
         hard = pairs.hard[rows]
         if not self.settings.hard:
@@ -122,13 +128,15 @@ class _Steps(Dataset):
         key, of_keys = self.reader.side(pairs.keys[rows])
         negative, of_negatives = self.reader.side(hard.ravel())
         pictures, corrupt = (of_queries + of_keys + of_negatives).tolist()
-        return PairBatch(query, key, negative, hard.shape[1], pictures, corrupt)
+        return PairBatch(
+            query, key, negative, num_hard=hard.shape[1], pictures=pictures, corrupt=corrupt
+        )
 
     def _of_epoch(self, epoch: int) -> tuple[PairSet, np.ndarray]:
         if self._epoch is None or self._epoch[0] != epoch:
             seed = self.settings.seed
-            pairs = self.pairs.of_epoch(epoch, seed)
-            self._epoch = epoch, pairs, epoch_order(len(pairs), seed, epoch)
+            pairs = self.pairs.of_epoch(epoch=epoch, seed=seed)
+            self._epoch = epoch, pairs, epoch_order(len(pairs), seed=seed, epoch=epoch)
         return self._epoch[1:]
 
 

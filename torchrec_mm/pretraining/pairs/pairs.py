@@ -30,7 +30,7 @@ class PairSet:
         """Some of the pairs, by (B,) int64 numbers in [0, P) or a (P,) bool mask."""
         return PairSet(self.queries[pairs], self.keys[pairs], self.hard[pairs])
 
-    def of_epoch(self, epoch: int, seed: int) -> "PairSet":
+    def of_epoch(self, *, epoch: int, seed: int) -> "PairSet":
         """The pairs of an epoch: always the same ones."""
         return self
 
@@ -62,7 +62,7 @@ class CoClickPairs:
     def __len__(self) -> int:
         return len(self.bought)
 
-    def of_epoch(self, epoch: int, seed: int) -> PairSet:
+    def of_epoch(self, *, epoch: int, seed: int) -> PairSet:
         """The pairs of an epoch: each search's clicked item by chance, the same on every rank."""
         real = self.clicked >= 0
         chance = np.random.default_rng((seed, epoch, 1)).random(len(self))
@@ -131,13 +131,13 @@ def clip_pairs(num_items: int, present: dict[str, np.ndarray]) -> PairSet:
     return PairSet(rows, rows, np.empty((len(rows), 0), dtype=np.int64))
 
 
-def epoch_order(num_pairs: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(num_pairs: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch's pairs, the same on every rank: (P,) int64, a permutation."""
     return np.random.default_rng((seed, epoch)).permutation(num_pairs)
 
 
 def rank_share(
-    order: np.ndarray, step: int, batch_size: int, rank: int, world_size: int
+    order: np.ndarray, *, step: int, batch_size: int, rank: int, world_size: int
 ) -> np.ndarray:
     """This rank's pairs of a global batch; the ranks' shares in turn are the batch.
 

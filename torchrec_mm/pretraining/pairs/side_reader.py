@@ -42,7 +42,7 @@ class PictureSource:
 
     contents: Contents
     size: int
-    max_pixels: int = MAX_IMAGE_PIXELS
+    max_pixels: int = field(default=MAX_IMAGE_PIXELS, kw_only=True)
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
@@ -132,7 +132,7 @@ class SideReader:
 ALLOWED_IN_ANY_RUN = 1  # of few pictures, one alone would exceed any small share
 
 
-def check_corrupt(corrupt: int, pictures: int, share: float) -> None:
+def check_corrupt(*, corrupt: int, pictures: int, share: float) -> None:
     """Refuse data of which more pictures than allowed cannot be decoded.
 
     Args:

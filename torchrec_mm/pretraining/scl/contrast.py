@@ -70,7 +70,7 @@ class ContrastLoss(nn.Module):
         """
         super().__init__()
         self.in_batch, self.triplet_weight, self.margin = in_batch, triplet_weight, margin
-        self.bank = MemoryBank(bank_slots, width)
+        self.bank = MemoryBank(slots=bank_slots, width=width)
         # The logarithm is what learns: steps are then relative, and it cannot become negative.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
 

@@ -56,7 +56,7 @@ def fit(
         for epoch in range(start.epoch, settings.epochs):
             loop.train_epoch(batches)
             metric = after_epoch(epoch + 1)
-            loop.position = Position(loop.position.step, epoch + 1)
+            loop.position = Position(step=loop.position.step, epoch=epoch + 1)
             loop.save(metric)
 
 
@@ -102,7 +102,7 @@ class _Loop:
                 batch = next(batches).to(self.trainer.worker.device)
                 window.add(batch, *self.trainer.step(batch, step, self.total_steps))
                 done = (step + 1 - epoch * per_epoch) * self.loader.settings.batch_size
-                self.position = Position(step + 1, epoch, done)
+                self.position = Position(step=step + 1, epoch=epoch, requests_done=done)
                 self._after_step(window, bar, last=step == left[-1])
                 watchdog.alive()
 
@@ -165,7 +165,7 @@ class Window:
                 f"loss or gradient became {sum(sums)} in the steps up to {position.step} (epoch "
                 f"{position.epoch + 1}): try a smaller learning rate, --warmup_steps or --clip_norm"
             )
-        check_corrupt(int(corrupt), int(pictures), corrupt_share)
+        check_corrupt(corrupt=int(corrupt), pictures=int(pictures), share=corrupt_share)
         values = self.trainer.scl.named_figures(together[: shape.numel()].view(shape))
         taken = norms[norms.isfinite()]
         weight = self.trainer.scl.settings.triplet_weight

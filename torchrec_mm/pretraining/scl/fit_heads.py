@@ -32,6 +32,7 @@ BATCH_SIZE = 64
 def reader_for(
     encoder: ItemEncoder,
     packed: PackedContent,
+    *,
     max_pixels: int,
     corrupt_share: float,
     worker: Worker,
@@ -48,7 +49,7 @@ def reader_for(
         source = _source(modality, part, packed, max_pixels)
         if part.backbone_is_frozen:
             features = _features(modality, part, packed, source, max_pixels, worker)
-            check_corrupt(features.corrupt, len(features.ok), corrupt_share)
+            check_corrupt(corrupt=features.corrupt, pictures=len(features.ok), share=corrupt_share)
             source = FeatureSource(features)
         sources[modality] = source
     return SideReader(packed, sources)
@@ -71,7 +72,7 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
 def _source(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Source:
     contents = packed.by_modality[modality]
     if modality == "image":
-        return PictureSource(contents, encoder.spec.image_size, max_pixels)
+        return PictureSource(contents, encoder.spec.image_size, max_pixels=max_pixels)
     return TextSource(contents, encoder.tokenise)
 
 

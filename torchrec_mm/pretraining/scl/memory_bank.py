@@ -31,7 +31,7 @@ class MemoryBank(nn.Module):
     ids: Tensor
     enqueued: Tensor
 
-    def __init__(self, slots: int, width: int) -> None:
+    def __init__(self, *, slots: int, width: int) -> None:
         """An empty bank. ``slots``: K, 0 holds nothing. ``width``: D."""
         super().__init__()
         self.register_buffer("keys", torch.zeros(slots, width, dtype=torch.float16))

@@ -11,6 +11,7 @@ from torchrec_mm.pretraining.encoder.backbones import Backbone
 
 def parameter_groups(
     module: nn.Module,
+    *,
     learning_rate: float,
     backbone_learning_rate: float,
     layer_decay: float,
@@ -43,7 +44,7 @@ def parameter_groups(
     ]
 
 
-def learning_rate_share(step: int, total: int, warmup_steps: int) -> float:
+def learning_rate_share(step: int, *, total: int, warmup_steps: int) -> float:
     """Share of the peak at one step: linear warm-up, then a cosine to zero.
 
     Args:

@@ -67,7 +67,9 @@ class Trainer:
         Returns:
             figures, as ``SCL.forward`` has them; and the norm of the gradient, a scalar.
         """
-        share = learning_rate_share(step, total_steps, self.settings.warmup_steps)
+        share = learning_rate_share(
+            step, total=total_steps, warmup_steps=self.settings.warmup_steps
+        )
         set_learning_rates(self.optimizer, share)
         loss, figures = self._parallel(batch)
         self.optimizer.zero_grad()

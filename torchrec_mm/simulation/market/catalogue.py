@@ -51,7 +51,7 @@ class Catalogue:
         return self.attributes.max(axis=0) + 1
 
 
-def draw_catalogue(num_items: int, days: int, seed: int) -> Catalogue:
+def draw_catalogue(*, num_items: int, days: int, seed: int) -> Catalogue:
     """Invent ``num_items`` items: attributes, brand, title, date of birth, what is missing.
 
     The ranker is given ``category`` (coarse: two shapes share one) and ``brand``; colour, pattern,
@@ -99,7 +99,7 @@ def _scattered_ids(num: int, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(ids)[:num]
 
 
-def read_catalogue(data: Path, category_column: str, days: int, seed: int) -> Catalogue:
+def read_catalogue(data: Path, category_column: str, *, days: int, seed: int) -> Catalogue:
     """Read ``data/items/`` whole and give every item a simulated date of birth.
 
     Users' tastes are over all integer columns; only ``category_column`` (empty: the first of

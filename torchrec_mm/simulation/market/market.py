@@ -52,14 +52,19 @@ def simulate(
     items = draw_items(catalogue, rng)
     users = draw_users(num_users, items, rng)
     shop = Shop(items, catalogue.created_at)
-    requests = simulate_requests(shop, users, num_impressions, days, rng)
+    requests = simulate_requests(shop, users, num_impressions=num_impressions, days=days, rng=rng)
     test_start = START + (days - test_days) * DAY_S
     if not requests.timestamp[0] < test_start <= requests.timestamp[-1]:
         rule = "impressions must be enough for training and test requests"
         raise InputError(f"{rule}, got {num_impressions}")
     clicks = all_clicks(warm_up_clicks(shop, users, rng), requests)
     searches = simulate_searches(
-        shop, users, catalogue, num_searches, days - test_days, np.random.default_rng([seed, 2])
+        shop,
+        users,
+        catalogue,
+        num_searches=num_searches,
+        train_days=days - test_days,
+        rng=np.random.default_rng([seed, 2]),
     )
     return Market(
         catalogue,

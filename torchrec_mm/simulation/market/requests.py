@@ -63,7 +63,7 @@ class Clicks:
 
 
 def simulate_requests(
-    shop: Shop, users: Users, num_impressions: int, days: int, rng: np.random.Generator
+    shop: Shop, users: Users, *, num_impressions: int, days: int, rng: np.random.Generator
 ) -> Requests:
     """Simulate about ``num_impressions`` (fewer only if the catalogue is tiny) over ``days``."""
     wanted = _request_sizes(num_impressions, rng)

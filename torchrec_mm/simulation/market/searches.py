@@ -40,6 +40,7 @@ def simulate_searches(
     shop: Shop,
     users: Users,
     catalogue: Catalogue,
+    *,
     num_searches: int,
     train_days: int,
     rng: np.random.Generator,

@@ -18,7 +18,7 @@ class Studio:
     """Makes item pictures and query photos; a context manager that owns the processes."""
 
     def __init__(
-        self, catalogue: Catalogue, image_size: int, seed: int, processes: int, tick: Callable
+        self, catalogue: Catalogue, *, image_size: int, seed: int, processes: int, tick: Callable
     ) -> None:
         """``processes``: 1 works in this process. ``tick(n)`` is called when n are done."""
         self.catalogue, self.image_size, self.seed, self.tick = catalogue, image_size, seed, tick

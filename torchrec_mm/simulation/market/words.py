@@ -48,7 +48,9 @@ def product_titles(
 
     ``attributes`` (N, 5) int64, a value of each of ``ATTRIBUTES``; ``brand`` (N,) int64.
     """
-    named = attribute_words(attributes, SELLER_NAMES_IT, SELLER_TRADE_NAME, rng)
+    named = attribute_words(
+        attributes, names_it=SELLER_NAMES_IT, trade_name=SELLER_TRADE_NAME, rng=rng
+    )
     sizes = rng.integers(10, 99, size=len(attributes))
     advertising = rng.integers(len(ADVERTISING), size=len(attributes))
     return [
@@ -61,7 +63,9 @@ def product_titles(
 
 def attribute_queries(attributes: np.ndarray, rng: np.random.Generator) -> list[str]:
     """One query text a search from the wanted item's attributes (N, 5); two words at least."""
-    named = attribute_words(attributes, BUYER_NAMES_IT, BUYER_TRADE_NAME, rng)
+    named = attribute_words(
+        attributes, names_it=BUYER_NAMES_IT, trade_name=BUYER_TRADE_NAME, rng=rng
+    )
     return _with_buyers_words(named, rng)
 
 
@@ -77,7 +81,7 @@ def title_queries(titles: list[str], rng: np.random.Generator) -> list[str]:
 
 
 def attribute_words(
-    attributes: np.ndarray, names_it: float, trade_name: float, rng: np.random.Generator
+    attributes: np.ndarray, *, names_it: float, trade_name: float, rng: np.random.Generator
 ) -> list[list[str]]:
     """Some attributes of each row in words, shuffled; the two likeliest to be named always are."""
     rows, width = attributes.shape

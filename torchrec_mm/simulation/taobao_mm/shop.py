@@ -54,7 +54,7 @@ class Shop:
         return self.category[rng.integers(0, len(self.ids), shape)]
 
 
-def make_shop(items: int, seed: int) -> Shop:
+def make_shop(*, items: int, seed: int) -> Shop:
     """Draw a shop of at least ``ITEMS_PER_CATEGORY`` items; the same for the same arguments."""
     rng = np.random.default_rng([seed, 0])
     size = _category_sizes(items)

@@ -73,7 +73,7 @@ def make_tables(
     Returns:
         Of the test impressions (I,) int64 user, bool click and float32 true logit.
     """
-    shop = make_shop(items, seed)
+    shop = make_shop(items=items, seed=seed)
     _write_shop(folder, shop)
     constant = intercept(shop, seed)
     train, test = Tables(folder, "train"), Tables(folder, "test")
