@@ -120,11 +120,7 @@ def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
 
 
 def _claim(config: CompareEncodersConfig) -> None:
-    """Take the folder, or go on in it if data and flags are as before.
-
-    Raises:
-        InputError: another comparison, or something else, is in the folder.
-    """
+    """Take the folder, or go on if data and flags are as before; InputError for anything else."""
     source = config.data or config.content
     now = {"data": str(source.resolve()), "flags": config.flags}
     claimed(config.run_dir, CLAIM_FILE, yaml.safe_dump(now, sort_keys=False))

@@ -61,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
-    """The checkpoint's tables by ``<group>/<feature>``.
-
-    Raises:
-        InputError: a table has no vocabulary, or one of another size, or takes raw ids.
-    """
+    """Tables by ``<group>/<feature>``; InputError for raw ids or no vocabulary of their size."""
     vocabulary_of = {
         table_name(feature): (group, feature)
         for group, features in rows_of_tables(vocabularies).items()

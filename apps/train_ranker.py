@@ -103,11 +103,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
             raise ValueError(rule + ", ".join(self.zero_collision))
 
     def spec(self, train: EncodedRequests, vectors: ItemVectors | None) -> RankerSpec:
-        """The shape of the ranker on this data; of MAKE's run, if it joins one.
-
-        Raises:
-            InputError: MAKE saw other vectors, or has another number of hidden layers.
-        """
+        """The ranker's shape on this data; InputError if MAKE saw other vectors or is less deep."""
         make = None
         if self.make:
             assert vectors is not None  # a method with MAKE uses them

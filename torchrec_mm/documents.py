@@ -69,11 +69,7 @@ def read_record(path: Path, record: type[RecordT], form: int, *, of_another: str
 
 
 def read_yaml(path: Path) -> Any:
-    """The YAML document in a file; None of an empty one.
-
-    Raises:
-        InputError: it cannot be read, is not YAML, or a mapping has a key twice.
-    """
+    """The YAML document in a file, None if empty; InputError for no YAML, or a key given twice."""
     import yaml  # not on top: config, which apps.doctor needs, must load without it
 
     text = read_text(path)

@@ -55,11 +55,7 @@ def check_working_folder(
 
 
 def check_file(path: Path, flag: str, reads: Iterable[Path | None] = ()) -> None:
-    """For a file that is made or replaced; arguments as above.
-
-    Raises:
-        InputError: a folder, a device or a mount, or cannot be made.
-    """
+    """A file to make or replace, arguments as above; InputError for a folder, device, mount."""
     with _told(path, flag):
         _check_way(path, flag, reads)
         if path.is_dir():

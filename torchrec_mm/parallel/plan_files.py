@@ -68,11 +68,7 @@ class PlannedTable:
 def planned_tables(
     model: nn.Module, plan: ShardingPlan, tables: Mapping[str, TableSettings]
 ) -> list[PlannedTable]:
-    """The plan of each table, in the model's order.
-
-    Args:
-        model: before it is sharded. plan: made for it. tables: settings of each of its tables.
-    """
+    """Each table's plan, in the order of the unsharded ``model``; ``tables``: settings of each."""
     raw_id_tables = tables_of_raw_ids(model)
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
     return [

@@ -145,11 +145,7 @@ def distribute(
 
 
 def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, TableSettings]:
-    """Settings of each table of ``model``, an earlier plan's sharding included.
-
-    Raises:
-        InputError: a table that the model does not have, or a plan that says otherwise.
-    """
+    """Each table's settings, an earlier plan's too; InputError for unknown ones, contradictions."""
     features_of = {config.name: config.feature_names for config in table_configs(model)}
     of_table = for_every_table(options.tables, features_of)
     return constrained(of_table, read_plan(options.plan)) if options.plan else of_table

@@ -75,11 +75,7 @@ class TableSettings:
 
 
 def read_tables(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, TableSettings]:
-    """The settings that a config's ``tables`` holds, by table or feature.
-
-    Raises:
-        InputError: naming the table, the field, the rule and the value.
-    """
+    """Settings in a config's ``tables``; InputError, naming table, field, rule and value."""
     known = [field.name for field in fields(TableSettings)]
     tables = {}
     for name, given in raw.items():

@@ -43,11 +43,7 @@ class GalleryRow:
 
 
 def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
-    """Nearest neighbours of ``QUERY_ITEMS`` items, evenly spread over the ids, by each vector set.
-
-    Raises:
-        InputError: ``data/items`` is missing or not what it should be.
-    """
+    """Neighbours of ``QUERY_ITEMS`` evenly spread items by each set; InputError for bad items/."""
     folder = data / "items"
     queries = _spread_ids(folder, list(vectors.values()))
     found = {

@@ -40,11 +40,7 @@ class Checkpointer:
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
-        """Remove what a killed run left behind.
-
-        Args:
-            folder: checkpoints/ of the run. keep: how many stay besides the best, at least 1.
-        """
+        """Remove what a killed run left; ``keep``: how many stay besides the best, at least 1."""
         self.folder, self.keep = folder, keep
         self.is_first = dist.get_rank() == 0
         if self.is_first:

@@ -134,11 +134,7 @@ class RunFolder:
             aside.write_text(kept, encoding="utf-8")
 
     def write_model(self, model: dict[str, Any]) -> None:
-        """Write model.json, or find the same in it; then config.yaml follows inputs that moved.
-
-        Raises:
-            InputError: the run that is resumed is of another model, or of other data.
-        """
+        """Write model.json or find the same, config.yaml follows; InputError for another model."""
         path = self.path / "model.json"
         if path.is_file():
             _check_same(self.path, read_json(path), json.loads(json.dumps(model)))

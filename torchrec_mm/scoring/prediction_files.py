@@ -59,11 +59,7 @@ class RankPredictions:
         self.last_request = -1
 
     def add(self, rows: pa.Table) -> None:
-        """Take all rows of some requests; the same columns in every call, REQUEST among them.
-
-        Raises:
-            ValueError: requests do not ascend, here or from the last call to this one.
-        """
+        """Take all rows of some requests, like columns each call; ValueError unless they ascend."""
         requests = rows[REQUEST].to_numpy()
         late = np.diff(requests, prepend=self.last_request + 1) < 0
         if late.any():

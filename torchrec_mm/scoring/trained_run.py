@@ -72,11 +72,7 @@ class TrainedRun:
 
     @classmethod
     def open(cls, path: Path, checkpoint: str) -> "TrainedRun":
-        """Read what describes the run; ``checkpoint``: latest, best or its steps.
-
-        Raises:
-            InputError: not a ranker run, or it has no such checkpoint.
-        """
+        """Read a run; ``checkpoint``: latest, best or its steps; InputError if there is none."""
         config, model = read_run(path, "ranker")
         return cls(path, config, model, find_checkpoint(path / CHECKPOINTS, checkpoint).folder)
 
@@ -111,11 +107,7 @@ class TrainedRun:
 
     @property
     def items(self) -> Path:
-        """items/ of the data that the run was trained on.
-
-        Raises:
-            InputError: it was trained on an encoded data set, or they are gone.
-        """
+        """items/ that the run was trained on; InputError if encoded data were, or they are gone."""
         data = self.input("data", flag="items")
         if data is None:
             rule = f"items must be given: {self.path} was trained on an encoded data set"

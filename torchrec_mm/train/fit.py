@@ -126,11 +126,7 @@ class Loop:
         self.seconds = time.perf_counter() - start
 
     def end_epoch(self, epoch: int, test: RequestLoader | None) -> None:
-        """Measure, log, and start to write the checkpoint. Collective.
-
-        Args:
-            epoch: whose steps are done, from 0. test: as ``fit`` takes it.
-        """
+        """Measure, log, start a checkpoint. ``epoch``: from 0; ``test``: as ``fit``. Collective."""
         training, test_figures = self.training, {}
         if test is not None:  # before the sums are closed, for it may stop meanwhile
             auc = exact_auc(training.distributed, test, self.run.path, self.stop.check)

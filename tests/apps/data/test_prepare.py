@@ -259,6 +259,5 @@ def test_an_existing_folder_is_refused_before_anything_is_read(impressions, tmp_
 def test_the_defaults_of_a_source_are_those_its_help_names():
     config = PrepareConfig(source="events", input="in", run_dir="out")
     assert config.settings()["attribution_s"] == 1800
-    assert (
-        PrepareConfig(source="movielens", input="in", run_dir="out").settings()["like_from"] == 4.0
-    )
+    settings = PrepareConfig(source="movielens", input="in", run_dir="out").settings()
+    assert settings["like_from"] == 4.0

@@ -263,9 +263,8 @@ def test_items_held_out_are_never_trained_on_and_judged_by_title_and_picture(
     assert held_out.sum() > 5 and len(seen) > 10
     assert not seen & set(fused[held_out].tolist())
     assert report["searches"] == held_out[packed.purchased].sum()
-    assert report["title_to_picture"].keys() == {
-        *("recall@1", "recall@10", "mrr", "searches", "items")
-    }
+    of_titles = {"recall@1", "recall@10", "mrr", "searches", "items"}
+    assert report["title_to_picture"].keys() == of_titles
     assert 5 < report["title_to_picture"]["items"] <= held_out.sum()
 
 

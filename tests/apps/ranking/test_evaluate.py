@@ -319,9 +319,8 @@ def test_data_and_encoded_together_are_refused(market, runs, refused):
 
 def test_vectors_that_the_run_does_not_use_are_refused(market, runs, refused):
     flags = [*market.vector_flags, "--run_dir", str(runs["id"])]
-    assert "vectors must not be given for a run of method id, got" in refused(
-        apps.evaluate.main, flags
-    )
+    told = refused(apps.evaluate.main, flags)
+    assert "vectors must not be given for a run of method id, got" in told
 
 
 def test_a_make_run_is_no_ranker_run(market, runs, refused):

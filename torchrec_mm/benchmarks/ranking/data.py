@@ -62,11 +62,7 @@ class DataConfig(BenchmarkConfig):
 
 @contextmanager
 def ranker_data(config: DataConfig) -> Iterator[Path]:
-    """The folder of the data, made where it is not there yet; a temporary one without work_dir.
-
-    Raises:
-        InputError: work_dir holds data of another size, or something else.
-    """
+    """The folder of data, made if need be, else temporary; InputError if work_dir holds other."""
     kept = None if config.work_dir is None else nullcontext(config.work_dir)
     with kept or tempfile.TemporaryDirectory(prefix="ranker_data.") as folder:
         make(Path(folder), config.size())

@@ -30,11 +30,7 @@ class Contents:
     def __init__(
         self, folder: Path, num_items: int, num_searches: int, num_bytes: int | None
     ) -> None:
-        """Map the folder's arrays and look at the size of its bytes.
-
-        Raises:
-            InputError: a missing or garbled file, or another number of rows or bytes.
-        """
+        """Map arrays, look at the bytes' size; InputError for missing or garbled files, sizes."""
         self.folder = folder
         rows = (num_items + num_searches,)
         self.content = map_array(folder / "content.npy", rows)

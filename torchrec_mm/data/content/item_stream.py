@@ -55,11 +55,7 @@ class ItemStream:
     """
 
     def __init__(self, data: Path, modalities: Collection[str]) -> None:
-        """Read ids and footers, nothing else.
-
-        Raises:
-            InputError: missing folder or column, wrong type, a null or duplicate item_id.
-        """
+        """Read ids and footers; InputError for no folder or column, a wrong type, a bad item_id."""
         self.folder = data / "items"
         items = open_items(self.folder)
         self.modalities = tuple(modalities)

@@ -20,11 +20,7 @@ class UserSamples:
     """
 
     def __init__(self, files: list[Path], folder: Path) -> None:
-        """Copy the samples into ``folder``, which exists.
-
-        Raises:
-            InputError: unreadable file, missing column, wrong type, a label that is not one-hot.
-        """
+        """Copy samples into ``folder``; InputError if unreadable, mistyped or not one-hot."""
         users, begins = _copy(files, folder)
         total = int(begins[-1])
         self.items = _map(folder / "items", np.int64, total)

@@ -100,11 +100,7 @@ class Vocabularies:
 
 
 def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
-    """``Vocabulary.num_rows`` by group and feature, of a file that ``Vocabularies.save`` wrote.
-
-    Raises:
-        InputError: no such file, a garbled one, or two features of one name.
-    """
+    """``num_rows`` by group and feature in a saved file; InputError if garbled or ambiguous."""
     if not path.is_file():
         raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
     rows: dict[str, dict[str, int]] = {group: {} for group in GROUPS}

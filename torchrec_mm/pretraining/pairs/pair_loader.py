@@ -50,11 +50,7 @@ class PairLoader:
         world_size: int,
         pin_memory: bool = False,
     ) -> None:
-        """All ranks build it with equal arguments but ``rank``.
-
-        Raises:
-            InputError: fewer pairs than a batch, or a batch that does not split over the ranks.
-        """
+        """All ranks build it, equal but for ``rank``; InputError if batches fit no pairs, ranks."""
         batch_size = settings.batch_size
         if batch_size % world_size:
             rule = f"batch_size must be a multiple of the {world_size} processes"
