@@ -14,9 +14,8 @@ SMALL = {"users": 24, "items": 300, "behaviours": 40}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Little data of the ranker's benchmarks."""
-    with ranker_data(
-        DataConfig(work_dir=tmp_path_factory.mktemp("little") / "data", **SMALL)
-    ) as made:
+    folder = tmp_path_factory.mktemp("little") / "data"
+    with ranker_data(DataConfig(work_dir=folder, **SMALL)) as made:
         return made
 
 

@@ -38,9 +38,8 @@ def test_int8_comes_out_exactly_as_it_went_in(tmp_path, tiny_blocks):
     put(tmp_path / "in", ids[:60], values[:60].tolist(), int8_list, "b", row_group_size=11)
     put(tmp_path / "in", ids[60:], values[60:].tolist(), int8_list, "a")
     imported(tmp_path)
-    export_vectors.main(
-        ["--vectors", str(tmp_path / "imported"), "--run_dir", str(tmp_path / "out")]
-    )
+    flags = ("--vectors", str(tmp_path / "imported"), "--run_dir", str(tmp_path / "out"))
+    export_vectors.main(flags)
     table = pq.read_table(tmp_path / "out")
     assert table.schema.field("vector").type == int8_list
     expected = {int(i): v.tolist() for i, v in zip(ids, values, strict=True)}

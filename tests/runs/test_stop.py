@@ -79,9 +79,8 @@ def test_the_step_is_finished_and_saved_and_the_run_goes_on(
     assert said == f"stopped by SIGTERM after step {step + 1}; --resume goes on from there"
     saved = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     done = 16 * (step % STEPS + 1)
-    assert saved.position == Position(
-        step=step + 1, epoch=step // STEPS, requests_done=min(done, 60)
-    )
+    next_step, epoch = step + 1, step // STEPS
+    assert saved.position == Position(step=next_step, epoch=epoch, requests_done=min(done, 60))
     assert_goes_on(market, tmp_path / "run", whole)
 
 

@@ -22,6 +22,7 @@ from torchrec_mm.simulation.market.words import (
     title_queries,
 )
 
+SMALL = {"image_size": 16, "seed": 0, "processes": 1}
 DAYS, TEST_DAYS = 6, 2
 
 
@@ -142,9 +143,8 @@ def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_young_items(mar
 
 def test_every_part_of_the_click_rule_matters(market, impressions):
     user, _, _, label = impressions
-    reach = {
-        name: gauc(user, label, part).gauc for name, part in market.requests.ceilings().items()
-    }
+    ceilings = market.requests.ceilings().items()
+    reach = {name: gauc(user, label, part).gauc for name, part in ceilings}
     assert 0.15 < label.mean() < 0.25
     assert 0.74 < reach["oracle"] < 0.82
     assert 0.62 < reach["quality+collaborative"] < 0.72
@@ -222,9 +222,7 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
 def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
     catalogue, rows = draw_catalogue(num_items=100, days=DAYS, seed=0), np.arange(4)
     catalogue.has_picture[rows] = True
-    with Studio(
-        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
-    ) as photographer:
+    with Studio(catalogue, **SMALL, tick=lambda done: None) as photographer:
         shop = photographer.item_pictures(rows, 0)
         photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
@@ -242,9 +240,7 @@ def test_every_other_snapshot_of_a_given_picture_is_mirrored():
 def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):
     monkeypatch.setattr(studio, "CHUNK", 2)
     catalogue = draw_catalogue(num_items=100, days=DAYS, seed=0)
-    with Studio(
-        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
-    ) as photographer:
+    with Studio(catalogue, **SMALL, tick=lambda done: None) as photographer:
         photos = photographer.query_photos(np.zeros(5, dtype=int), np.ones(5, dtype=bool), 0)
     assert len(set(photos)) == 5
 

@@ -51,9 +51,8 @@ class Cluster:
     def processes(self, *variables: str) -> list[int]:
         """Ids of this cluster's processes that have these variables, such as RANK=1."""
         wanted = {f"SLURM_CONF={self.config}", *variables}
-        return [
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if has(pid, wanted)
-        ]
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in pids if has(pid, wanted)]
 
     def logs(self) -> str:
         return "\n".join(log.read_text()[-2000:] for log in sorted(self.folder.glob("*.log")))

@@ -48,9 +48,8 @@ class Stubs:
         job["PATH"] = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
         if restarts:
             job["SLURM_RESTART_COUNT"] = str(restarts)
-        return subprocess.run(
-            ["bash"], input=script, text=True, cwd=self.folder, env=job
-        ).returncode
+        done = subprocess.run(["bash"], input=script, text=True, cwd=self.folder, env=job)
+        return done.returncode
 
     def words(self) -> list[str]:
         return (self.folder / "srun.log").read_text().split("\0")[:-1]

@@ -58,9 +58,8 @@ def put(column: pa.ChunkedArray, number: int, at: int) -> pa.Array:
     is_list = pa.types.is_list(column.type)
     values = (column.values if is_list else column).to_numpy().copy()
     values[at % len(values)] = number
-    return (
-        pa.ListArray.from_arrays(column.offsets, pa.array(values)) if is_list else pa.array(values)
-    )
+    array = pa.array(values)
+    return pa.ListArray.from_arrays(column.offsets, array) if is_list else array
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -40,9 +40,8 @@ def test_the_default_prompt_comes_first_and_is_left_out_of_the_mean_if_the_model
     assert torch.equal(
         tokens["input_ids"], backbone.tokenise(["word9 word1", "word9 word2"])["input_ids"]
     )
-    expected = prompted.encode(
-        ["word1", "word2"], convert_to_tensor=True, normalize_embeddings=True
-    )
+    words = ["word1", "word2"]
+    expected = prompted.encode(words, convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(backbone(tokens).detach(), expected.clone())
 
 

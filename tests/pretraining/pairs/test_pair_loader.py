@@ -22,9 +22,8 @@ def words(texts: list[str]) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def reader(packed):
     image, text = packed.by_modality["image"], packed.by_modality["text"]
-    return SideReader(
-        packed, {"image": PictureSource(image, SIZE), "text": TextSource(text, words)}
-    )
+    sources = {"image": PictureSource(image, SIZE), "text": TextSource(text, words)}
+    return SideReader(packed, sources)
 
 
 @pytest.fixture(scope="module")
