@@ -129,10 +129,8 @@ def scores(distributed: DistributedModel) -> Tensor:
     worker = distributed.worker
     distributed.model.eval()
     with torch.no_grad():
-        logits = [
-            distributed.model(batch_of(step, worker.rank, worker.world_size))[1]
-            for step in range(STEPS)
-        ]
+        batches = (batch_of(step, worker.rank, worker.world_size) for step in range(STEPS))
+        logits = [distributed.model(batch)[1] for batch in batches]
     distributed.model.train()
     return torch.stack(logits)
 

@@ -33,9 +33,8 @@ def saved(folder: Path, **tensors: Tensor) -> Path:
     """A checkpoint of step 3 with the given tensors, or with ``a``, ones."""
     given = tensors or {"a": torch.ones(2, 3)}
     with Checkpointer(folder) as checkpointer:
-        checkpointer.save(
-            {f"model.{k}": TensorShards.of(t) for k, t in given.items()}, Position(step=3)
-        )
+        shards = {f"model.{k}": TensorShards.of(t) for k, t in given.items()}
+        checkpointer.save(shards, Position(step=3))
     return find_checkpoint(folder).folder
 
 

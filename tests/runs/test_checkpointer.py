@@ -201,10 +201,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(worker, small_disk, monkeypatch):
-    with (
-        pytest.raises(InputError) as error,
-        Checkpointer(small_disk / "run" / "checkpoints") as checkpointer,
-    ):
+    folder = small_disk / "run" / "checkpoints"
+    with pytest.raises(InputError) as error, Checkpointer(folder) as checkpointer:
         save(checkpointer, 1)
         checkpointer.wait()
         if not os.path.ismount(small_disk):

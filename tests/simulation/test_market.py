@@ -95,10 +95,8 @@ def test_searches_do_not_depend_on_what_was_clicked(market):
 
 
 def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
-    catalogue, days = (
-        draw_catalogue(num_items=200, days=DAYS, seed=0),
-        {"days": DAYS, "test_days": TEST_DAYS},
-    )
+    catalogue = draw_catalogue(num_items=200, days=DAYS, seed=0)
+    days = {"days": DAYS, "test_days": TEST_DAYS}
     sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
     one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
     columns = ("requests", "user"), ("requests", "item"), ("searches", "user")

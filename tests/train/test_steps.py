@@ -32,10 +32,8 @@ def test_what_is_dropped_out_is_of_seed_step_and_rank_and_of_nothing_else():
 def test_the_speed_of_an_epoch_is_that_of_what_this_start_learned_from():
     """Of 100 impressions 40 were learned from before the run was stopped and resumed."""
     totals = SimpleNamespace(close_epoch=lambda: EpochSummary(0.5, 0.6, 100))
-    training = SimpleNamespace(
-        position=Position(step=9), totals=totals, distributed=SimpleNamespace()
-    )
-    training.distributed.optimizer = SimpleNamespace(param_groups=[])
+    distributed = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[]))
+    training = SimpleNamespace(position=Position(step=9), totals=totals, distributed=distributed)
     lines: list[dict] = []
     run = SimpleNamespace(log=lambda **values: lines.append(values))
     loop = Loop(training, run, TrainSettings(epochs=1, seed=0), None, None, None, None)

@@ -47,9 +47,8 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path):
 
 @pytest.mark.parametrize(("most", "kept"), [(1, [3, 5]), (2, [2, 3, 5]), (3, [1, 2, 3, 5])])
 def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, kept):
-    requests = requests_of(
-        tmp_path, most, behaviour_item_ids=[[1, 2, 3], [5]], action=[[10, 20, 30], [50]]
-    )
+    columns = {"behaviour_item_ids": [[1, 2, 3], [5]], "action": [[10, 20, 30], [50]]}
+    requests = requests_of(tmp_path, most, **columns)
     assert requests.behaviours.values.tolist() == kept
     assert requests.behaviours.lengths.tolist() == [most, 1]
     assert requests.behaviour_attributes["action"].tolist() == [10 * item for item in kept]

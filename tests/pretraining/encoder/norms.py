@@ -71,9 +71,8 @@ def through_layer(rank: int) -> dict:
         outputs.append(output.detach()[:-1])
         gradients.append(inputs.grad)
     weights = {name: p.grad for name, p in model.named_parameters()}
-    return {"outputs": outputs, "of_inputs": gradients, "of_weights": weights} | {
-        "state": model.state_dict()
-    }
+    learned = {"of_inputs": gradients, "of_weights": weights, "state": model.state_dict()}
+    return {"outputs": outputs} | learned
 
 
 def through_encoder(image_encoder: Path, rank: int | None, checkpointed: bool) -> dict:

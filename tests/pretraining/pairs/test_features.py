@@ -20,10 +20,8 @@ def built(specs) -> dict[str, Encoder]:
 @pytest.fixture(scope="module")
 def sources(packed, built):
     image, text = (packed.by_modality[name] for name in ("image", "text"))
-    return {
-        "image": PictureSource(image, SIZE),
-        "text": TextSource(text, built["text"].backbone.tokenise),
-    }
+    tokenise = built["text"].backbone.tokenise
+    return {"image": PictureSource(image, SIZE), "text": TextSource(text, tokenise)}
 
 
 @pytest.fixture

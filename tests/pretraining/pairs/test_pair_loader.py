@@ -82,9 +82,8 @@ def test_a_batch_holds_what_the_packed_content_says(packed, loader):
     queries, keys = batch.query.ids["fused"].tolist(), batch.key.ids["fused"].tolist()
     for query, key, negatives in zip(queries, keys, hard, strict=True):
         assert (key, negatives) in by_query[query]
-    assert batch.pictures == sum(
-        side.mask["image"].sum() for side in (batch.query, batch.key, batch.hard)
-    )
+    sides = (batch.query, batch.key, batch.hard)
+    assert batch.pictures == sum(side.mask["image"].sum() for side in sides)
     assert batch.corrupt == 0
 
 

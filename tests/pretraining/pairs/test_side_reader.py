@@ -125,9 +125,8 @@ def test_a_picture_that_cannot_be_decoded_is_missing_and_counted(spoilt):
     bad = rows[whole.present[:12]][~ok]
     side, counts = reader_of(spoilt).side(rows)
     assert len(bad) == 2 and counts.tolist() == [11, 2]
-    assert np.flatnonzero(~side.mask["image"]).tolist() == sorted(
-        [*bad, *np.flatnonzero(~whole.present[:12])]
-    )
+    without = [*bad, *np.flatnonzero(~whole.present[:12])]
+    assert np.flatnonzero(~side.mask["image"]).tolist() == sorted(without)
     assert (side.ids["image"][bad] == -1).all() and (side.ids["fused"][bad] >= 0).all()
     given = side.rows["image"].tolist()
     assert given.count(12) == 2 and not set(bad) & set(given)
