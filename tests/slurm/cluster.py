@@ -37,9 +37,8 @@ class Cluster:
 
     def ask(self, *command: str) -> str:
         """What a client prints; its complaint fails the test."""
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S
-        )
+        how = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+        done = subprocess.run(command, env=self.environment, **how)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout
 

@@ -49,14 +49,8 @@ def compare(config: LaunchConfig) -> Iterator[dict[str, Any]]:
         commands = launchers(config.world_size).items()
         sides = {n: partial(first_step_s, words, data, config.timeout_s) for n, words in commands}
         seconds = alternate(sides, config.runs)
-    yield comparison(
-        "launch",
-        "s",
-        **seconds,
-        more_is_better=False,
-        world_size=config.world_size,
-        promised=PROMISED,
-    )
+    more = {"world_size": config.world_size, "promised": PROMISED}
+    yield comparison("launch", "s", **seconds, more_is_better=False, **more)
 
 
 def launchers(world_size: int) -> dict[str, list[str]]:

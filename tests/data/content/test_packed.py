@@ -86,9 +86,8 @@ def test_fused_contents_are_equal_where_picture_and_text_both_are(pairs):
     image, text = (SimpleNamespace(content=np.array(column)) for column in zip(*pairs, strict=True))
     nothing = np.empty(0, np.int64)
     by_modality = {"image": image, "text": text}
-    whole = PackedContent(
-        Path(), nothing, {}, nothing, nothing, nothing, nothing, by_modality, fingerprint=""
-    )
+    empty = (nothing, {}, *[nothing] * 4)
+    whole = PackedContent(Path(), *empty, by_modality, fingerprint="")
     assert whole.fused_ids().tolist() == [pairs.index(pair) for pair in pairs]
 
 

@@ -85,11 +85,8 @@ def snapshot(picture: bytes, image_size: int, rng: np.random.Generator) -> bytes
     image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=fill)
     side = rng.uniform(0.7, 1.0) * image.width
     left, top = rng.uniform(0, image.width - side, size=2)
-    image = image.resize(
-        (image_size, image_size),
-        Image.Resampling.BILINEAR,
-        box=(left, top, left + side, top + side),
-    )
+    box = (left, top, left + side, top + side)
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
     if rng.random() < 0.5:
         image = ImageOps.mirror(image)
     image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.6, 1.3))
