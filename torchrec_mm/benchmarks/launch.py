@@ -49,7 +49,7 @@ def compare(config: LaunchConfig) -> Iterator[dict[str, Any]]:
         commands = launchers(config.world_size).items()
         sides = {n: partial(first_step_s, words, data, config.timeout_s) for n, words in commands}
         seconds = alternate(sides, config.runs)
-    more = {"world_size": config.world_size, "promised": PROMISED}
+    more: dict[str, Any] = {"world_size": config.world_size, "promised": PROMISED}
     yield comparison("launch", "s", **seconds, more_is_better=False, **more)
 
 
