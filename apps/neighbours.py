@@ -44,7 +44,7 @@ class NeighboursConfig:
     """neighbours of each"""
     search: Literal["exact", "faiss"] = "exact"
     """exact compares with every item; faiss looks where the nearest most likely are, for millions
-    of items: pip install 'torchrec-mm[neighbours]'"""
+    of items: pip install 'faiss-cpu>=1.9'"""
     index: Path | None = None
     """with faiss: folder of the index, created if missing, else reused; in memory if left out"""
     data: Path | None = None

@@ -30,7 +30,7 @@ PURE = set()
 # imported whole: each sub-room has arrows of its own, and there is no circle among all of them.
 ARROWS = {
     "kernels": PURE,
-    "nn": {"kernels"},
+    "nn": PURE,
     "losses": PURE,
     "metrics": PURE,
     "columns": WALLS,

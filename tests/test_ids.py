@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.ids import IdIndex, sort_unique
+from torchrec_mm.ids import IdIndex, as_ids, sort_unique
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -49,3 +49,24 @@ def test_sort_unique_gives_the_order_that_sorts():
 def test_a_repeated_id_is_refused_by_column_and_value():
     with pytest.raises(InputError, match="items column item_id must be unique, got 4 more than"):
         sort_unique(int64([4, 1, 4]), "items column item_id")
+
+
+@pytest.mark.parametrize("ids", [[], [5, -3], [[2**63 - 1]], np.array([7], np.uint64)], ids=repr)
+def test_whole_numbers_that_int64_holds_are_ids(ids):
+    taken = as_ids(ids, "item_ids")
+    assert taken.dtype == np.int64 and taken.tolist() == np.array(ids).tolist()
+
+
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        ([1.0, float("nan")], "float64"),
+        ([True], "bool"),
+        (["12"], "<U2"),
+        ([None, 3], "object"),
+        (np.array([2**63 + 5], np.uint64), "9223372036854775813"),
+    ],
+)
+def test_whatever_would_become_another_id_is_refused(ids, got):
+    with pytest.raises(InputError, match=f"item_ids must be int64, got {got}"):
+        as_ids(ids, "item_ids")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torchrec_mm.config import run
+from torchrec_mm.environment import version_problem
 from torchrec_mm.errors import InputError
 
 
@@ -31,7 +32,11 @@ def component_of(phase: str, command: str) -> str:
 
 def call(command: str, *flags: Any) -> None:
     """Run a command in this process; flags are words and values of any type."""
-    import_module(module_of(command)).main([str(flag) for flag in flags])
+    try:
+        module = import_module(module_of(command))
+    except (ImportError, OSError) as error:  # OSError: a build of fbgemm for another machine
+        raise InputError(version_problem() or f"{command} cannot be loaded: {error}") from error
+    module.main([str(flag) for flag in flags])
 
 
 def commands() -> dict[str, str]:

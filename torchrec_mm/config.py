@@ -103,7 +103,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Run a command: 0 done, 2 the user's mistake in one line on stderr, 130 interrupted.
 
     1 in one line where a disk is full or broken. Training that SIGTERM stopped leaves with 143
-    instead; see ``train.stop``. One rank of several that fails ends at once, whatever its threads
+    instead; see ``runs.stop``. One rank of several that fails ends at once, whatever its threads
     wait for, and its launcher ends the others.
     """
     print_anything()

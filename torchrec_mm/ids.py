@@ -1,8 +1,23 @@
 """Arbitrary 64-bit ids to dense rows, a batch at a time."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from torchrec_mm.errors import InputError
+
+
+def as_ids(ids: ArrayLike, field: str) -> np.ndarray:
+    """Int64 of the same shape, exactly: a float has lost digits already, or stands for a null.
+
+    Raises:
+        InputError: anything but whole numbers that int64 holds; ``field`` names them.
+    """
+    array = np.asarray(ids)
+    if array.size and array.dtype.kind not in "iu":
+        raise InputError(f"{field} must be int64, got {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{field} must be int64, got {array.max()}")
+    return array.astype(np.int64, copy=False)
 
 
 class IdIndex:

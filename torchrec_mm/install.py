@@ -53,7 +53,7 @@ def make_environment() -> None:
     """Create .venv with a pip inside; one that works already is kept."""
     if PYTHON.exists() and _succeeds(PYTHON, "-m", "pip", "--version"):
         return
-    print("preparing .venv: about 6 GB, a few minutes", flush=True)
+    print("preparing .venv: about 7 GB, a few minutes", flush=True)
     venv = (sys.executable, "-m", "venv", "--clear", VENV)
     if not _succeeds(*venv):  # Debian's Python comes without ensurepip: lend it the caller's pip
         _run(*venv, "--without-pip")

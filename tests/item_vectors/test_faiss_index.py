@@ -135,7 +135,7 @@ def test_an_existing_index_is_not_overwritten(small, tmp_path):
         index.save(tmp_path / "index")
 
 
-def test_without_faiss_the_extra_that_brings_it_is_named(small, monkeypatch):
+def test_without_faiss_the_package_is_named(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match=r"pip install 'torchrec-mm\[neighbours\]'"):
+    with pytest.raises(InputError, match="pip install 'faiss-cpu>=1.9'"):
         FaissIndex.build(small)

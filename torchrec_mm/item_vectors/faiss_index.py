@@ -148,7 +148,7 @@ def _import_faiss() -> Any:
         import faiss
     except ModuleNotFoundError as error:
         rule = "search must be exact where faiss is not installed"
-        raise InputError(f"{rule}: pip install 'torchrec-mm[neighbours]'") from error
+        raise InputError(f"{rule}: pip install 'faiss-cpu>=1.9'") from error
     return faiss
 
 

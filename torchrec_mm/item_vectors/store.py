@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
-from torchrec_mm.ids import IdIndex
+from torchrec_mm.ids import IdIndex, as_ids
 
 FORMAT = 2
 INT8_SCALE = 127
@@ -127,7 +127,7 @@ class ItemVectors:
 
     def rows(self, item_ids: np.ndarray) -> np.ndarray:
         """Row of each item: int64 of the same shape as ``item_ids``, -1 where it has no vector."""
-        return self._index.rows(np.asarray(item_ids, dtype=np.int64))
+        return self._index.rows(as_ids(item_ids, "item_ids"))
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Copy the vectors of some rows.
@@ -154,7 +154,7 @@ class ItemVectors:
 
     def coverage(self, item_ids: np.ndarray) -> float:
         """Share of ``item_ids`` (with their repeats) that have a vector; 1.0 of no ids."""
-        item_ids = np.asarray(item_ids, dtype=np.int64)
+        item_ids = as_ids(item_ids, "item_ids")
         return float((self.rows(item_ids) >= 0).mean()) if item_ids.size else 1.0
 
 

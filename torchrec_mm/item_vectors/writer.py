@@ -14,7 +14,7 @@ import numpy as np
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
-from torchrec_mm.ids import sort_unique
+from torchrec_mm.ids import as_ids, sort_unique
 from torchrec_mm.item_vectors.store import (
     DTYPES,
     FORMAT,
@@ -56,7 +56,7 @@ def write_item_vectors(
     >>> ItemVectors.open(folder).values.tolist()
     [[0, 127], [127, 0]]
     """
-    folder, item_ids = Path(folder), np.asarray(item_ids, dtype=np.int64)
+    folder, item_ids = Path(folder), as_ids(item_ids, "item_ids")
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or len(vectors) != len(item_ids):
         raise InputError(f"vectors must be (N, D), N = {len(item_ids)}, got {vectors.shape}")

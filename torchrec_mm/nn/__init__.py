@@ -1,7 +1,7 @@
 """Modules of plain tensors: how item vectors become features of a ranker.
 
-Imports torch and ``torchrec_mm.kernels``, nothing else: no configuration, no device, no rank. A
-module's weights keep their names, which checkpoints hold. What ``__all__`` names is public.
+Imports torch, nothing else: no configuration, no device, no rank. A module's weights keep their
+names, which checkpoints hold. What ``__all__`` names is public.
 
 Read first: simtier.py
 """

@@ -1,4 +1,4 @@
-"""The only door to machines: process group, sharding plan, DistributedModelParallel, pipeline.
+"""Work over machines: devices, process group, sharding plan, DistributedModelParallel, pipeline.
 
 Whatever is true of one device is written elsewhere for one device; here it is spread over ranks.
 Knows no model: it takes any module that returns ``(loss, outputs)``, as TorchRec's pipelines do. A

@@ -3,5 +3,5 @@
 In the order of a run: `encoder`, the model; `pairs`, what it learns from; `scl`, how it learns;
 `judge`, how good its vectors are; `embed`, the vectors of all items.
 
-Read first: encoder/item_encoder.py, then scl/training.py.
+Read first: encoder/side.py, the batch of pairs, then scl/training.py.
 """

@@ -118,6 +118,7 @@ class Loop:
         with frozen_garbage(), watched as steps:
             for end in steps:
                 self._before_step()
+                # What a model of rankings returns: ``RankingOutputs`` in ranking/outputs.py.
                 loss, logits, labels, mask, rows = pipeline.progress(batches)
                 training.totals.add(loss, logits, labels, mask, rows)
                 self.guard.add(Step(training.position, loss, logits, mask, rows))

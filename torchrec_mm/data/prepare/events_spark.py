@@ -30,7 +30,7 @@ try:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql import functions as F
 except ImportError as error:
-    raise InputError(f"engine spark needs pip install 'torchrec-mm[spark]': {error}") from error
+    raise InputError(f"engine spark needs pip install 'pyspark[sql]>=4.1,<5': {error}") from error
 
 REQUEST_DDL = (
     "user_id bigint, timestamp bigint, behaviour_item_ids array<bigint>, "

