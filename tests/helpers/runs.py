@@ -57,10 +57,7 @@ def train_ranker(
 @contextmanager
 def small_batches(padded: int) -> Iterator[None]:
     """For the block: no batch is larger than ``padded``, whatever is asked for."""
-    with (
-        mock.patch.object(batch_limits, "PADDED", padded),
-        mock.patch.object(batch_limits, "PADDED_A_REQUEST", 1),
-    ):
+    with mock.patch.multiple(batch_limits, PADDED=padded, PADDED_A_REQUEST=1):
         yield
 
 

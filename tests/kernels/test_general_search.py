@@ -70,10 +70,8 @@ def same(left: SearchHits, right: SearchHits) -> bool:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
 def test_the_search_is_what_plain_python_finds(search, dtype):
     vectors = small_integers(40, 16, -127, 128, dtype)
-    given, sizes = (
-        (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40)),
-        {"keep": 5, "num_tiers": 7},
-    )
+    given = (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40))
+    sizes = {"keep": 5, "num_tiers": 7}
     found, truth = search(*given, **sizes), in_plain_python(*given, **sizes)
     assert found.num_kept.tolist() == [len(kept) for kept, _, _ in truth]
     assert found.tiers.tolist() == [tiers for _, _, tiers in truth]

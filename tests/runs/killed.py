@@ -25,10 +25,8 @@ BATCH = 16
 LOSS_TOLERANCE = 1e-4
 RESUME = ("--resume", "true")
 
-MARKS = [
-    pytest.mark.kill,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
-]
+ON_CPUS = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
+MARKS = [pytest.mark.kill, ON_CPUS]
 
 
 class Launched:

@@ -127,11 +127,7 @@ def save_plan(folder: Path, planned: list[PlannedTable], world_size: int) -> Non
 
 
 def read_plan(path: Path) -> dict[str, TableSettings]:
-    """Sharding and kernel of each table of a plan.json, for any number of ranks.
-
-    Raises:
-        InputError: not such a file, or a plan that no config may ask for.
-    """
+    """Sharding and kernel of each table of a plan.json; InputError for what no config may ask."""
     if not path.is_file():
         raise InputError(f"plan must be a file, got {path}")
     raw = read_json(path)

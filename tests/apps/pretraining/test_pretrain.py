@@ -215,10 +215,8 @@ def test_data_packed_on_the_way_gives_what_packed_before_does(pretrain, room, tm
 
 
 def test_a_method_says_its_name_and_trains_its_contrasts(pretrain, tmp_path):
-    for method, spaces in (
-        ("clip-e", {"text_to_image", "image_to_text"}),
-        ("co-click", {"image", "text", "fused"}),
-    ):
+    of_clip, of_clicks = {"text_to_image", "image_to_text"}, {"image", "text", "fused"}
+    for method, spaces in (("clip-e", of_clip), ("co-click", of_clicks)):
         report = pretrain(tmp_path / method, "--method", method, "--bank_slots", "16")
         assert report["encoder"] == method
         (line, *_) = lines_of(tmp_path / method, "step")

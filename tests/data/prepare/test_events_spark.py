@@ -73,10 +73,8 @@ def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
 
 def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
     draw = random.Random(0)
-    rows = [
-        (draw.randint(1, 30), draw.randint(-1, 3), draw.randint(0, 30), draw.choice(KINDS))
-        for _ in range(1000)
-    ]
+    ranges = ((1, 30), (-1, 3), (0, 30))
+    rows = [(*(draw.randint(*r) for r in ranges), draw.choice(KINDS)) for _ in range(1000)]
     folder = tmp_path / "user_id=3" / "a[b]*?{c},%20"
     folder.mkdir(parents=True)
     log = wildcards(write_log(folder / "log", rows[:300], rows[300:]))

@@ -70,11 +70,7 @@ def draw_users(
 def draw_impressions(
     shop: Shop, users: Users, candidates: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What users are shown, and what speaks for a click.
-
-    Returns:
-        (n, C) int64 items and (n, C) float32 logits, up to a constant.
-    """
+    """(n, C) int64 items that users see, (n, C) float32 logits of a click, up to a constant."""
     shape = len(users.numbers), candidates
     slot = (rng.random(shape, dtype=np.float32) ** 2 * MAIN_INTERESTS).astype(int)
     liked = np.take_along_axis(users.interests, slot, axis=1)
