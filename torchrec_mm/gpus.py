@@ -4,11 +4,11 @@ Imports torch where it is asked and fbgemm nowhere, so that it answers where the
 """
 
 import ctypes
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from torchrec_mm.documents import read_json
 from torchrec_mm.environment import FBGEMM_BUILDS, TESTED, TESTED_FBGEMM, fbgemm_cure
 
 # Compute capabilities that fbgemm-gpu's wheel holds code for. It holds none that a driver could
@@ -45,7 +45,9 @@ def build_problem() -> str | None:
     """Why fbgemm cannot compute on a GPU that torch sees."""
     package = find_spec("fbgemm_gpu")
     described = Path((package and package.origin) or "").parent / "docs" / "target.default.json.py"
-    if not described.is_file() or read_json(described)["variant"] != "cpu":
+    if not described.is_file():
+        return None
+    if json.loads(described.read_text(encoding="utf-8"))["variant"] != "cpu":
         return None
     cuda, cpu = FBGEMM_BUILDS
     return (

@@ -32,7 +32,7 @@ def moved(worker, warmup_steps: int, step: int) -> tuple[float, float]:
     """How far a first update goes, of a table's weights and of the dense weight."""
     settings = OptimizerSettings(learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.5)
     distributed = distribute(TableAndWeight(), worker, settings, seed=0)
-    training = SimpleNamespace(position=Position(step), distributed=distributed)
+    training = SimpleNamespace(position=Position(step=step), distributed=distributed)
     run = TrainSettings(epochs=1, seed=0, warmup_steps=warmup_steps)
     Loop(training, None, run, None, None, None, None)._before_step()
     distributed.optimizer.zero_grad()
