@@ -15,8 +15,8 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.scoring.evaluation import Evaluated, measure
 from torchrec_mm.scoring.score import ScoreSettings, open_vectors, score
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, encoded = config.data, config.encoded
     if not data and not encoded:
         data, encoded = trained.input("data"), trained.input("encoded")
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         on_first_rank(lambda: _check_targets(config, reads_of(data, encoded, config.vectors)))
         with encoded_requests(
             data,

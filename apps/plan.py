@@ -18,12 +18,12 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.capacity import RankMemory, Workload, cures, memory_of_ranks
+from torchrec_mm.parallel.capacity import RankMemory, Workload, changes_that_fit, memory_of_ranks
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.memory import BATCH_IDS
 from torchrec_mm.parallel.plan_files import PlannedTable, plan_to_json
 from torchrec_mm.parallel.plan_text import memory_text, plan_text, tightest, vectors_text
 from torchrec_mm.parallel.planning import DoesNotFit
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import TableOptions, settings_of_tables
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_here
@@ -97,12 +97,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(PlanConfig, argv)
     machines = machines_of(config)
-    with quiet_libraries():
+    with suppress_library_warnings():
         workload = workload_of(config)
         try:
             planned = workload.plan(machines)
         except DoesNotFit as error:
-            helps = list(cures(workload, machines)) or ["no single change we know"]
+            helps = list(changes_that_fit(workload, machines)) or ["no single change we know"]
             reason = str(error).partition(": python")[0]
             raise InputError(f"{reason}; fits with {', or with '.join(helps)}") from error
         ranks = memory_of_ranks(workload, machines, planned)

@@ -15,8 +15,8 @@ from torchrec_mm.config import parse, run
 from torchrec_mm.data.encode.encode import SCORED, encode_to_score
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.files import beside
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import on_first_rank, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.scoring.evaluation import write_scores
 from torchrec_mm.scoring.predictions import shared_folder
 from torchrec_mm.scoring.score import ScoreSettings, open_vectors, score
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_behaviours=trained.behaviours_read,
         vocabularies=trained.vocabularies,
     )
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         on_first_rank(lambda: check_file(config.output, "output", [config.requests, items]))
         with shared_folder(beside(config.output, "parts"), worker) as folder:
             first_writes(folder / "encoded", encode)

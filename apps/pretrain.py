@@ -185,7 +185,7 @@ def train_encoder(
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
         start = restore(run_folder, trainer)
-        run_folder.forget_after(start)
+        run_folder.drop_records_after(start)
         results = Results(run_folder, encoder, judge, config.encoder_name)
         results.begin(start)
         fit(trainer, loader, run_folder, config, start, results.after_epoch)

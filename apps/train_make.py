@@ -15,8 +15,8 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
+from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.collators import collator_for_make
@@ -68,7 +68,7 @@ class TrainMakeConfig(TrainSettings):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainMakeConfig, argv)
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         reads = reads_of(config.data, config.encoded, config.vectors)
         check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(

@@ -18,8 +18,8 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.store import ItemVectors, check_origin
-from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
+from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
@@ -116,7 +116,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(TrainRankerConfig, argv)
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         reads = reads_of(config.data, config.encoded, config.vectors, config.make)
         check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(
@@ -141,7 +141,7 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
             tensors = BiasModel.fit(train).tensors()
             shards = {name: TensorShards.of(tensor) for name, tensor in tensors.items()}
             with Checkpointer(run_folder.checkpoints) as checkpointer:
-                checkpointer.save(shards, Position(), companions=run_folder.companions)
+                checkpointer.save(shards, Position(), config_files=run_folder.config_files)
 
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:

@@ -53,10 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def worker() -> Iterator["Worker"]:
     """This process in a group of one, for tests that call collectives directly."""
+    from torchrec_mm.parallel.library_warnings import suppress_library_warnings
     from torchrec_mm.parallel.process_group import process_group
-    from torchrec_mm.parallel.quiet import quiet_libraries
 
-    with quiet_libraries(), process_group() as alone:
+    with suppress_library_warnings(), process_group() as alone:
         yield alone
 
 

@@ -56,7 +56,7 @@ ARROWS = {
     "pretraining.judge": WALLS
     | {"metrics", "parallel", "runs", "pretraining.encoder", "pretraining.pairs"},
     "pretraining.scl": WALLS
-    | {"losses", "data.content", "parallel", "runs"}
+    | {"losses", "data.content", "parallel", "runs", "run_settings"}
     | {"pretraining.encoder", "pretraining.pairs", "pretraining.judge"},
     "pretraining.embed": WALLS
     | {"data.contract", "data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
@@ -67,7 +67,8 @@ ARROWS = {
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"parallel", "runs", "ranking"},
     "train": WALLS
-    | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "scoring"},
+    | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
+    | {"scoring"},
     "reporting": WALLS
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
     "stages": WALLS | {"commands", "ending", "gpus"},
@@ -85,6 +86,7 @@ ARROWS = {
     "gpus": {"environment"},
     "install": {"environment"},
     "network_interfaces": {"gpus"},
+    "run_settings": {"config"},
     "trials": {"environment", "gpus"},
 }
 # Benchmarks measure every room, from above all of them.

@@ -22,6 +22,8 @@ ROOMS = {
     "torchrec_mm.metrics.retrieval": {"torch", "numpy"},
     "torchrec_mm.item_vectors": {"torch", "numpy"},
     "torchrec_mm.pretraining.scl": {"torch", "numpy"},
+    "torchrec_mm.runs": {"torch", "numpy"},
+    "torchrec_mm.parallel.process_group": {"torch", "numpy"},
 }
 # What torch itself loads is no weight of ours, so all that could be is named.
 HEAVY = {
@@ -62,11 +64,12 @@ def test_a_room_loads_no_more_than_it_needs(room):
     assert set(done.stdout.split()) == ROOMS[room]
 
 
+@pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize(("room", "name"), NAMES)
 def test_a_docstrings_examples_are_true(room, name, tmp_path):
     module = import_module(room)
     torch.manual_seed(0)
-    names = {"np": np, "torch": torch, "folder": tmp_path / "vectors"}
+    names = {"np": np, "torch": torch, "folder": tmp_path / "new"}
     names |= {each: getattr(module, each) for each in module.__all__}
     (example, *_) = doctest.DocTestFinder(recurse=False).find(
         getattr(module, name), name, globs=names

@@ -26,7 +26,8 @@ PARSED = [
     ROOT / "tests" / "README.md",
 ]
 # Pages whose commands tests run.
-GUIDES = sorted({*ROOT.glob("apps/README.md"), *ROOT.glob("torchrec_mm/**/README.md")} - {*PARSED})
+READ = ("apps/README.md", "torchrec_mm/**/README.md", "torchrec_mm/runs/own_job.md")
+GUIDES = sorted({page for pattern in READ for page in ROOT.glob(pattern)} - {*PARSED})
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!http)([^)]+)\)")

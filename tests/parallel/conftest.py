@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ranking.small_ranker import Encoded, encode
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     """This process in a group of one."""
-    with quiet_libraries(), process_group() as alone:
+    with suppress_library_warnings(), process_group() as alone:
         yield alone
 
 

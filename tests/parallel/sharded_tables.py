@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import (
     DistributedModel,
     OptimizerSettings,
@@ -106,7 +106,7 @@ def main(out: Path) -> None:
     """One rank's part."""
     os.environ |= {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     found = {}
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         for settings in combinations():
             distributed = train(worker, settings)
             shards = {f"shards {t.name}": torch.tensor(len(t.shards)) for t in distributed.planned}

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from torchrec_mm.parallel.capacity import Workload, cures, fewest_ranks, memory_of_ranks
+from torchrec_mm.parallel.capacity import Workload, changes_that_fit, fewest_ranks, memory_of_ranks
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
-from torchrec_mm.parallel.quiet import quiet_libraries
-from torchrec_mm.parallel.tables import TableSettings, for_every_table
+from torchrec_mm.parallel.tables import TableSettings, settings_by_table
 from torchrec_mm.parallel.topology import GIB, Machines
 from torchrec_mm.ranking.ranker import build_tables
 
@@ -18,7 +18,7 @@ TWO_ON_CPU = Machines("cpu", world_size=2, devices_per_node=2, device_bytes=0, h
 
 @pytest.fixture(autouse=True)
 def quiet():
-    with quiet_libraries():
+    with suppress_library_warnings():
         yield
 
 
@@ -26,7 +26,7 @@ def workload(rows: dict[str, int], width: int = 64, **settings) -> Workload:
     """Tables with ``settings`` for item_id, and buffers too small to matter."""
     build = partial(build_tables, rows, width)
     features = {config.name: config.feature_names for config in table_configs(build())}
-    tables = for_every_table({"item_id": TableSettings(**settings)}, features)
+    tables = settings_by_table({"item_id": TableSettings(**settings)}, features)
     return Workload(build=build, tables=tables, batch_ids=64)
 
 
@@ -61,11 +61,11 @@ def test_beyond_a_node_whole_nodes_are_added():
 def test_a_table_forced_onto_one_rank_is_split_first():
     rows = {"item_id": 1_000_000_000, "user_id": 10}
     forced = workload(rows, sharding="table_wise")
-    assert next(cures(forced, gpus(8))) == "tables.item_id.sharding row_wise"
+    assert next(changes_that_fit(forced, gpus(8))) == "tables.item_id.sharding row_wise"
 
 
 def test_a_table_twice_too_large_fits_as_fp16_or_cached():
-    helps = list(cures(workload({"item_id": 400_000_000}), gpus(1)))
+    helps = list(changes_that_fit(workload({"item_id": 400_000_000}), gpus(1)))
     assert helps == [
         "tables.item_id.dtype fp16",
         "tables.item_id.kernel fused_uvm_caching",
@@ -74,14 +74,14 @@ def test_a_table_twice_too_large_fits_as_fp16_or_cached():
 
 
 def test_no_cure_is_claimed_that_does_not_fit():
-    assert list(cures(workload({"item_id": 10**12}), gpus(8))) == []
+    assert list(changes_that_fit(workload({"item_id": 10**12}), gpus(8))) == []
 
 
 def test_on_the_cpu_more_ranks_means_more_machines():
     two = TWO_ON_CPU
     rows = int(24 * GIB * (1 - RESERVE) * 1.5 / 260)
     assert fewest_ranks(workload({"item_id": rows}), two) == 4
-    assert "fused_uvm_caching" not in " ".join(cures(workload({"item_id": rows}), two))
+    assert "fused_uvm_caching" not in " ".join(changes_that_fit(workload({"item_id": rows}), two))
 
 
 def test_the_dense_part_and_the_reserve_are_taken_off_every_rank():

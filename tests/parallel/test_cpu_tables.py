@@ -19,7 +19,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 from torchrec_mm.data.stream.collate import one_id_bags
 from torchrec_mm.kernels import one_id_bags as module
 from torchrec_mm.parallel import cpu_tables
-from torchrec_mm.parallel.cpu_tables import LARGE_PAGE_BYTES, shorten_one_id_bags, use_large_pages
+from torchrec_mm.parallel.cpu_tables import LARGE_PAGE_BYTES, use_large_pages, use_one_id_forward
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
 
@@ -64,7 +64,7 @@ def trained(tables, most: int = 1) -> list[torch.Tensor]:
 
 
 def is_short(tables) -> bool:
-    shorten_one_id_bags(torch.nn.ModuleList([tables]))
+    use_one_id_forward(torch.nn.ModuleList([tables]))
     return "forward" in vars(tables)
 
 

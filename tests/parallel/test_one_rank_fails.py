@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torchrec_mm import config
 from torchrec_mm.benchmarks.harness import free_port
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import PATIENCE, on_first_rank, process_group
+from torchrec_mm.parallel.process_group import LONG_WORK_TIMEOUT, on_first_rank, process_group
 from torchrec_mm.runs.stop import Stop
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def work(case: str) -> None:
 
 def leave_in_flight(begins: bool) -> None:
     """An operation that one rank begins, which nothing refers to but the group itself."""
-    together = dist.new_group(backend="gloo", timeout=PATIENCE)
+    together = dist.new_group(backend="gloo", timeout=LONG_WORK_TIMEOUT)
     if begins:
         dist.all_reduce(torch.zeros(1), group=together, async_op=True)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.parallel.process_group import core_for_reading, gather_rows, process_group
+from torchrec_mm.parallel.process_group import gather_rows, process_group, reserve_reader_core
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +86,7 @@ def test_rows_are_gathered_in_the_order_of_the_ranks(monkeypatch):
         for rank, place in enumerate(places):
             place.copy_(rows + 10 * rank)
 
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "all_gather", all_gather)
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     assert gather_rows(torch.tensor([1, 2])).tolist() == [1, 2, 11, 12, 21, 22]
@@ -95,7 +96,7 @@ def test_rows_are_gathered_in_the_order_of_the_ranks(monkeypatch):
 def test_reading_ahead_gets_a_core_if_there_are_several(threads, left):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    with core_for_reading():
+    with reserve_reader_core():
         assert torch.get_num_threads() == left
     assert torch.get_num_threads() == threads
     torch.set_num_threads(before)

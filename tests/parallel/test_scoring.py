@@ -12,9 +12,9 @@ from torchrec_mm.parallel import sharding
 from torchrec_mm.parallel.plan_files import planned_tables
 from torchrec_mm.parallel.planning import DoesNotFit, make_plan, prepare_tables, table_configs
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.scoring import distribute_to_score, make_plan_to_score, to_score
+from torchrec_mm.parallel.scoring import distribute_for_scoring, make_scoring_plan, scoring_settings
 from torchrec_mm.parallel.sharding import TableOptions
-from torchrec_mm.parallel.tables import TableSettings, for_every_table
+from torchrec_mm.parallel.tables import TableSettings, settings_by_table
 from torchrec_mm.parallel.topology import GIB, RESERVE, Machines
 from torchrec_mm.ranking.ranker import Ranker, build_tables
 from torchrec_mm.runs.checkpoint import load_checkpoint
@@ -28,13 +28,15 @@ ROWS_97_GIB = 97 * GIB // (64 * 4)
 pytestmark = pytest.mark.usefixtures("worker")
 
 
-def planned(rows: dict[str, int], machines: Machines, make=make_plan_to_score, **settings) -> dict:
+def planned(rows: dict[str, int], machines: Machines, make=make_scoring_plan, **settings) -> dict:
     """(sharding, kernel) of each feature's table, with ``settings`` for item_id."""
     model = build_tables(rows, 64)
     features = {config.name: config.feature_names for config in table_configs(model)}
-    asked = for_every_table({"item_id": TableSettings(**settings)}, features)
-    if make is make_plan_to_score:
-        asked = {name: to_score(table, attended=machines.device) for name, table in asked.items()}
+    asked = settings_by_table({"item_id": TableSettings(**settings)}, features)
+    if make is make_scoring_plan:
+        asked = {
+            name: scoring_settings(table, device=machines.device) for name, table in asked.items()
+        }
     prepare_tables(model, asked, 0.0)
     plan = planned_tables(model, make(model, asked, machines), asked)
     return {table.name.removesuffix("_table"): (table.sharding, table.kernel) for table in plan}
@@ -62,9 +64,11 @@ def test_the_dense_part_takes_its_weights_alone():
     model = torch.nn.ModuleDict({"tables": build_tables({"item_id": 9}, 64)})
     with torch.device("meta"):
         model["dense"] = torch.nn.Linear(1 << 16, free // (1 << 16) // 8)  # half of what is free
-    settings = {"item_id_table": to_score(TableSettings(sharding="row_wise"), attended="cuda")}
+    settings = {
+        "item_id_table": scoring_settings(TableSettings(sharding="row_wise"), device="cuda")
+    }
     prepare_tables(model, settings, 0.0)
-    plan = make_plan_to_score(model, settings, gpus(1))
+    plan = make_scoring_plan(model, settings, gpus(1))
     (table,) = planned_tables(model, plan, settings)
     assert table.sharding == "row_wise"
     with pytest.raises(DoesNotFit):
@@ -86,7 +90,7 @@ def test_what_is_kept_of_a_table(device):
     on_gpu = ("fused_uvm_caching", 0.3) if device == "cuda" else (None, None)
     kernel, factor = on_gpu
     wanted = TableSettings("row_wise", kernel, "fp16", "sgd", None, factor)
-    assert to_score(asked, attended=device) == wanted
+    assert scoring_settings(asked, device=device) == wanted
 
 
 def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(
@@ -97,7 +101,7 @@ def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(
     steps(trained, encoded)
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(model_shards(trained.model, trained.optimizer), Position())
-    scored = distribute_to_score(Ranker(spec_of("id", encoded)), worker, options)
+    scored = distribute_for_scoring(Ranker(spec_of("id", encoded)), worker, options)
     folder = find_checkpoint(tmp_path).folder
     load_checkpoint(folder, model_shards(scored.model), ignore=("optimizer.",))
     ours, theirs = tables(scored), tables(trained)
@@ -121,7 +125,7 @@ def test_a_gpu_that_fbgemm_has_no_code_for_is_refused_by_name(encoded, monkeypat
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     on_gpu = Worker(torch.device("cuda", 0), 0, 1)
     with pytest.raises(HostError, match="^Tesla T4: compute capability must be .* got 7.5. Cure:"):
-        distribute_to_score(Ranker(spec_of("id", encoded)), on_gpu, TableOptions())
+        distribute_for_scoring(Ranker(spec_of("id", encoded)), on_gpu, TableOptions())
     with pytest.raises(HostError, match="Tesla T4"):
         distributed_of(encoded, on_gpu, "id")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))

@@ -222,7 +222,7 @@ def test_a_table_is_cut_by_rows_only_where_every_rank_gets_one(rows, ranks, fill
     assert planning.fills_every_rank(config, ranks) == fills
     held = [min(rows, (r + 1) * -(-rows // ranks)) - r * -(-rows // ranks) for r in range(ranks)]
     assert all(count > 0 for count in held) == fills
-    choice = planning.choice_for(config, ranks, takes_raw_ids=False)
+    choice = planning.allowed_shardings(config, ranks, takes_raw_ids=False)
     assert ("row_wise" in choice) == (fills and ranks > 1)
     settings = {"t": TableSettings(sharding="row_wise")}
     if fills:

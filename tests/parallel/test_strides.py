@@ -10,13 +10,13 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tests.helpers import another_rank
 from torchrec_mm.data.stream.collate import one_id_bags
-from torchrec_mm.parallel.strides import widen, with_equal_strides
+from torchrec_mm.parallel.strides import pad_bags, with_equal_strides
 
 
 @pytest.mark.parametrize("stride", [3, 4, 10])
 def test_widening_adds_empty_bags_at_the_end_of_every_key(stride):
     bags = one_id_bags({"a": np.array([4, 5, 6]), "b": np.array([7])})
-    wide = widen(bags, stride)
+    wide = pad_bags(bags, stride)
     assert wide.stride() == stride
     for name in ("a", "b"):
         assert wide[name].values().tolist() == bags[name].values().tolist()

@@ -6,9 +6,9 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.tables import (
     TableSettings,
     check_device,
-    constrained,
-    for_every_table,
+    follow_plan,
     read_tables,
+    settings_by_table,
 )
 
 FEATURES = {"item_id_table": ["item_id"], "user_id_table": ["user_id"]}
@@ -69,7 +69,7 @@ def test_an_unknown_setting_is_named():
 def test_a_table_is_named_by_itself_or_by_its_feature():
     fast = TableSettings(learning_rate=1.0)
     for name in ("item_id", "item_id_table"):
-        assert for_every_table({name: fast}, FEATURES) == {
+        assert settings_by_table({name: fast}, FEATURES) == {
             "item_id_table": fast,
             "user_id_table": TableSettings(),
         }
@@ -77,22 +77,22 @@ def test_a_table_is_named_by_itself_or_by_its_feature():
 
 def test_a_table_that_the_model_lacks_is_named_with_those_it_has():
     with pytest.raises(InputError, match=r"\(item_id, user_id\), got item"):
-        for_every_table({"item": TableSettings()}, FEATURES)
+        settings_by_table({"item": TableSettings()}, FEATURES)
 
 
 def test_a_table_named_twice_is_refused():
     twice = {"item_id": TableSettings(), "item_id_table": TableSettings()}
     with pytest.raises(InputError, match="each table once, got item_id_table again"):
-        for_every_table(twice, FEATURES)
+        settings_by_table(twice, FEATURES)
 
 
 def test_a_name_of_a_table_and_of_another_tables_feature_is_refused():
     features = {"x_table": ["x"], "x_table_table": ["x_table"]}
     with pytest.raises(InputError, match="one table each, got x_table: say x or x_table_table"):
-        for_every_table({"x_table": TableSettings()}, features)
+        settings_by_table({"x_table": TableSettings()}, features)
     fast = TableSettings(learning_rate=0.5)
     for name, table in (("x", "x_table"), ("x_table_table", "x_table_table")):
-        assert for_every_table({name: fast}, features)[table] == fast
+        assert settings_by_table({name: fast}, features)[table] == fast
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_what_only_cuda_has_is_refused_on_the_cpu_alone(given):
 
 
 def test_an_earlier_plan_fills_in_what_the_config_leaves_open():
-    tables = for_every_table({"item_id": TableSettings(dtype="fp16")}, FEATURES)
+    tables = settings_by_table({"item_id": TableSettings(dtype="fp16")}, FEATURES)
     earlier = {"item_id_table": TableSettings(sharding="row_wise", kernel="fused")}
-    merged = constrained(tables, earlier)
+    merged = follow_plan(tables, earlier)
     assert merged["item_id_table"] == TableSettings("row_wise", "fused", dtype="fp16")
     assert merged["user_id_table"] == TableSettings()

@@ -15,7 +15,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.parallel.tables import TableSettings
-from torchrec_mm.parallel.zero_collision import check_zero_collision, settle_zero_collision
+from torchrec_mm.parallel.zero_collision import check_zero_collision, flush_evictions
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
 from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
@@ -103,7 +103,7 @@ def train(distributed: DistributedModel, steps: range, checkpoint: Path) -> None
     for _ in steps:
         pipeline.progress(batches)
     pipeline.detach()
-    settle_zero_collision(distributed.model)
+    flush_evictions(distributed.model)
     save(distributed, checkpoint)
 
 
@@ -233,7 +233,7 @@ def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table
     distributed.model(batch_of(40))  # evicts items, and only takes note of users
     if table == "user_id_table":
         assert torch.equal(before, ids)
-        settle_zero_collision(distributed.model)
+        flush_evictions(distributed.model)
     changed = before != ids
     assert changed.any() and not changed.all()
     for tensor in learned:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
 from torchrec_mm.data.stream.batches import RequestBatch
-from torchrec_mm.parallel.strides import widen
+from torchrec_mm.parallel.strides import pad_bags
 from torchrec_mm.ranking.collators import attended_behaviours
 from torchrec_mm.ranking.ranker import Ranker, table_name
 
@@ -75,8 +75,8 @@ def test_padding_is_invisible_whatever_it_holds(model, batch):
             kept_index=found.kept_index.masked_fill(padding, 1),
             kept_cosine=found.kept_cosine.masked_fill(padding, math.nan),
         ),
-        item_ids=widen(batch.item_ids, 90),
-        features=widen(batch.features, 80),
+        item_ids=pad_bags(batch.item_ids, 90),
+        features=pad_bags(batch.features, 80),
     )
     torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
     torch.testing.assert_close(model(changed)[0], model(batch)[0])

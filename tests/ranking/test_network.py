@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.strides import widen
+from torchrec_mm.parallel.strides import pad_bags
 from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker, table_name
 from torchrec_mm.ranking.spec import METHODS, spec_from_json
@@ -102,7 +102,11 @@ def test_padding_is_invisible_whatever_it_points_at(method, encoded, batch):
 @EVERY_METHOD
 def test_empty_bags_at_the_end_of_a_batch_are_invisible(method, encoded, batch):
     model = ranker(method, encoded)
-    changed = replace(batch, item_ids=widen(batch.item_ids, 90), features=widen(batch.features, 80))
+    changed = replace(
+        batch,
+        item_ids=pad_bags(batch.item_ids, 90),
+        features=pad_bags(batch.features, 80),
+    )
     torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
 
 

@@ -61,7 +61,7 @@ class Oracle:
         self.step += 1
         self.seen.append((self.step, set(ids)))
 
-    def settle(self) -> list[int]:
+    def flush_evictions(self) -> list[int]:
         """Rows that got another owner."""
         counts = Counter(raw_id for _, ids in self.seen for raw_id in ids)
         last = {raw_id: step for step, ids in self.seen for raw_id in ids}
@@ -107,7 +107,7 @@ def test_owners_and_evicted_rows_are_the_oracles(eviction, interval_steps):
     changes = 0
     for step, ids in enumerate(stream(seed=interval_steps, steps=60)):
         oracle.observe(ids)
-        changed = oracle.settle() if (step + 1) % interval_steps == 0 else []
+        changed = oracle.flush_evictions() if (step + 1) % interval_steps == 0 else []
         assert look_up(owners, ids) == [oracle.row(raw_id) for raw_id in ids]
         evicted = owners.evict()
         assert sorted(changed) == ([] if evicted is None else evicted.tolist())
@@ -167,7 +167,7 @@ def test_evaluation_changes_nothing():
     owners.eval()
     for _ in range(3):
         first = look_up(owners, [1, 4, -9])
-    owners.settle()
+    owners.flush_evictions()
     assert owners.evict() is None
     assert all(torch.equal(before[name], now) for name, now in owners.state_dict().items())
     assert [row % SIZE == SIZE - 1 for row in first] == [False, True, True]

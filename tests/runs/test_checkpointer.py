@@ -100,22 +100,22 @@ def test_the_latest_is_the_one_of_most_steps_however_many_digits_they_take(tmp_p
     for step in (100_000_000, 99_999_999, 7):
         folder = checkpoint_folders.folder_of(tmp_path, step)
         folder.mkdir()
-        checkpoint_folders.put_state(folder, Position(step=step), None)
+        checkpoint_folders.write_state(folder, Position(step=step), None)
     assert steps(tmp_path) == [7, 99_999_999, 100_000_000]
     assert find_checkpoint(tmp_path).position.step == 100_000_000
 
 
 def test_a_checkpoint_has_no_name_until_all_of_it_is_on_disk(worker, tmp_path, monkeypatch):
-    put, seen = checkpoint_folders.put_in_place, []
+    put, seen = checkpoint_folders.complete_checkpoint, []
 
     def watched(aside, *args):
         seen.append((sorted(path.name for path in aside.iterdir()), steps(tmp_path)))
         put(aside, *args)
 
-    monkeypatch.setattr(checkpointer_module, "put_in_place", watched)
+    monkeypatch.setattr(checkpointer_module, "complete_checkpoint", watched)
     (tmp_path / "note.json").write_text("{}")
     with Checkpointer(tmp_path / "checkpoints") as checkpointer:
-        save(checkpointer, 7, companions=[tmp_path / "note.json"])
+        save(checkpointer, 7, config_files=[tmp_path / "note.json"])
     assert seen == [([".metadata", "__0_0.distcp", "index.json"], [])]
     folder = tmp_path / "checkpoints" / "step-00000007"
     assert {path.name for path in folder.iterdir()} == {*seen[0][0], "state.json", "note.json"}
@@ -160,7 +160,7 @@ class Killed(BaseException):
     """What the process does not survive."""
 
 
-@pytest.mark.parametrize("moment", ["put_in_place", "remove_old"])
+@pytest.mark.parametrize("moment", ["complete_checkpoint", "remove_old"])
 def test_what_a_killed_save_left_is_removed_by_the_next_run(moment, worker, tmp_path, monkeypatch):
     def dies(*args):
         raise Killed
@@ -173,7 +173,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next_run(moment, worker, tmp_
             save(checkpointer, 2)
     assert len(list(tmp_path.iterdir())) == 2
     whole = steps(tmp_path)
-    assert whole == ([1] if moment == "put_in_place" else [1, 2])
+    assert whole == ([1] if moment == "complete_checkpoint" else [1, 2])
     (tmp_path / ".old-step-00000000").mkdir()  # killed while removing
     with Checkpointer(tmp_path):
         left = {path.name for path in tmp_path.iterdir()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from torchrec_mm.runs import environment_log as starts
-from torchrec_mm.runs.environment_log import add_start, code_state
+from torchrec_mm.runs.environment_log import code_state, log_environment
 
 IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
 
@@ -33,10 +33,10 @@ def checkout(folder: Path) -> Path:
 
 def test_each_start_is_an_entry(worker, tmp_path, monkeypatch):
     file = tmp_path / "environment.json"
-    add_start(file, worker)
+    log_environment(file, worker)
     (first,) = json.loads(file.read_text())
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
-    add_start(file, worker)
+    log_environment(file, worker)
     again, second = json.loads(file.read_text())
     assert again == first
     assert (first["nodes"], second["nodes"]) == (1, 2)

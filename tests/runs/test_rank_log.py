@@ -69,6 +69,14 @@ def test_a_handler_that_a_library_put_on_the_root_shows_what_it_showed(tmp_path)
     assert not library.filters
 
 
+def test_what_has_no_last_resort_to_show_is_logged_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging, "lastResort", None)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with rank_log(tmp_path, WORKER):
+        logging.getLogger("other").warning("careful")
+    assert lines_of(tmp_path)[1].endswith("WARNING other: careful")
+
+
 @pytest.mark.parametrize("error", [InputError("field must be good"), ZeroDivisionError("ours")])
 def test_how_a_rank_ends_is_for_its_log_as_the_command_prints_it_anyway(tmp_path, error, capsys):
     seen: list[str] = []

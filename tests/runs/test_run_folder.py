@@ -30,10 +30,10 @@ def test_a_run_starts_with_its_config(worker, tmp_path):
     run = RunFolder.create(tmp_path / "run", Config(), worker, resume=False)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["hidden"] == [4, 3]
     assert run.checkpoints == tmp_path / "run" / "checkpoints"
-    assert [path.name for path in run.companions] == ["config.yaml"]
+    assert [path.name for path in run.config_files] == ["config.yaml"]
     for name in ("plan.json", "model.json", "metrics.jsonl"):
         (run.path / name).touch()
-    assert {path.name for path in run.companions} == {"config.yaml", "model.json", "plan.json"}
+    assert {path.name for path in run.config_files} == {"config.yaml", "model.json", "plan.json"}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -123,7 +123,7 @@ def test_lines_that_a_resumed_run_writes_again_are_forgotten(worker, tmp_path, s
     lines = ['{"epoch": 0}\n', '{"step": 1}\n', '{"step": 2}\n', '{"epoch": 1}\n', '{"step": 3}\n']
     lines.append('{"ste')
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
-    RunFolder(tmp_path, worker).forget_after(Position(step=step, epoch=epoch))
+    RunFolder(tmp_path, worker).drop_records_after(Position(step=step, epoch=epoch))
     left = (tmp_path / "metrics.jsonl").read_text()
     assert left == "".join(lines[:kept])
 

@@ -57,3 +57,9 @@ def test_the_timer_starts_again_with_steps_a_tenth_of_the_timeout_apart_or_more(
 def test_a_timeout_of_zero_watches_nothing(timer, monkeypatch):
     alive_at(monkeypatch, 0, 0, 3, 9.5)
     assert timer == []
+
+
+def test_a_process_without_stderr_is_not_watched(timer, monkeypatch):
+    monkeypatch.setattr(sys, "__stderr__", None)
+    alive_at(monkeypatch, 100, 0, 3)
+    assert timer == ["off"]

@@ -25,8 +25,8 @@ from torchrec_mm.benchmarks.harness import (
     now,
 )
 from torchrec_mm.config import check_fields
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
@@ -110,7 +110,7 @@ def compare(config: CheckpointConfig) -> Iterator[dict[str, Any]]:
 def cost(config: CheckpointConfig, waits: bool) -> Cost:
     """One save of a training that goes on; where it ``waits``, for all of the save."""
     with (
-        quiet_libraries(),
+        suppress_library_warnings(),
         process_group() as worker,
         tempfile.TemporaryDirectory(dir=config.work_dir) as folder,
         Checkpointer(Path(folder), keep=2) as checkpointer,

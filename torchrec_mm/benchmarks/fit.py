@@ -19,8 +19,8 @@ from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.benchmarks.ranking.ours import Ours
 from torchrec_mm.benchmarks.ranking.sides import WARM_UP_STEPS, RankerTask
 from torchrec_mm.config import check_fields
-from torchrec_mm.parallel.process_group import core_for_reading, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
+from torchrec_mm.parallel.process_group import process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.runs.run_folder import RunFolder
@@ -115,7 +115,7 @@ def compare(config: FitConfig) -> Iterator[dict[str, Any]]:
 
 def fitted(task: RankerTask) -> float:
     """Steps a second of one epoch of ``fit``; one rank's part."""
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         side = Ours(task, worker)
         distributed = Timed.of(side.distributed)
         folder = [tempfile.mkdtemp(dir=task.folder) if worker.is_first else ""]
@@ -127,7 +127,7 @@ def fitted(task: RankerTask) -> float:
 
 def bare(task: RankerTask) -> float:
     """Steps a second of one epoch of the bare loop; one rank's part."""
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         side = Ours(task, worker)
         distributed = Timed.of(side.distributed)
         pipeline = distributed.pipeline()

@@ -22,8 +22,8 @@ from torchrec_mm.benchmarks.harness import (
 )
 from torchrec_mm.benchmarks.loader import memory_bytes
 from torchrec_mm.config import check_fields
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.runs.tensor_shards import model_shards
@@ -126,7 +126,7 @@ def table_cost(build: Build, config: MemoryConfig) -> TableCost:
 
 def cost(build: Build, rows: int, dim: int) -> Cost:
     """Build, touch every page, count; one rank's part."""
-    with quiet_libraries(), process_group() as worker:
+    with suppress_library_warnings(), process_group() as worker:
         tensors = build(worker, rows, dim)
         for tensor in tensors:
             tensor.add_(0)  # a page that was never written is not resident yet

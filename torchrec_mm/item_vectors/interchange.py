@@ -21,7 +21,7 @@ from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
 
-BATCH_ROWS = 8192
+BATCH_ROWS = 8192  # decoded at a time, however long the row groups of others are
 COLUMNS = ("item_id", "vector")
 ORIGIN_KEY = b"torchrec_mm.origin"
 
@@ -53,6 +53,7 @@ def import_parquet(
     footers = [read_footer(file) for file in files]
     stored = _one_element_type(footers, columns)
     origin = _one_origin(footers)
+    # All ids first: the folder is sorted by them, and vectors then go straight to their place.
     item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
     if len(item_ids) == 0:
         raise InputError(f"{vectors} must hold at least one vector, got 0")
@@ -79,7 +80,7 @@ def export_parquet(vectors: ItemVectors, folder: Path) -> None:
         file = aside / "part-00000.parquet"
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for block in tqdm(list(blocks_of(len(vectors), vectors.width)), "export", disable=None):
-                values = np.ascontiguousarray(vectors.values[block])
+                values = np.ascontiguousarray(vectors.values[block])  # off the disk, block by block
                 offsets = np.arange(0, values.size + 1, vectors.width, dtype=np.int32)
                 column = pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), element))
                 ids = pa.array(np.ascontiguousarray(vectors.item_ids[block]))
@@ -99,6 +100,7 @@ def _one_element_type(footers: list[Footer], columns: tuple[str, str]) -> str:
 
 def _one_origin(footers: list[Footer]) -> str | None:
     """What the files' notes name; None if they name none."""
+    # Nothing else would notice: vectors of two encoders have cosines too, that mean nothing.
     origins = [footer.notes.get(ORIGIN_KEY) for footer in footers]
     for footer, origin in zip(footers, origins, strict=True):
         if origin != origins[0]:
@@ -114,6 +116,7 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
             rule = f"{footer.file} must have a column {name}"
             raise InputError(f"{rule}, got {', '.join(schema.names)}")
     item_id = schema.field(item).type
+    # Of any width: an id that int64 cannot hold is refused where it is read, by its value.
     if not pa.types.is_integer(item_id):
         raise InputError(f"{footer.file} column {item} must be int64, got {item_id}")
     column = schema.field(vector).type
@@ -136,7 +139,7 @@ def _list_type(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _read_item_ids(file: Path, name: str) -> np.ndarray:
-    ids = [np.empty(0, dtype=np.int64)]
+    ids = [np.empty(0, dtype=np.int64)]  # of a file without rows
     for batch in _read_batches(file, [name]):
         column = batch[name]
         if column.null_count:
@@ -175,12 +178,14 @@ def _read_blocks(
 
 
 def _as_lists(vectors: pa.Array) -> pa.Array:
+    # Arrow computes on lists, but not on the tensors that are stored as lists.
     return vectors.storage if isinstance(vectors, pa.ExtensionArray) else vectors
 
 
 def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
     """(n, width) of a batch of ids and vectors; ``where`` names the column of vectors."""
     item_ids, vectors = batch.columns[0], _as_lists(batch.columns[1])
+    # A vector that is null has no length: -1, which is no width.
     lengths = pc.fill_null(pc.list_value_length(vectors), -1).to_numpy()
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
@@ -189,7 +194,7 @@ def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
             f"{where} must have one length, {width}, got "
             f"{'null' if length < 0 else length} for item_id {item_ids[wrong[0]]}"
         )
-    values = vectors.flatten()
+    values = vectors.flatten()  # unlike .values, of these rows alone where they are a slice
     if values.null_count:
         row = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // width
         raise InputError(f"{where} must hold no nulls, got one for item_id {item_ids[row]}")

@@ -47,6 +47,7 @@ def purchased_ranks(
     >>> purchased_ranks(items[:2], items, torch.tensor([True] * 3), torch.tensor([0, 2]))
     tensor([1.0000, 2.5000], dtype=torch.float64)
     """
+    # Summed in another order than the chunks' products: equal up to TIE, never to the bit.
     own = cosine_to(queries, items, present, purchased)
     above, equal = count_above(queries, own, items, present, chunk_queries, chunk_items)
     return 1 + above.double() + (equal.double() - 1) / 2  # equal counts the item itself
@@ -76,9 +77,11 @@ def count_above(
     queries = queries.double()
     above, not_below = torch.zeros_like(own, dtype=torch.int64).repeat(2, 1)
     for chunk, has in zip(items.split(chunk_items), present.split(chunk_items), strict=True):
+        # In float64 a chunk at a time, so that the items may stay where and as they are.
         chunk, absent = chunk.to(queries), ~has.to(queries.device)
         for start in range(0, len(queries), chunk_queries):
             rows = slice(start, start + chunk_queries)
+            # After the product: whatever an absent item holds, NaN too, stays in its column.
             score = (queries[rows] @ chunk.T).masked_fill_(absent, -torch.inf)
             above[rows] += (score > own[rows, None] + TIE).sum(dim=1, dtype=torch.int32)
             not_below[rows] += (score >= own[rows, None] - TIE).sum(dim=1, dtype=torch.int32)
@@ -150,10 +153,11 @@ def hard_negative_accuracy(
     """
     bought = cosine_to(queries, items, present, purchased)
     twice_right, pairs = 0, 0
-    for slot in hard.to(queries.device).unbind(dim=1):
+    for slot in hard.to(queries.device).unbind(dim=1):  # (Q, H, D) at once would be H times as much
         clicked = cosine_to(queries, items, present, slot.clamp(min=0))
         counts = (slot >= 0) & bought.isfinite() & clicked.isfinite()
         ahead = (bought - clicked)[counts]
+        # Twice, so that the half of a tie is a whole number.
         twice_right += int((ahead > TIE).sum() + (ahead >= -TIE).sum())
         pairs += len(ahead)
     return twice_right / 2 / pairs if pairs else None

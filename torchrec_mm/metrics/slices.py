@@ -13,9 +13,11 @@ from torchrec_mm.metrics.order import ALL
 from torchrec_mm.metrics.streamed import ScoreFigures, measure_scores, measure_users
 
 DAY_S = 24 * 3600
+# 0 by itself: an item that no training request showed has an ID embedding that never learned.
 FREQUENCY_SLICES = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), "21-100": (21, 100)}
 FREQUENT = 100
 AGE_SLICES = ("item_age/<24h", "item_age/>=24h")
+# All of them, whatever the data are: every rank writes files with the same masks.
 SLICES = (
     *(f"item_frequency/{name}" for name in (*FREQUENCY_SLICES, f">{FREQUENT}")),
     *AGE_SLICES,
@@ -58,6 +60,7 @@ def age_slices(
     known = np.asarray(known, dtype=bool)
     if not known.any():
         return {}
+    # Of known times alone: a difference with what stands for an unknown one may overflow.
     young = np.zeros(len(known), dtype=bool)
     young[known] = np.asarray(timestamps)[known] - np.asarray(created_at)[known] < DAY_S
     return dict(zip(AGE_SLICES, (young, known & ~young), strict=True))

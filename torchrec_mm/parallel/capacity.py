@@ -57,7 +57,7 @@ class Workload:
             return False
         return True
 
-    def changed(self, table: str, **settings: Any) -> "Workload":
+    def with_table(self, table: str, **settings: Any) -> "Workload":
         """The same with other settings of one table."""
         tables = {**self.tables, table: replace(self.tables[table], **settings)}
         return replace(self, tables=tables)
@@ -117,7 +117,7 @@ def memory_of_ranks(
     ]
 
 
-def cures(workload: Workload, machines: Machines) -> Iterator[str]:
+def changes_that_fit(workload: Workload, machines: Machines) -> Iterator[str]:
     """What would make it fit, each alone, smallest change first."""
     rows = {config.name: config for config in table_configs(workload.build())}
     largest = max(rows, key=lambda name: rows[name].num_embeddings * rows[name].embedding_dim)
@@ -128,7 +128,7 @@ def cures(workload: Workload, machines: Machines) -> Iterator[str]:
         changes.append(("kernel", "fused_uvm_caching"))
     feature = rows[largest].feature_names[0]
     for name, value in changes:
-        if workload.changed(largest, **{name: value}).fits(machines):
+        if workload.with_table(largest, **{name: value}).fits(machines):
             yield f"tables.{feature}.{name} {value}"
     smaller = replace(workload, batch_ids=workload.batch_ids // 8)
     if smaller.batch_ids and smaller.fits(machines):
@@ -140,7 +140,7 @@ def cures(workload: Workload, machines: Machines) -> Iterator[str]:
 
 def fewest_ranks(workload: Workload, machines: Machines) -> int | None:
     """The smallest larger number of such devices that fits; None if MOST_NODES nodes do not."""
-    candidates = list(larger(machines))
+    candidates = list(larger_clusters(machines))
     low = high = 0
     # From the small end: with many ranks the buffers of row-wise tables grow again.
     while high < len(candidates) and not workload.fits(candidates[high]):
@@ -150,7 +150,7 @@ def fewest_ranks(workload: Workload, machines: Machines) -> int | None:
     return within[found].world_size if found < len(within) else None
 
 
-def larger(machines: Machines) -> Iterator[Machines]:
+def larger_clusters(machines: Machines) -> Iterator[Machines]:
     """More of the same: GPUs up to a full node, then nodes."""
     per_node = machines.devices_per_node
     if machines.device == "cuda" and machines.world_size == per_node < FULL_NODE:

@@ -19,7 +19,7 @@ LARGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # linux/mman.h; the second since Linux 6.1
 
 
-def shorten_one_id_bags(model: nn.Module) -> None:
+def use_one_id_forward(model: nn.Module) -> None:
     """Let fitting tables of ``model`` take batches of one-id bags the short way.
 
     Weights and optimizer state stay FBGEMM's own tensors, so checkpoints and learning rates are as

@@ -43,7 +43,8 @@ OPTIMIZERS = {
     "adam": torchrec.optim.Adam,
     "sgd": torchrec.optim.SGD,
 }
-PLANNERS_CHOICE = ["table_wise", "row_wise"]
+# Not those that split columns: row-wise Adagrad, the default, would learn otherwise (tables.py).
+PLANNER_SHARDINGS = ["table_wise", "row_wise"]
 
 
 class DoesNotFit(InputError):
@@ -99,6 +100,7 @@ def table_bytes(model: nn.Module, tables: Mapping[str, TableSettings]) -> int:
     for config in table_configs(model):
         settings, rows = tables[config.name], config.num_embeddings
         kernel = settings.kernel or "fused"
+        # As one shard that looks up no ids: buffers belong to a batch, not to a table.
         memory = shard_memory(
             rows=rows,
             columns=config.embedding_dim,
@@ -132,13 +134,15 @@ def prepare_tables(
             _apply_optimizer_in_backward(OPTIMIZERS[settings.optimizer], [bag.weight], {"lr": rate})
 
 
-def choice_for(config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool) -> list[str]:
+def allowed_shardings(
+    config: EmbeddingBagConfig, world_size: int, takes_raw_ids: bool
+) -> list[str]:
     """Sharding types that the planner may choose from for a table without a setting."""
-    if takes_raw_ids:
+    if takes_raw_ids:  # an id is kept by the rank that its row is on (zero_collision.py)
         return ["row_wise"]
     if world_size == 1:  # nothing to cut: row-wise tables would sort ids by rank in vain
         return ["table_wise"]
-    return PLANNERS_CHOICE if fills_every_rank(config, world_size) else ["table_wise"]
+    return PLANNER_SHARDINGS if fills_every_rank(config, world_size) else ["table_wise"]
 
 
 def fills_every_rank(config: EmbeddingBagConfig, world_size: int) -> bool:
@@ -173,8 +177,10 @@ def constraints_of(
         constraints[name] = ParameterConstraints(
             sharding_types=[settings.sharding]
             if settings.sharding
-            else choice_for(config, machines.world_size, name in raw),
+            else allowed_shardings(config, machines.world_size, name in raw),
             compute_kernels=[settings.kernel or "fused"],
+            # As many parts as there are ranks, or nodes: TorchRec's own least width, 128, would
+            # leave narrow tables whole.
             min_partition=max(4, -(-config.embedding_dim // parts)),
             cache_params=CacheParams(load_factor=factor) if cached else None,
         )
@@ -210,7 +216,7 @@ def make_plan(
     constraints = constraints_of(model, tables, machines)
     planner = EmbeddingShardingPlanner(
         topology=topology,
-        batch_size=batch_ids,
+        batch_size=batch_ids,  # a batch is of distinct ids here, with one bag each
         enumerator=EmbeddingEnumerator(
             topology,
             batch_ids,
@@ -220,6 +226,7 @@ def make_plan(
                 ExactStorage(machines, tables, tables_of_raw_ids(model)),
             ],
         ),
+        # The topology's capacities are without the reserve and the dense part already.
         storage_reservation=FixedPercentageStorageReservation(0.0),
         constraints=constraints,
         debug=False,

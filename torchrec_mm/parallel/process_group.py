@@ -15,8 +15,12 @@ from torchrec_mm import gpus
 from torchrec_mm.environment import choice
 from torchrec_mm.errors import HostError, InputError
 
-PATIENCE = timedelta(days=7)  # ranks wait for one that works alone, however long it takes
-LONGEST_WAIT = timedelta(hours=2)  # in an operation of all ranks; NCCL's own would be 10 minutes
+__all__ = ["gather_rows"]  # for others; the rest is for the rooms of this project
+
+# Ranks wait for one that works alone, however long it takes.
+LONG_WORK_TIMEOUT = timedelta(days=7)
+# Of any other operation of all ranks; NCCL's own would be 10 minutes.
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def process_group() -> Iterator[Worker]:
     device = _device()
     backend = "nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     worker = Worker(device, dist.get_rank(), dist.get_world_size())
@@ -111,7 +115,7 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def core_for_reading() -> Iterator[None]:
+def reserve_reader_core() -> Iterator[None]:
     """For the block: one thread less for PyTorch, if it has several.
 
     The thread that reads batches ahead needs a core of its own. Where it has to take one from
@@ -126,11 +130,18 @@ def core_for_reading() -> Iterator[None]:
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all ranks in rank order: (B, ...) -> (world_size * B, ...), without gradient.
+    """Rows of all ranks in rank order, without gradient. Collective; a process may be alone.
 
-    Every rank passes the same shape.
+    Args:
+        rows: (B, ...) any dtype, of the same shape on every rank.
+
+    Returns:
+        (world_size * B, ...); ``rows`` itself where there is one rank or no process group.
+
+    >>> gather_rows(torch.tensor([[3, 1]]))
+    tensor([[3, 1]])
     """
-    if dist.get_world_size() == 1:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.contiguous())
@@ -150,7 +161,7 @@ def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:
 def on_first_rank(work: Callable[[], None]) -> None:
     """Call ``work`` on rank 0 while others wait; its InputError comes on every rank. Collective."""
     problem: list[str | None] = [None]
-    together = host_group(PATIENCE)
+    together = host_group(LONG_WORK_TIMEOUT)
     if dist.get_rank() == 0:
         try:
             work()

@@ -17,7 +17,7 @@ from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.topology import Machines
 
 
-def distribute_to_score(model: nn.Module, worker: Worker, tables: TableOptions) -> ShardedModel:
+def distribute_for_scoring(model: nn.Module, worker: Worker, tables: TableOptions) -> ShardedModel:
     """Shard the tables as a run held them, less what only learning needs. Collective.
 
     Args:
@@ -30,12 +30,12 @@ def distribute_to_score(model: nn.Module, worker: Worker, tables: TableOptions) 
         InputError: tables that fit no plan, a GPU that fbgemm has no code for.
     """
     asked = settings_of_tables(model, tables)
-    of_table = {name: to_score(table, worker.device.type) for name, table in asked.items()}
+    of_table = {name: scoring_settings(table, worker.device.type) for name, table in asked.items()}
     prepare_tables(model, of_table, learning_rate=0.0)
-    return shard(model, worker, of_table, make_plan_to_score, learns=False)
+    return shard(model, worker, of_table, make_scoring_plan, learns=False)
 
 
-def to_score(settings: TableSettings, device: str) -> TableSettings:
+def scoring_settings(settings: TableSettings, device: str) -> TableSettings:
     """The same table where nothing learns: sgd has no state, and a CPU's rows are in the host."""
     on_gpu = device == "cuda"
     return replace(
@@ -47,7 +47,7 @@ def to_score(settings: TableSettings, device: str) -> TableSettings:
     )
 
 
-def make_plan_to_score(
+def make_scoring_plan(
     model: nn.Module, tables: Mapping[str, TableSettings], machines: Machines
 ) -> ShardingPlan:
     """As ``make_plan``, without room for learning; as sharded as asked where that can be here.

@@ -16,12 +16,12 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec_mm.errors import HostError, InputError
 from torchrec_mm.gpus import capability_problem
 from torchrec_mm.parallel.communication import communication_codecs
-from torchrec_mm.parallel.cpu_tables import shorten_one_id_bags
+from torchrec_mm.parallel.cpu_tables import use_one_id_forward
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import make_plan, prepare_tables, sharders, table_configs
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.tables import TableSettings, constrained, for_every_table
+from torchrec_mm.parallel.tables import TableSettings, follow_plan, settings_by_table
 from torchrec_mm.parallel.topology import Machines, machines_here
 
 Planner = Callable[[nn.Module, Mapping[str, TableSettings], Machines], ShardingPlan]
@@ -147,8 +147,8 @@ def distribute(
 def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, TableSettings]:
     """Each table's settings, an earlier plan's too; InputError for unknown ones, contradictions."""
     features_of = {config.name: config.feature_names for config in table_configs(model)}
-    of_table = for_every_table(options.tables, features_of)
-    return constrained(of_table, read_plan(options.plan)) if options.plan else of_table
+    of_table = settings_by_table(options.tables, features_of)
+    return follow_plan(of_table, read_plan(options.plan)) if options.plan else of_table
 
 
 def shard(
@@ -174,7 +174,7 @@ def shard(
     )
     if not averages:
         sharded.module.to(worker.device)
-    shorten_one_id_bags(sharded)
+    use_one_id_forward(sharded)
     return ShardedModel(sharded, plan, tuple(planned), worker)
 
 

@@ -10,7 +10,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.data.stream.batches import RequestBatch
 
-LOOKED_UP = ("item_ids", "features", "raw_ids")
+KJT_FIELDS = ("item_ids", "features", "raw_ids")
 
 
 def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch]:
@@ -23,17 +23,17 @@ def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch
         yield from batches
         return
     for batch in batches:
-        bags = {name: getattr(batch, name) for name in LOOKED_UP}
+        bags = {name: getattr(batch, name) for name in KJT_FIELDS}
         bags = {name: features for name, features in bags.items() if features is not None}
         if bags:
             strides = torch.tensor([features.stride() for features in bags.values()])
             dist.all_reduce(strides, op=dist.ReduceOp.MAX)
-            wide = map(widen, bags.values(), strides.tolist())
+            wide = map(pad_bags, bags.values(), strides.tolist())
             batch = replace(batch, **dict(zip(bags, wide, strict=True)))
         yield batch
 
 
-def widen(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:
+def pad_bags(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:
     """The same bags, then empty ones up to ``stride`` for every key."""
     lengths = features.lengths().view(len(features.keys()), features.stride())
     return KeyedJaggedTensor(

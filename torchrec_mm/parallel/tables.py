@@ -90,7 +90,7 @@ def read_tables(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, TableSettings
     return tables
 
 
-def for_every_table(
+def settings_by_table(
     tables: Mapping[str, TableSettings], features_of: Mapping[str, Iterable[str]]
 ) -> dict[str, TableSettings]:
     """Settings of each table of a model, the defaults where ``tables`` names it in no way.
@@ -134,7 +134,7 @@ def check_device(tables: Mapping[str, TableSettings], device: str) -> None:
                 raise InputError(f"tables.{table}.{name} {rule}, got {value}")
 
 
-def constrained(
+def follow_plan(
     tables: Mapping[str, TableSettings], planned: Mapping[str, TableSettings]
 ) -> dict[str, TableSettings]:
     """``tables`` with sharding and kernel of an earlier plan where they say nothing.

@@ -1,4 +1,4 @@
-"""Tables of raw ids over all ranks: how they are cut, emptied, and settled for a checkpoint."""
+"""Tables of raw ids over all ranks: how they are cut, and when rows lose their ids."""
 
 from collections.abc import Mapping
 
@@ -30,11 +30,11 @@ class ShardedZeroCollisionTables(ShardedManagedCollisionEmbeddingBagCollection):
                 for state in kernel.split_optimizer_states()[int(number)]:
                     state[rows] = 0
 
-    def settle(self) -> None:
+    def flush_evictions(self) -> None:
         """Evict by all that was seen so far, on this rank."""
         collection = self._managed_collision_collection
         for owners in collection._managed_collision_modules.values():
-            owners.settle()
+            owners.flush_evictions()
         self._evict(collection.evict())
 
 
@@ -101,7 +101,7 @@ def check_zero_collision(
                         raise InputError(f"{rule}, got {value}")
 
 
-def settle_zero_collision(model: nn.Module) -> None:
+def flush_evictions(model: nn.Module) -> None:
     """Evict by what was seen so far; call it before a checkpoint of ``model`` on every rank.
 
     What was seen since the last eviction is not in a checkpoint. After this nothing is left out, so
@@ -110,4 +110,4 @@ def settle_zero_collision(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, ShardedZeroCollisionTables):
-            module.settle()
+            module.flush_evictions()

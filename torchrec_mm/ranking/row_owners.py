@@ -69,7 +69,7 @@ class RowOwners(ManagedCollisionModule):
             ids = torch.cat([feature.values() for feature in features.values()]).unique()
             self._seen.append((mix(ids, UNMIX), self._current_iter_tensor.expand(len(ids)).int()))
             if len(self._seen) >= self.interval_steps:
-                self.settle()
+                self.flush_evictions()
         return features
 
     def remap(
@@ -88,7 +88,7 @@ class RowOwners(ManagedCollisionModule):
         return self.remap(self.profile(self.preprocess(features)))
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def flush_evictions(self) -> None:
         """Evict now, by all that was seen since the last time."""
         if not self._seen:
             return

@@ -33,6 +33,14 @@ def load_checkpoint(
     Raises:
         InputError: a key or a shape that the two do not share, all of them named; or a file of
             the checkpoint is missing or cut short.
+
+    >>> table = torch.nn.EmbeddingBag(10, 4)
+    >>> with Checkpointer(folder) as checkpointer:
+    ...     checkpointer.save(model_shards(table), Position(step=1))
+    >>> other = torch.nn.EmbeddingBag(10, 4)
+    >>> load_checkpoint(find_checkpoint(folder).folder, model_shards(other))
+    >>> torch.equal(table.weight, other.weight)
+    True
     """
     saved = checkpoint_shapes(folder)
     wanted = _of_all_ranks({key: tuple(own.size) for key, own in shards.items()})
@@ -49,7 +57,23 @@ def load_checkpoint(
 
 
 def read_checkpoint(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """Read the keys that start with ``prefix`` whole, prefix cut off. Needs no process group."""
+    """Read the keys that start with ``prefix`` whole. Needs no process group.
+
+    Args:
+        folder: a checkpoint. prefix: "model." for what ``load_state_dict`` of the model takes,
+            "optimizer." for its optimizers' state.
+
+    Returns:
+        Tensors on the CPU by key, prefix cut off.
+
+    Raises:
+        InputError: a file of the checkpoint is missing or cut short.
+
+    >>> with Checkpointer(folder) as checkpointer:
+    ...     checkpointer.save(model_shards(torch.nn.EmbeddingBag(10, 4)), Position(step=1))
+    >>> read_checkpoint(find_checkpoint(folder).folder, "model.")["weight"].shape
+    torch.Size([10, 4])
+    """
     tensors = {
         key: torch.empty(entry["size"], dtype=getattr(torch, entry["dtype"]))
         for key, entry in read_index(folder).items()

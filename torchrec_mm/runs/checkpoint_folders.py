@@ -22,7 +22,11 @@ STATE = "state.json"
 class Checkpoint:
     """A whole checkpoint on disk.
 
+    folder: its path. position: how far training had come.
     metric: what the best is chosen by, higher is better; None where it was not measured.
+
+    >>> Checkpoint(folder / "step-00000100", Position(step=100), metric=None).position.step
+    100
     """
 
     folder: Path
@@ -31,7 +35,17 @@ class Checkpoint:
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All whole ones below ``folder``, the latest last."""
+    """All whole checkpoints in a folder. What is being written is not among them.
+
+    Args:
+        folder: what a ``Checkpointer`` was given; it need not exist.
+
+    Returns:
+        The latest last.
+
+    >>> list_checkpoints(folder)
+    []
+    """
     found = []
     for path in sorted(folder.glob("step-*")):
         state = read_json(path / STATE)
@@ -43,10 +57,18 @@ def find_checkpoint(folder: Path, which: str = "latest") -> Checkpoint:
     """One of them.
 
     Args:
-        folder: checkpoints/ of a run. which: "latest", "best" or a number of steps.
+        folder: checkpoints/ of a run. which: "latest", "best" (of the highest ``metric``) or a
+            number of steps.
+
+    Returns:
+        It, with the position that it was saved at.
 
     Raises:
         InputError: there is no such checkpoint.
+
+    >>> find_checkpoint(folder, "best")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    torchrec_mm.errors.InputError: ... must hold a checkpoint: training has saved none
     """
     found = list_checkpoints(folder)
     if not found:
@@ -81,17 +103,17 @@ def folder_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def put_in_place(
-    aside: Path, position: Position, metric: float | None, companions: Sequence[Path]
+def complete_checkpoint(
+    aside: Path, position: Position, metric: float | None, config_files: Sequence[Path]
 ) -> None:
     """Complete what ``dcp`` wrote to ``aside`` and give it its name.
 
     Args:
         aside: as ``aside_of`` names it. position, metric: of the checkpoint.
-        companions: files to copy into it.
+        config_files: files to copy into it.
     """
-    put_state(aside, position, metric)
-    for path in companions:
+    write_state(aside, position, metric)
+    for path in config_files:
         with new_file(aside / path.name) as copy:
             shutil.copyfile(path, copy)
     flush(aside)
@@ -99,7 +121,7 @@ def put_in_place(
     flush(aside.parent)
 
 
-def put_state(checkpoint: Path, position: Position, metric: float | None) -> None:
+def write_state(checkpoint: Path, position: Position, metric: float | None) -> None:
     """Write beside a checkpoint's tensors what they are, or something else than before."""
     write_json(checkpoint / STATE, {"position": asdict(position), "metric": metric})
 

@@ -21,11 +21,11 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import host_group
 from torchrec_mm.runs.checkpoint_folders import (
     aside_of,
+    complete_checkpoint,
     folder_of,
-    put_in_place,
-    put_state,
     remove_leftovers,
     remove_old,
+    write_state,
 )
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.storage import IndexedWriter
@@ -35,12 +35,25 @@ from torchrec_mm.runs.tensor_shards import ShardSavePlanner, TensorShards
 class Checkpointer:
     """Writes checkpoints of a run, one at a time; all methods are collective.
 
-    As a context it waits for the last one when the block ends; when the block raises, it waits
-    too, and lets the block's exception through.
+    A folder ``step-N`` is whole once it has that name, whoever is killed when. As a context it
+    waits for the last one when the block ends; when the block raises, it waits too, and lets the
+    block's exception through. Ranks are those of torch.distributed's default group, which may be
+    one; they must all see the folder.
+
+    >>> table = torch.nn.EmbeddingBag(10, 4)
+    >>> with Checkpointer(folder) as checkpointer:
+    ...     checkpointer.save(model_shards(table), Position(step=1))
+    >>> sorted(read_checkpoint(find_checkpoint(folder).folder, "model."))
+    ['weight']
     """
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
-        """Remove what a killed run left; ``keep``: how many stay besides the best, at least 1."""
+        """Remove what a killed run left behind.
+
+        Args:
+            folder: of the checkpoints alone; made if need be. keep: how many stay besides the best,
+                at least 1.
+        """
         self.folder, self.keep = folder, keep
         self.is_first = dist.get_rank() == 0
         if self.is_first:
@@ -57,7 +70,7 @@ class Checkpointer:
         shards: Mapping[str, TensorShards],
         position: Position,
         metric: float | None = None,
-        companions: Sequence[Path] = (),
+        config_files: Sequence[Path] = (),
     ) -> None:
         """Copy ``shards`` and return; the copy is written meanwhile.
 
@@ -68,14 +81,14 @@ class Checkpointer:
         Args:
             shards: this rank's part of each tensor. position: names the checkpoint.
             metric: what the best is chosen by, higher is better, or None.
-            companions: small files to copy beside the tensors.
+            config_files: small files to copy beside the tensors.
 
         Raises:
             InputError: the checkpoint before could not be written.
         """
         self.wait()
         copied = self.host_copy.take(shards)
-        self.writing = self.thread.submit(self._write, copied, position, metric, companions)
+        self.writing = self.thread.submit(self._write, copied, position, metric, config_files)
 
     def wait(self) -> None:
         """Return once nothing is in flight; InputError if a rank failed; older ones stay."""
@@ -106,7 +119,7 @@ class Checkpointer:
         shards: Mapping[str, TensorShards],
         position: Position,
         metric: float | None,
-        companions: Sequence[Path],
+        config_files: Sequence[Path],
     ) -> str | None:
         """What went wrong, in words, the same on every rank."""
         aside, whole = (of(self.folder, position.step) for of in (aside_of, folder_of))
@@ -122,9 +135,9 @@ class Checkpointer:
                 )
             if self.is_first:
                 if is_saved:
-                    put_state(whole, position, metric)
+                    write_state(whole, position, metric)
                 else:
-                    put_in_place(aside, position, metric, companions)
+                    complete_checkpoint(aside, position, metric, config_files)
                 remove_old(self.folder, self.keep)
         except CheckpointException as error:
             rank, (cause, _) = min(error.failures.items())

@@ -27,7 +27,7 @@ CODE_FOLDERS = ("torchrec_mm", "apps", "torchx_components")
 GIT_TIMEOUT_S = 10.0  # on a file system that hangs
 
 
-def add_start(path: Path, worker: Worker) -> None:
+def log_environment(path: Path, worker: Worker) -> None:
     """Append an entry to ``path``, a JSON list, whole or not at all. Collective.
 
     time: UTC. versions: by distribution, those that are installed; cuda is the one that torch was

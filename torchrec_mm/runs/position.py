@@ -10,6 +10,9 @@ class Position:
     step: since the run began. epoch: the one that goes on, from 0, so as many are finished.
     requests_done: requests of it, or searches in phase one, that were learned from, the same for
     any number of ranks; a request in pieces counts once a piece.
+
+    >>> Position(step=100, requests_done=25_600)
+    Position(step=100, epoch=0, requests_done=25600)
     """
 
     step: int = 0

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
-from torchrec_mm.parallel.process_group import PATIENCE, Worker, host_group
+from torchrec_mm.parallel.process_group import LONG_WORK_TIMEOUT, Worker, host_group
 
 WORK_FILE = "work.json"
 
@@ -66,7 +66,7 @@ def encode_parts(
         InputError: ``encode`` raised one, on whatever rank; the other parts stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    together = host_group(PATIENCE)
+    together = host_group(LONG_WORK_TIMEOUT)
     lacks = [not _file(folder, part).exists() for part in range(num_parts)]
     todo = torch.tensor(lacks, dtype=torch.uint8)
     dist.broadcast(todo, src=0, group=together)  # looked at before any rank adds to them

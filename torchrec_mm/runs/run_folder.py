@@ -37,7 +37,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, remove_unfinished, write_json
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
 from torchrec_mm.runs.checkpoint_folders import Checkpoint, list_checkpoints
-from torchrec_mm.runs.environment_log import add_start
+from torchrec_mm.runs.environment_log import log_environment
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.rank_log import rank_log
 from torchrec_mm.targets import check_working_folder
@@ -85,7 +85,7 @@ class RunFolder:
         return found[-1] if found else None
 
     @property
-    def companions(self) -> list[Path]:
+    def config_files(self) -> list[Path]:
         """The small files without which a checkpoint does not say what it is."""
         paths = [self.path / name for name in ("config.yaml", "model.json", "plan.json")]
         return [path for path in paths if path.is_file()]
@@ -113,7 +113,7 @@ class RunFolder:
         dist.barrier()
         if not goes_on:
             run._write_config(values)
-        add_start(path / "environment.json", worker)
+        log_environment(path / "environment.json", worker)
         dist.barrier()
         return run
 
@@ -123,7 +123,7 @@ class RunFolder:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(values) + "\n")
 
-    def forget_after(self, position: Position) -> None:
+    def drop_records_after(self, position: Position) -> None:
         """Drop what metrics.jsonl says after ``position``: a run resumed there writes it again."""
         log = self.path / "metrics.jsonl"
         if not self.worker.is_first or not log.is_file():

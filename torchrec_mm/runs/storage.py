@@ -50,6 +50,7 @@ class IndexedWriter(FileSystemWriter):
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         super().finish(metadata, results)
+        # The index comes last: what has one has all the rest.
         stored = {
             key: {
                 "dtype": str(entry.properties.dtype).removeprefix("torch."),
@@ -61,6 +62,7 @@ class IndexedWriter(FileSystemWriter):
             }
             for key, entry in tensors_of(metadata).items()
         }
+        # On one line: of a large table, an entry a chunk, most of it would be indentation.
         write_json(Path(self.path) / INDEX, {"format": 1, "tensors": stored}, indent=None)
 
 
@@ -74,7 +76,7 @@ class IndexedReader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self._metadata
 
-    @cached_property
+    @cached_property  # a table that is read block by block asks for it once a block
     def _metadata(self) -> Metadata:
         tensors: dict[str, STORAGE_TYPES] = {}
         storage: dict[MetadataIndex, _StorageInfo] = {}
@@ -99,6 +101,7 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / INDEX).is_file():
         raise InputError(f"{folder} must be a checkpoint: no {INDEX} in it")
     tensors = read_json(folder / INDEX)["tensors"]
+    # Before any tensor is filled: a model that is half loaded would go on with the other half.
     needed: dict[str, int] = {}
     for key, entry in tensors.items():
         held = 0

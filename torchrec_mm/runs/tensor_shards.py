@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.planner import (
     WriteItemType,
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.tensor import DTensor
 
 CHUNK_BYTES = 64 << 20  # what a reader of a few rows has to load, and an exporter to hold
 
@@ -42,6 +43,10 @@ class TensorShards:
 
     size, dtype: of the whole tensor. parts: where each begins in it, and its values; empty where
     other ranks hold it all. A replicated tensor is one part on every rank.
+
+    >>> TensorShards.of(torch.zeros(2, 3)).parts
+    (((0, 0), tensor([[0., 0., 0.],
+            [0., 0., 0.]])),)
     """
 
     size: torch.Size
@@ -50,7 +55,15 @@ class TensorShards:
 
     @classmethod
     def of(cls, tensor: Tensor | ShardedTensor) -> "TensorShards":
-        """The same memory: filling the shards fills ``tensor``."""
+        """The shards of this rank in the same memory: filling them fills ``tensor``.
+
+        Raises:
+            ValueError: ``tensor`` is something else, such as a DTensor.
+        """
+        # Taken for a plain tensor, a DTensor's local part would pass for the whole.
+        if isinstance(tensor, DTensor) or not isinstance(tensor, Tensor | ShardedTensor):
+            raise ValueError(f"tensor must be a Tensor or a ShardedTensor, got {type(tensor)}")
+        # Detached, as autograd lets nobody fill a parameter in place.
         if isinstance(tensor, ShardedTensor):
             shards = tensor.local_shards()
             parts = tuple((tuple(s.metadata.shard_offsets), s.tensor.detach()) for s in shards)
@@ -59,7 +72,7 @@ class TensorShards:
         return cls(tensor.size(), tensor.dtype, parts)
 
     def chunks(self) -> Iterator[tuple[Offsets, Tensor]]:
-        """The parts, cut into runs of rows of at most CHUNK_BYTES."""
+        """The parts, cut into runs of rows of at most CHUNK_BYTES, in turn: offsets and values."""
         for offsets, tensor in self.parts:
             if tensor.nbytes <= CHUNK_BYTES:
                 yield offsets, tensor
@@ -90,12 +103,9 @@ def model_shards(
     Raises:
         ValueError: something that is neither a plain tensor nor a ShardedTensor.
 
-    >>> table = torchrec.EmbeddingBagCollection(
-    ...     tables=[torchrec.EmbeddingBagConfig(4, 10, "item", feature_names=["item"])]
-    ... )
-    >>> for key, own in model_shards(table).items():
-    ...     print(key, own.size, [offsets for offsets, _ in own.parts])
-    model.embedding_bags.item.weight torch.Size([10, 4]) [(0, 0)]
+    >>> shards = model_shards(torch.nn.EmbeddingBag(10, 4))
+    >>> {key: (own.size, [offsets for offsets, _ in own.parts]) for key, own in shards.items()}
+    {'model.weight': (torch.Size([10, 4]), [(0, 0)])}
     """
     shards = {f"model.{name}": TensorShards.of(t) for name, t in model.state_dict().items()}
     state = optimizer.state_dict()["state"] if optimizer else {}
@@ -116,11 +126,14 @@ class ShardSavePlanner(DefaultSavePlanner):
     """Plans one item a chunk; what several ranks hold is written by one of them."""
 
     def __init__(self, shards: Mapping[str, TensorShards]) -> None:
+        # Nothing to flatten: torch is given an empty state dict, and the items from here.
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self.items: list[WriteItem] = []
         self.tensors: dict[MetadataIndex, Tensor] = {}
         for key, own in shards.items():
             for offsets, tensor in own.chunks():
+                # An empty shard is left out: it may begin where another rank's rows do. A tensor
+                # that is empty as a whole is written, so that its key is there.
                 if tensor.numel() or not math.prod(own.size):
                     index = MetadataIndex(key, offsets)
                     self.tensors[index] = tensor
@@ -168,7 +181,7 @@ class ShardLoadPlanner(LoadPlanner):
         )
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        return global_plan
+        return global_plan  # each rank reads for itself, so there is nothing to settle
 
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
         return central_plan
@@ -185,7 +198,7 @@ class ShardLoadPlanner(LoadPlanner):
         return tensor
 
     def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
-        pass
+        pass  # resolve_tensor gave the memory itself, so there is nothing to copy back
 
 
 def _write_item(

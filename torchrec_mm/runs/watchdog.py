@@ -29,11 +29,7 @@ class Watchdog:
     def alive(self) -> None:
         """A step is done; costs one look at the clock."""
         now = time.monotonic()
-        if (
-            self.timeout_s
-            and self.stream is not None
-            and now - self._armed_at >= SLACK * self.timeout_s
-        ):
+        if self.timeout_s and self.stream and now - self._armed_at >= SLACK * self.timeout_s:
             self._armed_at = now
             after = (1 + SLACK) * self.timeout_s
             faulthandler.dump_traceback_later(after, file=self.stream)

@@ -13,7 +13,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.scoring import distribute_to_score
+from torchrec_mm.parallel.scoring import distribute_for_scoring
 from torchrec_mm.parallel.sharded_vectors import Storage, vector_source
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
@@ -81,7 +81,7 @@ def score(
         return score_bias(trained.checkpoint, data, settings.batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
     spec.tables.check(data.num_rows, data.folder)
-    sharded = distribute_to_score(Ranker(spec), worker, trained.tables)
+    sharded = distribute_for_scoring(Ranker(spec), worker, trained.tables)
     shards = model_shards(sharded.model)
     load_checkpoint(trained.checkpoint, shards, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, settings.vector_storage, worker) if vectors else None

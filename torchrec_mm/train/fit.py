@@ -14,7 +14,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
-from torchrec_mm.parallel.zero_collision import settle_zero_collision
+from torchrec_mm.parallel.zero_collision import flush_evictions
 from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
@@ -53,7 +53,7 @@ def fit(
     ):
         if settings.resume:
             restore(run, training, settings.allow_keys)
-        run.forget_after(training.position)
+        run.drop_records_after(training.position)
         with Observer(
             run,
             training.position,
@@ -150,12 +150,12 @@ class Loop:
         self.guard.check()
         self.training.totals.reduce()
         self.saved = self.training.position
-        self.checkpointer.save(self.training.shards(), self.saved, metric, self.run.companions)
+        self.checkpointer.save(self.training.shards(), self.saved, metric, self.run.config_files)
 
     def save_in_mid_epoch(self) -> None:
         """Have everything on disk, and say so. Collective."""
         if self.saved != self.training.position:
-            settle_zero_collision(self.training.distributed.model)
+            flush_evictions(self.training.distributed.model)
             self.save()
         self.checkpointer.wait()
         self.stop.say(self.training.position.step)
@@ -184,7 +184,7 @@ class Loop:
             self.observer.end_window(step, totals.close_window(), totals.auc)
         is_due = self.settings.is_saved(step)
         if is_due or last:  # the test scores after an epoch are those of its checkpoint
-            settle_zero_collision(self.training.distributed.model)
+            flush_evictions(self.training.distributed.model)
         if is_due and not last:
             self.save()
         self.stop.check()

@@ -10,7 +10,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.data.stream.vector_source import VectorSource
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import Storage
-from torchrec_mm.runs.settings import RunSettings
+from torchrec_mm.run_settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

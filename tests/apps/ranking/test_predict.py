@@ -93,9 +93,9 @@ def half(market, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("app", ["predict", "evaluate"])
 def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monkeypatch):
-    held, distribute = [], score.distribute_to_score
+    held, distribute = [], score.distribute_for_scoring
     noted = lambda *args: held.append(distribute(*args)) or held[-1]  # noqa: E731
-    monkeypatch.setattr(score, "distribute_to_score", noted)
+    monkeypatch.setattr(score, "distribute_for_scoring", noted)
     if app == "predict":
         scores(half, test_requests(market), tmp_path / "p.parquet")
     else:

@@ -16,7 +16,7 @@ from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.ranking.make import MakeRanker, make_spec_from_json
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
-from torchrec_mm.runs.settings import RunSettings
+from torchrec_mm.run_settings import RunSettings
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.train.settings import TrainSettings
 

@@ -31,7 +31,7 @@ def train(worker, packed, encoders):
             change(run)
         run_folder = RunFolder.create(folder, config, worker, resume=True)
         start = restore(run_folder, run.trainer)
-        run_folder.forget_after(start)
+        run_folder.drop_records_after(start)
         call.started = start
         fit(run.trainer, run.loader, run_folder, config, start, lambda _: None)
         return state_of(run.trainer)

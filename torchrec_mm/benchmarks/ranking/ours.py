@@ -17,8 +17,8 @@ from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
-from torchrec_mm.parallel.process_group import Worker, core_for_reading, process_group
-from torchrec_mm.parallel.quiet import quiet_libraries
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
+from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
@@ -69,7 +69,7 @@ class Ours:
 
 def speed(task: RankerTask) -> float:
     """Impressions a second of all ranks together, file to update; one rank's part."""
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
@@ -84,7 +84,7 @@ def speed(task: RankerTask) -> float:
 
 def quality(task: RankerTask) -> Quality:
     """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
-    with quiet_libraries(), process_group() as worker, core_for_reading():
+    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(range(task.epochs))
         impressions = 0

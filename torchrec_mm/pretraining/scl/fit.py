@@ -125,7 +125,7 @@ class _Loop:
 
     def save(self, metric: float | None = None) -> None:
         """Start to write a checkpoint. Collective."""
-        self.checkpointer.save(self.trainer.shards(), self.position, metric, self.run.companions)
+        self.checkpointer.save(self.trainer.shards(), self.position, metric, self.run.config_files)
 
 
 class Window:

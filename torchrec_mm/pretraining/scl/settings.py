@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from torchrec_mm.config import check_fields
-from torchrec_mm.runs.settings import RunSettings
+from torchrec_mm.run_settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""The flags that every training command has, whichever phase."""
+"""The flags that every training command has, whichever phase.
+
+Not in ``runs``, whose checkpoints take a second to import that ``--help`` has no use for.
+"""
 
 from dataclasses import dataclass
 

@@ -5,16 +5,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CHATTY_LOGGERS = ("torchrec", "torch.fx", "torch.distributed.checkpoint")
+NOISY_LOGGERS = ("torchrec", "torch.fx", "torch.distributed.checkpoint")
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
+def suppress_library_warnings() -> Iterator[None]:
     """For the block: no FutureWarnings, and errors only from the loggers that chat.
 
     Everything is as it was when the block ends.
     """
-    loggers = [logging.getLogger(name) for name in CHATTY_LOGGERS]
+    loggers = [logging.getLogger(name) for name in NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
