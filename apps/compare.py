@@ -29,25 +29,18 @@ class CompareConfig:
 
     data: Path
     """Folder that holds items/ and requests/."""
-
     vectors: tuple[Path, ...]
     """Folders of item vectors, each of another name."""
-
     control: Path
     """Folder of random item vectors, for the control."""
-
     run_dir: Path
     """Folder to create, with one run folder for each method, set of vectors and seed."""
-
     seeds: int = 2
     """Runs of each method."""
-
     seed: int = 0
     """Of the first run of each method."""
-
     processes: int = min(os.cpu_count() or 1, 8)
     """Rankers trained side by side, one thread each."""
-
     id_epochs: int = 5
     """Epochs of a further run of method id, where one sees it overfit."""
 

@@ -44,36 +44,28 @@ class CompareEncodersConfig:
 
     run_dir: Path
     """Folder to create: packed content, a run folder for each encoder and seed, the table."""
-
     data: Path | None = None
     """Folder that holds items/ and searches/, packed on the way; either this or --packed."""
-
     packed: Path | None = None
     """What apps.pack made of them."""
-
     encoders: tuple[str, ...] = tuple(ENCODERS)
     """Which to compare: off-the-shelf, clip-e (an item's title and picture), scl, scl-no-bank,
     scl-no-triplet, co-click (two items of a search)."""
-
     flags: dict[str, Any] = field(default_factory=dict)
     """Further flags of apps.pretrain for every run, {name: value}. Epochs are SCL's; the others get
     the whole number of epochs closest to as many steps. holdout_by is item unless given."""
-
     seeds: int = 3
     """Runs of each encoder; the off-the-shelf encoder depends on no seed and is judged once."""
-
     seed: int = 0
     """Of the first run of each encoder."""
-
     processes: int = 1
     """Encoders trained side by side; they share the cores."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         if (self.data is None) == (self.packed is None):
-            raise InputError(
-                f"either data or packed must be given, got {self.data} and {self.packed}"
-            )
+            rule = "either data or packed must be given"
+            raise InputError(f"{rule}, got {self.data} and {self.packed}")
         check_fields(self, lambda x: x >= 1, "at least 1", "seeds", "processes")
         for name in self.encoders:
             if name not in ENCODERS:
@@ -128,21 +120,15 @@ def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
 
 
 def _claim(config: CompareEncodersConfig) -> None:
-    """Take the folder, or go on in it if data and flags are as before.
-
-    Raises:
-        InputError: another comparison, or something else, is in the folder.
-    """
+    """Take the folder, or go on if data and flags are as before; InputError for anything else."""
     source = config.data or config.content
     now = {"data": str(source.resolve()), "flags": config.flags}
     claimed(config.run_dir, CLAIM_FILE, yaml.safe_dump(now, sort_keys=False))
     before = read_yaml(config.run_dir / CLAIM_FILE)
     for name, value in now.items():
         if before[name] != value:
-            raise InputError(
-                f"{name} must stay as the comparison in {config.run_dir} began, "
-                f"{before[name]}, got {value}"
-            )
+            rule = f"{name} must stay as the comparison in {config.run_dir} began, {before[name]}"
+            raise InputError(f"{rule}, got {value}")
 
 
 def _pairs(config: CompareEncodersConfig, scl: PretrainConfig) -> tuple[dict[str, int], bool]:

@@ -38,22 +38,16 @@ class DemoConfig:
 
     run_dir: Path = Path("runs/demo")
     """Folder for everything; report.json and report.html end up in it."""
-
     items: int = 2_500
     """Items that the market draws."""
-
     impressions: int = 120_000
     """Simulated impressions, training and test."""
-
     searches: int = 6_000
     """Simulated searches."""
-
     seeds: int = 2
     """Runs of each method."""
-
     processes: int = min(os.cpu_count() or 1, 8)
     """Rankers trained side by side, one thread each."""
-
     seed: int = 0
     """Of the market and of the first run of each method."""
 
@@ -85,9 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_working_folder(config.run_dir, "run_dir")
     settings = to_yaml(config)
     if claimed(config.run_dir, "demo.yaml", settings) != settings:
-        raise InputError(
-            f"run_dir {config.run_dir} holds a demo with other settings: remove it, or name another"
-        )
+        rule = f"run_dir {config.run_dir} holds a demo with other settings"
+        raise InputError(f"{rule}: remove it, or name another")
     root, stages = config.run_dir, Stages(config.run_dir)
     market, rankers = root / "market", root / "rankers"
     vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl", "random")}
@@ -120,9 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         component_of("ranking", "train_ranker"),
         *ranker_flags(*cell),
     )
-    stages.once(
-        "phase two: all rankers", run_side_by_side, list(ranker_jobs(comparison)), config.processes
-    )
+    jobs = list(ranker_jobs(comparison))
+    stages.once("phase two: all rankers", run_side_by_side, jobs, config.processes)
     if not (root / "report.json").is_file():
         call(
             "report",

@@ -77,10 +77,8 @@ class EmbedConfig:
         if self.encoder != OFF_THE_SHELF:
             for name in ("image_encoder", "text_encoder", "image_size"):
                 if getattr(self, name) is not None:
-                    raise InputError(
-                        f"{name} must be left out unless --encoder is off-the-shelf, "
-                        f"got {getattr(self, name)} with {self.encoder}"
-                    )
+                    rule = f"{name} must be left out unless --encoder is off-the-shelf"
+                    raise InputError(f"{rule}, got {getattr(self, name)} with {self.encoder}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -103,9 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "encoder": maker.origin(),
             **{name: getattr(config, name) for name in WORK_FLAGS},
         }
-        pictures = make_item_vectors(
-            config.run_dir, stream, maker, work, config.corrupt_share, worker
-        )
+        out, share = config.run_dir, config.corrupt_share
+        pictures = make_item_vectors(out, stream, maker, work, share, worker)
         if worker.is_first:
             vectors = ItemVectors.open(config.run_dir)
             print(

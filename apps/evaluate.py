@@ -35,25 +35,20 @@ class EvaluateConfig(ScoreSettings):
 
     run_dir: Path
     """Folder of a ranker run; metrics.json is written into it."""
-
     data: Path | None = None
     """Folder that holds items/ and requests/test; they are encoded first, as training was. Without
     data and encoded: what the run was trained on."""
-
     encoded: Path | None = None
     """Encoded data set that the run was trained on, instead of data; its split test is scored."""
-
     vectors: Path | None = None
     """Folder of item vectors of the same encoder, where they have moved or items were added."""
-
     predictions: Path | None = None
     """Parquet file to write every impression's logit to."""
 
     def __post_init__(self) -> None:
         if self.data and self.encoded:
-            raise InputError(
-                f"data must not be given with encoded, got {self.data} and {self.encoded}"
-            )
+            rule = "data must not be given with encoded"
+            raise InputError(f"{rule}, got {self.data} and {self.encoded}")
         super().__post_init__()
 
 

@@ -38,13 +38,10 @@ class ExportTablesConfig:
 
     run_dir: Path
     """Folder of a ranker run."""
-
     output: Path
     """Folder to create."""
-
     format: Literal["parquet", "safetensors"] = "parquet"
     """What to write."""
-
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
 
@@ -64,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
-    """The checkpoint's tables by ``<group>/<feature>``.
-
-    Raises:
-        InputError: a table has no vocabulary, or one of another size, or takes raw ids.
-    """
+    """Tables by ``<group>/<feature>``; InputError for raw ids or no vocabulary of their size."""
     vocabulary_of = {
         table_name(feature): (group, feature)
         for group, features in rows_of_tables(vocabularies).items()
@@ -77,10 +70,8 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
             if key.startswith("model.zero_collision_tables."):
-                raise InputError(
-                    f"tables must be of vocabularies to be exported, {checkpoint} holds raw ids "
-                    f"in {table[1]}"
-                )
+                rule = "tables must be of vocabularies to be exported"
+                raise InputError(f"{rule}, {checkpoint} holds raw ids in {table[1]}")
             if table[1] not in vocabulary_of:
                 raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
             group, feature = vocabulary_of[table[1]]

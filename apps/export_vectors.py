@@ -20,7 +20,6 @@ class ExportVectorsConfig:
 
     vectors: Path
     """Item-vectors folder to read."""
-
     run_dir: Path
     """Folder to create: Parquet with item_id int64 and vector list<int8> or list<float>."""
 

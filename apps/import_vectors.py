@@ -21,22 +21,16 @@ class ImportVectorsConfig:
     vectors: Path
     """Folder of Parquet files, or one file: item_id int64, vector list<float> or list<int8> of one
     length."""
-
     run_dir: Path
     """The item-vectors folder to create."""
-
     dtype: Literal["keep", "int8", "float32"] = "keep"
     """How the vectors are stored; keep: int8 stays int8, floats become float32."""
-
     encoder: str = "imported"
     """Who made the vectors; reports show it."""
-
     modality: Literal["image", "text", "fused"] = "fused"
     """What the vectors were made from; reports show it."""
-
     item_column: str = "item_id"
     """Column of the ids; 205 in TAOBAO-MM's scl_embedding_int8_p90."""
-
     vector_column: str = "vector"
     """Column of the vectors; 205_c in TAOBAO-MM's scl_embedding_int8_p90."""
 

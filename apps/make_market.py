@@ -21,8 +21,7 @@ from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.slices import age_slices, finite_or_none, frequency_slices
-from torchrec_mm.simulation.market.catalogue import draw_catalogue
-from torchrec_mm.simulation.market.from_catalogue import read_catalogue
+from torchrec_mm.simulation.market.catalogue import draw_catalogue, read_catalogue
 from torchrec_mm.simulation.market.market import Market, simulate
 from torchrec_mm.simulation.market.studio import Studio
 from torchrec_mm.simulation.market.write import write
@@ -131,9 +130,8 @@ def figures(market: Market, seed: int) -> dict[str, Any]:
     test = time >= market.test_start
     frequency = np.bincount(requests.item[~test], minlength=len(catalogue))[requests.item[test]]
     born = catalogue.created_at[requests.item[test]]
-    slices = frequency_slices(frequency) | age_slices(
-        time[test], born, np.ones(len(born), dtype=bool)
-    )
+    ages = age_slices(time[test], born, np.ones(len(born), dtype=bool))
+    slices = frequency_slices(frequency) | ages
     user, label = requests.user[requests.request][test], requests.label[test]
     return {
         "simulated": True,

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.contract.item_rows import read_titles
+from torchrec_mm.data.contract.items import read_titles
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
 from torchrec_mm.item_vectors.faiss_index import FaissIndex
@@ -118,9 +118,8 @@ def _table(
     names: list[int | str], neighbours: list[list[tuple[int, float]]], titles: dict[int, str]
 ) -> Iterator[str]:
     """Lines: a heading for each query, then its neighbours."""
-    width = max(
-        [len("item_id"), *(len(str(item_id)) for each in neighbours for item_id, _ in each)]
-    )
+    column = ["item_id", *(str(item_id) for each in neighbours for item_id, _ in each)]
+    width = max(map(len, column))
     for name, found in zip(names, neighbours, strict=True):
         heading = f"item {name}  {titles.get(name, '')}" if isinstance(name, int) else name
         yield heading.rstrip()

@@ -69,52 +69,37 @@ class PipelineConfig:
 
     data: Path
     """Folder that holds requests/, items/ and, where phase one is not left out, searches/."""
-
     run_dir: Path
     """Folder for everything; several pipelines may share it."""
-
     method: Literal[
         "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"
     ] = "simtier+make"
     """Of the ranker; bias and id leave phase one out, all but make and simtier+make MAKE."""
-
     vectors: Path | None = None
     """Folder of item vectors made elsewhere, instead of phase one."""
-
     seed: int = 0
     """Of all trainings that are not given one of their own."""
-
     pack: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.pack, {name: value}; modality is that of pretrain unless given."""
-
     pretrain: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.pretrain, for example '{epochs: 3}'."""
-
     embed_items: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.embed_items; modality is fused where pretrain trains both."""
-
     encode: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.encode; min_count is the ranker's default unless given."""
-
     train_make: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.train_make."""
-
     train_ranker: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.train_ranker, for example '{embedding_dim: 32}'."""
-
     evaluate: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.evaluate."""
-
     nodes: int = 1
     """Machines that run this command together."""
-
     processes: int = 1
     """Ranks on each node, one a GPU where there are GPUs."""
-
     rdzv_endpoint: str = "localhost:29500"
     """host:port of the first node, where several meet: each stage at a port of its own, from this
     one on."""
-
     max_restarts: int = 3
     """How often all ranks of a stage start again from its last checkpoint when one dies."""
 
@@ -123,14 +108,11 @@ class PipelineConfig:
         check_fields(self, lambda x: x >= 0, "at least 0", "max_restarts", "seed")
         host, _, port = self.rdzv_endpoint.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) <= 65535 - len(CONFIGS):
-            raise InputError(
-                f"rdzv_endpoint must be host:port with a port in [1, {65535 - len(CONFIGS)}], "
-                f"got {self.rdzv_endpoint}"
-            )
+            rule = f"rdzv_endpoint must be host:port with a port in [1, {65535 - len(CONFIGS)}]"
+            raise InputError(f"{rule}, got {self.rdzv_endpoint}")
         if self.vectors is not None and not self.uses_vectors:
-            raise InputError(
-                f"vectors must not be given with method {self.method}, got {self.vectors}"
-            )
+            rule = f"vectors must not be given with method {self.method}"
+            raise InputError(f"{rule}, got {self.vectors}")
         for app in CONFIGS:
             for name in getattr(self, app):
                 if name in OWN | OWN_OF.get(app, set()):
@@ -176,8 +158,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
     """The stages that the method needs.
 
     Raises:
-        InputError: an unknown or wrong flag of a stage, or one of a stage that is left out; no
-            data.
+        InputError: an unknown or wrong flag of a stage, or of one that is left out; no data.
     """
     flags = {app: getattr(config, app) for app in CONFIGS}
     chain = Chain(config.run_dir, CONFIGS, flags, (*WIRES, *MAY_CHANGE), FOLDERS_OR_NAMES)
@@ -257,9 +238,7 @@ def _parquet(data: Path, name: str) -> str:
 def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
     """Write pipeline.json and say how good the ranker is."""
     result = stages[-1].folder / "metrics.json"
-    summary = {
-        stage.app: {"folder": stage.folder.name, "seconds": stage.seconds()} for stage in stages
-    }
+    summary = {s.app: {"folder": s.folder.name, "seconds": s.seconds()} for s in stages}
     write_json(config.run_dir / "pipeline.json", {"stages": summary, "metrics": str(result)})
     metrics = read_json(result)
     print(

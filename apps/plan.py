@@ -44,46 +44,32 @@ class PlanConfig:
 
     train: Path | None = None
     """YAML config of apps.train_ranker, in a run folder or with an encoded data folder in it."""
-
     rows: dict[str, int] = field(default_factory=dict)
     """Rows of each table by feature, where no config is given."""
-
     embedding_dim: int = 16
     """Width of each table of rows; a config brings its own."""
-
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings by table, as in the config: {item_id: {sharding: row_wise, dtype: fp16}}."""
-
     plan: Path | None = None
     """A plan.json whose sharding and kernels to keep."""
-
     device: Literal["cpu", "a100", "a100-40gb", "b200", "h100", "h200", "l4", "l40s"] = "h100"
     """Kind of device; it need not be here."""
-
     world_size: int = 1
     """Number of ranks, one a device."""
-
     devices_per_node: int | None = None
     """Ranks that share a host; 8, or all of fewer."""
-
     device_memory_gib: float | None = None
     """Memory of a GPU, where it is not what the kind usually has."""
-
     host_memory_gib: float | None = None
     """Memory of a node; 128 GiB a GPU, or this machine's for the CPU."""
-
     batch_ids: int = BATCH_IDS
     """Distinct ids of a table in a rank's step, for the buffers."""
-
     dense_parameters: int = 0
     """Trained weights outside the tables, where they are not in the run folder."""
-
     vectors_rows: int = 0
     """Item vectors, memory-mapped on each host."""
-
     vectors_width: int = 128
     """Width of an int8 item vector."""
-
     json: bool = False
     """Print one JSON object instead."""
 
@@ -102,10 +88,8 @@ class PlanConfig:
                 raise InputError(f"rows.{feature} must be at least 1, got {rows}")
             table = table_name(feature)
             if tables.setdefault(table, feature) != feature:
-                raise InputError(
-                    f"rows.{feature} must not be named like rows.{tables[table]}, as both tables "
-                    f"would be {table}"
-                )
+                rule = f"rows.{feature} must not be named like rows.{tables[table]}"
+                raise InputError(f"{rule}, as both tables would be {table}")
         read_tables(self.tables)
 
 
@@ -157,10 +141,7 @@ def workload_of(config: PlanConfig) -> Workload:
     options = TableOptions(read_tables(raw), plan=config.plan)
     tables = settings_of_tables(build(), options)
     return Workload(
-        build=build,
-        tables=tables,
-        batch_ids=config.batch_ids,
-        more_dense=config.dense_parameters,
+        build=build, tables=tables, batch_ids=config.batch_ids, more_dense=config.dense_parameters
     )
 
 
@@ -172,10 +153,8 @@ def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
         model = read_json(folder / "model.json")
         return partial(Ranker, spec_from_json(model["spec"]))
     if trained.encoded is None:
-        raise InputError(
-            f"train must lie in a run folder or name encoded data: no {folder / 'model.json'} "
-            "and no encoded"
-        )
+        rule = "train must lie in a run folder or name encoded data"
+        raise InputError(f"{rule}: no {folder / 'model.json'} and no encoded")
     vectors = ItemVectors.open(trained.vectors) if trained.vectors else None
     spec = trained.spec(EncodedRequests(trained.encoded, "train"), vectors)
     return partial(Ranker, spec)

@@ -35,19 +35,15 @@ class PredictConfig(ScoreSettings):
 
     run_dir: Path
     """Folder of a ranker run."""
-
     requests: Path
     """Folder of Parquet files like requests/test; labels, and columns that the run does not know,
     are not read, the latter named on stderr. Each request has at least one candidate; behaviours
     may be none."""
-
     output: Path
     """Parquet file to create or replace, whole or not at all; where all ranks can write."""
-
     items: Path | None = None
     """Folder like items/, holding every candidate; not given: items/ of the run's data. Ids that
     training never showed are scored by what is known of them: attributes and vectors."""
-
     vectors: Path | None = None
     """Folder of item vectors of the same encoder; not given: the run's."""
 

@@ -19,8 +19,8 @@ from torchrec_mm.data.prepare.impressions import prepare_impressions
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
-from torchrec_mm.data.prepare.scratch import scratch_folder
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import scratch_folder
 from torchrec_mm.targets import check_new_folder
 
 
@@ -88,10 +88,9 @@ class PrepareConfig:
         """The flags that apply to the source, defaults filled in."""
         defaults = SETTINGS[self.source]
         given = {name: getattr(self, name) for name in defaults}
-        return {
-            "test_share": self.test_share,
-            "behaviours": self.behaviours,
-        } | {name: defaults[name] if value is None else value for name, value in given.items()}
+        return {"test_share": self.test_share, "behaviours": self.behaviours} | {
+            name: defaults[name] if value is None else value for name, value in given.items()
+        }
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -78,9 +78,8 @@ class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
     def __post_init__(self) -> None:
         """Refuse values out of range, and flags that would not be heeded."""
         if (self.data is None) == (self.packed is None):
-            raise InputError(
-                f"either data or packed must be given, got {self.data} and {self.packed}"
-            )
+            rule = "either data or packed must be given"
+            raise InputError(f"{rule}, got {self.data} and {self.packed}")
         check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
         check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
         check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "judged_searches")
@@ -102,9 +101,8 @@ class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
         }
         for name, is_given in given.items():
             if is_given:
-                raise InputError(
-                    f"{name} must be left out with trainable_layers 0, got {getattr(self, name)}"
-                )
+                rule = f"{name} must be left out with trainable_layers 0"
+                raise InputError(f"{rule}, got {getattr(self, name)}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -158,7 +156,7 @@ def train_encoder(
 ) -> dict[str, Any]:
     """Build, train, judge. Collective."""
     from torchrec_mm.pretraining.encoder.precision import Precision
-    from torchrec_mm.pretraining.judge.results import Results
+    from torchrec_mm.pretraining.judge.judge import Results
     from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
     from torchrec_mm.pretraining.scl.fit import fit, restore
     from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for

@@ -18,22 +18,16 @@ class ReportConfig:
 
     runs: Path
     """Folder that holds run folders at any depth: metrics.json, metrics.jsonl, retrieval.json."""
-
     run_dir: Path
     """Where the two files go; may be the folder of the runs, must not hold a report yet."""
-
     data: Path | None = None
     """Folder with items/ and requests/test, for pictures and similarities."""
-
     off_the_shelf_vectors: Path | None = None
     """Item vectors of the encoder nobody trained."""
-
     scl_vectors: Path | None = None
     """Item vectors of the encoder pre-trained here."""
-
     title: str = "Item vectors in click-through-rate ranking"
     """Heading of the page."""
-
     seconds: float | None = None
     """What the runs took together, in seconds."""
 

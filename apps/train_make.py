@@ -33,37 +33,26 @@ class TrainMakeConfig(TrainSettings):
 
     vectors: Path
     """Folder of item vectors."""
-
     run_dir: Path
     """Folder to create."""
-
     data: Path | None = None
     """Folder that holds items/ and requests/train; they are encoded first."""
-
     encoded: Path | None = None
     """Encoded data set of apps.encode, instead of data."""
-
     epochs: int = 5
     """Passes over requests/train."""
-
     batch_requests: int = 128
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
-
     learning_rate: float = 3e-3
     """Of Adam."""
-
     weight_decay: float = 1e-4
     """Of AdamW, per step and unit of learning rate."""
-
     width: int = 32
     """Width that item vectors are projected to, and of MAKE's interest vector."""
-
     dropout: float = 0.2
     """Share of the projected vectors' entries dropped in training, in [0, 1)."""
-
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the MLP's hidden layers; the ranker must have as many."""
-
     max_behaviours: int = 50
     """Newest behaviours used of each request."""
 
@@ -106,14 +95,10 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
 
     torch.manual_seed(config.seed)
     spec = MakeSpec(
-        vector_width=vectors.width,
-        width=config.width,
-        hidden=config.hidden,
-        dropout=config.dropout,
+        vector_width=vectors.width, width=config.width, hidden=config.hidden, dropout=config.dropout
     )
-    optimizer = OptimizerSettings(
-        learning_rate=config.learning_rate, weight_decay=config.weight_decay
-    )
+    rate, decay = config.learning_rate, config.weight_decay
+    optimizer = OptimizerSettings(learning_rate=rate, weight_decay=decay)
     distributed = distribute(MakeRanker(spec), worker, optimizer, config.seed)
     test = batches("test") if config.test_auc else None
     train = batches("train")

@@ -17,8 +17,7 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
@@ -48,52 +47,36 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 
     run_dir: Path
     """Folder to create."""
-
     data: Path | None = None
     """Folder that holds items/ and requests/train; they are encoded first."""
-
     encoded: Path | None = None
     """Encoded data set of apps.encode, instead of data; min_count then has no effect."""
-
     method: Method = "id"
     """How item vectors join: bias and id use none, bias is smoothed click rates and no network."""
-
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
-
     make: Path | None = None
     """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
-
     epochs: int = 1
     """Passes over requests/train; ID models overfit from the second."""
-
     learning_rate: float = 1e-3
     """Of Adam, for the dense part."""
-
     weight_decay: float = 1e-4
     """Of AdamW, for the dense part, per step and unit of learning rate."""
-
     table_learning_rate: float = 0.05
     """Of row-wise Adagrad, for the tables."""
-
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
-
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings by table; the rest is planned: {item_id: {sharding: row_wise, dtype: fp16}}."""
-
     plan: Path | None = None
     """The plan.json of another run, whose sharding and kernels to keep."""
-
     communication: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Of embeddings and their gradients between ranks; less than fp32 needs NCCL."""
-
     min_count: int = 10
     """Items that training shows less often share one row: the regularisation that counts most."""
-
     max_behaviours: int = 50
     """Newest behaviours of each request that target attention sees."""
-
     searched_behaviours: int = 1000
     """Newest behaviours of each request that muse searches, where data is encoded first."""
 
@@ -120,11 +103,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
             raise ValueError(rule + ", ".join(self.zero_collision))
 
     def spec(self, train: EncodedRequests, vectors: ItemVectors | None) -> RankerSpec:
-        """The shape of the ranker on this data; of MAKE's run, if it joins one.
-
-        Raises:
-            InputError: MAKE saw other vectors, or has another number of hidden layers.
-        """
+        """The ranker's shape on this data; InputError if MAKE saw other vectors or is less deep."""
         make = None
         if self.make:
             assert vectors is not None  # a method with MAKE uses them

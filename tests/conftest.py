@@ -5,13 +5,14 @@ import importlib.util
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-if TYPE_CHECKING:  # tests of pure rooms start without it
+if TYPE_CHECKING:  # tests of pure rooms start without them
+    from tests.helpers.small_market import SmallMarket
     from torchrec_mm.parallel.process_group import Worker
 
 # Before anything imports torch or a model library; the processes that tests start inherit these.
@@ -21,9 +22,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 # A busy machine is no failure: neither running nor drawing an example has a time limit.
-settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+slow = [HealthCheck.too_slow]
+settings.register_profile("any machine", deadline=None, suppress_health_check=slow)
 settings.load_profile("any machine")
 
 # Marker -> commands that must be on the PATH, modules that must be importable.
@@ -58,6 +58,28 @@ def worker() -> Iterator["Worker"]:
 
     with suppress_library_warnings(), process_group() as alone:
         yield alone
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> "SmallMarket":
+    """A small market, which the tests of a module only read."""
+    from tests.helpers.small_market import write_small_market
+
+    return write_small_market(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[[Callable, list], str]:
+    """Runs a command with flags: the one line that it leaves on stderr with status 2."""
+    from torchrec_mm.config import run
+
+    def call(main: Callable, flags: list) -> str:
+        capsys.readouterr()
+        assert run(main, list(map(str, flags))) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return call
 
 
 def missing(marker: str) -> str:

@@ -44,9 +44,7 @@ def test_the_list_is_there_before_anything_heavy_is_loaded():
         ("xyzzy", "torchrec-mm --help, for all of them"),
     ],
 )
-def test_a_command_that_does_not_exist_is_refused_and_near_ones_are_named(
-    script, capsys, typed, near
-):
+def test_a_command_that_does_not_exist_is_refused_and_near_ones_named(script, capsys, typed, near):
     assert script(typed) == 2
     assert capsys.readouterr().err == f"error: unknown command: {typed}; try {near}\n"
 

@@ -187,12 +187,7 @@ def test_help_shows_the_command_and_the_words_under_each_field(capsys):
     assert left.value.code == 0
     assert f"python -m {__name__}" in out
     assert "<class" not in out
-    for words in (
-        "Bake bread.",
-        "Folder of the flour.",
-        "Time in the oven.",
-        "A loaf to start from.",
-    ):
+    for words in ("Bake bread.", "Folder of the flour.", "Time in the oven.", "A loaf to start"):
         assert words in out
 
 
@@ -344,14 +339,8 @@ def test_our_own_mistakes_keep_their_traceback(error):
         (OSError(errno.ENOSPC, "full", "a/b"), "a/b: No space left on device"),
         (OSError(errno.EDQUOT, "full", "a/b"), "a/b: Disk quota exceeded"),
         (OSError(errno.EROFS, "no", "a/b"), "a/b: Read-only file system"),
-        (
-            OSError(errno.EIO, "[Errno 5] Error writing bytes"),
-            "Input/output error: [Errno 5] [Errno 5] Error writing bytes",
-        ),
-        (
-            RuntimeError("I/O error: (os error 28)"),
-            "No space left on device: I/O error: (os error 28)",
-        ),
+        (OSError(errno.EIO, "[Errno 5] disk"), "Input/output error: [Errno 5] [Errno 5] disk"),
+        (RuntimeError("I/O: (os error 28)"), "No space left on device: I/O: (os error 28)"),
     ],
 )
 def test_what_the_machine_ran_into_is_one_line_and_status_1(capsys, error, line):
@@ -373,10 +362,8 @@ def test_a_full_disk_under_stdout_is_one_line_and_status_1(monkeypatch, capsys):
     with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # again when it is closed
         monkeypatch.setattr(sys, "stdout", full)
         assert run(lambda argv: print("figures")) == 1
-    assert (
-        capsys.readouterr().err
-        == "error: No space left on device: [Errno 28] No space left on device\n"
-    )
+    line = "error: No space left on device: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == line
 
 
 def test_a_command_whose_reader_has_left_is_done_all_the_same(monkeypatch, capsys):
@@ -484,9 +471,8 @@ def test_nothing_heavy_is_loaded_before_a_command_knows_its_flags():
         "import sys, torchrec_mm.config;"
         "print(*{'torch', 'jsonargparse', 'yaml', 'numpy'} & set(sys.modules))"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "\n"
 
 
 @pytest.mark.parametrize("value", [0, (2, 0), ()])

@@ -43,9 +43,7 @@ def test_the_driver_decides_which_build_of_fbgemm_belongs_here(machine, driver, 
 
 @pytest.mark.parametrize("driver", [True, False])
 @pytest.mark.parametrize(("choice", "build"), [("cpu", "fbgemm-gpu-cpu"), ("cuda", "fbgemm-gpu")])
-def test_a_choice_decides_before_the_driver_does(
-    machine, choice, build, driver, tmp_path, monkeypatch
-):
+def test_a_choice_decides_before_the_driver(machine, choice, build, driver, tmp_path, monkeypatch):
     machine(TESTED | {build: TESTED_FBGEMM}, driver)
     monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
     (tmp_path / environment.CHOICE).write_text(choice)

@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.files import (
-    new_file,
-    new_folder,
-    refuse_existing,
-    remove_unfinished,
-    write_json,
-)
+from torchrec_mm.files import new_file, new_folder, refuse_existing, remove_unfinished, write_json
 
 
 def everything_in(folder: Path) -> list[str]:

@@ -71,9 +71,8 @@ def run_as_told(folder: Path, command: Command) -> None:
     """Status 0, or 2 where an error is shown; and what is shown is what is printed."""
     line, _, file = command.line.partition(" > ")
     words = shlex.split(line)
-    in_process = (
-        words[:2] == ["python", "-m"] and words[2].startswith("apps.") and not command.needs
-    )
+    is_app = words[:2] == ["python", "-m"] and words[2].startswith("apps.")
+    in_process = is_app and not command.needs
     status, printed = run_here(folder, *words[2:]) if in_process else run_apart(folder, *words)
     refused = (command.shown or "").startswith("error: ")
     assert status == (2 if refused else 0), f"{command.line}\n{printed}"

@@ -67,9 +67,8 @@ def test_a_torchrun_command_parses(command, capsys):
 def test_a_torchx_command_is_understood_by_torchx_and_by_the_app(command, capsys):
     torchx = Path(sys.executable).with_name("torchx")
     words = shlex.split(command)
-    done = subprocess.run(
-        [torchx, "run", "--dryrun", *words[2:]], cwd=ROOT, capture_output=True, text=True
-    )
+    dry = [torchx, "run", "--dryrun", *words[2:]]
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (component,) = (word for word in words if word.startswith("torchx_components/"))
     app = f"apps.{component.partition(':')[2]}"

@@ -63,9 +63,8 @@ def test_it_launches_the_app_of_its_name_with_the_flags_after_the_dashes(module,
 
 @pytest.mark.parametrize(("module", "name"), TRAINING)
 def test_what_is_started_again_goes_on(module, name):
-    assert f"-m apps.{name} --resume true --seed 7" in command_of(
-        getattr(module, name)("--seed", "7")
-    )
+    told = command_of(getattr(module, name)("--seed", "7"))
+    assert f"-m apps.{name} --resume true --seed 7" in told
 
 
 @pytest.mark.parametrize(("module", "name"), COMPONENTS)

@@ -232,10 +232,8 @@ def _check_encoding(name: str, value: Any) -> None:
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise InputError(f"{name} must be UTF-8, got {text!a}: set PYTHONUTF8=1 if it is")
         if isinstance(value, Path) and of_files != "utf-8":
-            raise InputError(
-                f"{name} must be ASCII where names of files are {of_files}, got {text!a}: "
-                f"set PYTHONUTF8=1"
-            )
+            rule = f"{name} must be ASCII where names of files are {of_files}"
+            raise InputError(f"{rule}, got {text!a}: set PYTHONUTF8=1")
 
 
 def _program(command: str) -> str:

@@ -28,9 +28,8 @@ def in_our_words(message: str, config_class: type) -> str:
     wrong = _WRONG_VALUE.match(message)
     if wrong and not message.startswith('Parser key "config"'):
         flag, value = wrong.groups()
-        return (
-            f"--{flag} must be {_describe(_type_of(config_class, flag))}, got {value or 'nothing'}"
-        )
+        wanted = _describe(_type_of(config_class, flag))
+        return f"--{flag} must be {wanted}, got {value or 'nothing'}"
     message = " ".join(message.split())
     missing = re.fullmatch(r"the following arguments are required: (.*)", message)
     if missing:

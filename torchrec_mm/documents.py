@@ -11,11 +11,7 @@ RecordT = TypeVar("RecordT")
 
 
 def read_text(path: Path) -> str:
-    """A whole file; the mark that some editors put first is left out.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
+    """A whole file but the mark some editors put first; InputError unless readable as UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -73,11 +69,7 @@ def read_record(path: Path, record: type[RecordT], form: int, *, of_another: str
 
 
 def read_yaml(path: Path) -> Any:
-    """The YAML document in a file; None of an empty one.
-
-    Raises:
-        InputError: it cannot be read, is not YAML, or a mapping has a key twice.
-    """
+    """The YAML document in a file, None if empty; InputError for no YAML, or a key given twice."""
     import yaml  # not on top: config, which apps.doctor needs, must load without it
 
     text = read_text(path)
@@ -103,9 +95,8 @@ def check_keys(text: str, where: str) -> None:
         lines: dict[str, int] = {}
         for key, line in _keys(document, "", set()):
             if key in lines:
-                raise InputError(
-                    f"{where} must give each key once, got {key} on lines {lines[key]} and {line}"
-                )
+                rule = f"{where} must give each key once"
+                raise InputError(f"{rule}, got {key} on lines {lines[key]} and {line}")
             lines[key] = line
     except (yaml.YAMLError, RecursionError):
         return

@@ -1,5 +1,6 @@
-"""Outputs appear whole: written aside, flushed to disk, renamed into place."""
+"""Outputs appear whole: written aside or in a scratch folder, flushed, renamed into place."""
 
+import fcntl
 import glob
 import json
 import os
@@ -39,8 +40,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it into place when the block succeeds.
 
     Raises:
-        InputError: ``path`` exists and is not an empty folder, or a link to one; nothing is ever
-            overwritten.
+        InputError: ``path`` exists and is not an empty folder, or a link to one.
     """
     refuse_existing(path)
     path = real(path)
@@ -67,9 +67,8 @@ def put(made: Path, path: Path) -> None:
     except OSError as error:
         kept = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}."), path.name)
         made.replace(kept)
-        raise InputError(
-            f"{path} could not be replaced: {error.strerror}; what was made is in {kept}"
-        ) from error
+        rule = f"{path} could not be replaced"
+        raise InputError(f"{rule}: {error.strerror}; what was made is in {kept}") from error
     flush(path.parent)
 
 
@@ -117,3 +116,29 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def scratch_folder(run_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder ``.NAME.scratch`` beside ``run_dir``, gone when the block ends.
+
+    What a killed process left in it is removed first.
+
+    Raises:
+        InputError: another process is at work on the same ``run_dir``.
+    """
+    scratch = beside(run_dir, "scratch")
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            rule = "run_dir must not be in use"
+            raise InputError(f"{rule}, got {run_dir}: another process is making it") from error
+        inside = scratch / "files"
+        shutil.rmtree(inside, ignore_errors=True)
+        inside.mkdir()
+        try:
+            yield inside
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

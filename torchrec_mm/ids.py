@@ -36,8 +36,7 @@ class IdIndex:
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Row of each id, in any shape.
 
-        Args:
-            ids: int64 of any shape; duplicates allowed.
+        ``ids``: int64 of any shape; duplicates allowed.
 
         Returns:
             int64 of the same shape, in [0, N), or -1 where the id is unknown.
@@ -50,11 +49,7 @@ class IdIndex:
 
 
 def sort_unique(ids: np.ndarray, field: str) -> np.ndarray:
-    """The order that sorts ``ids``: (N,) int64 positions.
-
-    Raises:
-        InputError: an id occurs twice; ``field`` names the column.
-    """
+    """(N,) int64 positions that sort ``ids``; InputError, naming ``field``, if one occurs twice."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])

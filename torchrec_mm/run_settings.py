@@ -17,28 +17,20 @@ class RunSettings:
 
     epochs: int
     """Passes over the training data."""
-
     seed: int = 0
     """Of the initial weights and the order of requests."""
-
     warmup_steps: int = 0
     """Steps in which the learning rates grow from 0 to what they are."""
-
     checkpoint_steps: int = 0
     """Save each time as many steps are done, besides after each epoch; 0 for epochs alone."""
-
     keep_checkpoints: int = 1
     """How many of the last checkpoints stay, besides the best by test AUC."""
-
     resume: bool = False
     """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
-
     log_every_steps: int = 20
     """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
-
     hang_timeout_s: float = 600.0
     """Seconds without a finished step after which all stacks are printed; 0 never prints them."""
-
     stop_timeout_s: float = 25.0
     """Seconds that saving may take after SIGTERM; torchrun and Slurm kill 30 after it."""
 

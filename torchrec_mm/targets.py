@@ -41,8 +41,7 @@ def check_working_folder(
 ) -> None:
     """For a folder that is worked in, whatever it holds; arguments as above.
 
-    Args:
-        asides: the command works beside it, too.
+    ``asides``: the command works beside it, too.
 
     Raises:
         InputError: cannot be made or written to.
@@ -56,11 +55,7 @@ def check_working_folder(
 
 
 def check_file(path: Path, flag: str, reads: Iterable[Path | None] = ()) -> None:
-    """For a file that is made or replaced; arguments as above.
-
-    Raises:
-        InputError: a folder, a device or a mount, or cannot be made.
-    """
+    """A file to make or replace, arguments as above; InputError for a folder, device, mount."""
     with _told(path, flag):
         _check_way(path, flag, reads)
         if path.is_dir():
@@ -75,9 +70,8 @@ def _told(path: Path, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{flag} must be a place that can be written to, got {path}: {error.strerror}"
-        ) from error
+        rule = f"{flag} must be a place that can be written to"
+        raise InputError(f"{rule}, got {path}: {error.strerror}") from error
 
 
 def _check_way(path: Path, flag: str, reads: Iterable[Path | None]) -> None:
@@ -116,10 +110,8 @@ def _try_to_replace(folder: Path, flag: str) -> None:
         target.replace(away)
         away.replace(target)
     except OSError as error:
-        raise InputError(
-            f"{flag} must be a folder that can be replaced by a whole one, got {folder}: "
-            f"{error.strerror}; name a new folder inside it"
-        ) from error
+        rule = f"{flag} must be a folder that can be replaced by a whole one, got {folder}"
+        raise InputError(f"{rule}: {error.strerror}; name a new folder inside it") from error
     finally:
         shutil.rmtree(away, ignore_errors=True)
 

@@ -27,9 +27,7 @@ def commands_of(jobs: Iterable[Job], app: str) -> list[dict[str, str | None]]:
 
 def _by_name(words: tuple[str, ...]) -> dict[str, str | None]:
     flags = zip(words, (*words[1:], "--"), strict=True)
-    return {
-        w[2:]: None if value.startswith("--") else value for w, value in flags if w.startswith("--")
-    }
+    return {w[2:]: None if v.startswith("--") else v for w, v in flags if w.startswith("--")}
 
 
 def test_make_is_trained_once_on_each_set_of_vectors_and_seed():
@@ -78,7 +76,6 @@ def test_each_ranker_is_evaluated_on_the_same_data_and_done_when_that_is_there()
 
 
 def test_folders_of_vectors_that_runs_could_not_be_told_apart_by_are_refused():
+    folders = {"data": Path("data"), "run_dir": Path("runs"), "control": Path("y/a")}
     with pytest.raises(ValueError, match="vectors and control must differ in name, got a, a"):
-        CompareConfig(
-            data=Path("data"), vectors=(Path("x/a"),), control=Path("y/a"), run_dir=Path("runs")
-        )
+        CompareConfig(vectors=(Path("x/a"),), **folders)

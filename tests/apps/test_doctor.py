@@ -73,10 +73,7 @@ def test_kernels_that_are_switched_off_are_not_tried(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "raise OSError('libnvidia-ml.so.1: cannot open shared object file')",
-        "import os; os.abort()",
-    ],
+    ["raise OSError('libnvidia-ml.so.1: cannot open shared object file')", "import os; os.abort()"],
 )
 def test_a_broken_fbgemm_is_one_line_with_its_cure_and_no_traceback(tmp_path, module):
     (tmp_path / "fbgemm_gpu").mkdir()
@@ -107,9 +104,8 @@ def test_the_doctor_still_speaks_where_nothing_is_installed(tmp_path):
         "import sys; sys.path = [p for p in sys.path if 'site-packages' not in p];"
         "from apps.doctor import main, run; sys.exit(run(main, []))"
     )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
+    words = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.endswith("Cure: make install\n")
 

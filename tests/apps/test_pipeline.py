@@ -5,15 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from apps.pipeline import PipelineConfig, main, plan
 from tests.helpers import forks
-from tests.helpers.forks import PATIENCE_S
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.forks import PATIENCE_S, wait_until
+from tests.helpers.small_market import write_small_market
 from tests.helpers.whole_market import tiny_flags, write_whole_market
 from torchrec_mm.config import flag_words, run
 
@@ -25,12 +24,6 @@ WITH_MAKE = ["encode", "train_make", "train_ranker", "evaluate"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_whole_market(tmp_path_factory.mktemp("whole") / "data")
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    """It has vectors of its own and no searches."""
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 def stages_of(data: Path, **fields) -> dict:
@@ -174,13 +167,6 @@ def torchx(words: list[str]) -> subprocess.Popen:
     )
 
 
-def wait_for(run_dir: Path, pattern: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not list(run_dir.glob(pattern)):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def notes_of(run_dir: Path) -> dict[str, int]:
     """When each stage was noted to be whole, by folder."""
     return {path.parent.name: path.stat().st_mtime_ns for path in run_dir.glob("*/stage.json")}
@@ -192,7 +178,7 @@ def test_a_killed_pipeline_goes_on_and_a_changed_flag_makes_what_depends_on_it(d
     flags = {"data": data, "run_dir": run_dir, **tiny_flags(tmp_path)}
 
     killed = torchx(flag_words(flags))
-    wait_for(run_dir, "pretrain-*/config.yaml", killed)
+    wait_until(lambda: list(run_dir.glob("pretrain-*/config.yaml")), killed)
     killed.send_signal(signal.SIGTERM)
     killed.communicate(timeout=PATIENCE_S)
     packed = notes_of(run_dir)

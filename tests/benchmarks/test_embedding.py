@@ -15,9 +15,8 @@ def config(tmp_path) -> EmbeddingConfig:
         "image_encoder": str(save_image_encoder(tmp_path / "image")),
         "text_encoder": str(save_text_encoder(tmp_path / "text")),
     }
-    return EmbeddingConfig(
-        items=50, image_size=32, batch_size=8, picture_pixels=40, runs=1, **encoders
-    )
+    small = {"items": 50, "image_size": 32, "batch_size": 8, "picture_pixels": 40}
+    return EmbeddingConfig(runs=1, **small, **encoders)
 
 
 def test_both_sides_encode_every_item_in_the_same_batches(config, monkeypatch):

@@ -49,10 +49,8 @@ def test_each_measurement_has_a_process_and_a_number_of_threads_of_its_own(monke
     monkeypatch.setenv("RANK", "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     runs = [in_fresh_process(about_this_process, "word", threads=n) for n in (1, 2)]
-    assert [(word, threads, rank) for word, _, threads, rank in runs] == [
-        ("word", 1, None),
-        ("word", 2, None),
-    ]
+    told = [(word, threads, rank) for word, _, threads, rank in runs]
+    assert told == [("word", 1, None), ("word", 2, None)]
     assert len({os.getpid(), *(pid for _, pid, _, _ in runs)}) == 3
     assert os.environ["OMP_NUM_THREADS"] == "1"
 

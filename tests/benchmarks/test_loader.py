@@ -1,23 +1,13 @@
 """The loader benchmark: what is read, and how much of it."""
 
 import numpy as np
-import pytest
 
+from tests.benchmarks.conftest import SMALL
 from torchrec_mm.benchmarks import loader
 from torchrec_mm.benchmarks.loader import LoaderConfig, as_tensors, compare, reading, repeat
-from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.loader import RequestLoader
-
-SMALL = {"users": 24, "items": 300, "behaviours": 40}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("loader") / "data"
-    with ranker_data(DataConfig(work_dir=work_dir, **SMALL)) as made:
-        return made
 
 
 def test_our_batches_hold_each_request_once_with_all_its_behaviours(folder):

@@ -3,14 +3,13 @@
 import pyarrow.parquet as pq
 import pytest
 
+from torchrec_mm.benchmarks import prepare
 from torchrec_mm.benchmarks.prepare import PrepareConfig, check_sample, compare, run_prepare
 from torchrec_mm.benchmarks.prepare_log import draw_log
 
 
 def test_a_line_says_speed_memory_and_how_many_users_agree(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        "torchrec_mm.benchmarks.prepare.in_fresh_process", lambda work, *args: work(*args)
-    )
+    monkeypatch.setattr(prepare, "in_fresh_process", lambda work, *args: work(*args))
     config = PrepareConfig(events=100_000, memory_gb=1, runs=1, work_dir=tmp_path)
     (line,) = compare(config)
     assert line["ratio"] == line["ours"] / line["baseline"]

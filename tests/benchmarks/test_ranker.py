@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.benchmarks.conftest import SMALL
 from torchrec_mm.benchmarks import ranker
 from torchrec_mm.benchmarks.ranker import RankerConfig, compare
 from torchrec_mm.benchmarks.ranking import ours
@@ -10,16 +11,6 @@ from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.benchmarks.ranking.ours import Ours, spread
 from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import process_group
-
-SMALL = {"users": 24, "items": 300, "behaviours": 40}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp("ranker") / "data"
-    with ranker_data(DataConfig(work_dir=work_dir, **SMALL)) as made:
-        return made
 
 
 def task(folder, **changed) -> RankerTask:
@@ -78,16 +69,14 @@ def test_our_side_has_a_speed(folder):
     assert ours.speed(task(folder)) > 0
 
 
-def test_batches_hold_about_the_impressions_asked_for(folder):
-    with process_group() as worker:
-        ours = Ours(task(folder), worker)
-        sizes = [int(batch.candidate_mask.sum()) for batch in ours.batches([0])]
+def test_batches_hold_about_the_impressions_asked_for(folder, worker):
+    batches = Ours(task(folder), worker).batches([0])
+    sizes = [int(batch.candidate_mask.sum()) for batch in batches]
     assert sizes == [55] * 4 + [44]
 
 
-def test_a_larger_table_is_read_as_often_and_all_over(folder):
-    with process_group() as worker:
-        (batch, *_) = Ours(task(folder), worker).batches([0])
+def test_a_larger_table_is_read_as_often_and_all_over(folder, worker):
+    (batch, *_) = Ours(task(folder), worker).batches([0])
     torch.manual_seed(0)
     before, after = batch.item_ids, spread(batch, 1_000_000).item_ids
     assert after.keys() == before.keys() == ["item_id"]
@@ -124,9 +113,8 @@ def rates(monkeypatch):
 def test_the_lines_compare_what_their_names_say(rates, folder):
     rates |= {("ours", 1000, 0): 100.0, ("ours", 5500, 0): 300.0, ("baseline", 1000, 0): 5.0}
     rates |= {("ours", 1000, 10): 80.0, ("ours", 1000, 1000): 76.0}
-    config = RankerConfig(
-        work_dir=folder, baseline_command="theirs", table_rows=(10, 1000), runs=2, **SMALL
-    )
+    more = {"baseline_command": "theirs", "table_rows": (10, 1000), "runs": 2}
+    config = RankerConfig(work_dir=folder, **more, **SMALL)
     lines = {line["benchmark"]: line for line in compare(config)}
     assert {name: line["ratio"] for name, line in lines.items()} == {
         "ranker": 20.0,

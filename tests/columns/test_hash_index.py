@@ -34,9 +34,8 @@ def test_ids_may_come_in_any_order_and_rows_are_where_they_came():
 def test_ids_that_all_want_one_place_are_still_told_apart(monkeypatch):
     monkeypatch.setattr(hash_index, "GOLDEN", np.uint64(0))
     ids = np.arange(50) * 7
-    assert (
-        HashIndex(ids).rows(np.arange(350)).tolist() == IdIndex(ids).rows(np.arange(350)).tolist()
-    )
+    asked = np.arange(350)
+    assert HashIndex(ids).rows(asked).tolist() == IdIndex(ids).rows(asked).tolist()
 
 
 def test_nothing_is_asked_and_nothing_found():

@@ -160,11 +160,6 @@ def test_lists_of_several_widths_keep_their_values(tmp_path):
     assert read(folder, {"a": INT64_LIST})["a"].to_pylist() == [[1], [], *big, [7]]
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="none must be a folder of Parquet files: no such folder"):
-        ParquetFolder(tmp_path / "none")
-
-
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 not really", b"x" * 10_000 + b"PARE"])
 def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
     folder = folder_of(tmp_path / "d", {"a": [1]})

@@ -13,18 +13,13 @@ from tests.helpers.runs import (
     train_make,
     train_ranker,
 )
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.small_market import SmallMarket
 
 pytestmark = pytest.mark.gpu
 
 # float32 on both, sums in other orders, over the 8 steps of two epochs.
 TOLERANCE = 1e-3
 KERNELS = ("fused", "fused_uvm", "fused_uvm_caching")
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 def losses(run_dir: Path) -> list[float]:

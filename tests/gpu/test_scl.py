@@ -30,14 +30,11 @@ def packed(tmp_path_factory) -> PackedContent:
 
 
 @pytest.mark.parametrize("trainable_layers", [0, 1])
-def test_steps_and_banks_are_those_of_the_cpu(
-    trainable_layers, encoders, packed, tmp_path, ranks_on
-):
+def test_steps_and_banks_are_those_of_a_cpu(trainable_layers, encoders, packed, tmp_path, ranks_on):
     figures, states, begun = {}, {}, None
     for device in ("cpu", "gpu"):
-        config = config_of(
-            tmp_path / device, packed.folder, encoders, trainable_layers=trainable_layers
-        )
+        folders = (tmp_path / device, packed.folder, encoders)
+        config = config_of(*folders, trainable_layers=trainable_layers)
         with ranks_on(device), process_group() as worker:
             run = SmallRun(config, worker)
             begun = begun or state_of(run.trainer)

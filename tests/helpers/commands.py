@@ -95,6 +95,5 @@ def _commands(text: str) -> Iterator[Command]:
         for line in lines:
             command, _, comment = line.partition("  #")
             marker = re.search(r"needs (\w+)", comment)
-            yield Command(
-                command.strip(), marker[1] if marker else "", shown if line is lines[-1] else None
-            )
+            needs, printed = marker[1] if marker else "", shown if line is lines[-1] else None
+            yield Command(command.strip(), needs, printed)

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from torchrec_mm.benchmarks.prepare_oracle import slow_requests
+from torchrec_mm.benchmarks.prepare_log import slow_requests
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import EVENT_SCHEMA, SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
-from torchrec_mm.data.prepare.scratch import scratch_folder
+from torchrec_mm.files import scratch_folder
 
 RULES = EventRules(
     shown_event="view",

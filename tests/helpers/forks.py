@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -107,6 +108,15 @@ class Fork:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def wait_until(happens: Callable[[], object], process: "Fork | None" = None) -> None:
+    """Look again and again; fail where that takes too long, or where ``process`` ends first."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happens():
+        assert process is None or process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def run(

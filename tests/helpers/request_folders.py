@@ -15,3 +15,9 @@ def read_requests(folder: Path, max_behaviours: int) -> Requests:
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of a folder that a command wrote, whatever lies beside them."""
     return sorted(folder.glob("*.parquet"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files at any depth."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}

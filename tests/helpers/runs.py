@@ -1,6 +1,7 @@
 """Small runs of the commands of phase two, in this process."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +57,7 @@ def train_ranker(
 @contextmanager
 def small_batches(padded: int) -> Iterator[None]:
     """For the block: no batch is larger than ``padded``, whatever is asked for."""
-    with (
-        mock.patch.object(batch_limits, "PADDED", padded),
-        mock.patch.object(batch_limits, "PADDED_A_REQUEST", 1),
-    ):
+    with mock.patch.multiple(batch_limits, PADDED=padded, PADDED_A_REQUEST=1):
         yield
 
 
@@ -67,8 +65,9 @@ class Stopped(BaseException):
     """What the process does not survive."""
 
 
-def stop_before(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Training ends where ``step`` would begin, counted from 0."""
+@contextmanager
+def stopped_before(step: int) -> Iterator[None]:
+    """The training in the block ends, and with it the block, where ``step`` would begin, from 0."""
     before_step = fit.Loop._before_step
 
     def maybe_stop(loop):
@@ -76,7 +75,8 @@ def stop_before(patch: pytest.MonkeyPatch, step: int) -> None:
             raise Stopped
         before_step(loop)
 
-    patch.setattr(fit.Loop, "_before_step", maybe_stop)
+    with mock.patch.object(fit.Loop, "_before_step", maybe_stop), pytest.raises(Stopped):
+        yield
 
 
 def evaluate(market: SmallMarket, run_dir: Path, *more: str) -> dict:
@@ -96,6 +96,13 @@ def lines_of(run_dir: Path, key: str) -> list[dict]:
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     parsed = [json.loads(line, parse_constant=_no_json) for line in lines]
     return [line for line in parsed if key in line]
+
+
+def last_step(run_dir: Path) -> int:
+    """The last step in metrics.jsonl, whose last line may be half written."""
+    log = run_dir / "metrics.jsonl"
+    steps = re.findall(r'^{"step": (\d+),', log.read_text() if log.is_file() else "", re.MULTILINE)
+    return max(map(int, steps), default=0)
 
 
 def epochs_of(run_dir: Path) -> list[dict]:

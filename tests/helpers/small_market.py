@@ -50,9 +50,8 @@ def write_small_market(folder: Path, train: int = 60, test: int = 25) -> SmallMa
     taste = rng.normal(size=(NUM_ITEMS, VECTOR_WIDTH))
     write_parquet(market.data / "items", item_columns())
     for split, requests in (("train", train), ("test", test)):
-        write_parquet(
-            market.data / "requests" / split, request_columns(rng, taste, split, requests)
-        )
+        columns = request_columns(rng, taste, split, requests)
+        write_parquet(market.data / "requests" / split, columns)
     write_vectors(market.vectors, taste)
     return market
 

@@ -9,10 +9,8 @@ def test_a_vector_depends_on_its_id_and_the_seed_alone():
     ids = np.array([5, -7, 2**62, 6])
     vectors = random_vectors(ids, width=16, seed=1)
     np.testing.assert_array_equal(random_vectors(ids[[2, 1]], width=16, seed=1), vectors[[2, 1]])
-    assert (
-        len(np.unique(np.concatenate([vectors, random_vectors(ids, width=16, seed=2)]), axis=0))
-        == 8
-    )
+    both = np.concatenate([vectors, random_vectors(ids, width=16, seed=2)])
+    assert len(np.unique(both, axis=0)) == 8
     assert random_origin(width=16, seed=1) != random_origin(width=16, seed=2)
 
 

@@ -38,9 +38,8 @@ def test_int8_comes_out_exactly_as_it_went_in(tmp_path, tiny_blocks):
     put(tmp_path / "in", ids[:60], values[:60].tolist(), int8_list, "b", row_group_size=11)
     put(tmp_path / "in", ids[60:], values[60:].tolist(), int8_list, "a")
     imported(tmp_path)
-    export_vectors.main(
-        ["--vectors", str(tmp_path / "imported"), "--run_dir", str(tmp_path / "out")]
-    )
+    flags = ("--vectors", str(tmp_path / "imported"), "--run_dir", str(tmp_path / "out"))
+    export_vectors.main(flags)
     table = pq.read_table(tmp_path / "out")
     assert table.schema.field("vector").type == int8_list
     expected = {int(i): v.tolist() for i, v in zip(ids, values, strict=True)}
@@ -171,15 +170,9 @@ VIEWS = pa.array([[1.0]], pa.list_view(pa.float32()))
         ({"item_id": ["1"], "vector": [[1.0]]}, "item_id must be int64, got string"),
         ({"item_id": [1], "vector": [1.0]}, "vector must be list<float> or list<int8>, got double"),
         ({"item_id": [1], "vector": [[1]]}, "vector must be list<float> or list<int8>, got list"),
-        (
-            {"item_id": [1], "vector": TENSORS},
-            "vector must be list<float> or list<int8>, got ext",
-        ),
+        ({"item_id": [1], "vector": TENSORS}, "vector must be list<float> or list<int8>, got ext"),
         ({"item_id": [1], "vector": VIEWS}, "vector must be list<float> or list<int8>, got list_"),
-        (
-            {"item_id": [1.0], "vector": [[1.0]]},
-            "part.parquet column item_id must be int64, got d",
-        ),
+        ({"item_id": [1.0], "vector": [[1.0]]}, "part.parquet column item_id must be int64, got d"),
         (
             {"item_id": pa.array([2**63], pa.uint64()), "vector": [[1.0]]},
             "part.parquet column item_id must be int64, got uint64: .* not in range",

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors, dequantise
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin, dequantise
 from torchrec_mm.item_vectors.writer import write_blocks, write_item_vectors
 
 EAST, NORTH, NORTH_EAST = (2.0, 0.0), (0.0, 5.0), (3.0, 3.0)
@@ -132,9 +131,7 @@ def test_dequantised_int8_is_value_over_127():
     ],
 )
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_wrong_vectors_are_refused_by_item_and_leave_nothing(
-    tmp_path, ids, vectors, complaint, dtype
-):
+def test_wrong_vectors_are_refused_by_item_and_leave_none(tmp_path, ids, vectors, complaint, dtype):
     with pytest.raises(InputError, match=complaint):
         write(tmp_path / "v", ids, vectors, dtype)
     assert list(tmp_path.iterdir()) == []

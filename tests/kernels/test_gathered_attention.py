@@ -230,8 +230,7 @@ def test_scores_beyond_the_range_of_exp_are_no_trouble(either):
 
 
 @pytest.mark.parametrize(
-    "name, value",
-    [("index", S), ("index", -1), ("length", K + 1), ("length", -1), ("request", M)],
+    "name, value", [("index", S), ("index", -1), ("length", K + 1), ("length", -1), ("request", M)]
 )
 def test_what_points_outside_is_refused_before_it_is_read(name, value):
     given = case()

@@ -70,10 +70,8 @@ def same(left: SearchHits, right: SearchHits) -> bool:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
 def test_the_search_is_what_plain_python_finds(search, dtype):
     vectors = small_integers(40, 16, -127, 128, dtype)
-    given, sizes = (
-        (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40)),
-        {"keep": 5, "num_tiers": 7},
-    )
+    given = (vectors, *requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40))
+    sizes = {"keep": 5, "num_tiers": 7}
     found, truth = search(*given, **sizes), in_plain_python(*given, **sizes)
     assert found.num_kept.tolist() == [len(kept) for kept, _, _ in truth]
     assert found.tiers.tolist() == [tiers for _, _, tiers in truth]
@@ -148,9 +146,8 @@ def test_many_threads_find_what_one_finds():
 def test_of_equal_cosines_the_newest_comes_first(search):
     vectors = torch.tensor([[1, 0], [3, 0], [0, 2]], dtype=torch.int8)
     history = torch.tensor([1, 0, 2, 1, -1, 0] * 100)
-    found = search(
-        vectors, torch.tensor([0]), history, offsets([1]), offsets([600]), keep=5, num_tiers=2
-    )
+    rows, ends = (torch.tensor([0]), history), (offsets([1]), offsets([600]))
+    found = search(vectors, *rows, *ends, keep=5, num_tiers=2)
     assert found.kept.tolist() == [[599, 597, 595, 594, 593]]
     assert found.cosine.tolist() == [[1.0] * 5]
 
@@ -212,9 +209,8 @@ def test_tiers_are_those_of_simtier():
 def test_a_history_answers_alike_in_any_batch():
     vectors = small_integers(300, 32, -128, 128)
     candidates, behaviours, _, _ = requests([(3, 120)], 300)
-    alone = general_search(
-        vectors, candidates, behaviours, offsets([3]), offsets([120]), keep=9, num_tiers=20
-    )
+    once = (candidates, behaviours, offsets([3]), offsets([120]))
+    alone = general_search(vectors, *once, keep=9, num_tiers=20)
     twice = (candidates.repeat(2), behaviours.repeat(2), offsets([3, 3]), offsets([120, 120]))
     together = general_search(vectors, *twice, keep=9, num_tiers=20)
     assert same(alone, SearchHits(*(part[3:] for part in together)))

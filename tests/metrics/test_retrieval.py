@@ -101,9 +101,8 @@ def test_recall_and_reciprocal_rank_of_known_ranks():
     ranks = torch.tensor([1.0, 1.5, 10.0, 10.5, 400.0], dtype=torch.float64)
     assert recall_at(ranks, 1) == pytest.approx(1 / 5)
     assert recall_at(ranks, 10) == pytest.approx(3 / 5)
-    assert mean_reciprocal_rank(ranks) == pytest.approx(
-        (1 + 1 / 1.5 + 1 / 10 + 1 / 10.5 + 1 / 400) / 5
-    )
+    expected = (1 + 1 / 1.5 + 1 / 10 + 1 / 10.5 + 1 / 400) / 5
+    assert mean_reciprocal_rank(ranks) == pytest.approx(expected)
 
 
 def test_hard_negative_accuracy_counts_pairs_in_the_right_order_and_half_a_tie():

@@ -74,10 +74,8 @@ def test_each_impression_has_a_place_among_the_names_of_slices():
 
 def test_slices_of_age_are_there_when_an_impression_has_both_times(tmp_path):
     one = np.array([1]), np.array([0]), np.zeros(1, np.float32)
-    for name, masks, expected in (
-        ("no", {}, set()),
-        ("yes", {AGE_SLICES[0]: [1]}, set(AGE_SLICES)),
-    ):
+    ages = {AGE_SLICES[0]: [1]}
+    for name, masks, expected in (("no", {}, set()), ("yes", ages, set(AGE_SLICES))):
         (tmp_path / name).mkdir()
         found = write(tmp_path / name, *one, **masks)["slices"]
         assert set(found) & set(AGE_SLICES) == expected

@@ -26,9 +26,8 @@ IMPRESSIONS = st.lists(st.tuples(USERS, st.booleans(), LOGITS, st.booleans(), st
 
 def some(count: int, seed: int = 0, distinct_scores: int = 50):
     generator = np.random.default_rng(seed)
-    users = generator.integers(-(2**62), 2**62, count // 7 + 1)[
-        generator.integers(0, count // 7 + 1, count)
-    ]
+    ids = generator.integers(-(2**62), 2**62, count // 7 + 1)
+    users = ids[generator.integers(0, len(ids), count)]
     labels = generator.integers(0, 2, count).astype(np.int8)
     logits = (generator.integers(0, distinct_scores, count) / 8 - 2).astype(np.float32)
     masks = {name: generator.random(count) < 0.4 for name in SLICES}
@@ -39,10 +38,8 @@ def write(folder, impressions, cuts, writers=1, block=64):
     """Deal pieces between ``cuts`` to the writers in turn."""
     folder.mkdir()
     users, labels, logits, masks = impressions
-    files = [
-        ImpressionFiles(folder, writer, SLICES, block_impressions=block)
-        for writer in range(writers)
-    ]
+    size = {"block_impressions": block}
+    files = [ImpressionFiles(folder, writer, SLICES, **size) for writer in range(writers)]
     for turn, (start, stop) in enumerate(pairwise([0, *cuts, len(labels)])):
         piece = slice(start, stop)
         files[turn % writers].add(

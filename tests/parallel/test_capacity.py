@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 
-from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.capacity import Workload, changes_that_fit, fewest_ranks, memory_of_ranks
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
@@ -129,15 +128,3 @@ def test_columns_are_split_over_all_ranks_or_where_rows_are_too_over_nodes(shard
 def test_a_cpu_rank_leaves_its_reserve_of_the_hosts_memory():
     (storage, _) = (device.storage for device in TWO_ON_CPU.topology(0).devices)
     assert (storage.hbm, storage.ddr) == (0, 12 * GIB - int(12 * GIB * RESERVE))
-
-
-@pytest.mark.parametrize(
-    ("world_size", "per_node", "told"),
-    [
-        (0, 8, "world_size must be at least 1, got 0"),
-        (12, 8, r"world_size must be a multiple of devices_per_node \(8\), got 12"),
-    ],
-)
-def test_machines_that_cannot_be_are_refused(world_size, per_node, told):
-    with pytest.raises(InputError, match=told):
-        replace(gpus(1), world_size=world_size, devices_per_node=per_node)

@@ -36,11 +36,8 @@ def refusal(rank, *args: int) -> str:
 
 
 def test_each_rank_of_a_host_takes_a_gpu_of_its_own(rank):
-    assert [str(rank(8, local_rank, 3)) for local_rank in range(3)] == [
-        "cuda:0",
-        "cuda:1",
-        "cuda:2",
-    ]
+    taken = [str(rank(8, local_rank, 3)) for local_rank in range(3)]
+    assert taken == ["cuda:0", "cuda:1", "cuda:2"]
     assert str(rank(1)) == "cuda:0"
 
 

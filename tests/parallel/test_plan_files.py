@@ -24,9 +24,8 @@ TABLE = PlannedTable(
 
 
 def test_a_plan_is_read_back_as_sharding_and_kernel(tmp_path):
-    split = replace(
-        TABLE, name="b", sharding="column_wise", settings=TableSettings(optimizer="sgd")
-    )
+    sgd = TableSettings(optimizer="sgd")
+    split = replace(TABLE, name="b", sharding="column_wise", settings=sgd)
     save_plan(tmp_path, [TABLE, split], world_size=2)
     assert read_plan(tmp_path / "plan.json") == {
         "item_id_table": TableSettings(sharding="row_wise", kernel="fused"),

@@ -4,16 +4,14 @@ import pytest
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 
-from tests.helpers.small_market import write_small_market
 from tests.parallel.test_capacity import gpus
 from tests.parallel.test_sharding import distributed_of, kernels, steps, tables
-from tests.ranking.small_ranker import encode, spec_of
+from tests.ranking.small_ranker import spec_of
 from torchrec_mm.errors import HostError
 from torchrec_mm.parallel import sharding
-from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.plan_files import planned_tables
 from torchrec_mm.parallel.planning import DoesNotFit, make_plan, prepare_tables, table_configs
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring, make_scoring_plan, scoring_settings
 from torchrec_mm.parallel.sharding import TableOptions
 from torchrec_mm.parallel.tables import TableSettings, settings_by_table
@@ -27,16 +25,7 @@ from torchrec_mm.runs.tensor_shards import model_shards
 
 ROWS_97_GIB = 97 * GIB // (64 * 4)
 
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory):
-    return encode(write_small_market(tmp_path_factory.mktemp("market")))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def worker():
-    with suppress_library_warnings(), process_group() as alone:
-        yield alone
+pytestmark = pytest.mark.usefixtures("worker")
 
 
 def planned(rows: dict[str, int], machines: Machines, make=make_scoring_plan, **settings) -> dict:
@@ -118,9 +107,7 @@ def test_a_scored_model_has_the_weights_of_the_run_and_no_state_of_optimizers(
     ours, theirs = tables(scored), tables(trained)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert {name for name, table in ours.items() if table.dtype == torch.float16} == {
-        "item_id_table"
-    }
+    assert [n for n, table in ours.items() if table.dtype == torch.float16] == ["item_id_table"]
     assert {kernel.optimizer for kernel in kernels(scored)} == {EmbOptimType.EXACT_SGD}
     assert not any(scored.model.fused_optimizer.state_dict()["state"].values())
     batch = encoded.batch([0, 1])

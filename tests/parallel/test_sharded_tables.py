@@ -16,8 +16,6 @@ from tests.parallel.sharded_tables import (
     train,
     whole_tables,
 )
-from torchrec_mm.parallel.library_warnings import suppress_library_warnings
-from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.tables import TableSettings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
@@ -34,18 +32,13 @@ def on_two_ranks(tmp_path_factory) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def on_one_rank() -> dict[str, dict[str, Tensor]]:
-    with suppress_library_warnings(), process_group() as worker:
-        return {
-            name_of(settings): whole_tables(train(worker, settings)) for settings in combinations()
-        }
+def on_one_rank(worker) -> dict[str, dict[str, Tensor]]:
+    return {name_of(each): whole_tables(train(worker, each)) for each in combinations()}
 
 
 @pytest.fixture(scope="module")
-def initial() -> dict[str, Tensor]:
-    with suppress_library_warnings(), process_group() as worker:
-        untrained = TableSettings(learning_rate=1e-30)
-        return whole_tables(train(worker, untrained))
+def initial(worker) -> dict[str, Tensor]:
+    return whole_tables(train(worker, TableSettings(learning_rate=1e-30)))
 
 
 def learned(initial: dict[str, Tensor], optimizer: str) -> dict[str, Tensor]:

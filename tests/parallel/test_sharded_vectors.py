@@ -11,7 +11,7 @@ from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.parallel import sharded_vectors
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import ShardedVectors
 
 WIDTH = 5
@@ -46,13 +46,6 @@ ASKED = (  # by rank
     ([-1, -1], [4, 4, 4]),
     (list(range(ITEMS)), list(range(ITEMS))),
 )
-
-
-@pytest.fixture
-def worker(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with process_group() as alone:
-        yield alone
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])

@@ -9,13 +9,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
-from tests.helpers.small_market import write_small_market
-from tests.ranking.small_ranker import encode, spec_of
+from tests.ranking.small_ranker import spec_of
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import planning, sharding
 from torchrec_mm.parallel.communication import communication_codecs
-from torchrec_mm.parallel.library_warnings import suppress_library_warnings
-from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.sharding import (
     DistributedModel,
     OptimizerSettings,
@@ -35,17 +32,6 @@ SETTINGS = OptimizerSettings(
     learning_rate=0.01, weight_decay=0.2, table_learning_rate=0.1, table_scale=0.05
 )
 EMBEDDING_DIM = 4
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory):
-    return encode(write_small_market(tmp_path_factory.mktemp("market")))
-
-
-@pytest.fixture(scope="module")
-def worker():
-    with suppress_library_warnings(), process_group() as alone:
-        yield alone
 
 
 def distributed_of(
@@ -124,11 +110,6 @@ def test_tables_depend_on_the_seed_and_on_nothing_else(encoded, worker):
         assert not torch.equal(table, other[name])
 
 
-def test_the_dense_part_has_its_learning_rate_and_weight_decay(encoded, worker):
-    (group,) = distributed_of(encoded, worker, "id").dense_optimizer.param_groups
-    assert (group["lr"], group["weight_decay"]) == (0.01, 0.2)
-
-
 def test_every_trainable_weight_has_one_optimizer_and_make_has_none(encoded, worker):
     distributed = distributed_of(encoded, worker)
     distributed.create_optimizer_state()
@@ -196,11 +177,6 @@ def test_a_saved_plan_is_followed_by_the_next_run(encoded, worker, tmp_path):
     with pytest.raises(InputError, match="must be the plan's row_wise, got table_wise"):
         whole_table = {"item_id": TableSettings(sharding="table_wise")}
         distributed_of(encoded, worker, "id", tables=whole_table, plan=tmp_path / "plan.json")
-
-
-def test_a_table_that_the_ranker_lacks_is_refused(encoded, worker):
-    with pytest.raises(InputError, match="tables must name tables of the model .* got itemid"):
-        distributed_of(encoded, worker, "id", tables={"itemid": TableSettings()})
 
 
 def test_fewer_bytes_between_ranks_need_nccl(encoded, worker, monkeypatch):

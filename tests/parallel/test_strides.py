@@ -10,7 +10,6 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tests.helpers import another_rank
 from torchrec_mm.data.stream.collate import one_id_bags
-from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.strides import pad_bags, with_equal_strides
 
 
@@ -44,9 +43,6 @@ def test_all_that_is_looked_up_is_as_wide_as_on_the_widest_rank(monkeypatch):
     assert (batch.item_ids.stride(), batch.raw_ids.stride()) == (5, 1)
 
 
-def test_a_lone_rank_passes_its_batches_through(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_a_lone_rank_passes_its_batches_through(worker):
     batches = [object(), object()]
-    with process_group():
-        assert list(with_equal_strides(iter(batches))) == batches
-    assert torch.distributed.is_initialized() is False
+    assert list(with_equal_strides(iter(batches))) == batches

@@ -12,8 +12,7 @@ from torchrec.streamable import Pipelineable
 
 from tests.parallel.launch import on_two_ranks
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.library_warnings import suppress_library_warnings
-from torchrec_mm.parallel.process_group import Worker, process_group
+from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
 from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.parallel.zero_collision import check_zero_collision, flush_evictions
@@ -130,10 +129,8 @@ def scores(distributed: DistributedModel) -> Tensor:
     worker = distributed.worker
     distributed.model.eval()
     with torch.no_grad():
-        logits = [
-            distributed.model(batch_of(step, worker.rank, worker.world_size))[1]
-            for step in range(STEPS)
-        ]
+        batches = (batch_of(step, worker.rank, worker.world_size) for step in range(STEPS))
+        logits = [distributed.model(batch)[1] for batch in batches]
     distributed.model.train()
     return torch.stack(logits)
 
@@ -145,14 +142,6 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     torch.save(scores(distributed), folder / f"scores-{worker.rank}.pt")
     train(distributed, SECOND, folder / "22")
     train(resume(worker, folder / "1"), SECOND, folder / "12")
-
-
-@pytest.fixture(scope="module")
-def worker():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("WORLD_SIZE", raising=False)
-        with suppress_library_warnings(), process_group() as alone:
-            yield alone
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +249,7 @@ def test_a_row_with_a_new_owner_starts_at_zero_and_its_optimizer_state_too(table
         ({"kernel": "fused_uvm"}, 2, "tables.user_id_table.kernel must be fused with zero"),
     ],
 )
-def test_a_table_of_raw_ids_is_cut_by_whole_partitions_of_rows_or_refused(
-    user_id, world_size, rule
-):
+def test_a_table_of_raw_ids_is_cut_by_whole_partitions_or_refused(user_id, world_size, rule):
     tables = {"user_id_table": TableSettings(**user_id), "item_id_table": TableSettings()}
     with pytest.raises(InputError, match=rule):
         check_zero_collision(Scorer(), tables, world_size)

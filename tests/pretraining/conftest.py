@@ -1,6 +1,7 @@
 """Tiny encoders and packed content, built once for the room."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +12,22 @@ from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 
 
 @pytest.fixture(scope="session")
-def image_encoder(tmp_path_factory):
-    return tiny.save_image_encoder(tmp_path_factory.mktemp("encoders") / "image")
+def encoders(tmp_path_factory) -> Path:
+    """A folder that holds image/ and text/."""
+    folder = tmp_path_factory.mktemp("encoders")
+    tiny.save_image_encoder(folder / "image")
+    tiny.save_text_encoder(folder / "text")
+    return folder
 
 
 @pytest.fixture(scope="session")
-def text_encoder(tmp_path_factory):
-    return tiny.save_text_encoder(tmp_path_factory.mktemp("encoders") / "text")
+def image_encoder(encoders) -> Path:
+    return encoders / "image"
+
+
+@pytest.fixture(scope="session")
+def text_encoder(encoders) -> Path:
+    return encoders / "text"
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,16 @@
 """Packed tiny content, and what a run makes of it, for tests of one module each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch.distributed as dist
 from torch import Tensor
 
 from apps.pretrain import PretrainConfig
+from tests.helpers.runs import Stopped
 from tests.pretraining.tiny import write_search_data
 from torchrec_mm.data.content.pack import pack
 from torchrec_mm.data.content.packed import PackedContent
@@ -79,6 +84,20 @@ class SmallRun:
             dist.all_reduce(figures)
             summed.append(figures)
         return summed
+
+
+@contextmanager
+def stopped_before(last: int) -> Iterator[None]:
+    """The training in the block ends, and the block, where a step would begin, counted from 0."""
+    make = Trainer.step
+
+    def step(self, batch, step, total_steps):
+        if step == last:
+            raise Stopped
+        return make(self, batch, step, total_steps)
+
+    with mock.patch.object(Trainer, "step", step), pytest.raises(Stopped):
+        yield
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:

@@ -7,9 +7,8 @@ from torchrec_mm.ranking.eviction import contest, strength
 
 def won(owned: list[list[int]], newcomers: list[int], partition: list[int]) -> list[tuple]:
     """(newcomer, partition, column) of every win."""
-    outcome = contest(
-        torch.tensor(owned), torch.tensor(newcomers), torch.tensor(partition, dtype=torch.int64)
-    )
+    partition = torch.tensor(partition, dtype=torch.int64)
+    outcome = contest(torch.tensor(owned), torch.tensor(newcomers), partition)
     return sorted(zip(*(part.tolist() for part in outcome), strict=True))
 
 

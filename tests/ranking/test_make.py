@@ -39,9 +39,8 @@ def test_cosines_and_masks_are_those_of_each_occurrences_item(encoded, batch):
         for c, target in enumerate(stored(data.candidates, row, view.target_mask)):
             for b, behaviour in enumerate(behaviours):
                 if target is not None and behaviour is not None:
-                    assert cosine[row, c, b].item() == pytest.approx(
-                        (target @ behaviour).item(), abs=1e-5
-                    )
+                    expected = pytest.approx((target @ behaviour).item(), abs=1e-5)
+                    assert cosine[row, c, b].item() == expected
 
 
 def test_the_scale_of_int8_vectors_does_not_matter(batch):

@@ -141,9 +141,8 @@ def test_the_logits_are_those_of_the_formula_written_out(model, encoded, batch):
             def pooled(behaviours, projection, mix=None, query=query):
                 if not behaviours:
                     return torch.zeros(8), torch.zeros(8)
-                rows = torch.stack(
-                    [embedding(b, network.spec.behaviour_tables) for _, b in behaviours]
-                )
+                tables = network.spec.behaviour_tables
+                rows = torch.stack([embedding(b, tables) for _, b in behaviours])
                 score = rows @ projection(query) / math.sqrt(8)
                 if mix is not None:
                     cosine = torch.tensor([c for c, _ in behaviours])
@@ -160,6 +159,5 @@ def test_the_logits_are_those_of_the_formula_written_out(model, encoded, batch):
                 x = F.silu(layer(x) + (shared if i == 0 else 0))
             logit = network.mlp.logit(x)[0] + network.base_logit
             expected.append((logit + item[::4].sum() + request[::4].sum()).item())
-    torch.testing.assert_close(
-        logits_of(model, batch), torch.tensor(expected), atol=1e-4, rtol=1e-4
-    )
+    logits = logits_of(model, batch)
+    torch.testing.assert_close(logits, torch.tensor(expected), atol=1e-4, rtol=1e-4)

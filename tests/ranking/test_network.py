@@ -256,9 +256,8 @@ def test_a_spec_whose_parts_do_not_go_together_is_refused(method, changes, words
 
 
 def test_a_make_of_another_depth_is_refused(encoded):
-    with pytest.raises(
-        InputError, match=r"hidden must have as many layers as MAKE's, 2, got \(7,\)"
-    ):
+    told = r"hidden must have as many layers as MAKE's, 2, got \(7,\)"
+    with pytest.raises(InputError, match=told):
         replace(spec_of("make", encoded), hidden=(7,))
 
 

@@ -29,13 +29,8 @@ def look_up(owners: RowOwners, *by_feature: list[int]) -> list[int]:
 
 
 def owners_of(eviction: str = "lfu", interval_steps: int = 1, rows: int = ROWS) -> RowOwners:
-    return RowOwners(
-        rows=rows,
-        partitions=PARTITIONS,
-        eviction=eviction,
-        interval_steps=interval_steps,
-        device=CPU,
-    )
+    how = {"eviction": eviction, "interval_steps": interval_steps, "device": CPU}
+    return RowOwners(rows=rows, partitions=PARTITIONS, **how)
 
 
 def partition_of(raw_id: int) -> int:

@@ -27,9 +27,8 @@ def test_settings_out_of_range_are_refused(settings, rule):
 def test_ids_read_rows_of_their_own_table_and_missing_ones_zeros():
     sizes = {"user.id": ZeroCollision(rows=32, interval_steps=1), "item": ZeroCollision(rows=48)}
     tables = build_zero_collision_tables(sizes, 4, "cpu")
-    ids = KeyedJaggedTensor(
-        ["user.id", "item"], torch.tensor([-7, 9, 5]), lengths=torch.tensor([1, 1, 1, 0])
-    )
+    lengths = torch.tensor([1, 1, 1, 0])
+    ids = KeyedJaggedTensor(["user.id", "item"], torch.tensor([-7, 9, 5]), lengths=lengths)
     embeddings, _ = tables(ids)
     weights = {name: bag.weight for name, bag in tables._embedding_module.embedding_bags.items()}
     owners = tables._managed_collision_collection._managed_collision_modules

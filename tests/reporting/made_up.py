@@ -50,9 +50,8 @@ def put_epochs(folder: Path, epochs) -> None:
 def put_pretraining(folder: Path, encoder="scl", recall=0.2, seed=None, **more) -> None:
     folder.mkdir(parents=True)
     row = {"encoder": encoder, "recall@1": recall, "recall@10": 2 * recall, "mrr": 0.3}
-    (folder / "retrieval.json").write_text(
-        json.dumps(row | {"hard_negative_accuracy": None} | more)
-    )
+    figures = row | {"hard_negative_accuracy": None} | more
+    (folder / "retrieval.json").write_text(json.dumps(figures))
     if seed is not None:
         (folder / "config.yaml").write_text(f"data: market\nseed: {seed}\n")
 

@@ -34,7 +34,6 @@ def test_gains_by_slice_are_the_method_minus_the_base(drawn, tmp_path):
     put_ranker(tmp_path / "simtier", method="simtier", gauc=0.75)
     base, _ = groups = group_runs(find_runs(tmp_path).rankers)
     gauc, gain = slice_figure(groups, "item_age/", base, "age").axes
-    marks = [
-        [bars.lines[0].get_ydata().tolist() for bars in axis.containers] for axis in (gauc, gain)
-    ]
+    panels = (gauc, gain)
+    marks = [[bars.lines[0].get_ydata().tolist() for bars in p.containers] for p in panels]
     assert marks == [[[0.5, 0.5], [0.75, 0.75]], [[0, 0], [0.25, 0.25]]]

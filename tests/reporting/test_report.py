@@ -78,9 +78,8 @@ def test_report_json_has_a_row_a_run_and_says_where_it_was_measured(tmp_path):
     flags = put_everything(tmp_path)
     found, _ = written(tmp_path, *flags, "--seconds", "12.5")
     rows = {(row["method"], row["seed"]): row for row in found["rows"]}
-    assert set(rows) == {
-        (m, s) for m in ("id", "simtier+make", "simtier+make/random") for s in (0, 1)
-    }
+    methods = ("id", "simtier+make", "simtier+make/random")
+    assert set(rows) == {(method, seed) for method in methods for seed in (0, 1)}
     assert rows["simtier+make", 1]["gauc"] == 0.7
     assert rows["simtier+make", 1]["vectors"] == {"encoder": "scl", "modality": "fused"}
     assert rows["id", 1]["slices"]["item_frequency/0"]["gauc"] == 0.61

@@ -4,14 +4,7 @@ import pytest
 
 from tests.reporting.made_up import put_ranker
 from torchrec_mm.reporting.runs import EpochAuc, find_runs
-from torchrec_mm.reporting.summary import (
-    METHODS,
-    Gain,
-    Spread,
-    baseline,
-    group_runs,
-    mean_epochs,
-)
+from torchrec_mm.reporting.summary import METHODS, Gain, Spread, baseline, group_runs, mean_epochs
 
 
 def test_a_spread_is_the_mean_and_half_the_range():

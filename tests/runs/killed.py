@@ -3,7 +3,6 @@
 TORCHREC_MM_KILLS is the number of kills in each test.
 """
 
-import json
 import os
 import sys
 import time
@@ -26,10 +25,8 @@ BATCH = 16
 LOSS_TOLERANCE = 1e-4
 RESUME = ("--resume", "true")
 
-MARKS = [
-    pytest.mark.kill,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU"),
-]
+ON_CPUS = pytest.mark.skipif(torch.cuda.is_available(), reason="states gloo ranks on a CPU")
+MARKS = [pytest.mark.kill, ON_CPUS]
 
 
 class Launched:
@@ -75,18 +72,6 @@ def launch_training(market: SmallMarket, run_dir: Path, world_size: int) -> Laun
     """Start the run, or go on with it, on some ranks."""
     ranks = ("--standalone", f"--nproc_per_node={world_size}")
     return Launched(run_dir.with_suffix(".log"), *ranks, *training(market, run_dir), *RESUME)
-
-
-def last_step(run_dir: Path) -> int:
-    """The last step in metrics.jsonl, whose last line may be half written."""
-    steps = [0]
-    log = run_dir / "metrics.jsonl"
-    for line in log.read_text().splitlines() if log.is_file() else []:
-        try:
-            steps.append(json.loads(line).get("step", 0))
-        except json.JSONDecodeError:
-            continue
-    return max(steps)
 
 
 def saving(run_dir: Path) -> bool:

@@ -33,9 +33,8 @@ def saved(folder: Path, **tensors: Tensor) -> Path:
     """A checkpoint of step 3 with the given tensors, or with ``a``, ones."""
     given = tensors or {"a": torch.ones(2, 3)}
     with Checkpointer(folder) as checkpointer:
-        checkpointer.save(
-            {f"model.{k}": TensorShards.of(t) for k, t in given.items()}, Position(step=3)
-        )
+        shards = {f"model.{k}": TensorShards.of(t) for k, t in given.items()}
+        checkpointer.save(shards, Position(step=3))
     return find_checkpoint(folder).folder
 
 
@@ -58,11 +57,7 @@ def test_tensors_come_back_as_they_were(dtype, worker, tmp_path):
     back = {name: torch.zeros_like(tensor) for name, tensor in given.items()}
     load_checkpoint(folder, {f"model.{name}": TensorShards.of(t) for name, t in back.items()})
     assert all(torch.equal(back[name], given[name]) for name in given)
-    assert checkpoint_shapes(folder) == {
-        "model.a": (10, 7),
-        "model.b": (),
-        "model.none": (0, 7),
-    }
+    assert checkpoint_shapes(folder) == {"model.a": (10, 7), "model.b": (), "model.none": (0, 7)}
 
 
 @pytest.mark.parametrize(

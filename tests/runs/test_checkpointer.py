@@ -64,11 +64,8 @@ def test_on_a_gpu_the_thread_that_writes_works_on_its_ranks_device(worker, tmp_p
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            torch.cuda,
-            "set_device",
-            lambda device: taken.append((device, threading.current_thread().name)),
-        )
+        note = lambda device: taken.append((device, threading.current_thread().name))  # noqa: E731
+        patch.setattr(torch.cuda, "set_device", note)
         with Checkpointer(tmp_path) as checkpointer:
             save(checkpointer, 1)
     assert taken == [(3, "checkpoint_0")]
@@ -179,9 +176,8 @@ def test_what_a_killed_save_left_is_removed_by_the_next_run(moment, worker, tmp_
     assert whole == ([1] if moment == "complete_checkpoint" else [1, 2])
     (tmp_path / ".old-step-00000000").mkdir()  # killed while removing
     with Checkpointer(tmp_path):
-        assert [path.name for path in sorted(tmp_path.iterdir())] == [
-            f"step-{step:08d}" for step in whole
-        ]
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {f"step-{step:08d}" for step in whole}
 
 
 def test_the_exception_that_ends_training_is_the_one_that_is_seen(worker, tmp_path):
@@ -205,10 +201,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(worker, small_disk, monkeypatch):
-    with (
-        pytest.raises(InputError) as error,
-        Checkpointer(small_disk / "run" / "checkpoints") as checkpointer,
-    ):
+    folder = small_disk / "run" / "checkpoints"
+    with pytest.raises(InputError) as error, Checkpointer(folder) as checkpointer:
         save(checkpointer, 1)
         checkpointer.wait()
         if not os.path.ismount(small_disk):

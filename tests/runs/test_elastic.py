@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.helpers.forks import PATIENCE_S
+from tests.helpers.runs import last_step
 from tests.helpers.small_market import SmallMarket
 from tests.runs import killed
 from tests.runs.killed import (
@@ -19,7 +20,6 @@ from tests.runs.killed import (
     Launched,
     assert_learned_alike,
     assert_same_bits,
-    last_step,
     saving,
     training,
 )
@@ -87,9 +87,7 @@ def kill_one(job: Job, run_dir: Path, number: int, chance: random.Random) -> Non
     job.wait_until(lambda: not set(ranks) & set(job.ranks()))
 
 
-def test_a_job_whose_ranks_are_killed_ends_by_itself_with_the_same_bits(
-    long_market, whole, tmp_path
-):
+def test_a_job_whose_ranks_are_killed_ends_alone_with_the_same_bits(long_market, whole, tmp_path):
     run_dir, chance = tmp_path / "killed", random.Random(3)
     _, _, *flags = training(long_market, run_dir)
     (role,) = train_ranker(*flags, j="1x2", max_restarts=10).roles

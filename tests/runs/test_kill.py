@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.forks import PATIENCE_S
-from tests.helpers.runs import epochs_of, lines_of
+from tests.helpers.runs import epochs_of, last_step, lines_of
 from tests.helpers.small_market import SmallMarket
 from tests.runs.killed import (
     KILLS,
@@ -17,7 +17,6 @@ from tests.runs.killed import (
     STEPS_PER_KILL,
     assert_learned_alike,
     assert_same_bits,
-    last_step,
     launch_training,
     saving,
 )

@@ -52,10 +52,8 @@ def test_what_others_log_counts_from_warnings_on(tmp_path):
             logging.getLogger(name).info("chat")
             logging.getLogger(name).warning("careful")
     apart.propagate = True
-    assert [line.split(" WARNING ")[1] for line in lines_of(tmp_path)[1:-1]] == [
-        "apart: careful",
-        "other.one: careful",
-    ]
+    warned = [line.split(" WARNING ")[1] for line in lines_of(tmp_path)[1:-1]]
+    assert warned == ["apart: careful", "other.one: careful"]
 
 
 def test_a_handler_that_a_library_put_on_the_root_shows_what_it_showed(tmp_path):

@@ -20,7 +20,7 @@ def squares(part: int) -> dict[str, np.ndarray]:
     return {"number": np.array([part]), "squares": np.arange(part) ** 2}
 
 
-def test_a_restart_makes_what_is_missing_and_nothing_else(tmp_path):
+def test_a_restart_makes_what_is_missing_and_nothing_else(worker, tmp_path):
     asked = []
 
     def make(part: int) -> dict[str, np.ndarray]:
@@ -29,29 +29,26 @@ def test_a_restart_makes_what_is_missing_and_nothing_else(tmp_path):
             raise Stopped
         return squares(part)
 
-    with process_group() as worker:
-        with pytest.raises(Stopped):
-            encode_parts(make, 4, tmp_path / "parts", worker, "test")
+    with pytest.raises(Stopped):
         encode_parts(make, 4, tmp_path / "parts", worker, "test")
-        encode_parts(make, 4, tmp_path / "parts", worker, "test")
+    encode_parts(make, 4, tmp_path / "parts", worker, "test")
+    encode_parts(make, 4, tmp_path / "parts", worker, "test")
     assert asked == [0, 1, 2, 2, 3]
     assert sorted(entry.name for entry in (tmp_path / "parts").iterdir()) == [
         f"part-0000{part}.safetensors" for part in range(4)
     ]
 
 
-def test_all_arrays_or_the_named_ones_come_back(tmp_path):
-    with process_group() as worker:
-        encode_parts(squares, 4, tmp_path, worker, "test")
+def test_all_arrays_or_the_named_ones_come_back(worker, tmp_path):
+    encode_parts(squares, 4, tmp_path, worker, "test")
     assert read_part(tmp_path, 3).keys() == {"number", "squares"}
     assert read_part(tmp_path, 0)["squares"].tolist() == []
     (named,) = read_part(tmp_path, 3, "squares").values()
     assert named.tolist() == [0, 1, 4] and named.dtype == np.int64
 
 
-def test_a_part_that_is_missing_or_cut_off_is_named(tmp_path):
-    with process_group() as worker:
-        encode_parts(squares, 1, tmp_path, worker, "test")
+def test_a_part_that_is_missing_or_cut_off_is_named(worker, tmp_path):
+    encode_parts(squares, 1, tmp_path, worker, "test")
     with pytest.raises(InputError, match="part-00001.safetensors must be a whole part"):
         read_part(tmp_path, 1)
     file = tmp_path / "part-00000.safetensors"
@@ -60,19 +57,18 @@ def test_a_part_that_is_missing_or_cut_off_is_named(tmp_path):
         read_part(tmp_path, 0)
 
 
-def test_parts_of_other_work_are_refused_by_the_field_that_differs(tmp_path):
+def test_parts_of_other_work_are_refused_by_the_field_that_differs(worker, tmp_path):
     work, folder = {"items": "ab", "batch_size": 64}, tmp_path / "parts"
-    with process_group() as worker:
-        claim_parts(folder, work, worker)
-        claim_parts(folder, dict(work), worker)
-        assert json.loads((folder / "work.json").read_text()) == work
-        with pytest.raises(InputError, match="batch_size must stay 64 to go on with .*, got 32"):
-            claim_parts(folder, work | {"batch_size": 32}, worker)
+    claim_parts(folder, work, worker)
+    claim_parts(folder, dict(work), worker)
+    assert json.loads((folder / "work.json").read_text()) == work
+    with pytest.raises(InputError, match="batch_size must stay 64 to go on with .*, got 32"):
+        claim_parts(folder, work | {"batch_size": 32}, worker)
 
 
-def test_a_folder_of_something_else_is_not_claimed(tmp_path):
+def test_a_folder_of_something_else_is_not_claimed(worker, tmp_path):
     Path(tmp_path / "notes.txt").touch()
-    with process_group() as worker, pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         claim_parts(tmp_path, {}, worker)
 
 

@@ -1,21 +1,21 @@
 """A run that stopped anywhere goes on as if it had not, and ends with the same bits."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.runs import (
-    Stopped,
     epochs_of,
     lines_of,
     predictions,
-    stop_before,
+    stopped_before,
     train_make,
     train_ranker,
 )
-from tests.helpers.small_market import SmallMarket, write_small_market, write_vectors
+from tests.helpers.small_market import write_small_market, write_vectors
 from torchrec_mm.errors import InputError
 from torchrec_mm.train.totals import Totals
 
@@ -23,17 +23,10 @@ STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EVERY_TWO = ("--checkpoint_steps", "2")
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
-
-
 def stopped_and_resumed(train, step: int) -> Path:
     """The run that ``train(*more)`` makes, stopped before ``step`` and resumed."""
-    with pytest.MonkeyPatch.context() as patch:
-        stop_before(patch, step)
-        with pytest.raises(Stopped):
-            train()
+    with stopped_before(step):
+        train()
     return train("--resume", "true")
 
 
@@ -42,10 +35,7 @@ def stopped_and_resumed(train, step: int) -> Path:
 def test_a_resumed_ranker_is_the_one_that_never_stopped(step, market, tmp_path):
     more = ("--epochs", "2", "--test_auc", "true", *EVERY_TWO)
     whole = train_ranker(market, tmp_path / "whole", "simtier", *more)
-
-    def train(*flags: str) -> Path:
-        return train_ranker(market, tmp_path / "half", "simtier", *more, *flags)
-
+    train = partial(train_ranker, market, tmp_path / "half", "simtier", *more)
     half = stopped_and_resumed(train, step)
     assert lines_of(half, "step") == lines_of(whole, "step")
     assert epochs_of(half) == epochs_of(whole)
@@ -56,9 +46,8 @@ def test_a_resumed_ranker_is_the_one_that_never_stopped(step, market, tmp_path):
 def test_a_resumed_make_drops_out_what_it_would_have(market, tmp_path):
     more = ("--dropout", "0.3", "--warmup_steps", "6", *EVERY_TWO)
     whole = train_make(market, tmp_path / "whole", *more)
-    half = stopped_and_resumed(
-        lambda *flags: train_make(market, tmp_path / "half", *more, *flags), step=3
-    )
+    train = partial(train_make, market, tmp_path / "half", *more)
+    half = stopped_and_resumed(train, step=3)
     assert lines_of(half, "step") == lines_of(whole, "step")
     assert epochs_of(half) == epochs_of(whole)
 
@@ -66,9 +55,8 @@ def test_a_resumed_make_drops_out_what_it_would_have(market, tmp_path):
 def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tmp_path):
     more = (*EVERY_TWO, "--log_every_steps", "3")
     whole = train_ranker(market, tmp_path / "whole", "id", *more)
-    half = stopped_and_resumed(
-        lambda *flags: train_ranker(market, tmp_path / "half", "id", *more, *flags), step=2
-    )
+    train = partial(train_ranker, market, tmp_path / "half", "id", *more)
+    half = stopped_and_resumed(train, step=2)
     assert [line["step"] for line in lines_of(half, "step")] == [3, 4]
     assert lines_of(half, "step") == lines_of(whole, "step")
 
@@ -82,9 +70,8 @@ def test_every_request_is_learned_from_once_an_epoch(market, tmp_path, monkeypat
 
     monkeypatch.setattr(Totals, "add", watched)
     more = ("--epochs", "2", "--checkpoint_steps", "1")
-    stopped_and_resumed(
-        lambda *flags: train_ranker(market, tmp_path / "run", "id", *more, *flags), step=6
-    )
+    train = partial(train_ranker, market, tmp_path / "run", "id", *more)
+    stopped_and_resumed(train, step=6)
     first, second = learned[:60], learned[60:]
     assert sorted(first) == sorted(second) == list(range(60))
     assert first != second

@@ -8,16 +8,15 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import forks
-from tests.helpers.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork
+from tests.helpers.forks import DEVNULL, PATIENCE_S, TWO_RANKS, Fork, wait_until
 from tests.helpers.runs import epochs_of, lines_of, predictions, ranker_flags, train_ranker
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.small_market import SmallMarket
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.stop import Stopped
@@ -29,11 +28,6 @@ EPOCHS = ("--epochs", "2", "--test_auc", "true")
 # Sums of floats in another order.
 LOSS_TOLERANCE = 1e-5
 PATIENCE = ("--stop_timeout_s", "1e6")  # the process is not to end: it is the tests'
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +79,8 @@ def test_the_step_is_finished_and_saved_and_the_run_goes_on(
     assert said == f"stopped by SIGTERM after step {step + 1}; --resume goes on from there"
     saved = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
     done = 16 * (step % STEPS + 1)
-    assert saved.position == Position(
-        step=step + 1, epoch=step // STEPS, requests_done=min(done, 60)
-    )
+    next_step, epoch = step + 1, step // STEPS
+    assert saved.position == Position(step=next_step, epoch=epoch, requests_done=min(done, 60))
     assert_goes_on(market, tmp_path / "run", whole)
 
 
@@ -139,10 +132,7 @@ def test_a_signal_to_torchrun_ends_all_in_time_and_nothing_is_lost(market, tmp_p
     run_dir = tmp_path / "run"
     flags = [*ranker_flags(market, run_dir, "id"), "--epochs", "1000"]
     launched = launch(run_dir, "apps.train_ranker", flags)
-    deadline = time.monotonic() + PATIENCE_S
-    while not (run_dir / "metrics.jsonl").is_file():
-        assert launched.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((run_dir / "metrics.jsonl").is_file, launched)
     launched.terminate()
     assert launched.wait(PATIENCE_S) != 0
     saved = list_checkpoints(run_dir / "checkpoints")[-1]

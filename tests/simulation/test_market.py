@@ -12,9 +12,8 @@ from torchrec_mm.simulation.market import studio
 from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue, draw_catalogue
 from torchrec_mm.simulation.market.clicks import Items, Users, intercept, sigmoid, taste
 from torchrec_mm.simulation.market.market import Market, simulate
-from torchrec_mm.simulation.market.photos import snapshots
 from torchrec_mm.simulation.market.pictures import draw_pictures, encode_jpeg, render
-from torchrec_mm.simulation.market.studio import Studio
+from torchrec_mm.simulation.market.studio import Studio, snapshots
 from torchrec_mm.simulation.market.words import (
     NUM_VALUES,
     VOCABULARY,
@@ -23,6 +22,7 @@ from torchrec_mm.simulation.market.words import (
     title_queries,
 )
 
+SMALL = {"image_size": 16, "seed": 0, "processes": 1}
 DAYS, TEST_DAYS = 6, 2
 
 
@@ -95,10 +95,8 @@ def test_searches_do_not_depend_on_what_was_clicked(market):
 
 
 def test_the_seed_decides_who_comes_and_what_is_shown_and_searched():
-    catalogue, days = (
-        draw_catalogue(num_items=200, days=DAYS, seed=0),
-        {"days": DAYS, "test_days": TEST_DAYS},
-    )
+    catalogue = draw_catalogue(num_items=200, days=DAYS, seed=0)
+    days = {"days": DAYS, "test_days": TEST_DAYS}
     sizes = {"num_users": 20, "num_impressions": 500, "num_searches": 50}
     one, again, other = (simulate(catalogue, **sizes, **days, seed=seed) for seed in (1, 1, 2))
     columns = ("requests", "user"), ("requests", "item"), ("searches", "user")
@@ -132,9 +130,7 @@ def test_some_items_lack_the_title_some_the_picture_none_both(market):
     assert not (no_title & no_picture).any()
 
 
-def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_of_young_items(
-    market, impressions
-):
+def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_young_items(market, impressions):
     _, time, item, _ = impressions
     test = time >= market.test_start
     seen = np.bincount(item[~test], minlength=len(market.catalogue)) > 0
@@ -145,9 +141,8 @@ def test_a_noticeable_share_of_test_impressions_is_of_unseen_and_of_young_items(
 
 def test_every_part_of_the_click_rule_matters(market, impressions):
     user, _, _, label = impressions
-    reach = {
-        name: gauc(user, label, part).gauc for name, part in market.requests.ceilings().items()
-    }
+    ceilings = market.requests.ceilings().items()
+    reach = {name: gauc(user, label, part).gauc for name, part in ceilings}
     assert 0.15 < label.mean() < 0.25
     assert 0.74 < reach["oracle"] < 0.82
     assert 0.62 < reach["quality+collaborative"] < 0.72
@@ -225,9 +220,7 @@ def test_the_same_item_looks_different_each_time_and_the_same_with_the_same_seed
 def test_a_query_photo_is_not_the_shops_picture_and_parts_differ():
     catalogue, rows = draw_catalogue(num_items=100, days=DAYS, seed=0), np.arange(4)
     catalogue.has_picture[rows] = True
-    with Studio(
-        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
-    ) as photographer:
+    with Studio(catalogue, **SMALL, tick=lambda done: None) as photographer:
         shop = photographer.item_pictures(rows, 0)
         photos = [photographer.query_photos(rows, np.ones(4, dtype=bool), n) for n in (0, 1)]
     pictures = [*shop, *photos[0], *photos[1]]
@@ -245,9 +238,7 @@ def test_every_other_snapshot_of_a_given_picture_is_mirrored():
 def test_photos_of_one_item_all_differ_however_they_are_cut_into_chunks(monkeypatch):
     monkeypatch.setattr(studio, "CHUNK", 2)
     catalogue = draw_catalogue(num_items=100, days=DAYS, seed=0)
-    with Studio(
-        catalogue, image_size=16, seed=0, processes=1, tick=lambda done: None
-    ) as photographer:
+    with Studio(catalogue, **SMALL, tick=lambda done: None) as photographer:
         photos = photographer.query_photos(np.zeros(5, dtype=int), np.ones(5, dtype=bool), 0)
     assert len(set(photos)) == 5
 

@@ -37,9 +37,8 @@ class Cluster:
 
     def ask(self, *command: str) -> str:
         """What a client prints; its complaint fails the test."""
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S
-        )
+        how = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+        done = subprocess.run(command, env=self.environment, **how)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
         return done.stdout
 
@@ -51,9 +50,8 @@ class Cluster:
     def processes(self, *variables: str) -> list[int]:
         """Ids of this cluster's processes that have these variables, such as RANK=1."""
         wanted = {f"SLURM_CONF={self.config}", *variables}
-        return [
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if has(pid, wanted)
-        ]
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in pids if has(pid, wanted)]
 
     def logs(self) -> str:
         return "\n".join(log.read_text()[-2000:] for log in sorted(self.folder.glob("*.log")))

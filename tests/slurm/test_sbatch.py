@@ -48,9 +48,8 @@ class Stubs:
         job["PATH"] = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
         if restarts:
             job["SLURM_RESTART_COUNT"] = str(restarts)
-        return subprocess.run(
-            ["bash"], input=script, text=True, cwd=self.folder, env=job
-        ).returncode
+        done = subprocess.run(["bash"], input=script, text=True, cwd=self.folder, env=job)
+        return done.returncode
 
     def words(self) -> list[str]:
         return (self.folder / "srun.log").read_text().split("\0")[:-1]
@@ -127,9 +126,8 @@ def test_each_node_runs_the_command_of_the_component_and_meets_at_the_first(caps
 
 def test_values_reach_the_app_and_the_environment_as_they_were_given(capsys, tmp_path):
     stubs = Stubs(tmp_path)
-    script = script_of(
-        capsys, COMPONENT, "-j", "2x1", "--env", "A=$(id) 's' $$", "--", "--data", HOSTILE
-    )
+    words = ("-j", "2x1", "--env", "A=$(id) 's' $$", "--", "--data", HOSTILE)
+    script = script_of(capsys, COMPONENT, *words)
     assert stubs.run(script) == 0
     assert stubs.words()[-2:] == ["--data", HOSTILE]
     assert stubs.environment()["A"] == "$(id) 's' $$"

@@ -69,10 +69,7 @@ def whole(market, tmp_path_factory) -> dict:
 
 def stops(job_id: str) -> list[tuple[str, ...]]:
     """Commands that do what pre-emption does, and what --signal does before the time limit."""
-    return [
-        ("scontrol", "requeue", job_id),
-        ("scancel", "--batch", "--signal=USR1", job_id),
-    ]
+    return [("scontrol", "requeue", job_id), ("scancel", "--batch", "--signal=USR1", job_id)]
 
 
 @pytest.fixture

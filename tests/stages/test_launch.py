@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.forks import wait_until
 from torchrec_mm.stages.launch import Launch, run_stage
 from torchrec_mm.stages.stage import Stage
-
-PATIENCE_S = 30
 
 
 def stage_of(run_dir: Path, **more) -> Stage:
@@ -143,18 +141,11 @@ time.sleep(60)
 """
 
 
-def wait_for(holds) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def when_there(file: Path, act) -> threading.Thread:
     """Call ``act`` once the file is there."""
 
     def wait() -> None:
-        wait_for(file.exists)
+        wait_until(file.exists)
         act()
 
     thread = threading.Thread(target=wait)
@@ -213,10 +204,10 @@ def test_what_a_killed_pipeline_launched_keeps_others_out_until_it_ends(tmp_path
     pipeline = subprocess.Popen(
         [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
     )
-    wait_for(lambda: (tmp_path / "child").exists())
+    wait_until((tmp_path / "child").exists)
     child = int((tmp_path / "child").read_text())
     pipeline.kill()
     pipeline.wait()
     assert not is_free(tmp_path / ".lock")
     os.kill(child, signal.SIGKILL)
-    wait_for(lambda: is_free(tmp_path / ".lock"))
+    wait_until(lambda: is_free(tmp_path / ".lock"))

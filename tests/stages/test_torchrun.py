@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers.forks import wait_until
 from torchrec_mm.stages.torchrun import status_of
-
-PATIENCE_S = 60
 
 
 @pytest.mark.parametrize(
@@ -86,18 +84,11 @@ subprocess.run([*launch, *sys.argv[1:]])
 """
 
 
-def wait_for(file) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.kill
 def test_ranks_are_told_to_stop_when_what_launched_them_is_killed(tmp_path):
     (tmp_path / "rank.py").write_text(WAITING)
     parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path / "rank.py", tmp_path])
-    wait_for(tmp_path / "waiting")
+    wait_until((tmp_path / "waiting").exists)
     parent.kill()
     parent.wait()
-    wait_for(tmp_path / "stopped")
+    wait_until((tmp_path / "stopped").exists)

@@ -10,8 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.helpers import another_rank
-from tests.helpers.runs import Stopped, lines_of, stop_before, train_ranker
-from tests.helpers.small_market import SmallMarket, write_small_market
+from tests.helpers.runs import lines_of, stopped_before, train_ranker
 from tests.metrics.test_auc_gauc import auc_by_definition
 from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.metrics.binned_auc import BinnedAuc
@@ -21,11 +20,6 @@ from torchrec_mm.train import fit, observer
 from torchrec_mm.train.observer import over_ranks, table_bytes, window_figures
 
 STEPS = 4  # of an epoch
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +109,7 @@ def test_a_figure_that_is_no_number_is_left_out_of_tensorboard(tmp_path):
 
 def test_a_resumed_run_takes_back_the_scalars_that_it_writes_again(market, tmp_path):
     more = ("--epochs", "2", "--checkpoint_steps", "2")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        stop_before(patch, 3)
+    with stopped_before(3):
         train_ranker(market, tmp_path / "run", "id", *more)
     train_ranker(market, tmp_path / "run", "id", *more, "--resume", "true")
     losses = scalars(tmp_path / "run")["loss"]

@@ -1,8 +1,7 @@
-"""What a step begins with, its learning rates and random numbers; and what an epoch ends with."""
+"""The random numbers that a step begins with, and what an epoch ends with."""
 
 from types import SimpleNamespace
 
-import pytest
 import torch
 
 from torchrec_mm.parallel.process_group import Worker
@@ -12,36 +11,29 @@ from torchrec_mm.train.settings import TrainSettings
 from torchrec_mm.train.totals import EpochSummary
 
 
-def begin(step: int, rank: int = 0, seed: int = 0, warmup_steps: int = 0) -> tuple[float, float]:
-    """The rate of a step whose optimizer's is 0.8, and the first number drawn in it."""
-    optimizer = SimpleNamespace(param_groups=[{"lr": 0.8}])
+def drawn_in(step: int, rank: int, seed: int) -> float:
+    """The first random number of a step."""
+    optimizer = SimpleNamespace(param_groups=[])
     worker = Worker(torch.device("cpu"), rank, world_size=2)
     distributed = SimpleNamespace(worker=worker, optimizer=optimizer)
     training = SimpleNamespace(position=Position(step=step), distributed=distributed)
-    settings = TrainSettings(epochs=1, seed=seed, warmup_steps=warmup_steps)
+    settings = TrainSettings(epochs=1, seed=seed)
     Loop(training, None, settings, None, None, None, None)._before_step()
-    return optimizer.param_groups[0]["lr"], torch.rand(()).item()
-
-
-@pytest.mark.parametrize(("step", "rate"), [(0, 0.2), (2, 0.6), (3, 0.8), (9, 0.8)])
-def test_the_first_steps_of_a_run_are_shorter(step, rate):
-    assert begin(step, warmup_steps=4)[0] == pytest.approx(rate)
+    return torch.rand(()).item()
 
 
 def test_what_is_dropped_out_is_of_seed_step_and_rank_and_of_nothing_else():
     at = [(step, rank, seed) for step in (3, 4) for rank in (0, 1) for seed in (0, 1)]
-    drawn = [begin(*place)[1] for place in at]
+    drawn = [drawn_in(*place) for place in at]
     assert len(set(drawn)) == len(at)
-    assert [begin(*place)[1] for place in reversed(at)] == drawn[::-1]
+    assert [drawn_in(*place) for place in reversed(at)] == drawn[::-1]
 
 
 def test_the_speed_of_an_epoch_is_that_of_what_this_start_learned_from():
     """Of 100 impressions 40 were learned from before the run was stopped and resumed."""
     totals = SimpleNamespace(close_epoch=lambda: EpochSummary(0.5, 0.6, 100))
-    training = SimpleNamespace(
-        position=Position(step=9), totals=totals, distributed=SimpleNamespace()
-    )
-    training.distributed.optimizer = SimpleNamespace(param_groups=[])
+    distributed = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[]))
+    training = SimpleNamespace(position=Position(step=9), totals=totals, distributed=distributed)
     lines: list[dict] = []
     run = SimpleNamespace(log=lambda **values: lines.append(values))
     loop = Loop(training, run, TrainSettings(epochs=1, seed=0), None, None, None, None)

@@ -87,9 +87,8 @@ def test_an_epoch_is_counted_on_until_it_has_ended(
     told: list[int] = []
     monkeypatch.setattr(DistributedModel, "set_step", lambda _, step: told.append(step))
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0)
-    before, after = (
-        Training(distribute(TableAndWeight(), worker, settings, seed=0)) for _ in range(2)
-    )
+    models = [distribute(TableAndWeight(), worker, settings, seed=0) for _ in range(2)]
+    before, after = map(Training, models)
     before.distributed.create_optimizer_state()
     add(before.totals, 1.0)
     run = RunFolder(tmp_path, worker)

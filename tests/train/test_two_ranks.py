@@ -8,14 +8,13 @@ import pytest
 
 import apps.predict
 from tests.helpers.runs import (
-    Stopped,
     evaluate,
     lines_of,
     make_flags,
     predictions,
     ranker_flags,
     small_batches,
-    stop_before,
+    stopped_before,
     train_make,
     train_ranker,
 )
@@ -36,11 +35,6 @@ RAW_IDS = (*MORE, "--zero_collision", f"{{user_id: {TABLE}, item_id: {TABLE}}}")
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
-
-
-@pytest.fixture(scope="module")
 def runs(market, tmp_path_factory) -> Path:
     """Runs of one rank, ``one/<name>``, and of two, ``two/<name>``, and what they predict."""
     folder = tmp_path_factory.mktemp("runs")
@@ -58,9 +52,8 @@ def runs(market, tmp_path_factory) -> Path:
             plan = folder / f"{run_dir.name}.json"
             commands.append(Command("train_ranker", flags, sharding, str(plan)))
             for trained in (one / method, run_dir):
-                commands.append(
-                    Command("evaluate", evaluate_flags(market, trained, sharding), sharding)
-                )
+                flags = evaluate_flags(market, trained, sharding)
+                commands.append(Command("evaluate", flags, sharding))
             commands.append(Command("predict", predict_flags(market, one / method), sharding))
     flags = [*half_flags(market, folder / "half"), "--resume", "true"]
     commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
@@ -120,10 +113,8 @@ def half_flags(market: SmallMarket, run_dir: Path) -> list[str]:
 
 def train_half(market: SmallMarket, run_dir: Path) -> None:
     """A run of two epochs that stops in the middle of its second."""
-    with pytest.MonkeyPatch.context() as patch:
-        stop_before(patch, step=6)
-        with pytest.raises(Stopped):
-            train_ranker(market, run_dir, "id", *MORE, "--checkpoint_steps", "5")
+    with stopped_before(6):
+        train_ranker(market, run_dir, "id", *MORE, "--checkpoint_steps", "5")
 
 
 def losses(run_dir: Path) -> list[float]:
@@ -160,9 +151,7 @@ def test_the_ranker_learns_alike_on_one_rank_and_on_two(method, sharding, runs):
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_of_one_rank_predicts_the_same_on_two(
-    method, sharding, market, runs, tmp_path
-):
+def test_a_checkpoint_of_one_rank_predicts_alike_on_two(method, sharding, market, runs, tmp_path):
     run_dir = runs / "one" / method
     here = predictions(market, run_dir, tmp_path / "here.parquet")["logit"]
     there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")
@@ -171,9 +160,7 @@ def test_a_checkpoint_of_one_rank_predicts_the_same_on_two(
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_of_two_ranks_predicts_the_same_on_one(
-    method, sharding, market, runs, tmp_path
-):
+def test_a_checkpoint_of_two_ranks_predicts_alike_on_one(method, sharding, market, runs, tmp_path):
     run_dir = runs / "two" / f"{method}-{sharding}"
     measured_there = json.loads((run_dir / "metrics.json").read_text())
     there = logits_in(run_dir / f"two-ranks-{sharding}.parquet")
@@ -203,9 +190,8 @@ def test_two_ranks_score_requests_into_the_file_that_one_writes(method, market, 
 def test_vectors_in_the_memory_of_two_ranks_are_those_of_the_file_bit_for_bit(method, runs):
     mapped, sharded = (runs / "two" / f"{method}-{storage}" for storage in STORAGES)
     assert len(losses(mapped)) == 8 and losses(sharded) == losses(mapped)
-    assert logits_in(sharded / "two-ranks-sharded.parquet") == logits_in(
-        mapped / "two-ranks-mapped.parquet"
-    )
+    there = logits_in(sharded / "two-ranks-sharded.parquet")
+    assert there == logits_in(mapped / "two-ranks-mapped.parquet")
 
 
 def test_requests_in_pieces_are_learned_and_scored_alike_on_one_rank_and_on_two(runs):

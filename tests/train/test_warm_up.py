@@ -1,5 +1,7 @@
 """Learning rates grow to what they are, those of the tables' fused kernels too."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import build_tables
-from torchrec_mm.train.warm_up import WarmUp
+from torchrec_mm.runs.position import Position
+from torchrec_mm.train.fit import Loop
+from torchrec_mm.train.settings import TrainSettings
 
 IDS = KeyedJaggedTensor(keys=["a"], values=torch.tensor([1]), lengths=torch.tensor([1]))
 
@@ -28,7 +32,9 @@ def moved(worker, warmup_steps: int, step: int) -> tuple[float, float]:
     """How far a first update goes, of a table's weights and of the dense weight."""
     settings = OptimizerSettings(learning_rate=0.01, weight_decay=0.0, table_learning_rate=0.5)
     distributed = distribute(TableAndWeight(), worker, settings, seed=0)
-    WarmUp(distributed.optimizer, warmup_steps).set_for(step)
+    training = SimpleNamespace(position=Position(step=step), distributed=distributed)
+    run = TrainSettings(epochs=1, seed=0, warmup_steps=warmup_steps)
+    Loop(training, None, run, None, None, None, None)._before_step()
     distributed.optimizer.zero_grad()
     distributed.model(IDS).backward()
     distributed.optimizer.step()

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,10 +49,8 @@ class CheckpointConfig(BenchmarkConfig):
 
     work_dir: Path = Path(".")
     """Folder on the disk to write to; nothing stays there."""
-
     rows: int = 15_000_000
     """Rows of the table: at 16 columns 68 bytes each, Adagrad's state included."""
-
     embedding_dim: int = 16
     """Width of the table; a multiple of 4."""
 
@@ -85,12 +84,9 @@ class TableAndMatrix(nn.Module):
 
 def compare(config: CheckpointConfig) -> Iterator[dict[str, Any]]:
     """Time lost by training, then bandwidth."""
+    fresh = partial(in_fresh_process, cost, config, threads=1)
     costs = alternate(
-        {
-            "ours": lambda: in_fresh_process(cost, config, False, threads=1),
-            "baseline": lambda: in_fresh_process(cost, config, True, threads=1),
-        },
-        config.runs,
+        {"ours": partial(fresh, False), "baseline": partial(fresh, True)}, config.runs
     )
     yield comparison(
         "checkpoint/training",

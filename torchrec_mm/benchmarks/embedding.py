@@ -7,7 +7,7 @@ encoder, over the same batches, which lie decoded and tokenised in its memory.
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,12 +18,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.content.item_stream import ItemStream
@@ -51,25 +46,18 @@ class EmbeddingConfig(BenchmarkConfig):
 
     items: int = 4096
     """Items of the catalogue, each with a title and a JPEG picture."""
-
     picture_pixels: int = 100
     """Height and width of the pictures."""
-
     image_size: int = 64
     """Height and width that they are decoded to."""
-
     batch_size: int = 64
     """Items encoded at once."""
-
     num_workers: int | None = None
     """Threads that decode, as in apps.embed_items; ours alone needs them."""
-
     threads: int | None = None
     """Threads of the encoder on both sides, PyTorch's own choice if null."""
-
     image_encoder: str = "efficientnet-lite0"
     """As in apps.pretrain."""
-
     text_encoder: str = "all-minilm-l6-v2"
     """As in apps.pretrain."""
 
@@ -93,13 +81,9 @@ def compare(config: EmbeddingConfig) -> Iterator[dict[str, Any]]:
         ]
         (root / "encoder").mkdir()
         save_encoder(root / "encoder", "scl", build_item_encoder(specs))
-        speeds = alternate(
-            {
-                side.__name__: partial(in_fresh_process, side, root, config, threads=config.threads)
-                for side in (ours, bare)
-            },
-            config.runs,
-        )
+        fresh = partial(in_fresh_process, threads=config.threads)
+        sides = {side.__name__: partial(fresh, side, root, config) for side in (ours, bare)}
+        speeds = alternate(sides, config.runs)
     yield comparison(
         "embedding",
         "items/s",
@@ -119,9 +103,7 @@ def ours(root: Path, config: EmbeddingConfig) -> float:
         encode(encoding, next(batches(encoding)))
         start = time.perf_counter()
         stream = ItemStream(root, encoding.stream.modalities)
-        of_stream = ItemEncoding(
-            stream, encoding.encoder, encoding.loader, encoding.precision, worker
-        )
+        of_stream = replace(encoding, stream=stream)
         maker = EncoderVectors(of_stream, "scl", SPACE, DTYPE, fit_heads=False)
         make_item_vectors(Path(folder) / "vectors", stream, maker, {}, 0.0, worker)
         return config.items / (time.perf_counter() - start)

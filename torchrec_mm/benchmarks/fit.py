@@ -39,16 +39,12 @@ class FitConfig(DataConfig):
 
     items: int = 100_000
     """Items of the data set, at least 100."""
-
     behaviours: int = 100
     """Most behaviours of a user."""
-
     batch_impressions: int = 1000
     """Impressions in a global batch."""
-
     world_size: int = 1
     """Ranks on this machine."""
-
     threads: int = max(1, len(os.sched_getaffinity(0)))
     """Threads of each rank."""
 
@@ -108,8 +104,7 @@ def compare(config: FitConfig) -> Iterator[dict[str, Any]]:
     yield comparison(
         "fit",
         "steps/s",
-        rates["ours"],
-        rates["baseline"],
+        **rates,
         more_is_better=True,
         batch_impressions=config.batch_impressions,
         world_size=config.world_size,

@@ -18,12 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.config import check_fields
 from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.metrics.impression_files import ImpressionFiles
@@ -41,10 +36,8 @@ class GaucConfig(BenchmarkConfig):
 
     impressions: int = 2_300_000
     """Impressions that both sides get."""
-
     full_impressions: int = 23_000_000
     """Impressions that ours alone gets, AUC and log loss included, through files."""
-
     impressions_per_user: int = 11
     """Mean number of a user's impressions, which arrive in no order."""
 
@@ -70,10 +63,8 @@ class Run:
 def compare(config: GaucConfig) -> Iterator[dict[str, Any]]:
     """In memory and through files against the loop, then through files at full size."""
     sides: dict[str, Measure] = {"gauc": in_memory, "gauc/files": through_files, "loop": by_loop}
-    runs = alternate(
-        {name: partial(fresh, side, config.impressions, config) for name, side in sides.items()},
-        config.runs,
-    )
+    fresh_sides = {n: partial(fresh, side, config.impressions, config) for n, side in sides.items()}
+    runs = alternate(fresh_sides, config.runs)
     figures = [one.gauc for of_side in runs.values() for one in of_side]
     for name in ("gauc", "gauc/files"):
         yield comparison(
@@ -151,9 +142,8 @@ def through_files(pieces: Iterator[Impressions]) -> tuple[float, float]:
 
 def by_loop(pieces: Iterator[Impressions]) -> tuple[float, float]:
     """The usual way: group by user, then rank each user's impressions in Python; its seconds."""
-    users, labels, logits = (
-        np.concatenate(column).tolist() for column in zip(*pieces, strict=True)
-    )
+    columns = zip(*pieces, strict=True)
+    users, labels, logits = (np.concatenate(column).tolist() for column in columns)
     began = time.perf_counter()
     by_user: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for user, label, logit in zip(users, labels, logits, strict=True):

@@ -9,11 +9,11 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Queue
 from typing import Any, TypeVar
+from unittest import mock
 
 import torch
 import torch.multiprocessing
@@ -35,7 +35,6 @@ class BenchmarkConfig:
 
     json: bool = False
     """Print one JSON line a comparison instead of a sentence."""
-
     runs: int = 3
     """Repetitions of each side, alternating; medians are reported."""
 
@@ -111,7 +110,7 @@ def on_fresh_ranks(
         raise InputError(f"world_size must be at most the GPUs here, {found}, got {world_size}")
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    with _environment({} if threads is None else {"OMP_NUM_THREADS": str(threads)}):
+    with mock.patch.dict(os.environ, {} if threads is None else {"OMP_NUM_THREADS": str(threads)}):
         ranks = torch.multiprocessing.start_processes(
             _one_rank,
             (world_size, free_port(), threads, results, work, args),
@@ -142,21 +141,6 @@ def _one_rank(
     if threads is not None:
         torch.set_num_threads(threads)
     results.put((rank, work(*args)))
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """For the block, environment variables that processes started in it inherit."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def free_port() -> int:

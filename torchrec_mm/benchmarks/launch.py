@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
@@ -33,7 +34,6 @@ class LaunchConfig(BenchmarkConfig):
 
     world_size: int = 2
     """Ranks on this machine."""
-
     timeout_s: float = 300.0
     """Seconds after which a launch counts as failed."""
 
@@ -46,20 +46,11 @@ class LaunchConfig(BenchmarkConfig):
 def compare(config: LaunchConfig) -> Iterator[dict[str, Any]]:
     """One comparison."""
     with ranker_data(DataConfig(users=REQUESTS, items=1000, behaviours=20)) as data:
-        sides = {
-            name: lambda launcher=launcher: first_step_s(launcher, data, config.timeout_s)
-            for name, launcher in launchers(config.world_size).items()
-        }
+        commands = launchers(config.world_size).items()
+        sides = {n: partial(first_step_s, words, data, config.timeout_s) for n, words in commands}
         seconds = alternate(sides, config.runs)
-    yield comparison(
-        "launch",
-        "s",
-        seconds["ours"],
-        seconds["baseline"],
-        more_is_better=False,
-        world_size=config.world_size,
-        promised=PROMISED,
-    )
+    more: dict[str, Any] = {"world_size": config.world_size, "promised": PROMISED}
+    yield comparison("launch", "s", **seconds, more_is_better=False, **more)
 
 
 def launchers(world_size: int) -> dict[str, list[str]]:

@@ -16,11 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.benchmarks.harness import (
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
 from torchrec_mm.benchmarks.ranking.baseline_rows import rows_loader
 from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data
 from torchrec_mm.config import check_fields
@@ -39,10 +35,8 @@ class LoaderConfig(DataConfig):
 
     batch_impressions: int = 1000
     """Impressions in a batch."""
-
     seconds: float = 10.0
     """Length of each measurement, after the first batch."""
-
     larger: int = 8
     """How many times as large the second data set is, for memory."""
 

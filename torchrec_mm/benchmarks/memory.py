@@ -20,6 +20,7 @@ from torchrec_mm.benchmarks.harness import (
     in_fresh_process,
     on_fresh_ranks,
 )
+from torchrec_mm.benchmarks.loader import memory_bytes
 from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group
@@ -41,10 +42,8 @@ class MemoryConfig(BenchmarkConfig):
 
     rows: int = 1_000_000
     """Rows of the table."""
-
     embedding_dim: int = 16
     """Width of the table; a multiple of 4."""
-
     world_size: int = 2
     """Ranks that the table is divided over."""
 
@@ -73,10 +72,8 @@ class TableCost:
 def compare(config: MemoryConfig) -> Iterator[dict[str, Any]]:
     """Bytes a row, then bytes a rank."""
     sides = {"ours": sharded_table, "baseline": sparse_adam_table}
-    costs = alternate(
-        {side: partial(table_cost, build, config) for side, build in sides.items()},
-        config.runs,
-    )
+    measured = {side: partial(table_cost, build, config) for side, build in sides.items()}
+    costs = alternate(measured, config.runs)
     tensors, resident = (
         {side: [getattr(cost.row, kind) for cost in costs[side]] for side in sides}
         for kind in ("tensor_bytes", "resident_bytes")
@@ -118,10 +115,8 @@ def memory_per_rank(config: MemoryConfig, one_rank: float, baseline: float) -> d
 
 def table_cost(build: Build, config: MemoryConfig) -> TableCost:
     """A row is what twice the rows cost more: fixed costs cancel, each size has a fresh process."""
-    once, twice = (
-        in_fresh_process(cost, build, rows, config.embedding_dim)
-        for rows in (config.rows, 2 * config.rows)
-    )
+    sizes = (config.rows, 2 * config.rows)
+    once, twice = (in_fresh_process(cost, build, n, config.embedding_dim) for n in sizes)
     row = Cost(
         (twice.tensor_bytes - once.tensor_bytes) / config.rows,
         (twice.resident_bytes - once.resident_bytes) / config.rows,
@@ -135,14 +130,13 @@ def cost(build: Build, rows: int, dim: int) -> Cost:
         tensors = build(worker, rows, dim)
         for tensor in tensors:
             tensor.add_(0)  # a page that was never written is not resident yet
-        return Cost(sum(tensor.nbytes for tensor in tensors), resident_bytes())
+        return Cost(sum(tensor.nbytes for tensor in tensors), memory_bytes("VmRSS"))
 
 
 def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     """One of the ranker's tables, sharded, with its optimizer state."""
-    model = nn.ModuleDict(
-        {"tables": build_tables({"item_id": rows}, dim), "dense": nn.Linear(1, 1)}
-    )
+    tables = build_tables({"item_id": rows}, dim)
+    model = nn.ModuleDict({"tables": tables, "dense": nn.Linear(1, 1)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
     distributed = distribute(model, worker, settings, seed=0)
     shards = model_shards(distributed.model, distributed.optimizer)
@@ -157,9 +151,3 @@ def sparse_adam_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     optimizer.step()
     state = optimizer.state[table.weight]
     return [table.weight.detach(), *(value for value in state.values() if torch.is_tensor(value))]
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm", encoding="utf-8") as pages:
-        return int(pages.read().split()[1]) * 4096

@@ -19,14 +19,8 @@ from typing import Any
 
 import duckdb
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
-from torchrec_mm.benchmarks.prepare_log import draw_log
-from torchrec_mm.benchmarks.prepare_oracle import slow_requests
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
+from torchrec_mm.benchmarks.prepare_log import draw_log, slow_requests
 from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.prepare.event_log import open_log
@@ -55,13 +49,10 @@ class PrepareConfig(BenchmarkConfig):
 
     events: int = 1_000_000
     """Rows of the log; a million takes about 50 MB of disk on the way."""
-
     memory_gb: float = 4.0
     """As in apps.prepare, on both sides."""
-
     sample_users: int = 200
     """Users whose requests are compared."""
-
     work_dir: Path | None = None
     """Folder for a folder of log, spilled rows and requests, removed at the end; null: the
     system's own for temporary files."""

@@ -7,6 +7,7 @@ with a full one. All train every layer of the same encoders on the same batches.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -15,14 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
-from torchrec_mm.benchmarks.pretraining_bare import bare_steps
-from torchrec_mm.benchmarks.pretraining_data import make_searches
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
+from torchrec_mm.benchmarks.pretraining_bare import bare_steps, make_searches
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.content.pack import pack
 from torchrec_mm.data.content.packed import PackedContent
@@ -64,25 +59,18 @@ class PretrainingConfig(BenchmarkConfig):
 
     batch_size: int = 128
     """Searches a step; each has one clicked item, not bought."""
-
     steps: int = 4
     """Steps that are timed, after a warm-up."""
-
     bank_slots: int = 196_800
     """Keys of a full memory bank, one bank for each of image, text and fused."""
-
     image_size: int = 64
     """Height and width that pictures are decoded to."""
-
     num_workers: int = 1
     """Processes that decode and tokenise ahead; ours alone needs them."""
-
     threads: int | None = None
     """Threads of the training process on all sides, PyTorch's own choice if null."""
-
     image_encoder: str = "efficientnet-lite0"
     """As in apps.pretrain."""
-
     text_encoder: str = "all-minilm-l6-v2"
     """As in apps.pretrain."""
 
@@ -101,21 +89,17 @@ def compare(config: PretrainingConfig) -> Iterator[dict[str, Any]]:
         root = Path(folder)
         make_searches(root, config.batch_size * (config.steps + WARMUP_STEPS))
         pack(root, root / "packed")
+        fresh = partial(in_fresh_process, threads=config.threads)
         sides = {
-            "bare": lambda: in_fresh_process(bare, root, config, threads=config.threads),
-            "ours": lambda: in_fresh_process(ours, root, config, 0, threads=config.threads),
-            "ours with bank": lambda: in_fresh_process(
-                ours, root, config, config.bank_slots, threads=config.threads
-            ),
+            "bare": lambda: fresh(bare, root, config),
+            "ours": lambda: fresh(ours, root, config, 0),
+            "ours with bank": lambda: fresh(ours, root, config, config.bank_slots),
         }
         results = alternate(sides, config.runs)
     seconds = {name: [run["seconds"] for run in runs] for name, runs in results.items()}
     more = {"batch_size": config.batch_size, "bank_slots": config.bank_slots}
-    for measured, baseline in (
-        ("ours", "bare"),
-        ("ours with bank", "ours"),
-        ("ours with bank", "bare"),
-    ):
+    banked = "ours with bank"
+    for measured, baseline in (("ours", "bare"), (banked, "ours"), (banked, "bare")):
         yield comparison(
             "pretraining",
             "s/step",

@@ -9,12 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchrec_mm.benchmarks.harness import (
-    alternate,
-    comparison,
-    in_fresh_process,
-    on_fresh_ranks,
-)
+from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process, on_fresh_ranks
 from torchrec_mm.benchmarks.ranking import baseline as baseline_side
 from torchrec_mm.benchmarks.ranking import ours as our_side
 from torchrec_mm.benchmarks.ranking.command import command_speed
@@ -33,31 +28,22 @@ class RankerConfig(DataConfig):
 
     embedding_dim: int = 16
     """Width of every table on both sides; a multiple of 4."""
-
     batch_impressions: int = 1000
     """Impressions in a global batch, of both sides."""
-
     best_batch_impressions: int = 5500
     """Impressions in a global batch, of ours alone in the second comparison."""
-
     seconds: float = 25.0
     """Length of each measurement, after warming up."""
-
     world_size: int = 1
     """Ranks on this machine."""
-
     threads: int = max(1, len(os.sched_getaffinity(0)))
     """Threads of each rank."""
-
     baseline_workers: int = 2
     """Processes that read ahead for each rank of the baseline."""
-
     baseline_command: str = ""
     """Command without a shell to time beside ours; it prints one JSON line, impressions_per_s."""
-
     epochs: int = 1
     """Passes over the training requests before AUC is compared; 0 leaves that out."""
-
     table_rows: tuple[int, ...] = ()
     """Compare our speed at the most of these rows of the items' table with that at the least."""
 

@@ -15,12 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchrec_mm.benchmarks.harness import (
-    BenchmarkConfig,
-    alternate,
-    comparison,
-    in_fresh_process,
-)
+from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
 from torchrec_mm.config import check_fields
 from torchrec_mm.kernels.general_search import general_search
 
@@ -40,19 +35,14 @@ class SimTierConfig(BenchmarkConfig):
 
     vectors: int = 2_000_000
     """Item vectors of width 128 that behaviours and candidates are drawn from."""
-
     requests: int = 90
     """Requests of a batch."""
-
     candidates: int = 11
     """Candidates of a request: its impressions."""
-
     behaviours: int = 1000
     """Behaviours of a request."""
-
     threads: int = 1
     """Threads of either side."""
-
     seconds: float = 2.0
     """Length of each measurement."""
 
@@ -123,13 +113,9 @@ def one_hot_tiers(cosine: Tensor) -> Tensor:
 def compare(config: SimTierConfig) -> Iterator[dict[str, Any]]:
     """The whole search against the histogram, then against the product."""
     names = ("ours", "one_hot", "gathered_product", "product")
-    seconds = alternate(
-        {
-            name: partial(in_fresh_process, measure, name, config, threads=config.threads)
-            for name in names
-        },
-        config.runs,
-    )
+    fresh = partial(in_fresh_process, threads=config.threads)
+    sides = {name: partial(fresh, measure, name, config) for name in names}
+    seconds = alternate(sides, config.runs)
     for name in names[1:]:
         yield comparison(
             f"simtier/{name}",

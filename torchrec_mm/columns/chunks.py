@@ -44,11 +44,7 @@ def read_chunks(
 
 
 def count_rows(file: Path) -> int:
-    """Rows that the file's footer promises.
-
-    Raises:
-        InputError: an unreadable file.
-    """
+    """Rows that the file's footer promises; InputError for an unreadable file."""
     return read_metadata(file).num_rows
 
 

@@ -64,9 +64,8 @@ def data_files(
         raise InputError(f"{folder} must hold at least one {wanted} file, found none")
     for name in names:
         if Path(name).suffix != Path(names[0]).suffix:
-            raise InputError(
-                f"{folder} must hold {wanted} files, not both, got {names[0]} and {name}"
-            )
+            rule = f"{folder} must hold {wanted} files, not both"
+            raise InputError(f"{rule}, got {names[0]} and {name}")
     return [folder / name for name in names]
 
 
@@ -80,15 +79,13 @@ def _distinct(
     for entry in sorted(counted, key=lambda entry: entry.name):
         fault = _fault(entry, kinds)
         if fault:
-            raise InputError(
-                f"{folder} must hold {' or '.join(kinds)} files only, got {entry.name}: {fault}"
-            )
+            rule = f"{folder} must hold {' or '.join(kinds)} files only"
+            raise InputError(f"{rule}, got {entry.name}: {fault}")
         status = entry.stat()
         other = names.setdefault((status.st_dev, status.st_ino), entry.name)
         if other != entry.name:
-            raise InputError(
-                f"{folder} must hold each file once, got {other} and {entry.name}, which are one"
-            )
+            rule = f"{folder} must hold each file once"
+            raise InputError(f"{rule}, got {other} and {entry.name}, which are one")
     return list(names.values())
 
 

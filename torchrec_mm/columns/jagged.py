@@ -61,11 +61,7 @@ class Jagged:
 
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
-        """Take an Arrow list column apart without a copy per row.
-
-        Raises:
-            InputError: a null inside a list; ``field`` names the column.
-        """
+        """An Arrow list column, no copy per row; InputError, naming ``field``, for nulls inside."""
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks)

@@ -30,11 +30,7 @@ def refuse_lookalikes(where: Path | str, given: Collection[str], promised: Colle
 
 
 def place_of(where: Path | str, header: Sequence[str], name: str) -> int:
-    """Where in a CSV header a column stands whose name may differ by case and spaces around it.
-
-    Raises:
-        InputError: no column is called so, or more than one is.
-    """
+    """Where a column is in a CSV header, case and spaces apart; InputError for none, or several."""
     places = [at for at, given in enumerate(header) if _key(given) == _key(name)]
     if not places:
         raise InputError(f"{where} must have a column {name}, got {', '.join(header)}")

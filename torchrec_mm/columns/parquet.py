@@ -43,15 +43,13 @@ def check_columns(
     for name, wanted in {**required, **nullable}.items():
         if name not in table.column_names:
             if name in required:
-                raise InputError(
-                    f"{where} must have a column {name}, got {', '.join(table.column_names)}"
-                )
+                rule = f"{where} must have a column {name}"
+                raise InputError(f"{rule}, got {', '.join(table.column_names)}")
             continue
         column = _as_promised(table[name], f"{where} column {name}", wanted)
         if name in required and column.null_count:
-            raise InputError(
-                f"{where} column {name} must not be null, got {column.null_count} nulls"
-            )
+            rule = f"{where} column {name} must not be null"
+            raise InputError(f"{rule}, got {column.null_count} nulls")
         if column.type != table[name].type:
             table = table.set_column(table.column_names.index(name), name, column)
     return table

@@ -54,9 +54,8 @@ class ParquetFolder:
         """Refuse a folder that lacks one of the named columns: InputError."""
         for name in names:
             if name not in self.names:
-                raise InputError(
-                    f"{self.folder} must have a column {name}, got {', '.join(self.names)}"
-                )
+                rule = f"{self.folder} must have a column {name}"
+                raise InputError(f"{rule}, got {', '.join(self.names)}")
 
     def check(self, required: Types, nullable: Types | None = None) -> None:
         """Look at the types in every footer, before the long work; see ``check_columns``."""

@@ -40,11 +40,7 @@ class Footer:
 
 
 def read_metadata(file: Path) -> pq.FileMetaData:
-    """The footer as Arrow has it.
-
-    Raises:
-        InputError: an unreadable file, or one with encrypted columns.
-    """
+    """The footer as Arrow has it; InputError for an unreadable file or encrypted columns."""
     with input_errors(file, "must be a readable Parquet file"), pa.OSFile(str(file)) as source:
         metadata = pq.read_metadata(source)
         source.seek(source.size() - 8)
@@ -56,11 +52,7 @@ def read_metadata(file: Path) -> pq.FileMetaData:
 
 
 def read_footer(file: Path) -> Footer:
-    """Columns and rows of a file.
-
-    Raises:
-        InputError: an unreadable file, or two columns of one name.
-    """
+    """Columns and rows of a file; InputError for an unreadable file or two columns of one name."""
     metadata = read_metadata(file)
     with input_errors(file, "must be a readable Parquet file"):
         schema = metadata.schema.to_arrow_schema()

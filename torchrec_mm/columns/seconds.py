@@ -34,10 +34,8 @@ def check_seconds(where: Path | str, column: str, times: pa.Array | pa.ChunkedAr
     if least is None or -LIMIT < least <= greatest < LIMIT:
         return
     value = greatest if greatest >= LIMIT else least
-    raise InputError(
-        f"{where} column {column} must be seconds since 1970, between -{LIMIT} and {LIMIT}, "
-        f"got {value}{_unit_of(value)}"
-    )
+    rule = f"{where} column {column} must be seconds since 1970, between -{LIMIT} and {LIMIT}"
+    raise InputError(f"{rule}, got {value}{_unit_of(value)}")
 
 
 def check_one_clock(where: Path | str, created_at: np.ndarray, first: int, last: int) -> None:

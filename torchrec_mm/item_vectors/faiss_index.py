@@ -62,11 +62,7 @@ class FaissIndex:
 
     @classmethod
     def build(cls, vectors: ItemVectors) -> "FaissIndex":
-        """Build in memory, N * (D + 8) bytes for many items; the same for the same vectors.
-
-        Raises:
-            InputError: faiss is not installed.
-        """
+        """Build in memory, N * (D + 8) bytes if large, always alike; InputError without faiss."""
         faiss = _import_faiss()
         lists = 0 if len(vectors) <= FLAT_ITEMS else round(4 * len(vectors) ** 0.5)
         probes = -(-lists // LISTS_PER_PROBE)
@@ -147,9 +143,8 @@ def _import_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError as error:
-        raise InputError(
-            "search must be exact where faiss is not installed: pip install 'faiss-cpu>=1.9'"
-        ) from error
+        rule = "search must be exact where faiss is not installed"
+        raise InputError(f"{rule}: pip install 'faiss-cpu>=1.9'") from error
     return faiss
 
 

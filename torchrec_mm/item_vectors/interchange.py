@@ -2,8 +2,7 @@
 
 Columns: ``item_id`` int64, ``vector`` list<float> or list<int8> of one length (int8 = value/127).
 Fixed-size and large lists, tensors of one dimension and floats of any precision are read as well.
-Files that ``export_parquet`` wrote carry the vectors' origin in their metadata, so that it comes
-back.
+Files that ``export_parquet`` wrote carry the vectors' origin in their metadata.
 """
 
 from collections.abc import Iterator
@@ -94,10 +93,8 @@ def _one_element_type(footers: list[Footer], columns: tuple[str, str]) -> str:
     first = footers[0].file
     for file, element in found.items():
         if element != found[first]:
-            raise InputError(
-                f"{file} column {columns[1]} must hold {found[first]} as {first.name}, "
-                f"got {element}"
-            )
+            rule = f"{file} column {columns[1]} must hold {found[first]} as {first.name}"
+            raise InputError(f"{rule}, got {element}")
     return found[first]
 
 
@@ -107,10 +104,8 @@ def _one_origin(footers: list[Footer]) -> str | None:
     origins = [footer.notes.get(ORIGIN_KEY) for footer in footers]
     for footer, origin in zip(footers, origins, strict=True):
         if origin != origins[0]:
-            raise InputError(
-                f"{footer.file} must hold vectors of the origin of {footers[0].file.name}, "
-                f"{origins[0]!r}, got {origin!r}"
-            )
+            rule = f"{footer.file} must hold vectors of the origin of {footers[0].file.name}"
+            raise InputError(f"{rule}, {origins[0]!r}, got {origin!r}")
     return origins[0].decode() if origins[0] else None
 
 
@@ -118,9 +113,8 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
     schema = footer.schema
     for name in (item, vector):
         if name not in schema.names:
-            raise InputError(
-                f"{footer.file} must have a column {name}, got {', '.join(schema.names)}"
-            )
+            rule = f"{footer.file} must have a column {name}"
+            raise InputError(f"{rule}, got {', '.join(schema.names)}")
     item_id = schema.field(item).type
     # Of any width: an id that int64 cannot hold is refused where it is read, by its value.
     if not pa.types.is_integer(item_id):
@@ -132,9 +126,8 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
         return "int8"
     if element is not None and pa.types.is_floating(element):
         return "float32"
-    raise InputError(
-        f"{footer.file} column {vector} must be list<float> or list<int8>, got {column}"
-    )
+    rule = f"{footer.file} column {vector} must be list<float> or list<int8>"
+    raise InputError(f"{rule}, got {column}")
 
 
 def _list_type(kind: pa.DataType) -> pa.DataType | None:

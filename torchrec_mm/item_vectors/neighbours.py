@@ -123,9 +123,8 @@ def neighbours_of(search: Search, item_ids: np.ndarray, k: int) -> NeighbourHits
     """
     values, mask = search.vectors.lookup(item_ids)
     if not mask.all():
-        raise InputError(
-            f"items must have a vector in {search.vectors.folder}, got {item_ids[~mask][0]}"
-        )
+        rule = f"items must have a vector in {search.vectors.folder}"
+        raise InputError(f"{rule}, got {item_ids[~mask][0]}")
     return search.search(values.astype(np.float32), k, excluded=item_ids)
 
 

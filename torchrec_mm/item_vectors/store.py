@@ -82,7 +82,11 @@ class ItemVectors:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder} must be a folder of item vectors: no such folder")
-        meta = _read_meta(folder / META_FILE)
+        cure = ": make the item vectors again with apps.embed_items or apps.import_vectors"
+        meta = read_record(folder / META_FILE, Meta, FORMAT, of_another=cure)
+        if meta.dtype not in DTYPES:
+            path = folder / META_FILE
+            raise InputError(f"{path} dtype must be int8 or float32, got {meta.dtype!r}")
         item_ids = map_array(folder / ITEM_IDS_FILE, (meta.items,), np.dtype(np.int64))
         values = map_array(folder / VECTORS_FILE, (meta.items, meta.width), DTYPES[meta.dtype])
         if not (item_ids[1:] > item_ids[:-1]).all():
@@ -128,8 +132,7 @@ class ItemVectors:
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Copy the vectors of some rows.
 
-        Args:
-            rows: (M,) int64 in [-1, N), as ``rows`` gives them; any shape works.
+        ``rows``: (M,) int64 in [-1, N), as ``rows`` gives them; any shape works.
 
         Returns:
             values (M, D) in the stored dtype, zeros where the row is -1; and
@@ -145,8 +148,7 @@ class ItemVectors:
     def lookup(self, item_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``gather(rows(item_ids))``: values (M, D) and mask (M,) bool, True = has a vector.
 
-        Args:
-            item_ids: int64 of any shape (M,), which values and mask share.
+        ``item_ids``: int64 of any shape (M,), which values and mask share.
         """
         return self.gather(self.rows(item_ids))
 
@@ -161,20 +163,8 @@ def dequantise(values: Tensor) -> Tensor:
     return values.float() / INT8_SCALE if values.dtype == torch.int8 else values.float()
 
 
-def _read_meta(path: Path) -> Meta:
-    again = ": make the item vectors again with apps.embed_items or apps.import_vectors"
-    meta = read_record(path, Meta, FORMAT, of_another=again)
-    if meta.dtype not in DTYPES:
-        raise InputError(f"{path} dtype must be int8 or float32, got {meta.dtype!r}")
-    return meta
-
-
 def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
-    """Map an ``.npy`` file, read-only.
-
-    Raises:
-        InputError: missing, garbled, or of another shape or dtype than ``meta.json`` says.
-    """
+    """Map an ``.npy`` file, read-only; InputError if not whole or not as ``meta.json`` says."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -182,8 +172,22 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.n
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} must be a whole .npy array: {error}") from error
     if array.shape != shape or array.dtype != dtype:
-        raise InputError(
-            f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says, "
-            f"got {array.dtype} {array.shape}"
-        )
+        rule = f"{path} must be {np.dtype(dtype)} {shape} as {META_FILE} says"
+        raise InputError(f"{rule}, got {array.dtype} {array.shape}")
     return array
+
+
+def check_origin(vectors: ItemVectors, origin: str, whose: str) -> None:
+    """Refuse vectors of another encoder, preprocessing or modality than those used before.
+
+    Args:
+        vectors: that are given now.
+        origin: of those before.
+        whose: what was made from those, e.g. "make runs/make".
+
+    Raises:
+        InputError: the origins differ.
+    """
+    if vectors.origin != origin:
+        rule = f"vectors must have the origin of {whose}, {origin}"
+        raise InputError(f"{rule}, got {vectors.origin} of {vectors.folder}")

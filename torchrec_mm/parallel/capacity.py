@@ -39,11 +39,7 @@ class Workload:
     more_dense: int = 0
 
     def plan(self, machines: Machines) -> list[PlannedTable]:
-        """The best plan.
-
-        Raises:
-            DoesNotFit: there is none. InputError: a setting that the device does not have.
-        """
+        """The best plan; DoesNotFit if there is none, InputError for what the device lacks."""
         model = self.build()
         prepare_tables(model, self.tables, learning_rate=0.0)
         plan = make_plan(

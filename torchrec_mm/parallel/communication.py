@@ -15,11 +15,7 @@ COMMUNICATIONS = ("fp32", "fp16", "bf16")
 
 
 def communication_codecs(precision: str) -> dict[str, QuantizedCommCodecs] | None:
-    """TorchRec's codecs for a word of COMMUNICATIONS; None for fp32.
-
-    Raises:
-        InputError: another word, or a group without NCCL.
-    """
+    """Codecs for one of COMMUNICATIONS, None for fp32; InputError for others, or off NCCL."""
     if precision not in COMMUNICATIONS:
         rule = f"communication must be one of {', '.join(COMMUNICATIONS)}"
         raise InputError(f"{rule}, got {precision}")

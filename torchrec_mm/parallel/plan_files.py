@@ -68,11 +68,7 @@ class PlannedTable:
 def planned_tables(
     model: nn.Module, plan: ShardingPlan, tables: Mapping[str, TableSettings]
 ) -> list[PlannedTable]:
-    """The plan of each table, in the model's order.
-
-    Args:
-        model: before it is sharded. plan: made for it. tables: settings of each of its tables.
-    """
+    """Each table's plan, in the order of the unsharded ``model``; ``tables``: settings of each."""
     raw_id_tables = tables_of_raw_ids(model)
     of_table = {name: found for module in plan.plan.values() for name, found in module.items()}
     return [
@@ -131,11 +127,7 @@ def save_plan(folder: Path, planned: list[PlannedTable], world_size: int) -> Non
 
 
 def read_plan(path: Path) -> dict[str, TableSettings]:
-    """Sharding and kernel of each table of a plan.json, for any number of ranks.
-
-    Raises:
-        InputError: not such a file, or a plan that no config may ask for.
-    """
+    """Sharding and kernel of each table of a plan.json; InputError for what no config may ask."""
     if not path.is_file():
         raise InputError(f"plan must be a file, got {path}")
     raw = read_json(path)

@@ -16,12 +16,7 @@ from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
-from torchrec.distributed.types import (
-    CacheParams,
-    ModuleSharder,
-    QuantizedCommCodecs,
-    ShardingPlan,
-)
+from torchrec.distributed.types import CacheParams, ModuleSharder, QuantizedCommCodecs, ShardingPlan
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
@@ -158,11 +153,7 @@ def fills_every_rank(config: EmbeddingBagConfig, world_size: int) -> bool:
 def check_rows(
     configs: Sequence[EmbeddingBagConfig], tables: Mapping[str, TableSettings], world_size: int
 ) -> None:
-    """Refuse to cut a table by rows that has too few of them.
-
-    Raises:
-        InputError: naming the table and the number of ranks.
-    """
+    """InputError, naming table and ranks, for a table cut by rows that has too few of them."""
     for config in configs:
         if tables[config.name].sharding == "row_wise" and not fills_every_rank(config, world_size):
             raise InputError(

@@ -151,8 +151,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:
     """A group of all ranks for what lies in their hosts' memory, whatever the devices. Collective.
 
-    Args:
-        timeout: of each of its collectives; torch's own if None.
+    ``timeout``: of each of its collectives; torch's own if None.
     """
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # else this rank were not in it
@@ -160,11 +159,7 @@ def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:
 
 
 def on_first_rank(work: Callable[[], None]) -> None:
-    """Call ``work`` on rank 0 while the others wait. Collective.
-
-    Raises:
-        InputError: that of ``work``, on every rank.
-    """
+    """Call ``work`` on rank 0 while others wait; its InputError comes on every rank. Collective."""
     problem: list[str | None] = [None]
     together = host_group(LONG_WORK_TIMEOUT)
     if dist.get_rank() == 0:

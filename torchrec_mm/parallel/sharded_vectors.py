@@ -33,11 +33,7 @@ class ShardedVectors:
     collective = True
 
     def __init__(self, vectors: ItemVectors, worker: Worker) -> None:
-        """Read this rank's slice on to ``worker.device``. Collective.
-
-        Args:
-            vectors: the folder, opened by every rank. worker: this rank.
-        """
+        """Read this rank's slice of a folder that all ranks opened on to its device. Collective."""
         self.width = vectors.width
         self._vectors = vectors
         self.rows_per_rank = -(-len(vectors) // worker.world_size)

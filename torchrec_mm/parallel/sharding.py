@@ -19,12 +19,7 @@ from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.cpu_tables import use_one_id_forward
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
-from torchrec_mm.parallel.planning import (
-    make_plan,
-    prepare_tables,
-    sharders,
-    table_configs,
-)
+from torchrec_mm.parallel.planning import make_plan, prepare_tables, sharders, table_configs
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.tables import TableSettings, follow_plan, settings_by_table
 from torchrec_mm.parallel.topology import Machines, machines_here
@@ -142,10 +137,7 @@ def distribute(
     dense = KeyedOptimizerWrapper(
         {name: parameter for name, parameter in learning if parameter.requires_grad},
         lambda parameters: torch.optim.AdamW(
-            parameters,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         ),
     )
     optimizer = CombinedOptimizer([sharded.model.fused_optimizer, dense])
@@ -153,11 +145,7 @@ def distribute(
 
 
 def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, TableSettings]:
-    """Settings of each table of ``model``, an earlier plan's sharding included.
-
-    Raises:
-        InputError: a table that the model does not have, or a plan that says otherwise.
-    """
+    """Each table's settings, an earlier plan's too; InputError for unknown ones, contradictions."""
     features_of = {config.name: config.feature_names for config in table_configs(model)}
     of_table = settings_by_table(options.tables, features_of)
     return follow_plan(of_table, read_plan(options.plan)) if options.plan else of_table
@@ -191,11 +179,7 @@ def shard(
 
 
 def check_gpu(device: torch.device) -> None:
-    """Refuse a GPU that fbgemm has no code for.
-
-    Raises:
-        HostError: naming its compute capability.
-    """
+    """HostError, naming its compute capability, for a GPU that fbgemm has no code for."""
     if device.type == "cuda":
         problem = capability_problem(torch.cuda.get_device_capability(device))
         if problem:

@@ -65,9 +65,8 @@ class TableSettings:
         if self.cache_load_factor is not None:
             check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "cache_load_factor")
         if self.cache_load_factor is not None and self.kernel != "fused_uvm_caching":
-            raise InputError(
-                f"cache_load_factor must go with kernel fused_uvm_caching, got {self.kernel}"
-            )
+            rule = "cache_load_factor must go with kernel fused_uvm_caching"
+            raise InputError(f"{rule}, got {self.kernel}")
         if self.sharding in SPLIT_COLUMNS and self.optimizer == "rowwise_adagrad":
             raise InputError(
                 f"optimizer must be adagrad, adam or sgd with sharding {self.sharding}, got "
@@ -76,19 +75,14 @@ class TableSettings:
 
 
 def read_tables(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, TableSettings]:
-    """The settings that a config's ``tables`` holds, by table or feature.
-
-    Raises:
-        InputError: naming the table, the field, the rule and the value.
-    """
+    """Settings in a config's ``tables``; InputError, naming table, field, rule and value."""
     known = [field.name for field in fields(TableSettings)]
     tables = {}
     for name, given in raw.items():
         unknown = sorted(given.keys() - set(known))
         if unknown:
-            raise InputError(
-                f"tables.{name} must hold {', '.join(known)} only, got {', '.join(unknown)}"
-            )
+            rule = f"tables.{name} must hold {', '.join(known)} only"
+            raise InputError(f"{rule}, got {', '.join(unknown)}")
         try:
             tables[name] = TableSettings(**given)
         except InputError as error:
@@ -113,9 +107,8 @@ def settings_by_table(
     for name in tables:
         if name in table_of and name in features_of:
             feature = next(iter(features_of[name]))
-            raise InputError(
-                f"tables must name one table each, got {name}: say {feature} or {table_of[name]}"
-            )
+            rule = "tables must name one table each"
+            raise InputError(f"{rule}, got {name}: say {feature} or {table_of[name]}")
     table_of |= {table: table for table in features_of}
     unknown = sorted(tables.keys() - table_of.keys())
     if unknown:
@@ -130,11 +123,7 @@ def settings_by_table(
 
 
 def check_device(tables: Mapping[str, TableSettings], device: str) -> None:
-    """Refuse what only CUDA has, for tables on the CPU.
-
-    Raises:
-        InputError: naming the table, the field and the value.
-    """
+    """InputError, naming table, field and value, for what only CUDA has, of tables on the CPU."""
     if device == "cuda":
         return
     for table, settings in tables.items():
@@ -158,9 +147,8 @@ def follow_plan(
     """
     unknown = sorted(planned.keys() - tables.keys())
     if unknown:
-        raise InputError(
-            f"plan must hold tables of the model ({', '.join(sorted(tables))}), got {unknown[0]}"
-        )
+        rule = f"plan must hold tables of the model ({', '.join(sorted(tables))})"
+        raise InputError(f"{rule}, got {unknown[0]}")
     merged = dict(tables)
     for table, earlier in planned.items():
         for name in ("sharding", "kernel"):

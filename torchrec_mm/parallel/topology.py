@@ -53,10 +53,8 @@ class Machines:
         if self.world_size < 1:
             raise InputError(f"world_size must be at least 1, got {self.world_size}")
         if self.devices_per_node < 1 or self.world_size % self.devices_per_node:
-            raise InputError(
-                f"world_size must be a multiple of devices_per_node ({self.devices_per_node}), "
-                f"got {self.world_size}"
-            )
+            rule = f"world_size must be a multiple of devices_per_node ({self.devices_per_node})"
+            raise InputError(f"{rule}, got {self.world_size}")
 
     @property
     def rank_host_bytes(self) -> int:

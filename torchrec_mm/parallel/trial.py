@@ -54,10 +54,7 @@ def learn(
     own = EmbeddingLocation.DEVICE if on_gpu else EmbeddingLocation.HOST
     computes = ComputeDevice.CUDA if on_gpu else ComputeDevice.CPU
     tables = SplitTableBatchedEmbeddingBagsCodegen(
-        [(8, 4, location or own, computes)],
-        optimizer=optimizer,
-        learning_rate=RATE,
-        device=device,
+        [(8, 4, location or own, computes)], optimizer=optimizer, learning_rate=RATE, device=device
     )
     (weights,) = tables.split_embedding_weights()
     weights.fill_(1.0)
@@ -72,11 +69,7 @@ def learn(
 
 
 def sum_up(device: torch.device) -> None:
-    """Add numbers up in a group of one, over NCCL on a GPU and gloo on the CPU.
-
-    Raises:
-        ValueError: the sum is another.
-    """
+    """Add up in a group of one, over NCCL on a GPU, gloo on the CPU; ValueError for another sum."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -53,9 +53,8 @@ class ZeroCollisionSharder(ManagedCollisionEmbeddingBagCollectionSharder):
         device: torch.device | None = None,
         module_fqn: str | None = None,
     ) -> ShardedZeroCollisionTables:
-        return ShardedZeroCollisionTables(
-            module, params, self._e_sharder, self._mc_sharder, env, device
-        )
+        sharders = (self._e_sharder, self._mc_sharder)
+        return ShardedZeroCollisionTables(module, params, *sharders, env, device)
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         return [ShardingType.ROW_WISE.value]
@@ -98,10 +97,8 @@ def check_zero_collision(
                 for name, allowed in only.items():
                     value = getattr(tables[table], name)
                     if value not in (None, allowed):
-                        raise InputError(
-                            f"tables.{table}.{name} must be {allowed} with zero_collision, "
-                            f"got {value}"
-                        )
+                        rule = f"tables.{table}.{name} must be {allowed} with zero_collision"
+                        raise InputError(f"{rule}, got {value}")
 
 
 def flush_evictions(model: nn.Module) -> None:

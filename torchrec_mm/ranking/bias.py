@@ -37,9 +37,8 @@ class BiasModel:
             part = train.read(group)
             users.append(_counts(part.user_ids[part.candidates.owners()], part.labels))
             items.append(_counts(train.items.item_ids[part.candidates.values], part.labels))
-        return cls(
-            _log_odds(rate), *_smoothed_offsets(users, rate), *_smoothed_offsets(items, rate)
-        )
+        offsets = (*_smoothed_offsets(users, rate), *_smoothed_offsets(items, rate))
+        return cls(_log_odds(rate), *offsets)
 
     def logits(self, requests: RequestArrays, items: EncodedItems) -> np.ndarray:
         """(impressions,) float32 click log-odds."""

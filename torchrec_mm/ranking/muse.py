@@ -69,10 +69,8 @@ class MuseNetwork(nn.Module):
             mix=self.mix,
         )
         request_RF = lookups.requests()
-        history_length = torch.log1p(batch.behaviour_mask.sum(-1, keepdim=True).float())
-        per_request = self.request_layer(
-            torch.cat([request_RF, mean_recent_RB, history_length], dim=-1)
-        )
+        length = torch.log1p(batch.behaviour_mask.sum(-1, keepdim=True).float())
+        per_request = self.request_layer(torch.cat([request_RF, mean_recent_RB, length], dim=-1))
         tiers = torch.log1p(found.tiers) * self.tier_weight
         logit, _ = self.mlp(
             torch.cat([item_I, recent, kept, mean_kept, tiers], dim=-1),

@@ -114,19 +114,14 @@ class RankingNetwork(nn.Module):
         return request_RF[:, ::every].sum(-1, keepdim=True) + targets_RCE[..., ::every].sum(-1)
 
     def _interest(
-        self,
-        batch: RequestBatch,
-        targets: Tensor,
-        behaviours: Tensor,
-        view: VectorView | None,
+        self, batch: RequestBatch, targets: Tensor, behaviours: Tensor, view: VectorView | None
     ) -> tuple[Tensor, list[Tensor]]:
         """(R, C, E) interest, and further inputs of the MLP: history length, mean cosine."""
         length = torch.log1p(batch.behaviour_mask.sum(-1, dtype=torch.float32))
         extras = [length[:, None, None].expand(-1, targets.shape[1], -1)]
         if view is None or not self.spec.has("simscore"):
             return self.attention(targets, behaviours, batch.behaviour_mask), extras
-        pooled = self.attention(
-            targets, behaviours, batch.behaviour_mask, view.cosine(), view.pair_mask()
-        )
+        similar = (view.cosine(), view.pair_mask())
+        pooled = self.attention(targets, behaviours, batch.behaviour_mask, *similar)
         extras.append(pooled[..., -1:])
         return pooled[..., :-1], extras

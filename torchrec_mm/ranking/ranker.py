@@ -32,9 +32,8 @@ class Ranker(nn.Module):
         width, raw_ids = spec.embedding_dim, spec.zero_collision
         self.item_id_tables = build_tables(item_ids, width) if item_ids else None
         self.feature_tables = build_tables(tables, width) if tables else None
-        self.zero_collision_tables = (
-            build_zero_collision_tables(raw_ids, width) if raw_ids else None
-        )
+        of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
+        self.zero_collision_tables = of_raw_ids
         kind = MuseNetwork if spec.method == "muse" else RankingNetwork
         self.network: MuseNetwork | RankingNetwork = kind(spec)
 

@@ -169,16 +169,11 @@ class RowOwners(ManagedCollisionModule):
         return (self.ids == EMPTY).sum(0, keepdim=True) - self.num_rows // self.size
 
     def validate_state(self) -> None:
-        """Check what a checkpoint brought.
-
-        Raises:
-            InputError: it has other partitions.
-        """
+        """Check what a checkpoint brought; InputError if it has other partitions."""
         saved = int((self._output_segments_tensor >= 0).sum()) - 1
         if saved != self.partitions:
-            raise InputError(
-                f"partitions must be {saved} as in the checkpoint, got {self.partitions}"
-            )
+            rule = f"partitions must be {saved} as in the checkpoint"
+            raise InputError(f"{rule}, got {self.partitions}")
 
     def rebuild_with_output_id_range(
         self,
@@ -200,6 +195,5 @@ class RowOwners(ManagedCollisionModule):
 
 
 def _replaced(feature: JaggedTensor, values: Tensor) -> JaggedTensor:
-    return JaggedTensor(
-        values, lengths=feature.lengths(), offsets=None, weights=feature.weights_or_none()
-    )
+    weights = feature.weights_or_none()
+    return JaggedTensor(values, lengths=feature.lengths(), offsets=None, weights=weights)

@@ -37,10 +37,7 @@ class TableSizes:
 
     @classmethod
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
-        """The tables of an encoded data set, in the order of its meta.json.
-
-        Muse has none for behaviour attributes.
-        """
+        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes."""
         behaviour = [] if method == "muse" else meta["behaviour_features"]
         return cls(
             {name: vocabularies.request[name].num_rows for name in meta["request_features"]},
@@ -49,17 +46,11 @@ class TableSizes:
         )
 
     def check(self, num_rows: Mapping[str, int], where: Path) -> None:
-        """Refuse the data set ``where`` if its ``num_rows`` by feature are not these.
-
-        Raises:
-            InputError: naming the first feature that differs.
-        """
+        """InputError, naming the first that differs, unless ``where`` has these ``num_rows``."""
         for name, rows in {**self.request, **self.item, **self.behaviour}.items():
             if num_rows.get(name) != rows:
-                raise InputError(
-                    f"{where} must have {rows} table rows for feature {name}, as the ranker has, "
-                    f"got {num_rows.get(name, 'none')}"
-                )
+                rule = f"{where} must have {rows} table rows for feature {name}, as the ranker has"
+                raise InputError(f"{rule}, got {num_rows.get(name, 'none')}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +59,12 @@ class RankerSettings:
 
     embedding_dim: int = 16
     """Width of every table, the bias column included; a multiple of 4."""
-
     hidden: tuple[int, ...] = (64, 32)
     """Widths of the MLP's hidden layers."""
-
     num_tiers: int = 20
     """Tiers of SimTier over cosines in [-1, 1]."""
-
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
-
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -124,10 +111,8 @@ class RankerSpec:
         if (self.make is not None) != self.has("make"):
             raise ValueError(f"make must be given exactly when method has it, got {self.method}")
         if self.make is not None and len(self.make.hidden) != len(self.hidden):
-            raise InputError(
-                f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}, "
-                f"got {self.hidden}"
-            )
+            rule = f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}"
+            raise InputError(f"{rule}, got {self.hidden}")
         check_raw_ids(self.zero_collision)
 
     @classmethod
@@ -161,11 +146,7 @@ class RankerSpec:
 
 
 def check_raw_ids(features: Iterable[str]) -> None:
-    """Refuse tables of raw ids for features whose raw ids are not kept.
-
-    Raises:
-        InputError: naming the first of them.
-    """
+    """InputError, naming the first, for tables of raw ids of features whose raw ids are lost."""
     for name in features:
         if name not in RAW_IDS:
             raise InputError(
@@ -175,11 +156,7 @@ def check_raw_ids(features: Iterable[str]) -> None:
 
 
 def spec_from_json(value: dict) -> RankerSpec:
-    """The spec that ``dataclasses.asdict`` and JSON made ``value`` of.
-
-    Raises:
-        InputError: it is another version's.
-    """
+    """The spec that ``asdict`` and JSON made ``value`` of; InputError if another version's did."""
     try:
         parts = {
             "tables": TableSizes(**value["tables"]),

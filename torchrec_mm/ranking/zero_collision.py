@@ -25,15 +25,12 @@ class ZeroCollision:
     rows: int
     """Rows of the table, a multiple of partitions; one in each is for ids that own none. Beside its
     weights a row takes 32 bytes: owner, count, last step, and where to find the owner."""
-
     eviction: str = "distance_lfu"
     """Who loses a row: "lfu" seen in the fewest steps, "lru" not seen for the longest,
     "distance_lfu" the fewest steps over how long ago. Newcomers have only the steps since the last
     eviction to show, and "lfu" never forgets: after a while it lets hardly anyone in."""
-
     interval_steps: int = 100
     """Training steps from one eviction to the next, counted from the last checkpoint."""
-
     partitions: int = 16
     """Parts that compete for rows on their own; the number of ranks has to divide it."""
 
@@ -50,9 +47,7 @@ class ZeroCollision:
 
 
 def build_zero_collision_tables(
-    tables: Mapping[str, ZeroCollision],
-    embedding_dim: int,
-    device: str = "meta",
+    tables: Mapping[str, ZeroCollision], embedding_dim: int, device: str = "meta"
 ) -> ManagedCollisionEmbeddingBagCollection:
     """One table for each entry, with one feature of the same name, as ``build_tables`` does.
 

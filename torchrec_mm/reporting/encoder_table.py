@@ -80,16 +80,13 @@ def _distinct(of_seeds: Reports) -> Reports:
 
 def _table(values: Callable[[str, str], list[float | None]]) -> dict[str, dict[str, Any]]:
     """The spaces of which anything was measured; ``values(space, metric)`` gives one a run."""
-    tables = {
-        space: {metric: _estimate(values(space, metric)) for metric in METRICS} for space in SPACES
-    }
+    tables = {s: {metric: _estimate(values(s, metric)) for metric in METRICS} for s in SPACES}
     return {space: table for space, table in tables.items() if any(table.values())}
 
 
 def _figures(of_seeds: Reports) -> dict[str, dict[str, Any]]:
-    return _table(
-        lambda space, metric: [_figure(report, space, metric) for report in of_seeds.values()]
-    )
+    reports = of_seeds.values()
+    return _table(lambda space, metric: [_figure(report, space, metric) for report in reports])
 
 
 def _differences(of_seeds: Reports, beside: Reports) -> dict[str, dict[str, Any]]:

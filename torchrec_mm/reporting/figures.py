@@ -161,10 +161,8 @@ def _slice_lines(
 
 def _tick(groups: Sequence[Group], prefix: str, name: str) -> str:
     """The slice's name above its number of impressions."""
-    counts = [
-        run.slices.get(prefix + name, {}).get("impressions") for g in groups for run in g.runs
-    ]
-    known = [count for count in counts if count is not None]
+    slices = [run.slices.get(prefix + name, {}) for group in groups for run in group.runs]
+    known = [s["impressions"] for s in slices if s.get("impressions") is not None]
     return f"{name}\n{max(known):,}" if known else name
 
 
@@ -197,7 +195,5 @@ def _svg(figure: Figure, salt: str, title: str) -> Markup:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="width:\2pt"', svg, count=1)
-    svg = svg.replace(INK, "currentColor").replace(
-        "<svg ", f'<svg role="img" aria-label="{title}" ', 1
-    )
-    return Markup(svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return Markup(svg.replace(INK, "currentColor"))

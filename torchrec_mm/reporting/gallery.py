@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from torchrec_mm.data.content.images import decode_image, upright_size
-from torchrec_mm.data.contract.item_rows import read_rows
-from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, open_items
+from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, open_items, read_rows
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 from torchrec_mm.item_vectors.neighbours import Neighbours, neighbours_of
@@ -44,11 +43,7 @@ class GalleryRow:
 
 
 def gallery(data: Path, vectors: dict[str, ItemVectors]) -> list[GalleryRow]:
-    """Nearest neighbours of ``QUERY_ITEMS`` items, evenly spread over the ids, by each vector set.
-
-    Raises:
-        InputError: ``data/items`` is missing or not what it should be.
-    """
+    """Neighbours of ``QUERY_ITEMS`` evenly spread items by each set; InputError for bad items/."""
     folder = data / "items"
     queries = _spread_ids(folder, list(vectors.values()))
     found = {

@@ -8,11 +8,7 @@ from torchrec_mm.errors import InputError
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InputError: not JSON, another JSON value, or NaN and its like.
-    """
+    """The JSON object in a file; InputError for another value, NaN and its like, or no JSON."""
 
     def refuse(constant: str) -> None:
         raise InputError(f"{file} must hold JSON numbers or null, got {constant}")

@@ -39,11 +39,7 @@ class ReportInputs:
 
 
 def write_report(inputs: ReportInputs, folder: Path) -> None:
-    """Write both files into ``folder``, which may be the folder of the runs themselves.
-
-    Raises:
-        InputError: no run, a garbled file, or a report that is there already.
-    """
+    """Write both files into ``folder``; InputError for no run, a garbled one, an old report."""
     for name in (JSON_FILE, PAGE_FILE):
         if (folder / name).exists():
             raise InputError(f"{folder / name} exists already: name a new folder or remove it")

@@ -77,10 +77,7 @@ def _rounded(run: PretrainingRun) -> PretrainingRun:
 
     spaces = {space: short(figures) for space, figures in run.spaces.items()}
     return replace(
-        run,
-        metrics=short(run.metrics),
-        spaces=spaces,
-        title_to_picture=short(run.title_to_picture),
+        run, metrics=short(run.metrics), spaces=spaces, title_to_picture=short(run.title_to_picture)
     )
 
 

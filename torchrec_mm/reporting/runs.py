@@ -91,9 +91,8 @@ def find_runs(folder: Path) -> Runs:
             found = read_retrieval(path, name)
             pretraining += [run for run in found if not is_among(run, pretraining)]
     if not rankers and not pretraining:
-        raise InputError(
-            f"runs must hold a run with metrics.json or retrieval.json, found none in {folder}"
-        )
+        rule = "runs must hold a run with metrics.json or retrieval.json"
+        raise InputError(f"{rule}, found none in {folder}")
     return Runs(tuple(rankers), tuple(curves), tuple(pretraining))
 
 

@@ -20,11 +20,7 @@ NUM_TIERS = 20
 MAX_REQUESTS = 2000
 MAX_BEHAVIOURS = 100
 CHUNK_REQUESTS = 50
-LISTS = {
-    "behaviour_item_ids": INT64_LIST,
-    "candidate_item_ids": INT64_LIST,
-    "labels": INT8_LIST,
-}
+LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 
 
 @dataclass(frozen=True, kw_only=True)

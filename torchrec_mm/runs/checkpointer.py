@@ -91,11 +91,7 @@ class Checkpointer:
         self.writing = self.thread.submit(self._write, copied, position, metric, config_files)
 
     def wait(self) -> None:
-        """Return once nothing is in flight.
-
-        Raises:
-            InputError: a rank could not write; the checkpoints before are as they were.
-        """
+        """Return once nothing is in flight; InputError if a rank failed; older ones stay."""
         writing, self.writing = self.writing, None
         if writing is not None and (problem := writing.result()):
             raise InputError(problem)

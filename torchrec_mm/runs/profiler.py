@@ -15,11 +15,7 @@ class StepProfiler:
     """Writes one trace of ``steps`` consecutive steps. A context around training."""
 
     def __init__(self, path: Path, steps: int) -> None:
-        """Wait to be entered.
-
-        Args:
-            path: the JSON file to write. steps: how many to trace; 0 for none.
-        """
+        """Wait to be entered. ``path``: a JSON file to write. ``steps``: how many to trace or 0."""
         self.path = path
         self.steps = steps
         self.written = False
@@ -28,11 +24,7 @@ class StepProfiler:
             self._profile = profile(
                 activities=supported_activities() & {ProfilerActivity.CPU, ProfilerActivity.CUDA},
                 schedule=schedule(
-                    wait=0,
-                    warmup=WARMUP_STEPS,
-                    active=steps,
-                    repeat=1,
-                    skip_first=SKIPPED_STEPS,
+                    wait=0, warmup=WARMUP_STEPS, active=steps, repeat=1, skip_first=SKIPPED_STEPS
                 ),
                 on_trace_ready=self._write,
             )

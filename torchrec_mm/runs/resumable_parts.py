@@ -39,10 +39,8 @@ def claim_parts(folder: Path, work: dict[str, Any], worker: Worker) -> None:
         before = read_json(noted)
         for name, value in work.items():
             if before.get(name) != value:
-                raise InputError(
-                    f"{name} must stay {before.get(name)!r} to go on with {folder}, got {value!r}: "
-                    f"remove that folder to start over"
-                )
+                rule = f"{name} must stay {before.get(name)!r} to go on with {folder}"
+                raise InputError(f"{rule}, got {value!r}: remove that folder to start over")
     elif worker.is_first:
         refuse_existing(folder)
         write_json(noted, work)
@@ -90,11 +88,7 @@ def encode_parts(
 
 
 def read_part(folder: Path, part: int, *names: str) -> dict[str, np.ndarray]:
-    """What ``encode`` gave for a part: the named arrays, or all.
-
-    Raises:
-        InputError: the part's file is missing or garbled.
-    """
+    """What ``encode`` gave for a part, all or named arrays; InputError if its file is not whole."""
     path = _file(folder, part)
     try:
         with safe_open(path, framework="np") as file:

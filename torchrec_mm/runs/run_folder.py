@@ -124,11 +124,7 @@ class RunFolder:
                 lines.write(json.dumps(values) + "\n")
 
     def drop_records_after(self, position: Position) -> None:
-        """Drop the lines of metrics.jsonl that a resumed run writes again.
-
-        Args:
-            position: of the checkpoint; the beginning drops every line.
-        """
+        """Drop what metrics.jsonl says after ``position``: a run resumed there writes it again."""
         log = self.path / "metrics.jsonl"
         if not self.worker.is_first or not log.is_file():
             return
@@ -138,11 +134,7 @@ class RunFolder:
             aside.write_text(kept, encoding="utf-8")
 
     def write_model(self, model: dict[str, Any]) -> None:
-        """Write model.json, or find the same in it; then config.yaml follows inputs that moved.
-
-        Raises:
-            InputError: the run that is resumed is of another model, or of other data.
-        """
+        """Write model.json or find the same, config.yaml follows; InputError for another model."""
         path = self.path / "model.json"
         if path.is_file():
             _check_same(self.path, read_json(path), json.loads(json.dumps(model)))
@@ -190,9 +182,8 @@ def read_run(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: not such a run.
     """
     if not (path / "config.yaml").is_file() or not (path / "model.json").is_file():
-        raise InputError(
-            f"{path} must be the folder of a {kind} run: no config.yaml and model.json"
-        )
+        rule = f"{path} must be the folder of a {kind} run"
+        raise InputError(f"{rule}: no config.yaml and model.json")
     model = read_json(path / "model.json")
     if model.get("kind") != kind:
         raise InputError(f"{path} must be a {kind} run, got a {model.get('kind')} run")
@@ -214,9 +205,8 @@ def _check_same(
 ) -> None:
     for name, value in now.items():
         if name not in may_change and before.get(name) != value:
-            raise InputError(
-                f"{name} must stay {before.get(name)!r} to resume {path}, got {value!r}"
-            )
+            rule = f"{name} must stay {before.get(name)!r} to resume {path}"
+            raise InputError(f"{rule}, got {value!r}")
 
 
 def _is_before(line: str, position: Position) -> bool:

@@ -111,9 +111,8 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
             held += math.prod(chunk["sizes"])
         if held != math.prod(entry["size"]):
             numbers = math.prod(entry["size"])
-            raise InputError(
-                f"{folder / INDEX} must hold all {numbers} numbers of {key}, got {held}"
-            )
+            rule = f"{folder / INDEX} must hold all {numbers} numbers of {key}"
+            raise InputError(f"{rule}, got {held}")
     for name, length in sorted(needed.items()):
         path = folder / name
         if not path.is_file():

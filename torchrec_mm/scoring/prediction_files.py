@@ -59,11 +59,7 @@ class RankPredictions:
         self.last_request = -1
 
     def add(self, rows: pa.Table) -> None:
-        """Take all rows of some requests; the same columns in every call, REQUEST among them.
-
-        Raises:
-            ValueError: requests do not ascend, here or from the last call to this one.
-        """
+        """Take all rows of some requests, like columns each call; ValueError unless they ascend."""
         requests = rows[REQUEST].to_numpy()
         late = np.diff(requests, prepend=self.last_request + 1) < 0
         if late.any():
@@ -94,8 +90,7 @@ class RankPredictions:
 def merge_predictions(folder: Path, path: Path, columns: Sequence[str]) -> None:
     """Write all ranks' rows to ``path`` by request, whole or not at all.
 
-    Memory: two row groups of each rank. A request belongs to one rank, so its rows keep their
-    order.
+    Memory: two row groups of each rank. A request's rows are of one rank, and keep their order.
 
     Args:
         folder: where the ranks wrote, one of them at least a row.

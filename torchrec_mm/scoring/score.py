@@ -11,8 +11,7 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring
 from torchrec_mm.parallel.sharded_vectors import Storage, vector_source
@@ -33,10 +32,8 @@ class ScoreSettings:
 
     vector_storage: Storage = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
-
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
-
     batch_requests: int = 256
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
 
@@ -55,13 +52,11 @@ def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> I
     """
     if trained.model["vectors"] is None:
         if given:
-            raise InputError(
-                f"vectors must not be given for a run of method {trained.method}, got {given}"
-            )
+            rule = f"vectors must not be given for a run of method {trained.method}"
+            raise InputError(f"{rule}, got {given}")
         if storage != "mapped":
-            raise InputError(
-                f"vector_storage must be mapped for a run of method {trained.method}, got {storage}"
-            )
+            rule = f"vector_storage must be mapped for a run of method {trained.method}"
+            raise InputError(f"{rule}, got {storage}")
         return None
     folder = given or trained.input("vectors")
     assert folder is not None  # whatever trained with vectors was given some

@@ -72,11 +72,7 @@ class TrainedRun:
 
     @classmethod
     def open(cls, path: Path, checkpoint: str) -> "TrainedRun":
-        """Read what describes the run; ``checkpoint``: latest, best or its steps.
-
-        Raises:
-            InputError: not a ranker run, or it has no such checkpoint.
-        """
+        """Read a run; ``checkpoint``: latest, best or its steps; InputError if there is none."""
         config, model = read_run(path, "ranker")
         return cls(path, config, model, find_checkpoint(path / CHECKPOINTS, checkpoint).folder)
 
@@ -91,18 +87,12 @@ class TrainedRun:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        """The ids of the model's rows.
-
-        Raises:
-            InputError: no such file, or not the one that the run was trained with.
-        """
+        """The ids of the model's rows; InputError if they are missing or not the run's."""
         path = self.path / VOCABULARIES
         vocabularies, wanted = Vocabularies.load(path), self.model["vocabulary"]
         if vocabularies.fingerprint != wanted:
-            raise InputError(
-                f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}, "
-                f"got {vocabularies.fingerprint[:12]}"
-            )
+            rule = f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}"
+            raise InputError(f"{rule}, got {vocabularies.fingerprint[:12]}")
         return vocabularies
 
     @property
@@ -117,27 +107,19 @@ class TrainedRun:
 
     @property
     def items(self) -> Path:
-        """items/ of the data that the run was trained on.
-
-        Raises:
-            InputError: it was trained on an encoded data set, or they are gone.
-        """
+        """items/ that the run was trained on; InputError if encoded data were, or they are gone."""
         data = self.input("data", flag="items")
         if data is None:
-            raise InputError(
-                f"items must be given: {self.path} was trained on an encoded data set, "
-                f"{self.config['encoded']}, which does not hold them"
-            )
+            rule = f"items must be given: {self.path} was trained on an encoded data set"
+            raise InputError(f"{rule}, {self.config['encoded']}, which does not hold them")
         return data / "items"
 
     def check_vocabulary(self, data: EncodedRequests) -> None:
         """Refuse requests that were encoded for another model: their rows mean other ids."""
         wanted, found = self.model["vocabulary"], data.meta["vocabulary"]
         if wanted != found:
-            raise InputError(
-                f"encoded must have the vocabulary of {self.path}, {wanted[:12]}, "
-                f"got {found[:12]} in {data.folder}"
-            )
+            rule = f"encoded must have the vocabulary of {self.path}, {wanted[:12]}"
+            raise InputError(f"{rule}, got {found[:12]} in {data.folder}")
 
     def input(self, name: str, flag: str = "") -> Path | None:
         """The folder that the run's config names, None where it names none.

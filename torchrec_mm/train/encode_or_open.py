@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 from torchrec_mm.data.encode.encode import encode_folder
-from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.files import remove_unfinished
 from torchrec_mm.parallel.process_group import Worker, on_first_rank
 
@@ -32,19 +32,15 @@ def encoded_requests(
     aside: Path,
     worker: Worker,
     splits: tuple[str, ...],
-    *,
-    max_behaviours: int,
-    min_count: int = 1,
-    vocabularies: Vocabularies | None = None,
     reuse: bool = False,
+    **how: Any,
 ) -> Iterator[Path]:
     """An encoded data set for the block. Collective.
 
     Args:
         data: raw requests, encoded by the first rank; None where ``encoded`` is there already.
         aside: where to encode to; gone when the block ends without an exception.
-        splits: what to encode.
-        max_behaviours, min_count, vocabularies: see ``encode_folder``.
+        splits: what to encode. how: further arguments of ``encode_folder``.
         reuse: take what an interrupted run of the same config left at ``aside``.
 
     Raises:
@@ -54,18 +50,7 @@ def encoded_requests(
         yield encoded
         return
     assert data is not None  # one of the two is given
-    first_writes(
-        aside,
-        partial(
-            encode_folder,
-            data,
-            splits,
-            vocabularies=vocabularies,
-            min_count=min_count,
-            max_behaviours=max_behaviours,
-        ),
-        reuse,
-    )
+    first_writes(aside, partial(encode_folder, data, splits, **how), reuse)
     yield aside
     dist.barrier()
     if worker.is_first:
@@ -75,8 +60,7 @@ def encoded_requests(
 def first_writes(folder: Path, write: Callable[..., None], reuse: bool = False) -> None:
     """Have the first rank call ``write(out=folder)``; the others wait for it. Collective.
 
-    Args:
-        folder: what to write, anew even if it is there, unless it is to ``reuse``.
+    ``folder``: what to write, anew even if it is there, unless it is to ``reuse``.
 
     Raises:
         InputError: what ``write`` refuses, on every rank.

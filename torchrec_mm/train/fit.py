@@ -25,7 +25,6 @@ from torchrec_mm.train.guards import Guard, Step
 from torchrec_mm.train.observer import Observer, table_bytes
 from torchrec_mm.train.settings import TrainSettings
 from torchrec_mm.train.state import Training
-from torchrec_mm.train.warm_up import WarmUp
 
 
 def fit(
@@ -104,7 +103,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         optimizer = self.training.distributed.optimizer
-        self.warm_up = WarmUp(optimizer, self.settings.warmup_steps)
+        self.rates = [(group, group["lr"]) for group in optimizer.param_groups]
         self.saved: Position | None = None
 
     def train_epoch(self, train: RequestLoader) -> None:
@@ -115,10 +114,8 @@ class Loop:
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()
-        with (
-            frozen_garbage(),
-            self.observer.steps(ends, position.epoch, training.totals.auc) as steps,
-        ):
+        watched = self.observer.steps(ends, position.epoch, training.totals.auc)
+        with frozen_garbage(), watched as steps:
             for end in steps:
                 self._before_step()
                 # What a model of rankings returns: ``RankingOutputs`` in ranking/outputs.py.
@@ -130,11 +127,7 @@ class Loop:
         self.seconds = time.perf_counter() - start
 
     def end_epoch(self, epoch: int, test: RequestLoader | None) -> None:
-        """Measure, log, and start to write the checkpoint. Collective.
-
-        Args:
-            epoch: whose steps are done, from 0. test: as ``fit`` takes it.
-        """
+        """Measure, log, start a checkpoint. ``epoch``: from 0; ``test``: as ``fit``. Collective."""
         training, test_figures = self.training, {}
         if test is not None:  # before the sums are closed, for it may stop meanwhile
             auc = exact_auc(training.distributed, test, self.run.path, self.stop.check)
@@ -169,7 +162,9 @@ class Loop:
 
     def _before_step(self) -> None:
         step, rank = self.training.position.step, self.training.distributed.worker.rank
-        self.warm_up.set_for(step)
+        if warmup := self.settings.warmup_steps:
+            for group, rate in self.rates:  # the optimizer hands it on to the tables' kernels
+                group["lr"] = rate * min(1.0, (step + 1) / warmup)
         # So that dropout is the same after a resume, and differs between ranks.
         seeds = np.random.SeedSequence([self.settings.seed, step, rank])
         seed = int(seeds.generate_state(1, np.uint64)[0])

@@ -68,10 +68,7 @@ class Observer:
         """
         self._counts, self._began = over_ranks(counted.counts), time.perf_counter()
         self.bar = tqdm(
-            ends,
-            desc=f"epoch {epoch + 1}",
-            unit="step",
-            disable=None if self.is_first else True,
+            ends, desc=f"epoch {epoch + 1}", unit="step", disable=None if self.is_first else True
         )
         with self.bar, self.watchdog:
             yield self._heard(self.bar)
@@ -121,11 +118,7 @@ def over_ranks(counts: Tensor) -> Tensor:
 
 
 def window_figures(counts: Tensor, loss: float) -> dict[str, float]:
-    """Loss, AUC and normalized entropy of a window.
-
-    Args:
-        counts: (2, bins), as ``BinnedAuc`` counts. loss: mean over the window.
-    """
+    """Loss, AUC, normalized entropy of a window: ``counts`` (2, bins), its mean ``loss``."""
     auc = BinnedAuc(counts.device)
     auc.counts = counts
     others, clicks = counts.sum(dim=1).tolist()

@@ -19,19 +19,14 @@ class TrainSettings(RunSettings):
 
     vector_storage: Storage = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
-
     batch_requests: int = 32
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
-
     batch_behaviours: int | None = None
     """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
-
     test_auc: bool = False
     """Score requests/test after each epoch, for metrics.jsonl."""
-
     allow_keys: tuple[str, ...] = ()
     """Beginnings of names of tensors that a checkpoint need not share with the model."""
-
     profile_steps: int = 0
     """Steps to trace, into trace.json in run_dir; 0 for none."""
 

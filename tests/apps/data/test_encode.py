@@ -31,9 +31,8 @@ def test_requests_are_encoded_with_the_flags_that_are_given(tmp_path):
     main([*flags, f"--run_dir={tmp_path / 'train'}", "--splits=[train]", "--min_count=20"])
     test = ["--splits=[test]", f"--vocabulary={tmp_path / 'train'}"]
     main([*flags, f"--run_dir={tmp_path / 'test'}", *test])
-    train, test = (
-        json.loads((tmp_path / split / "meta.json").read_text()) for split in ("train", "test")
-    )
+    files = (tmp_path / split / "meta.json" for split in ("train", "test"))
+    train, test = (json.loads(file.read_text()) for file in files)
     assert (list(train["splits"]), list(test["splits"])) == (["train"], ["test"])
     assert train["vocabulary"] == test["vocabulary"]
     names = ("vocabularies.safetensors", "item_frequency.safetensors")  # both are of training

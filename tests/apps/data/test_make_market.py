@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from apps.make_market import main
-from tests.helpers.request_folders import read_requests
+from tests.helpers.request_folders import contents, read_requests
 from torchrec_mm.data.content.pack import pack
 from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.data.contract.items import read_items
@@ -26,14 +26,6 @@ TINY = ["--users=20", "--impressions=500", "--searches=40", "--image_size=16", "
 def make(run_dir: Path, *flags: str) -> Path:
     main([f"--run_dir={run_dir}", *flags])
     return run_dir
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +141,7 @@ def write_catalogue(folder: Path, number=60, **changes) -> Path:
 def test_a_given_catalogue_keeps_its_items_and_one_coarse_column(tmp_path):
     given = write_catalogue(tmp_path / "given")
     data = make(tmp_path / "data", f"--data={given}", *TINY, "--category_column=shade")
-    before = {
-        row["item_id"]: row for row in pq.read_table(given / "items" / "a.parquet").to_pylist()
-    }
+    before = {row["item_id"]: row for row in pq.read_table(given / "items/a.parquet").to_pylist()}
     after = {row["item_id"]: row for row in pq.read_table(data / "items").to_pylist()}
     assert set(after) == set(before)
     for item_id, row in after.items():

@@ -166,9 +166,8 @@ def test_the_same_flags_give_the_same_bytes_and_another_seed_other_ones(tmp_path
 def test_what_is_made_can_be_encoded_however_small(tmp_path, size):
     small = {"users": size, "items": 100 + size, "behaviours": size, "candidates": size}
     main(flags(tmp_path / "made", **small))
-    encode.main(
-        ["--source=taobao_mm", f"--data={tmp_path / 'made'}", f"--run_dir={tmp_path / 'encoded'}"]
-    )
+    folders = [f"--data={tmp_path / 'made'}", f"--run_dir={tmp_path / 'encoded'}"]
+    encode.main(["--source=taobao_mm", *folders])
     meta = json.loads((tmp_path / "encoded" / "meta.json").read_text())
     assert meta["splits"]["train"]["requests"] == size
     assert meta["splits"]["train"]["impressions"] == size**2

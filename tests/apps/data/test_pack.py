@@ -11,9 +11,8 @@ from torchrec_mm.errors import InputError
 def test_it_says_in_a_line_what_it_packed(tmp_path, capsys):
     write_data(tmp_path / "data", title=["c", None, "c"])
     main(["--data", str(tmp_path / "data"), "--run_dir", str(tmp_path / "packed")])
-    assert capsys.readouterr().out == (
-        "packed 3 items and 3 searches: 4 distinct of 6 images, 4 distinct of 5 texts\n"
-    )
+    told = "packed 3 items and 3 searches: 4 distinct of 6 images, 4 distinct of 5 texts\n"
+    assert capsys.readouterr().out == told
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])

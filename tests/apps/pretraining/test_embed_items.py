@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from apps.embed_items import main
+from tests.helpers.request_folders import contents
 from tests.helpers.two_ranks import Command, run_on_two_ranks
 from tests.pretraining.embed.embedded import Room, make_room, read_items, spoil, write_items
 from torchrec_mm.errors import InputError
@@ -165,8 +166,4 @@ def test_two_ranks_write_the_bytes_of_one(room, embed, tmp_path):
         ],
     )
     for name in flags:
-        assert files_of(tmp_path / f"{name}-2") == files_of(tmp_path / name)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+        assert contents(tmp_path / f"{name}-2") == contents(tmp_path / name)

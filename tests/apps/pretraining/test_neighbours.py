@@ -81,9 +81,8 @@ def test_an_index_is_built_once_and_reused_until_the_vectors_change(room, ask):
 
 
 def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
-    spec = EncoderSpec(
-        "text", str(save_text_encoder(room / "text")), trainable_layers=0, image_size=32
-    )
+    text = str(save_text_encoder(room / "text"))
+    spec = EncoderSpec("text", text, trainable_layers=0, image_size=32)
     encoder = build_item_encoder([spec]).eval()
     save_encoder(room / "run", "scl", encoder)
     part = encoder.encoders["text"]
@@ -93,11 +92,7 @@ def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
     written(room / "texts", [1, 22], values, modality="text", origin=origin)
     flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
     lines = ask(*flags, "--data", room / "data", "--k", 1)
-    assert lines == [
-        "word3",
-        "  rank  cosine  item_id  title",
-        "     1   1.000       22  red coat",
-    ]
+    assert lines == ["word3", "  rank  cosine  item_id  title", "     1   1.000       22  red coat"]
     with pytest.raises(InputError, match="vectors must have the origin of encoder"):
         ask(*flags, "--vectors", written(room / "w", [1, 22], values, modality="text").folder)
 

@@ -3,10 +3,8 @@
 import json
 import os
 import random
-import re
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,23 +12,20 @@ import yaml
 
 from apps.pack import main as pack
 from apps.pretrain import PretrainConfig, main
-from tests.helpers.forks import DEVNULL, PATIENCE_S, Fork
-from tests.helpers.runs import Stopped, lines_of
+from tests.helpers.forks import DEVNULL, PATIENCE_S, Fork, wait_until
+from tests.helpers.request_folders import contents
+from tests.helpers.runs import Stopped, last_step, lines_of
 from tests.pretraining.embed.embedded import read_items, spoil, write_items
+from tests.pretraining.judge.test_evaluation import FIGURES
+from tests.pretraining.packed_room import stopped_before
 from tests.pretraining.tiny import save_image_encoder, save_text_encoder, write_search_data
-from torchrec_mm.config import run
 from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder
-from torchrec_mm.pretraining.judge.results import Results
+from torchrec_mm.pretraining.judge.judge import Results
 from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
-from torchrec_mm.pretraining.scl.training import Trainer
 
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
-FIGURES = {
-    *("recall@1", "recall@10", "recall@100", "mrr", "hard_negative_accuracy", "searches", "items"),
-    *("alignment", "uniformity", "mean_cosine"),
-}
 
 
 class Room:
@@ -83,14 +78,6 @@ def metrics_of(run_dir: Path) -> list[dict]:
     """Lines of metrics.jsonl but for their speed."""
     lines = lines_of(run_dir, "step") + lines_of(run_dir, "epoch")
     return [{k: v for k, v in line.items() if k != "pairs_per_s"} for line in lines]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
 
 
 def assert_same_end(one: Path, other: Path) -> None:
@@ -167,35 +154,20 @@ def test_no_epochs_write_the_off_the_shelf_encoder_and_one_modality_is_enough(
     ],
 )
 def test_a_run_that_was_cut_off_continues_to_the_same_end(
-    pretrain, room, tmp_path, monkeypatch, source, stops, flags
+    pretrain, room, tmp_path, source, stops, flags
 ):
     flags = [*flags, "--checkpoint_steps", "7"]
     flags += ["--data", str(room.data)] if source == "data" else []
     pretrain(tmp_path / "whole", *flags)
     for step in stops:
-        cut_off(monkeypatch, step, lambda: pretrain(tmp_path / "cut", *flags, "--resume"))
+        with stopped_before(step):
+            pretrain(tmp_path / "cut", *flags, "--resume")
     pretrain(tmp_path / "cut", *flags, "--resume")
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
     assert {entry.name for entry in tmp_path.iterdir()} == {"cut", "whole"}
 
 
-def cut_off(monkeypatch, last: int, call) -> None:
-    """The call ends where a step would begin, counted from 0."""
-    make = Trainer.step
-
-    def step(self, batch, step, total_steps):
-        if step == last:
-            raise Stopped
-        return make(self, batch, step, total_steps)
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(Trainer, "step", step)
-        call()
-
-
-def test_a_run_cut_off_while_it_is_judged_continues_to_the_same_end(
-    pretrain, tmp_path, monkeypatch
-):
+def test_a_run_cut_off_while_judged_continues_to_the_same_end(pretrain, tmp_path, monkeypatch):
     flags = ["--epochs", "2", "--modality", "text"]
     pretrain(tmp_path / "whole", *flags)
     write = Results._write
@@ -243,10 +215,8 @@ def test_data_packed_on_the_way_gives_what_packed_before_does(pretrain, room, tm
 
 
 def test_a_method_says_its_name_and_trains_its_contrasts(pretrain, tmp_path):
-    for method, spaces in (
-        ("clip-e", {"text_to_image", "image_to_text"}),
-        ("co-click", {"image", "text", "fused"}),
-    ):
+    of_clip, of_clicks = {"text_to_image", "image_to_text"}, {"image", "text", "fused"}
+    for method, spaces in (("clip-e", of_clip), ("co-click", of_clicks)):
         report = pretrain(tmp_path / method, "--method", method, "--bank_slots", "16")
         assert report["encoder"] == method
         (line, *_) = lines_of(tmp_path / method, "step")
@@ -291,13 +261,8 @@ def test_items_held_out_are_never_trained_on_and_judged_by_title_and_picture(
     assert held_out.sum() > 5 and len(seen) > 10
     assert not seen & set(fused[held_out].tolist())
     assert report["searches"] == held_out[packed.purchased].sum()
-    assert report["title_to_picture"].keys() == {
-        "recall@1",
-        "recall@10",
-        "mrr",
-        "searches",
-        "items",
-    }
+    of_titles = {"recall@1", "recall@10", "mrr", "searches", "items"}
+    assert report["title_to_picture"].keys() == of_titles
     assert 5 < report["title_to_picture"]["items"] <= held_out.sum()
 
 
@@ -370,17 +335,14 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(pretrain, room, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_content_must_be_given_once_and_hold_what_is_trained(room, tmp_path, capsys):
+def test_content_must_be_given_once_and_hold_what_is_trained(room, tmp_path, refused):
     run_dir = tmp_path / "run"
     both = room.flags(run_dir, "--data", str(room.data)) + ["--packed", str(room.packed)]
-    assert run(main, both) == 2
-    assert "either data or packed must be given" in capsys.readouterr().err
+    assert "either data or packed must be given" in refused(main, both)
     text = tmp_path / "text"
     pack(["--data", str(room.data), "--run_dir", str(text), "--modality", "text"])
-    assert run(main, room.flags(run_dir, "--packed", str(text))) == 2
-    assert "modality must be one that" in capsys.readouterr().err
-    missing = ["--data", str(tmp_path / "none")]
-    assert run(main, room.flags(run_dir, *missing)) == 2
+    assert "modality must be one that" in refused(main, room.flags(run_dir, "--packed", str(text)))
+    refused(main, room.flags(run_dir, "--data", str(tmp_path / "none")))
     assert not run_dir.exists() and {entry.name for entry in tmp_path.iterdir()} == {"text"}
 
 
@@ -393,10 +355,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(room, tmp_path):
     chance, run_dir = random.Random(3), tmp_path / "killed"
     for target in sorted(chance.randrange(1, steps) for _ in range(KILLS)):
         process = start(room.flags(run_dir, *flags))
-        deadline = time.monotonic() + PATIENCE_S
-        while last_step(run_dir) < target:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_until(lambda target=target: last_step(run_dir) >= target, process)
         process.kill()
         process.wait(PATIENCE_S)
     main(room.flags(run_dir, *flags))
@@ -406,10 +365,3 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(room, tmp_path):
 
 def start(flags: list[str]) -> Fork:
     return Fork([sys.executable, "-m", "apps.pretrain", *flags], stdout=DEVNULL, stderr=DEVNULL)
-
-
-def last_step(run_dir: Path) -> int:
-    """The last step in the log, whose last line may be half written."""
-    log = run_dir / "metrics.jsonl"
-    steps = re.findall(r'^{"step": (\d+),', log.read_text() if log.is_file() else "", re.MULTILINE)
-    return max(map(int, steps), default=0)

@@ -30,20 +30,13 @@ from tests.helpers.small_market import (
     SmallMarket,
     read_parquet,
     rewrite,
-    write_small_market,
     write_vectors,
 )
-from torchrec_mm.config import run
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
 METHODS = ("bias", "id", "make", "simtier+make")
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +53,6 @@ def runs(market, tmp_path_factory) -> dict[str, Path]:
 
 def spoilt_copy(run_dir: Path, tmp_path: Path) -> Path:
     return shutil.copytree(run_dir, tmp_path / "run")
-
-
-def refused(flags: list[str], capsys) -> str:
-    """The one line that the command leaves on stderr with status 2."""
-    assert run(apps.evaluate.main, flags) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 def auc(pairs: list[tuple[int, float]]) -> float | None:
@@ -90,9 +76,7 @@ def gauc(rows: list[tuple[int, int, float]]) -> float | None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_predictions_are_one_row_an_impression_in_the_order_of_the_data(
-    method, market, runs, tmp_path
-):
+def test_predictions_are_one_row_an_impression_in_order_of_the_data(method, market, runs, tmp_path):
     rows = predictions(market, runs[method], tmp_path / "p.parquet")
     test = read_parquet(market.data / "requests" / "test")
     candidates = test["candidate_item_ids"]
@@ -209,13 +193,13 @@ def test_one_class_in_the_test_set_gives_null_and_not_nan(market, runs, tmp_path
     assert math.isfinite(metrics["log_loss"])
 
 
-def test_vectors_may_have_moved_but_not_be_of_another_origin(market, runs, tmp_path, capsys):
+def test_vectors_may_have_moved_but_not_be_of_another_origin(market, runs, tmp_path, refused):
     moved = shutil.copytree(market.vectors, tmp_path / "moved")
     before = evaluate(market, runs["make"])
     assert evaluate(market, runs["make"], "--vectors", str(moved)) == before
     write_vectors(tmp_path / "other", seed=5)
     flags = ["--run_dir", str(runs["make"]), *market.flags, "--vectors", str(tmp_path / "other")]
-    assert "vectors must have the origin of run_dir" in refused(flags, capsys)
+    assert "vectors must have the origin of run_dir" in refused(apps.evaluate.main, flags)
 
 
 def test_vectors_of_new_items_may_be_added(market, runs, tmp_path):
@@ -238,25 +222,16 @@ def test_vectors_of_new_items_may_be_added(market, runs, tmp_path):
         (lambda run: shutil.rmtree(run), "run must be the folder of a ranker run"),
         (lambda run: (run / "config.yaml").unlink(), "run must be the folder of a ranker run"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "run must hold a checkpoint"),
-        (
-            lambda run: (run / "vocabularies.safetensors").unlink(),
-            "must be the vocabularies of a ranker run: no such file",
-        ),
-        (
-            lambda run: (run / "item_frequency.safetensors").unlink(),
-            "must be the item frequencies of a ranker run: no such file",
-        ),
-        (
-            lambda run: edit_spec(run, embedding_dim=8),
-            "must fit the model: model.",
-        ),
+        (lambda run: (run / "vocabularies.safetensors").unlink(), "must be the vocabularies of a"),
+        (lambda run: (run / "item_frequency.safetensors").unlink(), "must be the item frequencies"),
+        (lambda run: edit_spec(run, embedding_dim=8), "must fit the model: model."),
     ],
 )
-def test_a_spoilt_run_is_named_and_gets_no_metrics(spoil, words, market, runs, tmp_path, capsys):
+def test_a_spoilt_run_is_named_and_gets_no_metrics(spoil, words, market, runs, tmp_path, refused):
     run_dir = spoilt_copy(runs["id"], tmp_path)
     (run_dir / "metrics.json").unlink(missing_ok=True)
     spoil(run_dir)
-    assert words in refused([*market.flags, "--run_dir", str(run_dir)], capsys)
+    assert words in refused(apps.evaluate.main, [*market.flags, "--run_dir", str(run_dir)])
     assert not (run_dir / "metrics.json").exists()
 
 
@@ -266,10 +241,10 @@ def edit_spec(run_dir: Path, **changes) -> None:
     (run_dir / "model.json").write_text(json.dumps(model))
 
 
-def test_all_tensors_that_do_not_fit_are_named(market, runs, tmp_path, capsys):
+def test_all_tensors_that_do_not_fit_are_named(market, runs, tmp_path, refused):
     run_dir = spoilt_copy(runs["id"], tmp_path)
     edit_spec(run_dir, hidden=[8, 4, 2])
-    line = refused([*market.flags, "--run_dir", str(run_dir)], capsys)
+    line = refused(apps.evaluate.main, [*market.flags, "--run_dir", str(run_dir)])
     assert "model.network.mlp.layers.2.weight is missing" in line
     assert "model.network.mlp.logit.weight is (1, 4), not (1, 2)" in line
 
@@ -277,29 +252,19 @@ def test_all_tensors_that_do_not_fit_are_named(market, runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("split", "changes", "words"),
     [
-        ("requests/test", {"labels": None}, "must have a column labels"),
         ("requests/test", {"city": None}, "must have the column city that the ranker was"),
-        (
-            "requests/test",
-            {"stars": None},
-            "must have the column stars that the ranker was trained with",
-        ),
         ("items", {"shop_id": None}, "must have the column shop_id that the ranker was"),
-        (
-            "items",
-            {"item_id": list(range(24))},
-            "column candidate_item_ids must hold ids of items/ only",
-        ),
+        ("items", {"item_id": list(range(24))}, "candidate_item_ids must hold ids of items/ only"),
     ],
 )
 def test_data_that_does_not_fit_the_run_is_named(
-    split, changes, words, market, runs, tmp_path, capsys
+    split, changes, words, market, runs, tmp_path, refused
 ):
     data = shutil.copytree(market.data, tmp_path / "data")
     rewrite(data / split, **changes)
     run_dir = spoilt_copy(runs["id"], tmp_path)
     (run_dir / "metrics.json").unlink(missing_ok=True)
-    assert words in refused(["--data", str(data), "--run_dir", str(run_dir)], capsys)
+    assert words in refused(apps.evaluate.main, ["--data", str(data), "--run_dir", str(run_dir)])
     assert not (run_dir / "metrics.json").exists()
 
 
@@ -320,7 +285,7 @@ def test_a_run_needs_nothing_else_from_any_working_directory(
     assert found | {"checkpoint": ""} == wanted | {"checkpoint": ""}
 
 
-def test_a_run_on_an_encoded_data_set_scores_that_and_no_other(market, tmp_path, capsys):
+def test_a_run_on_an_encoded_data_set_scores_that_and_no_other(market, tmp_path, refused):
     encoded, other, run_dir = (tmp_path / name for name in ("encoded", "other", "run"))
     apps.encode.main([*market.flags, "--run_dir", str(encoded), "--min_count", "2"])
     apps.encode.main([*market.flags, "--run_dir", str(other), "--min_count", "3"])
@@ -328,42 +293,37 @@ def test_a_run_on_an_encoded_data_set_scores_that_and_no_other(market, tmp_path,
     apps.evaluate.main(["--run_dir", str(run_dir)])
     by_itself = json.loads((run_dir / "metrics.json").read_text())
     assert evaluate(market, run_dir)["auc"] == by_itself["auc"]
-    capsys.readouterr()
-    line = refused(["--run_dir", str(run_dir), "--encoded", str(other)], capsys)
+    line = refused(apps.evaluate.main, ["--run_dir", str(run_dir), "--encoded", str(other)])
     assert "encoded must have the vocabulary of " in line
     shutil.rmtree(encoded)
-    line = refused(["--run_dir", str(run_dir)], capsys)
+    line = refused(apps.evaluate.main, ["--run_dir", str(run_dir)])
     assert f"encoded must be given: {run_dir}/config.yaml names {encoded}, which is gone" in line
 
 
-def test_inputs_that_are_gone_are_named(market, tmp_path, capsys):
+def test_inputs_that_are_gone_are_named(market, tmp_path, refused):
     moved = SmallMarket(tmp_path / "data", tmp_path / "vectors")
     shutil.copytree(market.data, moved.data)
     shutil.copytree(market.vectors, moved.vectors)
     run_dir = train_ranker(moved, tmp_path / "run", "vector")
     for folder, name in ((moved.data, "data"), (moved.vectors, "vectors")):
         shutil.rmtree(folder)
-        line = refused(["--run_dir", str(run_dir)], capsys)
+        line = refused(apps.evaluate.main, ["--run_dir", str(run_dir)])
         assert f"{name} must be given: {run_dir}/config.yaml names {folder}, which is gone" in line
     assert evaluate(market, run_dir, "--vectors", str(market.vectors))["impressions"]
 
 
-def test_data_and_encoded_together_are_refused(market, runs, capsys):
+def test_data_and_encoded_together_are_refused(market, runs, refused):
     flags = [*market.flags, "--encoded", "e", "--run_dir", str(runs["id"])]
-    assert "data must not be given with encoded, got " in refused(flags, capsys)
+    assert "data must not be given with encoded, got " in refused(apps.evaluate.main, flags)
 
 
-def test_vectors_that_the_run_does_not_use_are_refused(market, runs, capsys):
+def test_vectors_that_the_run_does_not_use_are_refused(market, runs, refused):
     flags = [*market.vector_flags, "--run_dir", str(runs["id"])]
-    assert "vectors must not be given for a run of method id, got" in refused(flags, capsys)
+    told = refused(apps.evaluate.main, flags)
+    assert "vectors must not be given for a run of method id, got" in told
 
 
-def test_an_unknown_flag_is_named(market, runs, capsys):
-    flags = [*market.flags, "--run_dir", str(runs["id"]), "--prediction", "p"]
-    assert "unknown flag: --prediction" in refused(flags, capsys)
-
-
-def test_a_make_run_is_no_ranker_run(market, runs, capsys):
+def test_a_make_run_is_no_ranker_run(market, runs, refused):
     make = runs["id"].parent / "make_itself"
-    line = refused([*market.flags, "--run_dir", str(make)], capsys)
+    line = refused(apps.evaluate.main, [*market.flags, "--run_dir", str(make)])
     assert "must be a ranker run, got a make run" in line

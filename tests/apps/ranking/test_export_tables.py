@@ -1,5 +1,6 @@
 """Exported tables are the checkpoint's, row by row, with the ids they are of."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,6 @@ from safetensors.torch import load_file
 
 import apps.export_tables
 from tests.helpers.runs import train_ranker
-from tests.helpers.small_market import SmallMarket, write_small_market
-from torchrec_mm.config import run
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.runs import tensor_shards
 from torchrec_mm.runs.checkpoint import read_checkpoint
@@ -21,11 +20,6 @@ TABLES = {
     *("request/user_id", "request/city", "request/page", "item/item_id", "item/shop_id"),
     *("item/category_id", "behaviour/action", "behaviour/stars"),
 }
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -113,24 +107,21 @@ def test_no_more_than_a_chunk_is_read_at_a_time(trained, tmp_path, monkeypatch):
         (lambda run: (run / "model.json").unlink(), "must be the folder of a ranker run"),
     ],
 )
-def test_what_cannot_be_exported_is_named(spoil, words, trained, tmp_path, capsys):
-    import shutil
-
+def test_what_cannot_be_exported_is_named(spoil, words, trained, tmp_path, refused):
     spoilt = shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "mine").touch()
     spoil(spoilt)
     flags = ["--run_dir", str(spoilt), "--output", str(tmp_path / "tables")]
-    assert run(apps.export_tables.main, flags) == 2
-    assert words in capsys.readouterr().err
+    assert words in refused(apps.export_tables.main, flags)
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["mine"]
 
 
-def test_a_run_without_tables_is_named(market, tmp_path, capsys):
+def test_a_run_without_tables_is_named(market, tmp_path, refused):
     bias = train_ranker(market, tmp_path / "bias", "bias")
     flags = ["--run_dir", str(bias), "--output", str(tmp_path / "tables")]
-    assert run(apps.export_tables.main, flags) == 2
-    assert "bias must have tables, got a run of a method without them" in capsys.readouterr().err
+    line = refused(apps.export_tables.main, flags)
+    assert "bias must have tables, got a run of a method without them" in line
 
 
 def shrink(run_dir: Path) -> None:

@@ -7,11 +7,10 @@ import pytest
 
 import apps.predict
 from tests.helpers.runs import (
-    Stopped,
     evaluate,
     lines_of,
     small_batches,
-    stop_before,
+    stopped_before,
     train_make,
     train_ranker,
 )
@@ -99,8 +98,7 @@ def test_a_run_goes_on_in_the_middle_of_a_request(market, tmp_path, monkeypatch)
     with small_batches(PADDED):
         train_ranker(market, whole, "id")
         step = next(i for i in range(1, len(rows)) if rows[i] == rows[i - 1])
-        with monkeypatch.context() as patch, pytest.raises(Stopped):
-            stop_before(patch, step)
+        with stopped_before(step):
             train_ranker(market, half, "id", *every)
         assert train_ranker(market, half, "id", *every, "--resume", "true")
     assert [line["loss"] for line in lines_of(half, "step")] == [

@@ -21,19 +21,12 @@ from tests.helpers.small_market import (
     read_parquet,
     rewrite,
     write_parquet,
-    write_small_market,
 )
-from torchrec_mm.config import run
 from torchrec_mm.data.encode import writer as encode_writer
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring import evaluation, score
 
 METHODS = ("bias", "id", "make", "simtier+make", "muse")
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +46,7 @@ test_requests.__test__ = False
 
 def scores(run_dir: Path, requests: Path, output: Path, *more: str) -> dict[str, list]:
     """Columns of what the command writes."""
-    flags = ["--run_dir", run_dir, "--requests", requests, "--output", output]
-    apps.predict.main([*map(str, flags), *more])
+    apps.predict.main([*map(str, flags_of(run_dir, requests, output)), *more])
     return pq.read_table(output).to_pydict()
 
 
@@ -65,12 +57,8 @@ def copied(market: SmallMarket, folder: Path, **changes: list | None) -> Path:
     return folder
 
 
-def refused(run_dir: Path, requests: Path, output: Path, capsys, *more: str) -> str:
-    """The one line that the command leaves on stderr with status 2."""
-    flags = ["--run_dir", run_dir, "--requests", requests, "--output", output]
-    assert run(apps.predict.main, [*map(str, flags), *more]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+def flags_of(run_dir: Path, requests: Path, output: Path) -> list:
+    return ["--run_dir", run_dir, "--requests", requests, "--output", output]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -106,11 +94,8 @@ def half(market, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("app", ["predict", "evaluate"])
 def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monkeypatch):
     held, distribute = [], score.distribute_for_scoring
-    monkeypatch.setattr(
-        score,
-        "distribute_for_scoring",
-        lambda *args: held.append(distribute(*args)) or held[-1],
-    )
+    noted = lambda *args: held.append(distribute(*args)) or held[-1]  # noqa: E731
+    monkeypatch.setattr(score, "distribute_for_scoring", noted)
     if app == "predict":
         scores(half, test_requests(market), tmp_path / "p.parquet")
     else:
@@ -118,10 +103,8 @@ def test_tables_are_held_as_the_run_held_them(app, market, half, tmp_path, monke
     (model,) = held
     tables = {table.name: table for table in model.planned}
     assert tables["item_id_table"].sharding == "row_wise"
-    dtypes = {
-        shards.dtype for key, shards in model_shards(model.model).items() if "item_id_table" in key
-    }
-    assert dtypes == {torch.float16}
+    pieces = model_shards(model.model).items()
+    assert {p.dtype for key, p in pieces if "item_id_table" in key} == {torch.float16}
     assert {table.settings.optimizer for table in model.planned} == {"sgd"}
 
 
@@ -135,9 +118,7 @@ def test_a_run_of_gpus_is_scored_on_the_cpu(market, runs, tmp_path):
     assert scores(run_dir, test_requests(market), tmp_path / "p.parquet") == wanted
 
 
-def test_rows_keep_the_order_of_files_and_rows_over_many_groups(
-    market, runs, tmp_path, monkeypatch
-):
+def test_rows_keep_the_order_of_files_and_rows_over_groups(market, runs, tmp_path, monkeypatch):
     test = read_parquet(test_requests(market))
     cuts = {"b.parquet": slice(0, 4), "a-10.parquet": slice(4, 21), "a-2.parquet": slice(21, 25)}
     for name, rows in cuts.items():
@@ -189,13 +170,14 @@ def test_empty_histories_unknown_users_and_items_never_shown_are_scored(market, 
         assert all(0 < p < 1 for row in found["click_probabilities"] for p in row)
 
 
-def test_a_run_trained_on_an_encoded_data_set_needs_items(market, tmp_path, capsys):
+def test_a_run_trained_on_an_encoded_data_set_needs_items(market, tmp_path, refused):
     encoded = tmp_path / "encoded"
     apps.encode.main([*market.flags, "--run_dir", str(encoded), "--min_count", "2"])
     run_dir = tmp_path / "run"
     small = ["--embedding_dim", "4", "--hidden", "[8,4]", "--batch_requests", "16"]
     apps.train_ranker.main(["--encoded", str(encoded), "--run_dir", str(run_dir), *small])
-    line = refused(run_dir, test_requests(market), tmp_path / "p.parquet", capsys)
+    flags = flags_of(run_dir, test_requests(market), tmp_path / "p.parquet")
+    line = refused(apps.predict.main, flags)
     assert "items must be given: " in line and str(encoded) in line
     items = ["--items", str(market.data / "items")]
     found = scores(run_dir, test_requests(market), tmp_path / "p.parquet", *items)
@@ -212,25 +194,23 @@ def test_a_run_trained_on_an_encoded_data_set_needs_items(market, tmp_path, caps
     ],
 )
 def test_requests_that_do_not_fit_are_named_and_leave_nothing(
-    changes, words, market, runs, tmp_path, capsys
+    changes, words, market, runs, tmp_path, refused
 ):
     bad = copied(market, tmp_path / "bad", **changes)
     output = tmp_path / "out" / "p.parquet"
-    assert words in refused(runs["id"], bad, output, capsys)
+    assert words in refused(apps.predict.main, flags_of(runs["id"], bad, output))
     assert not list(output.parent.iterdir())
 
 
-def test_output_may_not_be_a_folder_nor_become_a_request(market, runs, tmp_path, capsys):
-    words = refused(runs["id"], test_requests(market), tmp_path, capsys)
+def test_output_may_not_be_a_folder_nor_become_a_request(market, runs, tmp_path, refused):
+    words = refused(apps.predict.main, flags_of(runs["id"], test_requests(market), tmp_path))
     assert "output must be a file, not a folder, got " in words
     inside = test_requests(market) / "scores.parquet"
-    line = refused(runs["id"], test_requests(market), inside, capsys)
+    line = refused(apps.predict.main, flags_of(runs["id"], test_requests(market), inside))
     assert "output must not lie in what is read" in line
 
 
-def test_a_run_that_was_killed_leaves_no_file_and_can_be_repeated(
-    market, runs, tmp_path, monkeypatch
-):
+def test_a_killed_run_leaves_no_file_and_can_be_repeated(market, runs, tmp_path, monkeypatch):
     output = tmp_path / "p.parquet"
     aside = tmp_path / ".p.parquet.parts"
     (aside / "encoded").mkdir(parents=True)
@@ -248,12 +228,12 @@ def test_a_run_that_was_killed_leaves_no_file_and_can_be_repeated(
     assert output.read_bytes() == before
 
 
-def test_items_that_are_gone_are_named_and_may_be_given_anew(runs, market, tmp_path, capsys):
+def test_items_that_are_gone_are_named_and_may_be_given_anew(runs, market, tmp_path, refused):
     other = SmallMarket(shutil.copytree(market.data, tmp_path / "data"), market.vectors)
     run_dir = train_ranker(other, tmp_path / "run", "id")
     other.data.rename(tmp_path / "moved")
     requests = tmp_path / "moved" / "requests" / "test"
-    line = refused(run_dir, requests, tmp_path / "p.parquet", capsys)
+    line = refused(apps.predict.main, flags_of(run_dir, requests, tmp_path / "p.parquet"))
     assert f"items must be given: {run_dir}/config.yaml names {other.data}, which is gone" in line
     items = ["--items", str(tmp_path / "moved" / "items")]
     assert scores(run_dir, requests, tmp_path / "p.parquet", *items)["user_id"]

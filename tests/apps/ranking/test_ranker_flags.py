@@ -10,7 +10,7 @@ import torch
 import apps.train_make
 import apps.train_ranker
 from tests.helpers.runs import make_flags, ranker_flags, train_ranker
-from tests.helpers.small_market import SmallMarket, read_parquet, write_small_market
+from tests.helpers.small_market import read_parquet
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.ranking.make import MakeRanker, make_spec_from_json
@@ -75,11 +75,6 @@ def words(flags: dict) -> list[str]:
     """As they are typed."""
     lists = {k: f"[{','.join(map(str, v))}]" for k, v in flags.items() if isinstance(v, tuple)}
     return [word for name, value in (flags | lists).items() for word in (f"--{name}", str(value))]
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")

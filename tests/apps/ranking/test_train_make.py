@@ -6,29 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import apps.train_make
+from apps.train_make import main
 from tests.helpers.runs import lines_of, make_flags, train_make
-from tests.helpers.small_market import (
-    VECTOR_WIDTH,
-    SmallMarket,
-    read_parquet,
-    rewrite,
-    write_small_market,
-)
-from torchrec_mm.config import run
+from tests.helpers.small_market import VECTOR_WIDTH, read_parquet, write_small_market
 from torchrec_mm.item_vectors.store import ItemVectors
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
-
-
-def refused(flags: list[str], capsys) -> str:
-    """The one line that the command leaves on stderr with status 2."""
-    assert run(apps.train_make.main, flags) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
@@ -69,7 +50,7 @@ def test_make_keeps_learning_over_epochs(market, tmp_path):
 
 
 def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
-    apps.train_make.main([*market.vector_flags, "--run_dir", str(tmp_path / "run")])
+    main([*market.vector_flags, "--run_dir", str(tmp_path / "run")])
     assert lines_of(tmp_path / "run", "epoch")
 
 
@@ -77,29 +58,14 @@ def test_what_is_not_given_has_a_default_that_works(market, tmp_path):
     ("spoil", "words"),
     [
         (lambda m: shutil.rmtree(m.vectors), "vectors must be a folder of item vectors"),
-        (lambda m: shutil.rmtree(m.data / "items"), "items must be a folder of Parquet files"),
-        (
-            lambda m: shutil.rmtree(m.data / "requests" / "train"),
-            "train must be a folder of Parquet files",
-        ),
-        (
-            lambda m: rewrite(m.data / "requests" / "train", labels=None),
-            "must have a column labels",
-        ),
-        (
-            lambda m: rewrite(m.data / "items", item_id=list(range(24))),
-            "candidate_item_ids must hold ids of items/ only",
-        ),
-        (
-            lambda m: (m.vectors / "meta.json").write_text("{}"),
-            "meta.json format must be 2, got None",
-        ),
+        (lambda m: (m.vectors / "meta.json").write_text("{}"), "meta.json format must be 2, got"),
+        (lambda m: shutil.rmtree(m.data / "requests"), "train must be a folder of Parquet files"),
     ],
 )
-def test_spoiled_input_is_named_and_leaves_no_run(spoil, words, tmp_path, capsys):
+def test_spoiled_input_is_named_and_leaves_no_run(spoil, words, tmp_path, refused):
     market = write_small_market(tmp_path)
     spoil(market)
-    assert words in refused(make_flags(market, tmp_path / "run"), capsys)
+    assert words in refused(main, make_flags(market, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -111,13 +77,7 @@ def test_spoiled_input_is_named_and_leaves_no_run(spoil, words, tmp_path, capsys
         (["--hidden", "wide"], "--hidden must be a [list]"),
     ],
 )
-def test_a_wrong_flag_is_named_and_leaves_no_run(flags, words, market, tmp_path, capsys):
+def test_a_wrong_flag_is_named_and_leaves_no_run(flags, words, market, tmp_path, refused):
     given = [*market.vector_flags, "--run_dir", str(tmp_path / "run"), *flags]
-    assert words in refused(given, capsys)
+    assert words in refused(main, given)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_is_never_overwritten(market, tmp_path, capsys):
-    run_dir = train_make(market, tmp_path / "run")
-    line = refused(make_flags(market, run_dir), capsys)
-    assert "exists already: name a new folder or remove it first" in line

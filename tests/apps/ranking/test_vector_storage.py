@@ -13,37 +13,25 @@ from tests.helpers.runs import (
     train_make,
     train_ranker,
 )
-from tests.helpers.small_market import SmallMarket, write_small_market
-from torchrec_mm.config import run
 from torchrec_mm.parallel.sharded_vectors import ShardedVectors
 
 METHODS = ("simtier", "muse")
 SHARDED = ("--vector_storage", "sharded")
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
-
-
 @pytest.fixture
 def asked(monkeypatch) -> list[int]:
     """How many vectors each look-up in the ranks' memory was for."""
     numbers, gather = [], ShardedVectors.gather
-    monkeypatch.setattr(
-        ShardedVectors,
-        "gather",
-        lambda self, rows: numbers.append(len(rows)) or gather(self, rows),
-    )
+    noted = lambda self, rows: numbers.append(len(rows)) or gather(self, rows)  # noqa: E731
+    monkeypatch.setattr(ShardedVectors, "gather", noted)
     return numbers
 
 
 def figures(run_dir: Path) -> list[tuple]:
     """What each step and each epoch came to."""
-    return [
-        (line.get("step"), line.get("loss"), line.get("test_auc"))
-        for line in lines_of(run_dir, "loss")
-    ]
+    lines = lines_of(run_dir, "loss")
+    return [(line.get("step"), line["loss"], line.get("test_auc")) for line in lines]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,9 +58,8 @@ def test_make_learns_the_same_from_the_ranks_memory(market, tmp_path, asked):
     assert figures(sharded) == figures(mapped)
 
 
-def test_without_vectors_there_is_nothing_to_shard(market, tmp_path, capsys):
+def test_without_vectors_there_is_nothing_to_shard(market, tmp_path, refused):
     flags = [*ranker_flags(market, tmp_path / "run", "id"), *SHARDED]
-    assert run(apps.train_ranker.main, flags) == 2
-    assert capsys.readouterr().err == (
-        "error: vector_storage must be mapped with method id, which uses no vectors, got sharded\n"
+    assert refused(apps.train_ranker.main, flags) == (
+        "error: vector_storage must be mapped with method id, which uses no vectors, got sharded"
     )

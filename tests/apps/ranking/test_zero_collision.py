@@ -11,23 +11,14 @@ import apps.export_tables
 import apps.plan
 import apps.train_ranker
 from tests.helpers.runs import (
-    Stopped,
     evaluate,
     lines_of,
     predictions,
     ranker_flags,
-    stop_before,
+    stopped_before,
     train_ranker,
 )
-from tests.helpers.small_market import (
-    ITEM_IDS,
-    UNKNOWN_BEHAVIOURS,
-    USER_IDS,
-    SmallMarket,
-    rewrite,
-    write_small_market,
-)
-from torchrec_mm.config import run
+from tests.helpers.small_market import ITEM_IDS, UNKNOWN_BEHAVIOURS, USER_IDS, SmallMarket, rewrite
 from torchrec_mm.ranking.row_owners import EMPTY
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
@@ -44,20 +35,13 @@ METHODS = ("id", "muse")
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory) -> SmallMarket:
-    return write_small_market(tmp_path_factory.mktemp("market"))
-
-
-@pytest.fixture(scope="module")
 def runs(market, tmp_path_factory) -> Path:
     """Runs of each method, ``whole``, and stopped in their second epoch, ``half``."""
     folder = tmp_path_factory.mktemp("runs")
     for method in METHODS:
         train_ranker(market, folder / f"{method}-whole", method, *MORE)
-        with pytest.MonkeyPatch.context() as patch:
-            stop_before(patch, step=6)
-            with pytest.raises(Stopped):
-                train_ranker(market, folder / f"{method}-half", method, *MORE)
+        with stopped_before(6):
+            train_ranker(market, folder / f"{method}-half", method, *MORE)
     return folder
 
 
@@ -115,10 +99,9 @@ def test_a_row_with_an_owner_is_planned_with_32_bytes_more(runs, capsys):
     assert rank["tables"]["item_id_table"]["optimizer"] == 16 * (4 + 32)
 
 
-def test_a_table_of_raw_ids_is_not_exported_as_if_it_had_a_vocabulary(runs, tmp_path, capsys):
+def test_a_table_of_raw_ids_is_not_exported_as_if_it_had_a_vocabulary(runs, tmp_path, refused):
     flags = ["--run_dir", str(runs / "id-whole"), "--output", str(tmp_path / "tables")]
-    assert run(apps.export_tables.main, flags) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(apps.export_tables.main, flags)
     assert line.startswith("error: tables must be of vocabularies to be exported, ")
     assert not (tmp_path / "tables").exists()
 
@@ -137,9 +120,7 @@ def test_a_table_of_raw_ids_is_not_exported_as_if_it_had_a_vocabulary(runs, tmp_
         ("bias", "{user_id: {rows: 32}}", "zero_collision must be empty with method bias, which"),
     ],
 )
-def test_what_no_table_can_be_is_one_line(method, tables, line, market, tmp_path, capsys):
+def test_what_no_table_can_be_is_one_line(method, tables, line, market, tmp_path, refused):
     flags = [*ranker_flags(market, tmp_path / "run", method), "--zero_collision", tables]
-    assert run(apps.train_ranker.main, flags) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"error: {line}")
+    assert refused(apps.train_ranker.main, flags).startswith(f"error: {line}")
     assert not (tmp_path / "run").exists()

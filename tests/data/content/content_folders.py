@@ -57,13 +57,8 @@ def write_data(
 
     other_columns: in place of the column of the same name, None for no such column.
     """
-    for folder, types, rows in (
-        ("items", ITEM_TYPES, items),
-        ("searches", SEARCH_TYPES, searches),
-    ):
-        columns = {
-            name: pa.array([row.get(name) for row in rows], kind) for name, kind in types.items()
-        }
+    for folder, types, rows in (("items", ITEM_TYPES, items), ("searches", SEARCH_TYPES, searches)):
+        columns = {n: pa.array([row.get(n) for row in rows], kind) for n, kind in types.items()}
         columns |= {name: other for name, other in other_columns.items() if name in columns}
         columns = {name: column for name, column in columns.items() if column is not None}
         table = pa.table(columns)

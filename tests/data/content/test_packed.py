@@ -29,12 +29,8 @@ def whole(tmp_path):
 @pytest.mark.parametrize(
     "file",
     [
-        "item_ids.npy",
-        "attributes.npy",
-        "search_ids.npy",
-        "timestamps.npy",
-        "purchased.npy",
-        "hard.npy",
+        *("item_ids.npy", "attributes.npy", "search_ids.npy"),
+        *("timestamps.npy", "purchased.npy", "hard.npy"),
         *(
             f"{modality}/{name}"
             for modality in ("image", "text")
@@ -90,9 +86,8 @@ def test_fused_contents_are_equal_where_picture_and_text_both_are(pairs):
     image, text = (SimpleNamespace(content=np.array(column)) for column in zip(*pairs, strict=True))
     nothing = np.empty(0, np.int64)
     by_modality = {"image": image, "text": text}
-    whole = PackedContent(
-        Path(), nothing, {}, nothing, nothing, nothing, nothing, by_modality, fingerprint=""
-    )
+    empty = (nothing, {}, *[nothing] * 4)
+    whole = PackedContent(Path(), *empty, by_modality, fingerprint="")
     assert whole.fused_ids().tolist() == [pairs.index(pair) for pair in pairs]
 
 
@@ -164,9 +159,8 @@ def test_items_held_out_share_neither_title_nor_picture_with_the_rest(tmp_path):
     ]
     for item in items[::9]:
         item["title"] = None
-    found = packed(
-        tmp_path, items=items, searches=many_searches(300, [i["item_id"] for i in items])
-    )
+    searches = many_searches(300, [item["item_id"] for item in items])
+    found = packed(tmp_path, items=items, searches=searches)
     is_held_out = found.held_out_items(0.2)
     assert abs(is_held_out.mean() - 0.2) < 0.02
     for column in ("title", "image"):

@@ -48,30 +48,14 @@ def test_names_are_refused_exactly_where_two_tables_would_be_one(item, request, 
 @pytest.mark.parametrize(
     ("items", "requests", "words"),
     [
-        (
-            {"city": [1, 2, 3]},
-            {},
-            "context feature city must not share its name with a column of items/",
-        ),
+        ({"city": [1, 2, 3]}, {}, "feature city must not share its name with a column of items/"),
         ({}, {"item_id": [1, 2]}, "context feature item_id must not share its name"),
         ({"user_id": [1, 2, 3]}, {}, "context feature user_id must not share its name"),
         ({"action": [1, 2, 3]}, {}, "behaviour attribute action must not share its name"),
         ({}, {"item_id": [[1, 2], []]}, "behaviour attribute item_id must not share its name"),
-        (
-            {"a.b": [1, 2, 3]},
-            {"a_b": [1, 2]},
-            "a_b must not share .*, a.b, as both tables would be a_b_t",
-        ),
-        (
-            {},
-            {"a.b": [[1, 2], []], "a_b": [1, 2]},
-            "a.b must not share .* of requests/, a_b, as both",
-        ),
-        (
-            {"a.b": [1, 2, 3], "a_b": [1, 2, 3]},
-            {},
-            "attribute a_b must not share .* of items/, a.b",
-        ),
+        ({"a.b": [1, 2, 3]}, {"a_b": [1, 2]}, "a_b must not share .*, a.b, as both tables"),
+        ({}, {"a.b": [[1, 2], []], "a_b": [1, 2]}, "a.b must not share .*/, a_b, as both"),
+        ({"a.b": [1, 2, 3], "a_b": [1, 2, 3]}, {}, "a_b must not share .* of items/, a.b"),
         ({}, {"user.id": [1, 2]}, "feature user.id must not share .*, user_id, as both tables"),
     ],
 )
@@ -97,10 +81,8 @@ def test_columns_that_the_model_does_not_know_may_be_called_anything(tmp_path):
 
 def test_what_was_written_with_a_shared_name_is_refused_wherever_it_is_opened(tmp_path):
     encode_folder(folders(tmp_path), ("train",), tmp_path / "out", max_behaviours=5)
-    vocabularies, meta = (
-        tmp_path / "out" / "vocabularies.safetensors",
-        tmp_path / "out" / "meta.json",
-    )
+    out = tmp_path / "out"
+    vocabularies, meta = out / "vocabularies.safetensors", out / "meta.json"
     tensors = load_file(vocabularies)
     shared = {name.replace("item/shop", "item/city"): ids for name, ids in tensors.items()}
     words = "out.*: user or context feature city must not share its name with a column of items/"
@@ -108,9 +90,8 @@ def test_what_was_written_with_a_shared_name_is_refused_wherever_it_is_opened(tm
     with pytest.raises(InputError, match=words):
         Vocabularies.load(vocabularies)
     save_file(tensors, vocabularies)
-    meta.write_text(
-        json.dumps(json.loads(meta.read_text()) | {"item_features": ["item_id", "city"]})
-    )
+    changed = json.loads(meta.read_text()) | {"item_features": ["item_id", "city"]}
+    meta.write_text(json.dumps(changed))
     with pytest.raises(InputError, match=words):
         EncodedRequests(tmp_path / "out", "train")
     with pytest.raises(InputError, match="feature city must not share its name"):

@@ -61,10 +61,7 @@ def test_ids_alone_make_a_catalogue(tmp_path):
         ({"title": ["a"]}, "items must have a column item_id"),
         ({"item_id": [1, 1]}, "items column item_id must be unique, got 1 more than once"),
         ({"item_id": ["a"]}, "items/part-0.parquet column item_id must be int64, got string"),
-        (
-            {"item_id": [1, None]},
-            "items/part-0.parquet column item_id must not be null, got 1",
-        ),
+        ({"item_id": [1, None]}, "items/part-0.parquet column item_id must not be null, got 1"),
         ({"item_id": [1], "created_at": ["now"]}, "items/part-0.parquet column created_at must be"),
         ({"item_id": [1, 2], "shop_id": [3, None]}, "column shop_id must not be null, got 1 nulls"),
         ({"item_id": [1], "price": [0.5]}, "column price must be int64, or left out, got double"),
@@ -80,8 +77,3 @@ def test_ids_alone_make_a_catalogue(tmp_path):
 def test_a_mistake_is_named_by_column(tmp_path, columns, words):
     with pytest.raises(InputError, match=words):
         read_items(data_with(tmp_path, columns))
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match="items must be a folder of Parquet files"):
-        read_items(tmp_path)

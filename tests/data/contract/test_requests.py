@@ -47,9 +47,8 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path):
 
 @pytest.mark.parametrize(("most", "kept"), [(1, [3, 5]), (2, [2, 3, 5]), (3, [1, 2, 3, 5])])
 def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, kept):
-    requests = requests_of(
-        tmp_path, most, behaviour_item_ids=[[1, 2, 3], [5]], action=[[10, 20, 30], [50]]
-    )
+    columns = {"behaviour_item_ids": [[1, 2, 3], [5]], "action": [[10, 20, 30], [50]]}
+    requests = requests_of(tmp_path, most, **columns)
     assert requests.behaviours.values.tolist() == kept
     assert requests.behaviours.lengths.tolist() == [most, 1]
     assert requests.behaviour_attributes["action"].tolist() == [10 * item for item in kept]
@@ -86,10 +85,7 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {"labels": [[1], [0]]},
-            "train column labels must be as long as candidate_item_ids, row 1 has 1 and 2",
-        ),
+        ({"labels": [[1], [0]]}, "labels must be as long as candidate_item_ids, row 1 has 1 and 2"),
         ({"labels": [[1], [0, 2]]}, "train column labels must be 0 or 1, got 2"),
         ({"labels": [[-1], [0, 1]]}, "train column labels must be 0 or 1, got -1"),
         ({"labels": [[1], [0, None]]}, "train column labels must not hold nulls, got 1"),
@@ -98,17 +94,11 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
         ({"user_id": ["a", "b"]}, "train/part.parquet column user_id must be int64, got str"),
         ({"user_id": [1, None]}, "train/part.parquet column user_id must not be null"),
         ({"candidate_item_ids": [7, 8]}, "column candidate_item_ids must be list"),
-        (
-            {"candidate_item_ids": [[7], []], "labels": [[1], []]},
-            "column candidate_item_ids must not be empty, row 1 is",
-        ),
+        ({"candidate_item_ids": [[7], []], "labels": [[1], []]}, "must not be empty, row 1 is"),
         ({"behaviour_item_ids": [[1, 2, 3], None]}, "column behaviour_item_ids must not be null"),
         ({"behaviour_item_ids": [[1, 2, None], []]}, "behaviour_item_ids must not hold nulls"),
         ({"city": [1, None]}, "column city must not be null"),
-        (
-            {"action": [[10, 20], []]},
-            "column action must be as long as behaviour_item_ids, row 0 has 2 and 3",
-        ),
+        ({"action": [[10, 20], []]}, "as long as behaviour_item_ids, row 0 has 2 and 3"),
         ({"timestamp": ["noon", "one"]}, "column timestamp must be int64, got string"),
         ({"timestamp": [None, 10**12]}, "column timestamp must be seconds .* divide by 1000$"),
         ({"timestamp": None, "TimeStamp": [1, 2]}, "column 'TimeStamp' must be named timestamp"),

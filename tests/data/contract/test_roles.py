@@ -70,9 +70,8 @@ def test_the_order_of_files_and_splits_decides_nothing(kinds, other, data):
             roles(*folders)
         if wrong and len(said) < 2:
             number = at if at < split else at - split
-            assert f"{folders[0 if at < split else -1].folder}/{number}.parquet" in str(
-                refusal.value
-            )
+            folder = folders[0 if at < split else -1].folder
+            assert f"{folder}/{number}.parquet" in str(refusal.value)
 
 
 def test_a_column_of_one_split_alone_is_one_of_all(tmp_path):

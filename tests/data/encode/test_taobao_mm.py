@@ -97,12 +97,8 @@ def test_a_user_of_a_split_is_a_request(data, tmp_path):
     assert (row["user_id"], row["candidates"], row["labels"]) == (7, [1, 44], [0, 1])
     assert row["behaviours"] == [30, 50, -2]
     meta = json.loads((out / "meta.json").read_text())
-    assert meta["splits"]["train"] == {
-        "requests": 3,
-        "impressions": 5,
-        "behaviours": 7,
-        "clicks": 3,
-    }
+    sizes = {"requests": 3, "impressions": 5, "behaviours": 7, "clicks": 3}
+    assert meta["splits"]["train"] == sizes
     assert meta["notes"] == {"users_without_features": 1, "users_without_samples": 2}
 
 
@@ -279,9 +275,7 @@ def test_no_table_is_named_like_the_beginning_of_another():
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(
-        InputError, match="data must be a folder of the tables of TAOBAO-MM: .*No s"
-    ):
+    with pytest.raises(InputError, match="data must be a folder of the tables of TAOBAO-MM: .*No"):
         table_files(tmp_path / "data", "t")
 
 

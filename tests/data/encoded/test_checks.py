@@ -58,9 +58,8 @@ def put(column: pa.ChunkedArray, number: int, at: int) -> pa.Array:
     is_list = pa.types.is_list(column.type)
     values = (column.values if is_list else column).to_numpy().copy()
     values[at % len(values)] = number
-    return (
-        pa.ListArray.from_arrays(column.offsets, pa.array(values)) if is_list else pa.array(values)
-    )
+    array = pa.array(values)
+    return pa.ListArray.from_arrays(column.offsets, array) if is_list else array
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -68,8 +67,7 @@ def put(column: pa.ChunkedArray, number: int, at: int) -> pa.Array:
 def test_a_number_outside_its_table_is_refused_by_name(column, beyond, encoded):
     data = read_all(encoded)
     limit = data.num_rows.get(column.split("/")[-1], len(data.items.item_ids))
-    number = {"negative": -1, "lowest": -(2**31)}.get(beyond, None)
-    number = limit + beyond if number is None else number
+    number = {"negative": -1, "lowest": -(2**31)}.get(beyond) or limit + beyond
     rewrite(encoded, lambda columns: columns.update({column: put(columns[column], number, 7)}))
     kind = "table" if "/" in column else "numbers of items"
     with pytest.raises(
@@ -77,8 +75,7 @@ def test_a_number_outside_its_table_is_refused_by_name(column, beyond, encoded):
         match=f"part-00000.parquet row group 0 column {column} .*{kind}.*, got {number}$",
     ):
         read_all(encoded)
-    last = limit - 1
-    rewrite(encoded, lambda columns: columns.update({column: put(columns[column], last, 7)}))
+    rewrite(encoded, lambda columns: columns.update({column: put(columns[column], limit - 1, 7)}))
     read_all(encoded)
 
 
@@ -90,9 +87,7 @@ def test_items_outside_their_tables_are_refused_by_name(feature, number, encoded
     rows[feature, -1] = number
     np.save(path, rows)
     name = json.loads((encoded / "meta.json").read_text())["item_features"][feature]
-    with pytest.raises(
-        InputError, match=f"rows.npy of feature {name} must be rows .* got {number}"
-    ):
+    with pytest.raises(InputError, match=f"rows.npy of feature {name} must be .* got {number}"):
         EncodedRequests(encoded, "train")
 
 
@@ -108,9 +103,10 @@ def test_a_wrong_number_is_found_wherever_it_is_a_block_at_a_time(count, data, b
             check_rows(numbers, 10, "here")
 
 
-def longer(folder: Path, **changes) -> None:
+def longer(folder: Path, candidates: int, behaviours: int) -> None:
+    """A request says that it has so many more of each."""
     lengths = np.load(folder / "requests" / "train" / "lengths.npy", allow_pickle=False)
-    lengths[5] += [changes["candidates"], changes["behaviours"]]
+    lengths[5] += [candidates, behaviours]
     np.save(folder / "requests" / "train" / "lengths.npy", lengths)
 
 
@@ -120,44 +116,31 @@ def cast(path: Path, dtype: type) -> None:
 
 def other_vocabularies(folder: Path) -> None:
     """Those of data without the context feature ``page``."""
-    (folder / "vocabularies.safetensors").rename(folder / "mine")
     data = write_small_market(folder.parent / "other").data
     train = data / "requests" / "train" / "part.parquet"
     pq.write_table(pq.read_table(train).drop_columns(["page"]), train)
-    encode_folder(data, ("train",), folder.parent / "less", max_behaviours=5, min_count=2)
-    (folder.parent / "less" / "vocabularies.safetensors").rename(
-        folder / "vocabularies.safetensors"
-    )
+    take_vocabularies(data, folder)
 
 
 def few_ids(folder: Path) -> None:
     """Vocabularies of the same features that know next to nothing."""
     data = write_small_market(folder.parent / "other", train=1).data
-    encode_folder(data, ("train",), folder.parent / "less", max_behaviours=5, min_count=2)
-    (folder.parent / "less" / "vocabularies.safetensors").rename(
-        folder / "vocabularies.safetensors"
-    )
+    take_vocabularies(data, folder)
+
+
+def take_vocabularies(data: Path, folder: Path) -> None:
+    less, name = folder.parent / "less", "vocabularies.safetensors"
+    encode_folder(data, ("train",), less, max_behaviours=5, min_count=2)
+    (less / name).replace(folder / name)
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (
-            lambda f: longer(f, candidates=1, behaviours=0),
-            "column candidates must be as long as len",
-        ),
-        (
-            lambda f: longer(f, candidates=0, behaviours=1),
-            "column behaviours must be as long as len",
-        ),
-        (
-            lambda f: longer(f, candidates=-9, behaviours=0),
-            "must count at least 1 candidates, got -",
-        ),
-        (
-            lambda f: longer(f, candidates=0, behaviours=-9),
-            "must count at least 0 behaviours, got -",
-        ),
+        (lambda f: longer(f, 1, 0), "column candidates must be as long as lengths.npy says"),
+        (lambda f: longer(f, 0, 1), "column behaviours must be as long as lengths.npy says"),
+        (lambda f: longer(f, -9, 0), "must count at least 1 candidates, got -"),
+        (lambda f: longer(f, 0, -9), "must count at least 0 behaviours, got -"),
         (lambda f: rewrite(f, lambda c: c.pop("request/city")), "have the column 'request/city'"),
         (lambda f: rewrite(f, lambda c: c.pop("labels")), "must have the column 'labels'"),
         (
@@ -181,10 +164,7 @@ def few_ids(folder: Path) -> None:
             lambda f: (f / "vocabularies.safetensors").write_bytes(b"\x09 garbled"),
             "must be a whole file of vocabularies",
         ),
-        (
-            other_vocabularies,
-            "must be of the request features of meta.json, user_id, city, page, got",
-        ),
+        (other_vocabularies, "must be of the request features of meta.json, user_id, city, page"),
         (few_ids, "must be rows of a table of"),
     ],
 )

@@ -32,7 +32,6 @@ def test_behaviours_are_the_users_last_clicks_strictly_before_the_request(clicks
 
 
 def test_a_click_in_the_second_of_the_request_is_not_a_behaviour():
-    found = behaviours_before(
-        *columns([(1, 9, 90), (1, 10, 100), (1, 11, 110)], 3), *columns([(1, 10)], 2), 5
-    )
+    clicks = columns([(1, 9, 90), (1, 10, 100), (1, 11, 110)], 3)
+    found = behaviours_before(*clicks, *columns([(1, 10)], 2), 5)
     assert found.to_pylist() == [[90]]

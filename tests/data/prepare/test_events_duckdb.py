@@ -81,9 +81,8 @@ def test_csv_logs_give_the_same_requests_as_parquet(tmp_path):
 
 def test_a_path_may_hold_wildcards(tmp_path):
     log = wildcards(write_log(tmp_path / "log", BOTH_SPLITS[:2], BOTH_SPLITS[2:]))
-    assert requests_in(prepare(duckdb_engine(log), tmp_path / "data")) == requests_of_rows(
-        BOTH_SPLITS
-    )
+    prepared = prepare(duckdb_engine(log), tmp_path / "data")
+    assert requests_in(prepared) == requests_of_rows(BOTH_SPLITS)
 
 
 def test_without_a_catalogue_items_are_the_ids_shown_or_clicked(tmp_path):
@@ -115,12 +114,9 @@ def test_a_candidate_missing_from_the_given_catalogue_is_refused(tmp_path):
         ([(1, 5, 3, "view"), (1, 5, 3, "click")], "requests/test must hold .* got 0: too few rows"),
         (
             [*BOTH_SPLITS, (1, 5, 9, " click")],
-            "event must not hold ' click', which is clicked_event 'click' but for spaces or case",
+            "not hold ' click', which is clicked_event 'click' but",
         ),
-        (
-            [*BOTH_SPLITS, (1, 5, 9, "View\r")],
-            r"not hold 'View\\r', which is shown_event 'view' but",
-        ),
+        ([*BOTH_SPLITS, (1, 5, 9, "View\r")], r"'View\\r', which is shown_event 'view' but"),
         ([(1, 5, 9, "\u200bVIEW\xa0")] * 7, "which is shown_event 'view' .* got 7 rows of it"),
     ],
 )
@@ -149,15 +145,12 @@ def test_a_column_like_another_but_for_case_or_spaces_is_refused(tmp_path, name,
     table = pq.read_table(log / "1.parquet")
     wrong = table.add_column(0 if first else table.num_columns, name, table["user_id"])
     pq.write_table(wrong, log / "1.parquet")
-    with pytest.raises(
-        InputError, match=f"1.parquet column '{name}' must be named {name.lower().strip()}"
-    ):
+    promised = name.lower().strip()
+    with pytest.raises(InputError, match=f"1.parquet column '{name}' must be named {promised}"):
         open_log(log)
     header = f"{name},{','.join(NAMES)}" if first else f"{','.join(NAMES)},{name}"
     write_csv(tmp_path / "csv" / "a.csv", [(1, 2, 3, 4, 5)], header)
-    with pytest.raises(
-        InputError, match=f"a.csv must have one column {name.lower().strip()}, got '"
-    ):
+    with pytest.raises(InputError, match=f"a.csv must have one column {promised}, got '"):
         open_log(tmp_path / "csv")
 
 

@@ -73,10 +73,8 @@ def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
 
 def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
     draw = random.Random(0)
-    rows = [
-        (draw.randint(1, 30), draw.randint(-1, 3), draw.randint(0, 30), draw.choice(KINDS))
-        for _ in range(1000)
-    ]
+    ranges = ((1, 30), (-1, 3), (0, 30))
+    rows = [(*(draw.randint(*r) for r in ranges), draw.choice(KINDS)) for _ in range(1000)]
     folder = tmp_path / "user_id=3" / "a[b]*?{c},%20"
     folder.mkdir(parents=True)
     log = wildcards(write_log(folder / "log", rows[:300], rows[300:]))
@@ -104,18 +102,12 @@ def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
     ("rows", "complaint"),
     [
         ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
-        (
-            [(1, 5, "1.5", "view"), (1, 5, 3, "click")],
-            "timestamp must hold int64 .* 1 rows without",
-        ),
+        ([(1, 5, "1.5", "view"), (1, 5, 3, "click")], "must hold int64 .* 1 rows without"),
         (
             [(1, 5, 1_650_000_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
             "timestamp must be seconds .* got 1650000000001, .* milliseconds: divide by 1000",
         ),
-        (
-            [(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))],
-            "got 0 for all 4 impressions",
-        ),
+        ([(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))], "got 0 for all 4"),
         ([(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)], "csv could not be read"),
     ],
 )

@@ -98,9 +98,8 @@ def test_without_time_the_last_tenths_of_the_requests_are_for_testing(tmp_path):
 
 
 def test_items_are_the_ids_of_candidates_and_behaviours(tmp_path):
-    folder = write(
-        tmp_path / "in", user_id=[1], item_id=[10], label=[0], behaviour_item_ids=[[-4, 10]]
-    )
+    one = {"user_id": [1], "item_id": [10], "label": [0], "behaviour_item_ids": [[-4, 10]]}
+    folder = write(tmp_path / "in", **one)
     assert prepare(folder).items.to_pydict() == {"item_id": [-4, 10]}
 
 
@@ -119,21 +118,12 @@ GOOD = {"user_id": [1, 1], "item_id": [10, 11], "label": [0, 1], "timestamp": [5
         ({"place": [0, 1]}, "column place must have one value a request"),
         ({"price": [0.5, 0.5]}, "a.parquet column price must be int64, or left out, got double"),
         ({"city": ["a", "a"]}, "a.parquet column city must be int64, or left out, got string"),
-        (
-            {"behaviour_item_ids": [[1], [2]]},
-            "column behaviour_item_ids must have one value a request",
-        ),
+        ({"behaviour_item_ids": [[1], [2]]}, "behaviour_item_ids must have one value a request"),
         ({"behaviour_item_ids": [[1], [None]]}, "behaviour_item_ids must not hold nulls"),
-        (
-            {"timestamp": [5, 5_000_000_000_000]},
-            "timestamp must be .* milliseconds: divide by 1000",
-        ),
+        ({"timestamp": [5, 5_000_000_000_000]}, "timestamp .* milliseconds: divide by 1000"),
         ({"Timestamp": [5, 5]}, "column 'Timestamp' must be named timestamp"),
         ({"timestamp": None, "Timestamp ": [5, 5]}, "column 'Timestamp ' must be named timestamp"),
-        (
-            {"item_id": [10, 10]},
-            "label must be one for each user, item and timestamp, got 0 and 1 for 1 of them, item",
-        ),
+        ({"item_id": [10, 10]}, "one for each user, item and timestamp, got 0 and 1 for 1"),
     ],
 )
 def test_bad_columns_are_refused_by_name(tmp_path, columns, complaint):
@@ -175,8 +165,3 @@ def test_without_time_only_rows_equal_in_every_column_are_one(tmp_path):
     assert prepare(tmp_path / "twice").test == once.test
     assert once.train["candidate_item_ids"].to_pylist() == [[10, 11], [10], [10]]
     assert once.test["candidate_item_ids"].to_pylist() == [[10]]
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such folder"):
-        prepare(tmp_path / "nowhere")

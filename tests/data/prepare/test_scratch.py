@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from torchrec_mm.data.prepare.scratch import scratch_folder
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import scratch_folder
 
 
 def test_it_lies_beside_the_run_folder_and_is_gone_in_the_end(tmp_path):

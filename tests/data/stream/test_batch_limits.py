@@ -167,7 +167,6 @@ def test_cutting_takes_no_look_at_single_requests(monkeypatch):
     EpochOrder(sizes, lengths, BatchLimits.to_learn(1000, behaviours=None, attended=50), 0).ends(0)
     assert len(calls) <= 7
     lengths[7] = 5000, 50
-    steps = EpochOrder(
-        sizes, lengths, BatchLimits.to_learn(1000, behaviours=None, attended=50), 0
-    ).ends(0)
+    limits = BatchLimits.to_learn(1000, behaviours=None, attended=50)
+    steps = EpochOrder(sizes, lengths, limits, 0).ends(0)
     assert 1000 < len(steps) < 1100 and len(calls) <= len(steps) + 2 * 7

@@ -138,13 +138,8 @@ def test_a_masked_batch_has_no_candidate(collator):
 @pytest.fixture(scope="module")
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(
-        ITEMS,
-        True,
-        (),
-        1,
-        search=GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4),
-    )
+    search = GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4)
+    return Collator(ITEMS, True, (), 1, search=search)
 
 
 def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):

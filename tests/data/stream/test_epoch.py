@@ -23,35 +23,6 @@ def batches(order: EpochOrder, epoch=0, done=0) -> list[list[int]]:
     return [b.tolist() for w in order.windows(epoch, done=done) for b, _ in w.parts()]
 
 
-GROUPS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
-SEEDS = st.sampled_from([None, 0, 7])
-
-
-@settings(max_examples=60, deadline=None)
-@given(GROUPS, SEEDS, st.integers(1, 12))
-def test_every_request_is_in_exactly_one_batch(sizes, seed, most):
-    cut = batches(order_of(sizes, BatchLimits(requests=most), seed))
-    assert sorted(sum(cut, [])) == list(range(sum(sizes)))
-    assert all(0 < len(batch) <= most for batch in cut)
-
-
-@settings(max_examples=60, deadline=None)
-@given(GROUPS, SEEDS, st.integers(1, 12), st.data())
-def test_resuming_after_any_step_gives_the_steps_that_were_left(sizes, seed, most, data):
-    behaviours = np.random.default_rng(0).integers(0, 9, sum(sizes))
-    order = order_of(sizes, BatchLimits(requests=most, behaviours=12), seed, behaviours)
-    ends = order.ends(3)
-    step = data.draw(st.integers(0, len(ends)))
-    done = int(ends[step - 1]) if step else 0
-    assert batches(order, 3, done) == batches(order, 3)[step:]
-    assert order.ends(3, done=done).tolist() == ends[step:].tolist()
-
-
-def test_ends_count_the_requests_done():
-    order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(requests=10))
-    assert order.ends(0).tolist() == np.cumsum([len(b) for b in batches(order)]).tolist()
-
-
 def test_a_batch_never_straddles_two_windows():
     order = order_of([3] * (WINDOW_GROUPS + 2), BatchLimits(requests=10))
     assert [len(batch) for batch in batches(order)] == [10, 10, 10, 10, 8, 6]

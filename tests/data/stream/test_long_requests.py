@@ -29,9 +29,8 @@ def mixed(seed: int, requests: int = 12) -> InMemory:
 
 
 def batches_of(data, rank=0, world_size=1, seed=0, done=0) -> list:
-    loader = RequestLoader(
-        data, COLLATOR, LIMITS, rank=rank, world_size=world_size, shuffle_seed=seed
-    )
+    place = {"rank": rank, "world_size": world_size}
+    loader = RequestLoader(data, COLLATOR, LIMITS, **place, shuffle_seed=seed)
     return list(loader.epoch(0, done=done))
 
 

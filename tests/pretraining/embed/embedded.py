@@ -66,6 +66,5 @@ def spoil(items: pa.Table, rows: list[int]) -> pa.Table:
     images = items["image"].to_pylist()
     for row in rows:
         images[row] = images[row][:50] + bytes([row])  # unlike the others
-    return items.set_column(
-        items.column_names.index("image"), "image", pa.array(images, pa.binary())
-    )
+    place = items.column_names.index("image")
+    return items.set_column(place, "image", pa.array(images, pa.binary()))

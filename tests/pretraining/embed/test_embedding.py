@@ -131,9 +131,8 @@ def test_untrained_heads_are_fitted_to_a_sample_that_is_not_encoded_again(
         theirs.head.fit_principal_components(features_of(room, theirs, modality, rows))
         fitted = ours.encoders[modality].head.projection.weight
         few = slice(5)  # as many as seven features have for sure
-        torch.testing.assert_close(
-            fitted[few], theirs.head.projection.weight[few], atol=1e-3, rtol=0
-        )
+        weights = theirs.head.projection.weight
+        torch.testing.assert_close(fitted[few], weights[few], atol=1e-3, rtol=0)
 
 
 def features_of(room: Room, encoder, modality: str, rows: np.ndarray) -> torch.Tensor:

@@ -15,6 +15,7 @@ import pytest
 
 import apps.embed_items
 from tests.helpers.forks import PATIENCE_S
+from tests.helpers.request_folders import contents
 from tests.pretraining.embed.embedded import Room, make_room, read_items, write_items
 from tests.runs.killed import KILLS, MARKS, Launched
 
@@ -54,14 +55,8 @@ def room(tmp_path_factory) -> Room:
     return Room(write_items(folder / "many", many, 1500), room.trained, room.specs)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
-
-
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
-    room, tmp_path, encoder
-):
+def test_killed_and_begun_again_it_writes_the_bytes_of_a_run_that_was_not(room, tmp_path, encoder):
     of_encoder = room.off_the_shelf if encoder != "trained" else ["--encoder", str(room.trained)]
     common = ["--data", str(room.data), "--dtype", "float32", *of_encoder]
     apps.embed_items.main([*common, "--run_dir", str(tmp_path / "whole")])
@@ -79,10 +74,8 @@ def test_killed_and_started_again_it_writes_the_bytes_of_a_run_that_was_not(
     assert kills
     if not is_finished(run_dir):
         Launch(flags, run_dir, 1 + KILLS % 2).finish()
-    assert files_of(run_dir) == files_of(tmp_path / "whole")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
-        *("killed", "killed.log", "whole")
-    ]
+    assert contents(run_dir) == contents(tmp_path / "whole")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"killed", "killed.log", "whole"}
 
 
 def is_finished(run_dir: Path) -> bool:

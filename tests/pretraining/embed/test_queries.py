@@ -45,8 +45,7 @@ def write(folder, values, modality, origin):
 
 
 @pytest.mark.parametrize(
-    ("space", "by"),
-    [("image", ["image"]), ("text", ["text"]), ("fused", ["image", "text"])],
+    ("space", "by"), [("image", ["image"]), ("text", ["text"]), ("fused", ["image", "text"])]
 )
 def test_the_content_of_an_item_is_its_vector(room, space, by):
     vectors = ItemVectors.open(room / space)

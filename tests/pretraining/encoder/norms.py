@@ -71,22 +71,14 @@ def through_layer(rank: int) -> dict:
         outputs.append(output.detach()[:-1])
         gradients.append(inputs.grad)
     weights = {name: p.grad for name, p in model.named_parameters()}
-    return {"outputs": outputs, "of_inputs": gradients, "of_weights": weights} | {
-        "state": model.state_dict()
-    }
+    learned = {"of_inputs": gradients, "of_weights": weights, "state": model.state_dict()}
+    return {"outputs": outputs} | learned
 
 
 def through_encoder(image_encoder: Path, rank: int | None, checkpointed: bool) -> dict:
     """Two steps of a whole encoder; ``rank`` None: all rows here, no filler."""
-    encoder = build_encoder(
-        EncoderSpec(
-            "image",
-            str(image_encoder),
-            trainable_layers=-1,
-            image_size=32,
-            batch_norm="synchronised",
-        )
-    )
+    how = {"trainable_layers": -1, "image_size": 32, "batch_norm": "synchronised"}
+    encoder = build_encoder(EncoderSpec("image", str(image_encoder), **how))
     if checkpointed:
         encoder.backbone.checkpoint_gradients()
     encoder.train()

@@ -32,16 +32,14 @@ def same_weights(one, other):
 
 def test_a_text_model_is_found_in_the_hub_cache_by_its_name(hub_cache, text_encoder):
     in_hub_cache(hub_cache, "someone/tiny-texts", text_encoder)
-    assert same_weights(
-        load_text_backbone("someone/tiny-texts"), load_text_backbone(str(text_encoder))
-    )
+    named, here = "someone/tiny-texts", str(text_encoder)
+    assert same_weights(load_text_backbone(named), load_text_backbone(here))
 
 
 def test_an_image_model_is_found_in_the_hub_cache_by_its_name(hub_cache, image_encoder):
     in_hub_cache(hub_cache, "someone/tiny-pictures", image_encoder)
     assert same_weights(
-        load_image_backbone("hf-hub:someone/tiny-pictures"),
-        load_image_backbone(str(image_encoder)),
+        load_image_backbone("hf-hub:someone/tiny-pictures"), load_image_backbone(str(image_encoder))
     )
 
 

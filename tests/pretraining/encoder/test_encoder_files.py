@@ -12,10 +12,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
 
-ROWS = [
-    {"image": torch.full((3, 32, 32), 90, dtype=torch.uint8), "text": "word1 word2"},
-    {"text": "word3"},
-]
+GREY = torch.full((3, 32, 32), 90, dtype=torch.uint8)
+ROWS = [{"image": GREY, "text": "word1 word2"}, {"text": "word3"}]
 
 
 @pytest.fixture

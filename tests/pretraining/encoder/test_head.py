@@ -50,9 +50,8 @@ def test_fitting_twice_gives_the_same_signs():
     sample = features(100, 40)
     assert torch.equal(fitted(sample).projection.weight, fitted(sample).projection.weight)
     shuffled = sample[torch.randperm(100, generator=torch.Generator().manual_seed(1))]
-    torch.testing.assert_close(
-        fitted(shuffled).projection.weight, fitted(sample).projection.weight, atol=1e-4, rtol=0
-    )
+    found, expected = (fitted(rows).projection.weight for rows in (shuffled, sample))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_the_signs_are_those_of_the_sample_and_not_of_the_machine(monkeypatch):

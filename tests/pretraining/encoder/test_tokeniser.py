@@ -37,12 +37,10 @@ def test_the_default_prompt_comes_first_and_is_left_out_of_the_mean_if_the_model
     prompted.prompts, prompted.default_prompt_name = {"search": "word9 "}, "search"
     prompted[1].include_prompt = False
     tokens = Tokeniser(prompted)(["word1", "word2"])
-    assert torch.equal(
-        tokens["input_ids"], backbone.tokenise(["word9 word1", "word9 word2"])["input_ids"]
-    )
-    expected = prompted.encode(
-        ["word1", "word2"], convert_to_tensor=True, normalize_embeddings=True
-    )
+    expected = backbone.tokenise(["word9 word1", "word9 word2"])
+    assert torch.equal(tokens["input_ids"], expected["input_ids"])
+    words = ["word1", "word2"]
+    expected = prompted.encode(words, convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(backbone(tokens).detach(), expected.clone())
 
 

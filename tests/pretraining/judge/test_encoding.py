@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tests.pretraining.packed_room import SIZE
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.judge.encoding import encode_rows
@@ -13,15 +12,9 @@ from torchrec_mm.pretraining.pairs.side_reader import PictureSource, SideReader,
 
 
 @pytest.fixture(scope="module")
-def encoder(image_encoder, text_encoder):
+def encoder(specs):
     """With norms that depend on the batch in training, and a gate that has a say."""
-    specs = (("image", image_encoder), ("text", text_encoder))
-    made = build_item_encoder(
-        EncoderSpec(
-            name, str(path), trainable_layers=-1, image_size=SIZE, batch_norm="synchronised"
-        )
-        for name, path in specs
-    )
+    made = build_item_encoder(specs(layers=-1, norm="synchronised"))
     torch.nn.init.normal_(made.gate.weigh[-1].weight)
     return made
 

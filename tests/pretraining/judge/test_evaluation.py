@@ -38,9 +38,8 @@ def ranks_by_hand(given, space: str) -> dict[int, float]:
         bought = int(given["purchased"][search])
         if given["query_mask"][space][search] and present[bought]:
             others = [j for j in range(ITEMS) if j != bought and present[j]]
-            found[search] = rank_of(
-                cosine(query, items[bought]), [cosine(query, items[j]) for j in others]
-            )
+            own = cosine(query, items[bought])
+            found[search] = rank_of(own, [cosine(query, items[j]) for j in others])
     return found
 
 
@@ -99,10 +98,8 @@ def test_categories_are_those_of_what_was_bought():
         assert list(found[name]) == [str(value) for value in kept]
         for value in kept:
             of_value = [ranks[search] for search in ranks if value_of[search] == value]
-            assert found[name][str(value)] == {
-                "recall@10": share(of_value, 10),
-                "searches": counts[value],
-            }
+            wanted = {"recall@10": share(of_value, 10), "searches": counts[value]}
+            assert found[name][str(value)] == wanted
     assert len(found["id"]) == 20
 
 

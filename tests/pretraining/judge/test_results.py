@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from torchrec_mm.pretraining.judge import results
-from torchrec_mm.pretraining.judge.results import RETRIEVAL_FILE, Results
+from torchrec_mm.pretraining.judge import judge as judging
+from torchrec_mm.pretraining.judge.judge import RETRIEVAL_FILE, Results
 from torchrec_mm.runs.position import Position
 
 BEFORE, AFTER = {"mrr": 0.1, "spaces": {"text": {}}}, {"mrr": 0.4, "spaces": {"text": {}}}
@@ -16,7 +16,7 @@ BEFORE, AFTER = {"mrr": 0.1, "spaces": {"text": {}}}, {"mrr": 0.4, "spaces": {"t
 def judged(monkeypatch, tmp_path):
     """Results of a run whose encoder is judged BEFORE, then AFTER; what is written, by name."""
     saved: list[str] = []
-    monkeypatch.setattr(results, "save_encoder", lambda folder, name, encoder: saved.append(name))
+    monkeypatch.setattr(judging, "save_encoder", lambda folder, name, encoder: saved.append(name))
 
     def start(*reports: dict) -> Results:
         left = iter(reports)

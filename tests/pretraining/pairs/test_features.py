@@ -6,32 +6,26 @@ import torch
 
 from tests.helpers.runs import Stopped
 from tests.pretraining.packed_room import SIZE
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec, build_encoder
+from torchrec_mm.pretraining.encoder.encoder import Encoder, build_encoder
 from torchrec_mm.pretraining.pairs import features
 from torchrec_mm.pretraining.pairs.features import Features, cache_features, distinct_contents
 from torchrec_mm.pretraining.pairs.side_reader import PictureSource, TextSource
 
 
 @pytest.fixture(scope="module")
-def encoders(image_encoder, text_encoder):
-    specs = (("image", image_encoder), ("text", text_encoder))
-    return {
-        name: build_encoder(EncoderSpec(name, str(folder), trainable_layers=0, image_size=SIZE))
-        for name, folder in specs
-    }
+def built(specs) -> dict[str, Encoder]:
+    return {spec.modality: build_encoder(spec) for spec in specs()}
 
 
 @pytest.fixture(scope="module")
-def sources(packed, encoders):
+def sources(packed, built):
     image, text = (packed.by_modality[name] for name in ("image", "text"))
-    return {
-        "image": PictureSource(image, SIZE),
-        "text": TextSource(text, encoders["text"].backbone.tokenise),
-    }
+    tokenise = built["text"].backbone.tokenise
+    return {"image": PictureSource(image, SIZE), "text": TextSource(text, tokenise)}
 
 
 @pytest.fixture
-def cache(worker, packed, encoders, sources, tmp_path, monkeypatch):
+def cache(worker, packed, built, sources, tmp_path, monkeypatch):
     """Caches a modality's features in parts of 32; notes how many rows each call encodes."""
     monkeypatch.setattr(features, "PART_ROWS", 32)
     encoded = []
@@ -40,7 +34,7 @@ def cache(worker, packed, encoders, sources, tmp_path, monkeypatch):
         def encode(inputs):
             if len(encoded) == stop_before:
                 raise Stopped
-            vectors = encoders[modality].backbone(inputs)
+            vectors = built[modality].backbone(inputs)
             encoded.append(len(vectors))
             return vectors
 
@@ -53,9 +47,9 @@ def cache(worker, packed, encoders, sources, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-def test_cached_features_are_the_backbones(cache, packed, encoders, sources, modality):
+def test_cached_features_are_the_backbones(cache, packed, built, sources, modality):
     contents = packed.by_modality[modality]
-    cached, backbone = cache(modality), encoders[modality].backbone
+    cached, backbone = cache(modality), built[modality].backbone
     rows = np.flatnonzero(contents.present)[[5, 0, -1, 5, 60]]
     values, ok = cached.of(rows)
     with torch.no_grad():

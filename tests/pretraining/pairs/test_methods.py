@@ -28,8 +28,7 @@ def pairs(method, modalities=("image", "text"), searches=(0, 1), held_out=NONE):
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"),
-    [("scl", [(3, 0), (4, 1)]), ("clip-e", [(0, 0), (2, 2)])],
+    ("method", "expected"), [("scl", [(3, 0), (4, 1)]), ("clip-e", [(0, 0), (2, 2)])]
 )
 def test_each_method_has_its_own_pairs(method, expected):
     assert pairs(method) == expected

@@ -4,6 +4,7 @@ import pickle
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -108,8 +109,6 @@ def test_one_modality_has_one_space(packed, kinds):
 @pytest.fixture(scope="module")
 def spoilt(tmp_path_factory) -> PackedContent:
     """Items 0 and 1 in order of the file have pictures that cannot be decoded."""
-    import pyarrow.parquet as pq
-
     folder = tmp_path_factory.mktemp("spoilt")
     data = write_search_data(folder / "data", items=12, searches=10)
     file = data / "items" / "part-0.parquet"
@@ -126,9 +125,8 @@ def test_a_picture_that_cannot_be_decoded_is_missing_and_counted(spoilt):
     bad = rows[whole.present[:12]][~ok]
     side, counts = reader_of(spoilt).side(rows)
     assert len(bad) == 2 and counts.tolist() == [11, 2]
-    assert np.flatnonzero(~side.mask["image"]).tolist() == sorted(
-        [*bad, *np.flatnonzero(~whole.present[:12])]
-    )
+    without = [*bad, *np.flatnonzero(~whole.present[:12])]
+    assert np.flatnonzero(~side.mask["image"]).tolist() == sorted(without)
     assert (side.ids["image"][bad] == -1).all() and (side.ids["fused"][bad] >= 0).all()
     given = side.rows["image"].tolist()
     assert given.count(12) == 2 and not set(bad) & set(given)
@@ -170,9 +168,8 @@ def test_features_stand_in_for_pictures_and_are_not_counted_as_read(packed, read
     plain, _ = reader.side(rows)
     first = plain.rows["image"] == 0
     assert torch.equal(side.rows["image"], plain.rows["image"].masked_fill(first, 8))
-    assert torch.equal(
-        side.inputs["image"], torch.from_numpy(values[place[rows[plain.rows["image"]]]])
-    )
+    of_rows = values[place[rows[plain.rows["image"]]]]
+    assert torch.equal(side.inputs["image"], torch.from_numpy(of_rows))
     assert not side.mask["image"][0] and side.ids["image"][0] == -1
     assert counts.tolist() == [0, 0]
     assert source.filler().shape == (1, 5)

@@ -1,7 +1,6 @@
 """Training that stops anywhere goes on to the same bits; what ends it says why."""
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.runs import Stopped, lines_of
-from tests.pretraining.packed_room import SmallRun, config_of, state_of
+from tests.helpers.runs import lines_of
+from tests.pretraining.packed_room import SmallRun, config_of, state_of, stopped_before
 from torchrec_mm.errors import InputError, TrainingDiverged
 from torchrec_mm.pretraining.scl.fit import fit, restore
-from torchrec_mm.pretraining.scl.training import Trainer
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
@@ -22,19 +20,11 @@ from torchrec_mm.runs.stop import Stopped as StoppedBySigterm
 STEPS = 6  # of an epoch: 108 pairs, 16 a batch
 
 
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory, image_encoder, text_encoder) -> Path:
-    folder = tmp_path_factory.mktemp("fit")
-    shutil.copytree(image_encoder, folder / "image")
-    shutil.copytree(text_encoder, folder / "text")
-    return folder
-
-
 @pytest.fixture
 def train(worker, packed, encoders):
-    """Start a run, or go on with it; stops before ``stop`` steps in all. Returns its last state."""
+    """Start a run, or go on with it; returns its last state."""
 
-    def call(folder: Path, stop: int | None = None, change=None, **flags) -> dict:
+    def call(folder: Path, change=None, **flags) -> dict:
         config = config_of(folder, packed.folder, encoders, **flags)
         run = SmallRun(config, worker)
         if change:
@@ -43,25 +33,10 @@ def train(worker, packed, encoders):
         start = restore(run_folder, run.trainer)
         run_folder.drop_records_after(start)
         call.started = start
-        with pytest.MonkeyPatch.context() as patch:
-            if stop is not None:
-                stop_before(patch, stop)
-            fit(run.trainer, run.loader, run_folder, config, start, lambda _: None)
+        fit(run.trainer, run.loader, run_folder, config, start, lambda _: None)
         return state_of(run.trainer)
 
     return call
-
-
-def stop_before(patch: pytest.MonkeyPatch, last: int) -> None:
-    """Training ends where a step would begin, counted from 0."""
-    make = Trainer.step
-
-    def step(self, batch, step, total_steps):
-        if step == last:
-            raise Stopped
-        return make(self, batch, step, total_steps)
-
-    patch.setattr(Trainer, "step", step)
 
 
 def steps_of(folder: Path) -> list[dict]:
@@ -76,20 +51,15 @@ def assert_same(one: dict, other: dict) -> None:
         assert torch.equal(value, other[name]), name
 
 
-LAYERS = {
-    "trainable_layers": -1,
-    "batch_norm": "synchronised",
-    "augment": True,
-    "modality": "image",
-    "precision": "bf16",
-}
+LAYERS = {"trainable_layers": -1, "batch_norm": "synchronised", "augment": True}
+LAYERS |= {"modality": "image", "precision": "bf16"}
 
 
 @pytest.mark.parametrize("stop", [1, 5, STEPS, 2 * STEPS - 1])
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_bits(train, tmp_path, stop):
     whole = train(tmp_path / "whole", checkpoint_steps=3)
-    with pytest.raises(Stopped):
-        train(tmp_path / "half", stop, checkpoint_steps=3)
+    with stopped_before(stop):
+        train(tmp_path / "half", checkpoint_steps=3)
     assert_same(train(tmp_path / "half", checkpoint_steps=3), whole)
     assert train.started.step == {1: 0, 5: 3, 6: 6, 11: 9}[stop]
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
@@ -125,8 +95,8 @@ def test_a_run_that_got_sigterm_saves_and_goes_on_to_the_same_bits(train, tmp_pa
 def test_trained_layers_norms_and_loss_scale_go_on_as_well(train, tmp_path, flags):
     flags = {"epochs": 1, "checkpoint_steps": 2} | flags
     whole = train(tmp_path / "whole", **flags)
-    with pytest.raises(Stopped):
-        train(tmp_path / "half", 3, **flags)
+    with stopped_before(3):
+        train(tmp_path / "half", **flags)
     assert_same(train(tmp_path / "half", **flags), whole)
     assert train.started == Position(step=2, epoch=0, requests_done=32)
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
@@ -180,9 +150,7 @@ def spoil_gradients(run: SmallRun) -> None:
 
 @pytest.mark.parametrize("spoil", [spoil_weights, spoil_gradients])
 def test_a_loss_or_gradient_that_is_no_number_ends_training_unsaved(train, tmp_path, spoil):
-    with pytest.raises(
-        TrainingDiverged, match=r"became (nan|inf) in the steps up to 1 \(epoch 1\)"
-    ):
+    with pytest.raises(TrainingDiverged, match=r"(nan|inf) in the steps up to 1 \(epoch 1\)"):
         train(tmp_path, change=spoil, log_every_steps=1, checkpoint_steps=1)
     assert not list_checkpoints(tmp_path / "checkpoints")
 

@@ -11,8 +11,12 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.judge.judge import evenly_spread
-from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
-from torchrec_mm.pretraining.pairs.side_reader import FeatureSource, PictureSource, TextSource
+from torchrec_mm.pretraining.pairs.side_reader import (
+    FeatureSource,
+    PictureSource,
+    TextSource,
+    check_corrupt,
+)
 from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
 
 LIMITS = {"max_pixels": 10**6, "corrupt_share": 0.0}

@@ -20,9 +20,8 @@ def test_after_n_steps_it_is_the_weighted_sum_of_all_encoders_so_far():
             encoder[0].weight.add_(torch.full_like(encoder[0].weight, 0.1 * step))
         history.append(encoder[0].weight.detach().clone())
         update_momentum(slow, encoder, m)
-    expected = m**steps * history[0] + sum(
-        (1 - m) * m ** (steps - n) * history[n] for n in range(1, steps + 1)
-    )
+    since = sum((1 - m) * m ** (steps - n) * history[n] for n in range(1, steps + 1))
+    expected = m**steps * history[0] + since
     torch.testing.assert_close(slow[0].weight.detach(), expected)
 
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.scl.optimizer import (
     learning_rate_share,
@@ -17,13 +16,9 @@ RATES = {"learning_rate": 1.0, "backbone_learning_rate": 0.1, "weight_decay": 0.
 
 
 @pytest.fixture
-def module(image_encoder, text_encoder):
-    names = {"image": image_encoder, "text": text_encoder}
+def module(specs):
     module = torch.nn.Module()
-    module.encoder = build_item_encoder(
-        EncoderSpec(modality, str(name), trainable_layers=2, image_size=32)
-        for modality, name in names.items()
-    )
+    module.encoder = build_item_encoder(specs(layers=2))
     module.temperature = torch.nn.Parameter(torch.zeros(()))
     return module
 

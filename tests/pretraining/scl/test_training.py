@@ -8,13 +8,8 @@ from torchrec_mm.pretraining.encoder.batch_norm import SynchronisedBatchNorm
 
 
 @pytest.fixture
-def make(worker, packed, image_encoder, text_encoder, tmp_path):
+def make(worker, packed, encoders, tmp_path):
     def call(**more) -> SmallRun:
-        encoders = tmp_path / "encoders"
-        if not encoders.exists():
-            encoders.mkdir()
-            (encoders / "image").symlink_to(image_encoder)
-            (encoders / "text").symlink_to(text_encoder)
         return SmallRun(config_of(tmp_path / "run", packed.folder, encoders, **more), worker)
 
     return call

@@ -12,11 +12,10 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory, packed, image_encoder, text_encoder):
+def room(tmp_path_factory, packed, encoders):
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(packed.folder, folder / "packed")
-    shutil.copytree(image_encoder, folder / "encoders" / "image")
-    shutil.copytree(text_encoder, folder / "encoders" / "text")
+    shutil.copytree(encoders, folder / "encoders")
     return Room(folder)
 
 

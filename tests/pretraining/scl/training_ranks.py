@@ -20,12 +20,8 @@ RATES = {"learning_rate": 1e-4, "backbone_learning_rate": 2e-5}
 # Everything that could differ from rank to rank, in few runs.
 RUNS: dict[str, dict[str, Any]] = {
     "heads": {},
-    "layers": {
-        "trainable_layers": -1,
-        "batch_norm": "synchronised",
-        "augment": True,
-        "clip_norm": 1.0,
-    },
+    "layers": {"trainable_layers": -1, "batch_norm": "synchronised"}
+    | {"augment": True, "clip_norm": 1.0},
     "clip-e": {"method": "clip-e", "batch_size": 8, "warmup_steps": 3},
 }
 

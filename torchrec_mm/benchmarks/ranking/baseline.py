@@ -36,10 +36,8 @@ class Baseline:
         tables = list(self.network.tables.parameters())
         in_tables = {id(parameter) for parameter in tables}
         dense = [p for p in self.network.parameters() if id(p) not in in_tables]
-        self.optimizers = (
-            torch.optim.SparseAdam(tables, lr=1e-2),
-            torch.optim.AdamW(dense, lr=1e-3),
-        )
+        sparse = torch.optim.SparseAdam(tables, lr=1e-2)
+        self.optimizers = (sparse, torch.optim.AdamW(dense, lr=1e-3))
 
     def step(self, batch: dict[str, Tensor]) -> int:
         """Learn from one batch; its number of impressions."""
@@ -75,19 +73,15 @@ def quality(task: RankerTask) -> Quality:
     """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
     with process_group() as worker:
         baseline = Baseline(task, worker.device)
-        joined = task.folder / "joined"
+        joined, how = task.folder / "joined", (task.batch_impressions, task.baseline_workers)
         impressions = 0
         for _ in range(task.epochs):
-            for batch in rows_loader(
-                joined / "train.parquet", task.batch_impressions, task.baseline_workers
-            ):
+            for batch in rows_loader(joined / "train.parquet", *how):
                 impressions += baseline.step(batch)
         baseline.network.eval()
         users, labels, logits = [], [], []
         with torch.no_grad():
-            for batch in rows_loader(
-                joined / "test.parquet", task.batch_impressions, task.baseline_workers
-            ):
+            for batch in rows_loader(joined / "test.parquet", *how):
                 users.append(batch[USER].numpy())
                 labels.append(batch["label"].numpy())
                 logits.append(baseline.network(baseline.on_device(batch)).cpu().numpy())

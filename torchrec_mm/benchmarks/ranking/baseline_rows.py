@@ -47,11 +47,7 @@ PADDED_LENGTH = 1000
 
 
 def join_tables(tables: Path, folder: Path) -> None:
-    """Write ``train.parquet``, ``test.parquet`` and the sorted ids into a new folder.
-
-    Args:
-        tables: folder of the published tables, which fit in memory. folder: to create.
-    """
+    """Write train.parquet, test.parquet, sorted ids of the published ``tables`` to ``folder``."""
     items = read_table(tables, "item_features")
     with new_folder(folder) as aside:
         for split in ("train", "test"):

@@ -6,7 +6,7 @@ encoded/   for ours                       vectors/   item vectors, for ours
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +37,12 @@ class DataConfig(BenchmarkConfig):
 
     work_dir: Path | None = None
     """Folder for the data, made once and used again; a temporary one if not given."""
-
     users: int = 20_000
     """Users in training, 11 impressions each; every fourth is in the test set too."""
-
     items: int = 300_000
     """Items of the data set, at least 100."""
-
     behaviours: int = 1000
     """Most behaviours of a user."""
-
     seed: int = 0
     """Of the data, the weights and the order of requests."""
 
@@ -66,18 +62,11 @@ class DataConfig(BenchmarkConfig):
 
 @contextmanager
 def ranker_data(config: DataConfig) -> Iterator[Path]:
-    """The folder of the data, made where it is not there yet; a temporary one without work_dir.
-
-    Raises:
-        InputError: work_dir holds data of another size, or something else.
-    """
-    if config.work_dir is not None:
-        make(config.work_dir, config.size())
-        yield config.work_dir
-        return
-    with tempfile.TemporaryDirectory(prefix="ranker_data.") as temporary:
-        make(Path(temporary), config.size())
-        yield Path(temporary)
+    """The folder of data, made if need be, else temporary; InputError if work_dir holds other."""
+    kept = None if config.work_dir is None else nullcontext(config.work_dir)
+    with kept or tempfile.TemporaryDirectory(prefix="ranker_data.") as folder:
+        make(Path(folder), config.size())
+        yield Path(folder)
 
 
 def make(folder: Path, size: dict[str, int]) -> None:
@@ -102,9 +91,8 @@ def check_size(folder: Path, size: dict[str, int]) -> None:
     noted = folder / SIZE_FILE
     if not noted.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise InputError(
-                f"work_dir must be a new folder or one of this benchmark, got {folder}"
-            )
+            rule = "work_dir must be a new folder or one of this benchmark"
+            raise InputError(f"{rule}, got {folder}")
         write_json(noted, size)
     found = read_json(noted)
     if found != size:

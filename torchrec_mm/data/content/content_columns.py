@@ -29,11 +29,7 @@ class ContentFolder:
     def __init__(
         self, opened: ParquetFolder, required: Mapping[str, pa.DataType], columns: Mapping[str, str]
     ) -> None:
-        """Look at names and types only.
-
-        Raises:
-            InputError: a missing column, or one of the wrong type in some file.
-        """
+        """Look at names and types only; InputError for a missing column or one of another type."""
         self.folder, self.required, self.columns = opened.folder, required, columns
         self.id_column = next(iter(required))
         self._opened = opened

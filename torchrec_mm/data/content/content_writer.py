@@ -28,11 +28,7 @@ class ContentWriter:
         self._is_path: list[np.ndarray] = []
 
     def add(self, values: pa.Array, is_path: np.ndarray) -> np.ndarray:
-        """Append a piece: (n,) binary and (n,) bool.
-
-        Returns:
-            (n,) bool, True where there is a content.
-        """
+        """Append a piece, (n,) binary and (n,) bool; gives (n,) bool, True where content is."""
         present = values.is_valid().to_numpy(zero_copy_only=False)
         data, offsets = _joined(values.drop_null())
         with (self.folder / "bytes.bin").open("ab") as file:
@@ -54,8 +50,7 @@ class ContentWriter:
     def finish(self, order: np.ndarray) -> np.ndarray:
         """Write the index.
 
-        Args:
-            order: (R,) int64, at which place row r was added.
+        ``order``: (R,) int64, at which place row r was added.
 
         Returns:
             (R, 2) uint64, what identifies the contents, zeros where missing.

@@ -30,11 +30,7 @@ class Contents:
     def __init__(
         self, folder: Path, num_items: int, num_searches: int, num_bytes: int | None
     ) -> None:
-        """Map the folder's arrays and look at the size of its bytes.
-
-        Raises:
-            InputError: a missing or garbled file, or another number of rows or bytes.
-        """
+        """Map arrays, look at the bytes' size; InputError for missing or garbled files, sizes."""
         self.folder = folder
         rows = (num_items + num_searches,)
         self.content = map_array(folder / "content.npy", rows)
@@ -81,9 +77,8 @@ class Contents:
         places = zip(start.tolist(), lengths.tolist(), strict=True)
         raw = [os.pread(self._file, *place[::-1]) for place in places] if within.all() else []
         if [len(each) for each in raw] != lengths.tolist():
-            raise InputError(
-                f"{self.folder} start.npy and length.npy must name places in bytes.bin, and do not"
-            )
+            rule = f"{self.folder} start.npy and length.npy must name places in bytes.bin"
+            raise InputError(f"{rule}, and do not")
         return raw
 
     def _text(self, raw: bytes) -> str:

@@ -14,8 +14,7 @@ def connected(alike: Sequence[np.ndarray]) -> np.ndarray:
     Every item points to a smaller one of its component; roots are hooked to smaller roots and
     pointers shortened until nothing changes, some log N rounds.
 
-    Args:
-        alike: arrays (N,) int64; item i belongs together with item ``alike[.][i]``.
+    ``alike``: arrays (N,) int64; item i belongs together with item ``alike[.][i]``.
 
     Returns:
         (N,) int64, the smallest item of each one's component.

@@ -60,9 +60,8 @@ def decode_image(
         with warnings.catch_warnings(), _open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise InputError(
-                    f"{where} must have at most {max_pixels} pixels, got {width} x {height}"
-                )
+                rule = f"{where} must have at most {max_pixels} pixels"
+                raise InputError(f"{rule}, got {width} x {height}")
             _scale_transparent_colour(image)
             image.draft("RGB", (2 * size, 2 * size))
             picture = _upright(_on_white(image), _orientation(image))

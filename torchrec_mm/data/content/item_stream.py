@@ -48,19 +48,14 @@ class ItemRows:
 class ItemStream:
     """The wanted contents of ``data/items/``, read part by part.
 
-    Reading a part that follows the one read before goes on in the file; row groups may be larger
-    than memory.
+    Reading the part after the one read before goes on in the file; row groups may exceed memory.
 
     num_items: N. parts: all of them, N rows together. fingerprint: names the files, by name, size
     and time of change, and how they are cut; pictures given by path are not looked at.
     """
 
     def __init__(self, data: Path, modalities: Collection[str]) -> None:
-        """Read ids and footers, nothing else.
-
-        Raises:
-            InputError: missing folder or column, wrong type, a null or duplicate item_id.
-        """
+        """Read ids and footers; InputError for no folder or column, a wrong type, a bad item_id."""
         self.folder = data / "items"
         items = open_items(self.folder)
         self.modalities = tuple(modalities)
@@ -82,11 +77,7 @@ class ItemStream:
         self._cursor: _Cursor | None = None
 
     def read(self, part: ItemPart) -> ItemRows:
-        """The items of one of ``parts``.
-
-        Raises:
-            InputError: an unreadable file, or a column of the wrong type.
-        """
+        """The items of one of ``parts``; InputError for an unreadable file or a wrong type."""
         if self._cursor is None or not self._cursor.reaches(part):
             self._cursor = _Cursor(part, self._columns)
         table = self._cursor.take(part.start, part.stop)

@@ -83,9 +83,7 @@ def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, Content
     opened = ParquetFolder(data / "searches", beside=pictures)
     further_columns([opened], {*SEARCHED, *OTHER_SEARCH_COLUMNS}, [])
     searches = ContentFolder(
-        opened,
-        SEARCHED,
-        {modality: SEARCH_COLUMNS[modality] for modality in modalities},
+        opened, SEARCHED, {modality: SEARCH_COLUMNS[modality] for modality in modalities}
     )
     return items, searches
 

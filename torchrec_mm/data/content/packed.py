@@ -75,7 +75,9 @@ class PackedContent:
             InputError: no such folder, a missing or garbled file, another format, or files that
                 disagree with ``meta.json``.
         """
-        meta = _read_meta(folder)
+        if not (folder / META).is_file():
+            raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
+        meta = read_record(folder / META, Meta, FORMAT)
         attributes = _map(folder, "attributes", (len(meta.attributes), meta.items))
         return cls(
             folder,
@@ -145,9 +147,8 @@ class PackedContent:
             held_out = self.held_out_items(holdout)[self.purchased]
         for is_empty, purpose in ((held_out.all(), "train on"), (~held_out.any(), "judge by")):
             if is_empty:
-                raise InputError(
-                    f"holdout must leave a search to {purpose}, got {holdout} of {total} searches"
-                )
+                rule = f"holdout must leave a search to {purpose}"
+                raise InputError(f"{rule}, got {holdout} of {total} searches")
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def held_out_items(self, holdout: float) -> np.ndarray:
@@ -159,13 +160,6 @@ class PackedContent:
         of_items = [contents.of_items for contents in self.by_modality.values()]
         alike = [np.where(of >= 0, of, np.arange(len(of))) for of in of_items]
         return hold_out_groups(connected(alike), self.item_ids, holdout)
-
-
-def _read_meta(folder: Path) -> Meta:
-    path = folder / META
-    if not path.is_file():
-        raise InputError(f"{folder} must be a folder of packed content: no {META} in it")
-    return read_record(path, Meta, FORMAT)
 
 
 def _map(folder: Path, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -107,15 +107,12 @@ def parse_requests(
 
     Raises:
         InputError: missing column, wrong type or unit, null, labels not as long as the candidates
-            or outside {0, 1}, a request without candidates, a behaviour attribute not as long as
-            the behaviours.
+            or outside {0, 1}, a request without candidates, behaviour attributes too long or short.
     """
     table = check_columns(table, where, columns.required, NULLABLE)
     if "timestamp" in table.column_names:
         check_seconds(where, "timestamp", table["timestamp"])
-    lists = {
-        name: Jagged.from_arrow(table[name], f"{where} column {name}") for name in columns.lists
-    }
+    lists = {n: Jagged.from_arrow(table[n], f"{where} column {n}") for n in columns.lists}
     behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
     _check_candidates(where, candidates)
     labels = np.zeros(len(candidates.values), np.int8)
@@ -154,9 +151,8 @@ def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None
     check_same_lengths(where, "labels", labels, "candidate_item_ids", candidates)
     wrong = (labels.values != 0) & (labels.values != 1)
     if wrong.any():
-        raise InputError(
-            f"{where} column labels must be 0 or 1, got {labels.values[np.argmax(wrong)]}"
-        )
+        rule = f"{where} column labels must be 0 or 1"
+        raise InputError(f"{rule}, got {labels.values[np.argmax(wrong)]}")
 
 
 def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:
@@ -164,7 +160,5 @@ def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: J
     wrong = a.lengths != b.lengths
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise InputError(
-            f"{where} column {name} must be as long as {other}, "
-            f"row {row} has {a.lengths[row]} and {b.lengths[row]}"
-        )
+        rule = f"{where} column {name} must be as long as {other}"
+        raise InputError(f"{rule}, row {row} has {a.lengths[row]} and {b.lengths[row]}")

@@ -56,19 +56,16 @@ def further_columns(
             continue
         first, by = types_found.setdefault(field.name, (kind, file))
         if kind != first:
-            raise InputError(
-                f"{file} column {field.name} must be {_words(first)} as in {by}, got {field.type}"
-            )
+            rule = f"{file} column {field.name} must be {_words(first)} as in {by}"
+            raise InputError(f"{rule}, got {field.type}")
     return {field.name: types_found.get(field.name, (types[0],))[0] for _, field in fields}
 
 
 def _kind(field: pa.Field, file: Path, types: Sequence[pa.DataType]) -> pa.DataType:
     """The first of ``types`` that a column can be."""
     if field.name.startswith(PANDAS_INDEX):
-        raise InputError(
-            f"{file} column {field.name} must be left out, it is pandas' index: "
-            "to_parquet(..., index=False)"
-        )
+        rule = f"{file} column {field.name} must be left out, it is pandas' index"
+        raise InputError(f"{rule}: to_parquet(..., index=False)")
     for kind in types:
         if same_kind(field.type, kind):
             return kind

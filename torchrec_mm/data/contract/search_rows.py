@@ -46,9 +46,8 @@ class SearchRows:
             search_ids, timestamps and purchased (S,) int64; hard (S, H) int64, the first H <= 8
             items clicked but not bought, -1 in empty slots, H no larger than some search needs.
         """
-        joined = {
-            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
-        }
+        names = self._parts[0]
+        joined = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
         width = int((joined["hard"] >= 0).sum(axis=1).max(initial=0))
         return joined | {"hard": joined["hard"][:, :width]}
 

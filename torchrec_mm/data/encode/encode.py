@@ -79,12 +79,9 @@ def encode_to_score(
         InputError: see ``encode_folder``.
     """
     refuse_existing(out)
+    split = {SCORED: requests}
     source = RequestFolders(
-        {SCORED: requests},
-        items,
-        max_behaviours=max_behaviours,
-        known=vocabularies,
-        has_labels=False,
+        split, items, max_behaviours=max_behaviours, known=vocabularies, has_labels=False
     )
     encode(source, out, vocabularies=vocabularies)
 

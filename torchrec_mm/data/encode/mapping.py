@@ -102,6 +102,5 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
     ):
         for name in wanted:
             if name not in has:
-                raise InputError(
-                    f"{where} must have the column {name} that the ranker was trained with"
-                )
+                rule = f"must have the column {name} that the ranker was trained with"
+                raise InputError(f"{where} {rule}")

@@ -90,8 +90,6 @@ class RequestFolders:
             requests = parse_requests(table, where, self.columns, self.max_behaviours)
             unknown = index.rows(requests.candidates.values) < 0
             if unknown.any():
-                raise InputError(
-                    f"{where} column candidate_item_ids must hold ids of items/ only, got "
-                    f"{requests.candidates.values[unknown][0]}"
-                )
+                rule = f"{where} column candidate_item_ids must hold ids of items/ only"
+                raise InputError(f"{rule}, got {requests.candidates.values[unknown][0]}")
             yield requests

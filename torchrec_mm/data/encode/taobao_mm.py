@@ -65,9 +65,7 @@ class TaobaoMM:
         """
         self.splits = splits
         self.max_behaviours = max_behaviours
-        self.files = {
-            split: _checked(data, f"{split}_user_features", USER_COLUMNS) for split in splits
-        }
+        self.files = {s: _checked(data, f"{s}_user_features", USER_COLUMNS) for s in splits}
         self.items = _read_items(_checked(data, "item_features", ITEM_COLUMNS))
         self.samples: dict[str, UserSamples] = {}
         self.featured: dict[str, np.ndarray] = {}

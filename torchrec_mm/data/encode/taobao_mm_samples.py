@@ -20,11 +20,7 @@ class UserSamples:
     """
 
     def __init__(self, files: list[Path], folder: Path) -> None:
-        """Copy the samples into ``folder``, which exists.
-
-        Raises:
-            InputError: unreadable file, missing column, wrong type, a label that is not one-hot.
-        """
+        """Copy samples into ``folder``; InputError if unreadable, mistyped or not one-hot."""
         users, begins = _copy(files, folder)
         total = int(begins[-1])
         self.items = _map(folder / "items", np.int64, total)
@@ -93,9 +89,8 @@ def _clicks(one_hot: Jagged, where: str) -> np.ndarray:
     pairs = one_hot.values.reshape(-1, 2)
     wrong = (np.sort(pairs, axis=1) != [0, 1]).any(axis=1)
     if wrong.any():
-        raise InputError(
-            f"{where} column {LABEL} must be [1, 0] or [0, 1], got {pairs[wrong][0].tolist()}"
-        )
+        rule = f"{where} column {LABEL} must be [1, 0] or [0, 1]"
+        raise InputError(f"{rule}, got {pairs[wrong][0].tolist()}")
     return np.ascontiguousarray(pairs[:, 1])
 
 

@@ -31,11 +31,7 @@ def check_rows(values: np.ndarray, num_rows: int, where: str, of: str = "rows of
 
 
 def check_counts(lengths: np.ndarray, where: Path) -> None:
-    """Refuse (R, 2) numbers of candidates and behaviours that no requests have.
-
-    Raises:
-        InputError: naming the file ``where``.
-    """
+    """InputError, naming ``where``, for (R, 2) candidates and behaviours that no requests have."""
     for column, name, least in zip(lengths.T, ("candidates", "behaviours"), (1, 0), strict=True):
         if column.min(initial=least) < least:
             raise InputError(f"{where} must count at least {least} {name}, got {column.min()}")

@@ -56,9 +56,8 @@ class EncodedRequests:
         self.folder, self.split = folder, split
         self.meta = read_meta(folder)
         if split not in self.meta["splits"]:
-            raise InputError(
-                f"{folder} must hold the split {split}, got {', '.join(self.meta['splits'])}"
-            )
+            rule = f"{folder} must hold the split {split}"
+            raise InputError(f"{rule}, got {', '.join(self.meta['splits'])}")
         self.num_rows = _num_rows(folder / "vocabularies.safetensors", self.meta)
         self.items = _open_items(folder / "items", self.meta["item_features"], self.num_rows)
         self._checked: set[RowGroup] = set()
@@ -66,10 +65,8 @@ class EncodedRequests:
         self.groups = _row_groups(requests)
         self.lengths = _load(requests / LENGTHS, np.int32)
         if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
-            raise InputError(
-                f"{requests / LENGTHS} must hold one row a request of the Parquet files, "
-                f"got {self.lengths.shape}"
-            )
+            rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
+            raise InputError(f"{rule}, got {self.lengths.shape}")
         check_counts(self.lengths, requests / LENGTHS)
 
     def __len__(self) -> int:
@@ -145,11 +142,7 @@ class EncodedRequests:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of an encoded data set.
-
-    Raises:
-        InputError: there is none, or one of another format.
-    """
+    """meta.json of an encoded data set; InputError if there is none, or one of another format."""
     path = folder / "meta.json"
     if not path.is_file():
         raise InputError(f"{folder} must be an encoded data set: no meta.json in it")
@@ -166,19 +159,16 @@ def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():
-            raise InputError(
-                f"{path} must be of the {group} features of meta.json, {', '.join(features)}, "
-                f"got {', '.join(tables[group])}"
-            )
+            rule = f"{path} must be of the {group} features of meta.json, {', '.join(features)}"
+            raise InputError(f"{rule}, got {', '.join(tables[group])}")
     return {name: rows for group in tables.values() for name, rows in group.items()}
 
 
 def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) -> EncodedItems:
     item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
     if rows.shape != (len(features), len(item_ids)):
-        raise InputError(
-            f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}, got {rows.shape}"
-        )
+        rule = f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}"
+        raise InputError(f"{rule}, got {rows.shape}")
     for name, table in zip(features, rows, strict=True):
         check_rows(table, num_rows[name], f"{folder / 'rows.npy'} of feature {name}")
     path, created_at = folder / "created_at.npy", None

@@ -30,8 +30,7 @@ class Vocabulary:
 
     Row 0 is for ids that training never showed: no gradient reaches it, and it stays where it
     began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
-    their own. The two differ: what is rare has been shown and passed over, what is unseen may
-    just be new.
+    their own. The two differ: what is rare has been shown and passed over, unseen may be new.
 
     known_ids, rare_ids: int64, ascending, with nothing in common.
     """
@@ -86,11 +85,7 @@ class Vocabularies:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
-        """Read what ``save`` wrote.
-
-        Raises:
-            InputError: as ``rows_of_tables``.
-        """
+        """Read what ``save`` wrote; InputError as ``rows_of_tables``."""
         features = rows_of_tables(path)
         flat = load_file(path)
         return cls(
@@ -105,11 +100,7 @@ class Vocabularies:
 
 
 def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
-    """``Vocabulary.num_rows`` by group and feature, of a file that ``Vocabularies.save`` wrote.
-
-    Raises:
-        InputError: no such file, a garbled one, or two features of one name.
-    """
+    """``num_rows`` by group and feature in a saved file; InputError if garbled or ambiguous."""
     if not path.is_file():
         raise InputError(f"{path} must be the vocabularies of a ranker run: no such file")
     rows: dict[str, dict[str, int]] = {group: {} for group in GROUPS}

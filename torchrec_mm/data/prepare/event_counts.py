@@ -16,9 +16,8 @@ from torchrec_mm.errors import InputError
 
 # What engines count, one row for each value of the column event, null among them: rows in all,
 # those that hold a number of the promised type in a column, and the range of their times.
-KINDS_SCHEMA = pa.schema(
-    {"event": STRING} | dict.fromkeys(["events", *NUMBERS, "first", "last"], INT64)
-)
+COUNTED = ("events", *NUMBERS, "first", "last")
+KINDS_SCHEMA = pa.schema({"event": STRING} | dict.fromkeys(COUNTED, INT64))
 MAX_KINDS = 100_000  # a column of more values than these says something else
 NAMED = 10
 
@@ -65,16 +64,12 @@ class EventCounts:
         if events == 0:
             raise InputError(f"{folder} must hold at least one row, got 0")
         if len(self.rows) > MAX_KINDS:
-            raise InputError(
-                f"{folder} column event must hold at most {MAX_KINDS} kinds of events, got more: "
-                f"{', '.join(map(repr, islice(self.rows, NAMED)))}, ..."
-            )
+            rule = f"{folder} column event must hold at most {MAX_KINDS} kinds of events, got more"
+            raise InputError(f"{rule}: {', '.join(map(repr, islice(self.rows, NAMED)))}, ...")
         for name, count in self.known.items():
             if count < events:
-                raise InputError(
-                    f"{folder} column {name} must hold {COLUMNS[name]} in every row, "
-                    f"got {events - count} rows without"
-                )
+                rule = f"{folder} column {name} must hold {COLUMNS[name]} in every row"
+                raise InputError(f"{rule}, got {events - count} rows without")
         check_seconds(folder, "timestamp", pa.array([self.first, self.last], INT64))
         self._check_words(folder)
 
@@ -104,10 +99,8 @@ class EventCounts:
                 )
         for kind in self._meant:
             if kind not in self.rows:
-                raise InputError(
-                    f"{folder} column event must hold {kind!r} at least once, "
-                    f"got {', '.join(kinds[:NAMED])}"
-                )
+                rule = f"{folder} column event must hold {kind!r} at least once"
+                raise InputError(f"{rule}, got {', '.join(kinds[:NAMED])}")
 
 
 def _word(kind: str) -> str:

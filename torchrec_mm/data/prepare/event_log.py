@@ -38,8 +38,7 @@ def open_log(folder: Path) -> list[LogFiles]:
 
     Raises:
         InputError: missing folder, both kinds of files or neither, any other entry, an unreadable
-            file, a missing column, two that differ by case or spaces alone or, in Parquet, one of
-            another type.
+            file, a missing column, two that differ by case or spaces alone or a wrong type.
     """
     files = data_files(folder, (PARQUET, CSV))
     if files[0].suffix == CSV:

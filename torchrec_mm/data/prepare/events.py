@@ -18,9 +18,7 @@ from torchrec_mm.errors import InputError
 
 # Events of one user at one second are in the order of their item ids: files of a log have no order.
 SORTED_BY = ("user_id", "timestamp", "item_id", "is_click")
-EVENT_SCHEMA = pa.schema(
-    {"user_id": INT64, "timestamp": INT64, "item_id": INT64, "is_click": pa.bool_()}
-)
+EVENT_SCHEMA = pa.schema(dict.fromkeys(SORTED_BY[:3], INT64) | {"is_click": pa.bool_()})
 REQUEST_SCHEMA = pa.schema(
     {
         "user_id": INT64,
@@ -54,9 +52,8 @@ class EventRules:
 
     def __post_init__(self) -> None:
         if self.shown_event == self.clicked_event:
-            raise InputError(
-                f"clicked_event must differ from shown_event, got {self.clicked_event} for both"
-            )
+            rule = "clicked_event must differ from shown_event"
+            raise InputError(f"{rule}, got {self.clicked_event} for both")
 
 
 def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
@@ -81,13 +78,10 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     user, item, time = shown
     label = attribute_clicks(shown, clicked, rules.attribution_s)
     is_test = latest_rows(user, time, rules.test_share)
-    begins = cut_sittings(
-        user, time, is_test, pause_s=rules.pause_s, max_candidates=rules.max_candidates
-    )
-    first = np.flatnonzero(begins)
-    oldest, lengths = behaviour_ranges(
-        clicked[0], clicked[2], user[first], time[first], rules.behaviours
-    )
+    limits = {"pause_s": rules.pause_s, "max_candidates": rules.max_candidates}
+    begins = cut_sittings(user, time, is_test, **limits)
+    first, clicks = np.flatnonzero(begins), (clicked[0], clicked[2])
+    oldest, lengths = behaviour_ranges(*clicks, user[first], time[first], rules.behaviours)
     ends = np.append(first, len(user))
     step = max(VALUES_A_TABLE // rules.behaviours, 1)
     for at in range(0, len(first), step):
@@ -150,10 +144,7 @@ def _pair_numbers(
 
 
 def _shown_again_by(moment: np.ndarray, pair: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Whether a later impression of the same pair came by ``moment``; all (N,).
-
-    ``time`` ascends within a pair.
-    """
+    """(N,): a later impression of the pair came by ``moment``; ``time`` ascends within a pair."""
     order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]
     earlier, later = order[:-1][same], order[1:][same]

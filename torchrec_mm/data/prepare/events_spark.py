@@ -79,9 +79,8 @@ class SparkEngine:
                 F.min("timestamp").alias("first"),
                 F.max("timestamp").alias("last"),
             )
-            return EventCounts.of(
-                kinds.limit(MAX_KINDS + 1).toArrow().cast(KINDS_SCHEMA), self.rules
-            )
+            counted = kinds.limit(MAX_KINDS + 1).toArrow()
+            return EventCounts.of(counted.cast(KINDS_SCHEMA), self.rules)
 
     def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """item_id: the distinct items of these kinds of events, ascending; all in the driver."""

@@ -4,6 +4,7 @@ Columns: user_id, item_id, label; timestamp and behaviour_item_ids where known; 
 column is a user or context feature.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from torchrec_mm.columns.seconds import check_seconds
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.data.prepare.behaviours import behaviours_before
 from torchrec_mm.data.prepare.prepared import Prepared, items_for
-from torchrec_mm.data.prepare.repeated_rows import first_of_equal, list_changes
 from torchrec_mm.data.prepare.sittings import changes, latest_rows, request_table
 from torchrec_mm.errors import InputError
 
 REQUIRED = ("user_id", "item_id", "label")
 PAST = {"timestamp": INT64, "behaviour_item_ids": INT64_LIST}  # one of them at least
 NAMED = frozenset({*REQUIRED, *PAST})
+ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def prepare_impressions(
@@ -84,10 +85,8 @@ def _read(folder: Path) -> pa.Table:
     required = dict.fromkeys(REQUIRED, INT64) | further_columns([rows], NAMED, [INT64])
     known = {name: kind for name, kind in PAST.items() if name in rows.names}
     if not known:
-        raise InputError(
-            f"{folder} must have a column timestamp or behaviour_item_ids, got "
-            f"{', '.join(rows.names)}"
-        )
+        rule = f"{folder} must have a column timestamp or behaviour_item_ids"
+        raise InputError(f"{rule}, got {', '.join(rows.names)}")
     table = rows.read(required | known)
     if "timestamp" in known:
         check_seconds(folder, "timestamp", table["timestamp"])
@@ -104,12 +103,10 @@ def _distinct(table: pa.Table, folder: Path) -> tuple[dict[str, np.ndarray], Jag
     Returns:
         (n,) int64 by name, and the behaviours of n rows if they are known.
     """
-    lists = None
-    if "behaviour_item_ids" in table.column_names:
-        lists = Jagged.from_arrow(
-            table["behaviour_item_ids"], f"{folder} column behaviour_item_ids"
-        )
-        table = table.drop_columns("behaviour_item_ids")
+    lists, of_lists = None, "behaviour_item_ids"
+    if of_lists in table.column_names:
+        lists = Jagged.from_arrow(table[of_lists], f"{folder} column {of_lists}")
+        table = table.drop_columns(of_lists)
     columns = {name: table[name].to_numpy() for name in table.column_names}
     rows = first_of_equal(list(columns.values()), lists)
     if "timestamp" in columns:
@@ -129,10 +126,8 @@ def _check_constant(
         inside["behaviour_item_ids"] = list_changes(given) & ~begins
     for name, differs in inside.items():
         if differs.any():
-            raise InputError(
-                f"{folder} column {name} must have one value a request (one user at one time), "
-                f"got several in {differs.sum()} rows: leave the column out"
-            )
+            rule = f"{folder} column {name} must have one value a request (one user at one time)"
+            raise InputError(f"{rule}, got several in {differs.sum()} rows: leave the column out")
 
 
 def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray) -> None:
@@ -145,3 +140,40 @@ def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray) -> None
             f"{folder} column label must be one for each user, item and timestamp, got 0 and 1 for "
             f"{again.sum()} of them, item_id {item[order][again][0]} the first: keep one row"
         )
+
+
+def first_of_equal(columns: Sequence[np.ndarray], lists: Jagged | None) -> np.ndarray:
+    """The first of rows that are equal in every column.
+
+    Args:
+        columns: each (N,) of any dtype. lists: a further column, N lists.
+
+    Returns:
+        (n,) int64 rows, ascending.
+    """
+    keys = list(columns) if lists is None else [*columns, list_hashes(lists)]
+    order = np.lexsort(keys)  # stable, so that the first of equal rows comes first
+    differ = np.logical_or.reduce([changes(values[order]) for values in keys])
+    if lists is not None and not differ.all():
+        differ |= list_changes(lists.take(order)[0])
+    return np.sort(order[differ])
+
+
+def list_changes(lists: Jagged) -> np.ndarray:
+    """Whether each list differs from the one before it: (R,) bool, the first does."""
+    differ = changes(lists.lengths)
+    same_length = np.flatnonzero(~differ)
+    here, lengths = lists.positions(same_length)
+    before, _ = lists.positions(same_length - 1)
+    unequal = lists.values[here] != lists.values[before]
+    differ[np.repeat(same_length, lengths)[unequal]] = True
+    return differ
+
+
+def list_hashes(lists: Jagged) -> np.ndarray:
+    """(R,) uint64, equal for equal lists of int64, and nearly never for others."""
+    place = np.arange(len(lists.values)) - np.repeat(lists.offsets[:-1], lists.lengths)
+    mixed = (lists.values.astype(np.uint64) + place.astype(np.uint64) * ODD[0]) * ODD[1]
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * ODD[0]
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
+    return sums[lists.offsets[1:]] - sums[lists.offsets[:-1]] + lists.lengths.astype(np.uint64)

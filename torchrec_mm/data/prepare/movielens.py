@@ -50,8 +50,7 @@ def prepare_movielens(folder: Path, rules: MovieLensRules) -> Prepared:
 
     Raises:
         InputError: missing file or column, unreadable value, a time that is not in seconds,
-            duplicate movieId, a film rated twice by a user, a rating or tag of a film that is not
-            in movies.csv.
+            duplicate movieId, a film rated twice by a user, a rating or tag of no film.
     """
     items = _films(folder)
     films = IdIndex(items["item_id"].to_numpy())
@@ -148,6 +147,5 @@ def _check_once(user: np.ndarray, item: np.ndarray, path: Path) -> None:
     again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
     if again.any():
         row = order[1:][again][0]
-        raise InputError(
-            f"{path} must rate a film once a user, got userId {user[row]} movieId {item[row]} twice"
-        )
+        rule = f"{path} must rate a film once a user"
+        raise InputError(f"{rule}, got userId {user[row]} movieId {item[row]} twice")

@@ -12,8 +12,7 @@ from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.events import EventRules
-from torchrec_mm.data.prepare.prepared import check_items
-from torchrec_mm.data.prepare.prepared_splits import Split, notes_on, read_splits
+from torchrec_mm.data.prepare.prepared import Split, check_items, notes_on, read_splits
 from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 

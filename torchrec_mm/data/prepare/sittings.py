@@ -29,12 +29,7 @@ def latest_rows(user: np.ndarray, time: np.ndarray, test_share: float) -> np.nda
 
 
 def cut_sittings(
-    user: np.ndarray,
-    time: np.ndarray,
-    is_test: np.ndarray,
-    *,
-    pause_s: int,
-    max_candidates: int,
+    user: np.ndarray, time: np.ndarray, is_test: np.ndarray, *, pause_s: int, max_candidates: int
 ) -> np.ndarray:
     """Where requests begin: (N,) bool.
 

@@ -65,8 +65,7 @@ class SearchResults(BatchParts):
 class RequestBatch(BatchParts):
     """One batch on one rank, the type TorchRec's pipelines carry.
 
-    item_ids: the distinct rows of the table of item ids, each in a bag of its own; None for models
-        without one.
+    item_ids: the distinct rows of the table of item ids, each in a bag of its own; None without.
     features: all other tables of rows, None for models without any. User and context: one bag a
         request. Item attributes and behaviour attributes: one bag for each distinct row in the
         batch. The shorter ones end in empty bags.

@@ -80,10 +80,8 @@ class EpochOrder:
         return np.split(groups, range(WINDOW_GROUPS, len(groups), WINDOW_GROUPS))
 
     def _on_disk(self, groups: np.ndarray) -> np.ndarray:
-        starts = np.cumsum(self.group_sizes) - self.group_sizes
-        return np.concatenate(
-            [np.arange(starts[g], starts[g] + self.group_sizes[g]) for g in groups]
-        )
+        ends = np.cumsum(self.group_sizes)
+        return np.concatenate([np.arange(ends[g] - self.group_sizes[g], ends[g]) for g in groups])
 
     def _requests(self, groups: np.ndarray, epoch: int, window: int) -> np.ndarray:
         order = self._on_disk(groups)
@@ -129,8 +127,7 @@ class EpochOrder:
 def share_bounds(costs: np.ndarray, world_size: int) -> np.ndarray:
     """Cut a batch into one contiguous share a rank, of nearly equal cost.
 
-    Args:
-        costs: (n,) int, positive, of each request in order.
+    ``costs``: (n,) int, positive, of each request in order.
 
     Returns:
         (world_size + 1,) int64, where shares begin and end; none is empty if n >= world_size.

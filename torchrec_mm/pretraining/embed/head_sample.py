@@ -1,7 +1,6 @@
 """The sample of items that untrained heads are fitted to: its features, computed once.
 
-Shape letters: N items of all files, n items of a part, k sampled ones with a modality, F feature
-width.
+Shape letters: N items of all files, n items of a part, k sampled ones with a modality, F features.
 """
 
 from dataclasses import dataclass
@@ -44,21 +43,15 @@ class HeadSample:
         encode_parts(self._features, len(self.stream.parts), folder, encoding.worker, label)
 
     def fit_heads(self) -> None:
-        """Fit the head of each modality to the principal components of the sample.
-
-        Raises:
-            InputError: no sampled item has a modality.
-        """
+        """Fit heads to the sample's principal components; InputError if no item has a modality."""
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
-            parts = [
-                read_part(self.folder, part, name)[name] for part in range(len(self.stream.parts))
-            ]
+            numbers = range(len(self.stream.parts))
+            parts = [read_part(self.folder, number, name)[name] for number in numbers]
             features = torch.from_numpy(np.concatenate(parts)).to(self.encoding.worker.device)
             if not len(features):
-                raise InputError(
-                    f"{self.stream.folder} must hold an {modality} that can be read, got none"
-                )
+                rule = f"{self.stream.folder} must hold an {modality} that can be read"
+                raise InputError(f"{rule}, got none")
             encoder.head.fit_principal_components(features)
 
     def rows(self, part: int) -> np.ndarray:

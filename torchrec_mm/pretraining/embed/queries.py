@@ -7,8 +7,7 @@ import torch
 
 from torchrec_mm.data.content.images import decode_image
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.origin import check_origin
-from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.pretraining.encoder.encoder_files import CLIP_E, SavedEncoder, load_encoder
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 from torchrec_mm.pretraining.encoder.item_encoder import FUSED, MODALITIES, ItemEncoder

@@ -41,11 +41,7 @@ class EncoderVectors:
         self._sample: HeadSample | None = None
 
     def prepare(self, folder: Path) -> None:
-        """Fit the heads, if need be, to a sample whose features are kept in the folder.
-
-        Raises:
-            InputError: no item of the sample has one of the modalities.
-        """
+        """Fit heads, if need be, to a sample kept in ``folder``; InputError if a modality lacks."""
         if self._fit_heads:
             self._sample = HeadSample(folder, self.encoding)
             self._sample.fit_heads()

@@ -56,11 +56,7 @@ class Pictures:
         return Pictures(self.met + int(part["pictures"][0]), self.corrupt + len(items), first)
 
     def check(self, share: float, of: int) -> None:
-        """Refuse more corrupt ones than a share of so many.
-
-        Raises:
-            InputError: names their number and the first.
-        """
+        """InputError, with number and first, for more corrupt ones than a share of so many."""
         if self.corrupt > share * of:
             raise InputError(
                 f"corrupt_share must be at least the share of pictures that cannot be decoded, "
@@ -76,8 +72,7 @@ def parts_folder(run_dir: Path) -> Path:
 def check_run_dir(run_dir: Path, items: Path) -> None:
     """Refuse a folder that cannot be made, or is there, unless a killed run only has to clear up.
 
-    Args:
-        items: the folder that is read.
+    ``items``: the folder that is read.
 
     Raises:
         InputError: says why.

@@ -54,26 +54,17 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module):
-    """Pictures or texts to unit vectors.
-
-    Parameters outside the head and the trainable layers are frozen.
-    """
+    """Pictures or texts to unit vectors; all but the head and the trainable layers is frozen."""
 
     def __init__(self, backbone: Backbone, spec: EncoderSpec) -> None:
-        """``backbone``: what ``spec`` names; changed in place.
-
-        Raises:
-            InputError: the backbone has fewer layers than ``spec`` trains.
-        """
+        """``backbone``: as ``spec`` names it, changed in place; InputError if of too few layers."""
         super().__init__()
         self.spec = spec
         self.backbone: Backbone = backbone.requires_grad_(False)
         layers = backbone.layers()
         if not -1 <= spec.trainable_layers <= len(layers):
-            raise InputError(
-                f"trainable_layers must be in [-1, {len(layers)}], the layers of this backbone, "
-                f"got {spec.trainable_layers}"
-            )
+            rule = f"trainable_layers must be in [-1, {len(layers)}], the layers of this backbone"
+            raise InputError(f"{rule}, got {spec.trainable_layers}")
         count = len(layers) if spec.trainable_layers == -1 else spec.trainable_layers
         for layer in layers[len(layers) - count :]:
             for parameter in layer:

@@ -61,10 +61,8 @@ def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
     name, described, tensors = _read(run_dir)
     missing = sorted(set(wanted) - described.keys())
     if missing:
-        raise InputError(
-            f"modality must be one the encoder was trained for, {', '.join(described)}, "
-            f"got {', '.join(missing)}"
-        )
+        rule = f"modality must be one the encoder was trained for, {', '.join(described)}"
+        raise InputError(f"{rule}, got {', '.join(missing)}")
     described = {modality: described[modality] for modality in wanted or described}
     encoder = build_item_encoder(spec for spec, _ in described.values()).eval()
     for modality, (spec, frozen) in described.items():
@@ -77,16 +75,13 @@ def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
     return SavedEncoder(name, encoder)
 
 
-def _read(
-    run_dir: Path,
-) -> tuple[str, dict[str, tuple[EncoderSpec, str]], dict[str, Tensor]]:
+def _read(run_dir: Path) -> tuple[str, dict[str, tuple[EncoderSpec, str]], dict[str, Tensor]]:
     """The encoder's name; spec and frozen fingerprint by modality; the trained tensors."""
     file, weights = run_dir / SPEC_FILE, run_dir / WEIGHTS_FILE
     for needed in (file, weights):
         if not needed.is_file():
-            raise InputError(
-                f"encoder must be a run of apps.pretrain, got {run_dir}: no {needed.name} in it"
-            )
+            rule = "encoder must be a run of apps.pretrain"
+            raise InputError(f"{rule}, got {run_dir}: no {needed.name} in it")
     saved = read_json(file)
     try:
         tensors = load_file(weights)

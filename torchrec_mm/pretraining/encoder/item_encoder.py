@@ -47,11 +47,7 @@ class ItemEncoder(nn.Module):
         return {modality: encoder.spec for modality, encoder in self.encoders.items()}
 
     def forward(self, side: Side) -> dict[str, Tensor]:
-        """Encode the rows of a side.
-
-        Returns:
-            (R, width) float32 by space: unit length, zeros where missing.
-        """
+        """(R, width) float32 by space of a side's rows: unit length, zeros where missing."""
         vectors = {modality: self._encode(modality, side) for modality in self.encoders}
         if self.gate is not None:
             mask = torch.stack([side.mask[modality] for modality in self.encoders], dim=1)

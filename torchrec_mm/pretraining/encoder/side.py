@@ -1,7 +1,6 @@
 """A batch of pairs, as encoders and losses read it.
 
-Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n inputs of one
-modality.
+Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n inputs.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,8 +59,7 @@ def side_of(
     Args:
         num_rows: R.
         inputs: n of each modality; a filler where no row has it.
-        places: (n,) int64 in [0, R] by modality, R for an input without a row; or empty, of a
-            filler.
+        places: (n,) int64 in [0, R] by modality, R for an input without a row; empty for fillers.
         ids: as of ``Side``; None where nothing is trained.
     """
     rows, mask = {}, {}

@@ -55,10 +55,8 @@ def _as_many_steps(
     batch_size, pairs = scl["batch_size"], num_pairs.get(ENCODERS[encoder]["method"], 0)
     per_epoch = pairs // batch_size
     if per_epoch == 0:
-        return (
-            0,
-            f"{encoder} is left out: it has {pairs} pairs, fewer than a batch of {batch_size}.",
-        )
+        why = f"it has {pairs} pairs, fewer than a batch of {batch_size}"
+        return 0, f"{encoder} is left out: {why}."
     num_steps = scl["epochs"] * (num_pairs["scl"] // batch_size)
     epochs = max(1, round(num_steps / per_epoch))
     return epochs, (

@@ -113,9 +113,8 @@ def title_to_picture(
         InputError: a vector is not finite, as after a training that diverged.
     """
     with_picture = torch.from_numpy(np.array(among)) & image_mask.cpu()
-    pictures, both = (
-        torch.nonzero(mask)[:, 0] for mask in (with_picture, with_picture & text_mask.cpu())
-    )
+    masks = (with_picture, with_picture & text_mask.cpu())
+    pictures, both = (torch.nonzero(mask)[:, 0] for mask in masks)
     contents = torch.from_numpy(title_content[both.numpy()])
     titles, title_of = torch.unique(contents, return_inverse=True)
     first = torch.full_like(titles, len(text)).scatter_reduce(0, title_of, both, "amin")

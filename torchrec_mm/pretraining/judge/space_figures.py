@@ -54,11 +54,7 @@ class SpaceSearches:
         return cls(items, present, asked, purchased[usable], hard[usable])
 
     def sphere_figures(self) -> dict[str, Any]:
-        """Items that have a vector, and how these and the queries lie.
-
-        Raises:
-            InputError: a vector is not finite; NaN would rank every purchased item first.
-        """
+        """Items with a vector, and how they and queries lie; InputError for one not finite."""
         bought = self.items[self.purchased].to(self.queries.device)
         figures = {
             "items": int(self.present.sum()),

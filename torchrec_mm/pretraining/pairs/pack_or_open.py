@@ -37,10 +37,8 @@ def packed_content(
         content = PackedContent.open(packed)
         for modality in modalities:
             if modality not in content.by_modality:
-                raise InputError(
-                    f"modality must be one that {packed} holds, "
-                    f"{', '.join(content.by_modality)}, got {modality}"
-                )
+                rule = f"modality must be one that {packed} holds, {', '.join(content.by_modality)}"
+                raise InputError(f"{rule}, got {modality}")
         yield content
         return
     aside = beside(run_dir, "packed")

@@ -50,21 +50,15 @@ class PairLoader:
         world_size: int,
         pin_memory: bool = False,
     ) -> None:
-        """All ranks build it with equal arguments but ``rank``.
-
-        Raises:
-            InputError: fewer pairs than a batch, or a batch that does not split over the ranks.
-        """
+        """All ranks build it, equal but for ``rank``; InputError if batches fit no pairs, ranks."""
         batch_size = settings.batch_size
         if batch_size % world_size:
-            raise InputError(
-                f"batch_size must be a multiple of the {world_size} processes, got {batch_size}"
-            )
+            rule = f"batch_size must be a multiple of the {world_size} processes"
+            raise InputError(f"{rule}, got {batch_size}")
         self.steps_per_epoch = len(pairs.of_epoch(epoch=0, seed=settings.seed)) // batch_size
         if not self.steps_per_epoch:
-            raise InputError(
-                f"batch_size must be at most the {len(pairs)} pairs to train on, got {batch_size}"
-            )
+            rule = f"batch_size must be at most the {len(pairs)} pairs to train on"
+            raise InputError(f"{rule}, got {batch_size}")
         self.settings, self.pin_memory = settings, pin_memory
         self._steps = _Steps(pairs, reader, settings, rank=rank, world_size=world_size)
 

@@ -37,8 +37,7 @@ class PairSet:
     def without_items(self, held_out: np.ndarray) -> "PairSet":
         """No pair of a held-out item, as query or key, and no hard negative that is one.
 
-        Args:
-            held_out: (N,) bool, True where training must not see the item.
+        ``held_out``: (N,) bool, True where training must not see the item.
         """
         seen = self.take(~(_holds(held_out, self.queries) | _holds(held_out, self.keys)))
         return PairSet(seen.queries, seen.keys, _emptied(seen.hard, held_out))

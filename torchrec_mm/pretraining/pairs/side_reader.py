@@ -12,6 +12,7 @@ import torch
 
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS, decode_images
 from torchrec_mm.data.content.packed import Contents, PackedContent
+from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.side import Inputs, Side, side_of
 from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
 from torchrec_mm.pretraining.pairs.features import Features
@@ -45,9 +46,8 @@ class PictureSource:
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
-        return decode_images(
-            self.contents.pictures(rows), self.size, max_pixels=self.max_pixels, seeds=seeds
-        )
+        raw = self.contents.pictures(rows)
+        return decode_images(raw, self.size, max_pixels=self.max_pixels, seeds=seeds)
 
     def filler(self) -> Inputs:
         return torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
@@ -127,3 +127,21 @@ class SideReader:
             has_any = np.logical_or.reduce([content >= 0 for content in ids.values()])
             ids["fused"] = torch.from_numpy(np.where(has_any, self._fused_ids[rows], -1))
         return side_of(len(rows), inputs, places, ids), counts
+
+
+ALLOWED_IN_ANY_RUN = 1  # of few pictures, one alone would exceed any small share
+
+
+def check_corrupt(*, corrupt: int, pictures: int, share: float) -> None:
+    """Refuse data of which more pictures than allowed cannot be decoded.
+
+    Args:
+        corrupt: pictures that could not be decoded, of ``pictures`` that were tried.
+        share: of the pictures, in [0, 1]; one alone is let pass if it is above 0.
+
+    Raises:
+        InputError: they are more.
+    """
+    if corrupt > max(share * pictures, ALLOWED_IN_ANY_RUN if share else 0):
+        rule = f"corrupt_share must be at least {corrupt / pictures:.4f} for these pictures"
+        raise InputError(f"{rule}, {corrupt} of {pictures} could not be decoded, got {share}")

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.pretraining.encoder.side import PairBatch
-from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
 from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+from torchrec_mm.pretraining.pairs.side_reader import check_corrupt
 from torchrec_mm.pretraining.scl.settings import FitSettings
 from torchrec_mm.pretraining.scl.training import Trainer
 from torchrec_mm.runs.checkpoint import load_checkpoint

@@ -15,7 +15,6 @@ from torchrec_mm.pretraining.encoder.fingerprint import features_fingerprint
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.pretraining.judge.judge import evenly_spread
-from torchrec_mm.pretraining.pairs.corrupt import check_corrupt
 from torchrec_mm.pretraining.pairs.features import Features, cache_features
 from torchrec_mm.pretraining.pairs.side_reader import (
     FeatureSource,
@@ -23,6 +22,7 @@ from torchrec_mm.pretraining.pairs.side_reader import (
     SideReader,
     Source,
     TextSource,
+    check_corrupt,
 )
 
 COMPONENT_SAMPLE = 20_000  # items whose features the heads' principal components are taken from
@@ -57,20 +57,15 @@ def reader_for(
 
 @torch.no_grad()
 def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
-    """Give each head the principal components of the items' features. Collective.
-
-    Raises:
-        InputError: none of the items' pictures can be decoded.
-    """
+    """Give heads the items' principal components; InputError if no picture decodes. Collective."""
     for modality, part in encoder.encoders.items():
         contents = reader.packed.by_modality[modality]
         present = np.flatnonzero(contents.present[: reader.packed.num_items])
         rows = evenly_spread(present, COMPONENT_SAMPLE)
         features = _sample_features(part, reader.sources[modality], rows, worker)
         if not len(features):
-            raise InputError(
-                f"items must have pictures that can be decoded, got none of {len(rows)}"
-            )
+            rule = "items must have pictures that can be decoded"
+            raise InputError(f"{rule}, got none of {len(rows)}")
         part.head.fit_principal_components(features)
 
 

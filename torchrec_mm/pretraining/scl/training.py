@@ -74,9 +74,8 @@ class Trainer:
         loss, figures = self._parallel(batch)
         self.optimizer.zero_grad()
         self.precision.backward(loss)
-        norm = self.precision.step(
-            self.optimizer, self.parameters, self.settings.clip_norm or math.inf
-        )
+        most = self.settings.clip_norm or math.inf
+        norm = self.precision.step(self.optimizer, self.parameters, most)
         self.scl.after_step()
         return figures, norm
 

@@ -112,8 +112,7 @@ def draw_users(num_users: int, items: Items, rng: np.random.Generator) -> Users:
 def taste(users: Users, items: Items, user: np.ndarray, item: np.ndarray) -> np.ndarray:
     """How well each item fits its user's best matching interest.
 
-    ``user`` (R,) int64 rows of ``users``, ``item`` (R, C) int64 rows of ``items`` -> (R, C) in
-    [0, 1].
+    ``user`` (R,) rows of ``users``, ``item`` (R, C) rows of ``items`` -> (R, C) in [0, 1].
     """
     best = np.zeros(item.shape)
     attributes = items.attributes[item]

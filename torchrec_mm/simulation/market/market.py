@@ -55,9 +55,8 @@ def simulate(
     requests = simulate_requests(shop, users, num_impressions=num_impressions, days=days, rng=rng)
     test_start = START + (days - test_days) * DAY_S
     if not requests.timestamp[0] < test_start <= requests.timestamp[-1]:
-        raise InputError(
-            f"impressions must be enough for training and test requests, got {num_impressions}"
-        )
+        rule = "impressions must be enough for training and test requests"
+        raise InputError(f"{rule}, got {num_impressions}")
     clicks = all_clicks(warm_up_clicks(shop, users, rng), requests)
     searches = simulate_searches(
         shop,

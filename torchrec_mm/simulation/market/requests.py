@@ -118,9 +118,8 @@ def visit_times(count: int, days: int, rng: np.random.Generator) -> np.ndarray:
 
 def _request_sizes(num_impressions: int, rng: np.random.Generator) -> np.ndarray:
     """Candidates of each request; the sum is exactly ``num_impressions``."""
-    sizes = rng.integers(
-        CANDIDATES[0], CANDIDATES[1] + 1, size=num_impressions // CANDIDATES[0] + 1
-    )
+    least, most = CANDIDATES
+    sizes = rng.integers(least, most + 1, size=num_impressions // least + 1)
     ends = np.cumsum(sizes)
     last = np.searchsorted(ends, num_impressions)
     sizes[last] -= ends[last] - num_impressions

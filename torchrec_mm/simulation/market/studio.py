@@ -5,9 +5,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from torchrec_mm.simulation.market.catalogue import Catalogue
-from torchrec_mm.simulation.market.pictures import draw_pictures
+from torchrec_mm.simulation.market.pictures import draw_pictures, encode_jpeg
 
 CHUNK = 256  # pictures drawn at once; each chunk has its own seed
 ITEM_STREAM, QUERY_STREAM = 10, 11
@@ -61,10 +62,35 @@ class Studio:
             attributes = [self.catalogue.attributes[chunk] for chunk in chunks]
             made = run(draw_pictures, attributes, sizes, seeds)
         else:
-            from torchrec_mm.simulation.market.photos import snapshots
-
             photos = [[self.catalogue.pictures[row] for row in chunk] for chunk in chunks]
             made = run(snapshots, photos, sizes, seeds)
         for pictures in made:
             self.tick(len(pictures))
             yield from pictures
+
+
+def snapshots(pictures: list[bytes], image_size: int, seed: list[int]) -> list[bytes]:
+    """Photos, ``image_size`` pixels a side, of pictures, seeded; InputError for what is none."""
+    rng = np.random.default_rng(seed)
+    return [snapshot(picture, image_size, rng) for picture in pictures]
+
+
+def snapshot(picture: bytes, image_size: int, rng: np.random.Generator) -> bytes:
+    """Turn, crop, mirror, recolour and blur one encoded picture."""
+    from torchrec_mm.data.content.images import decode_image  # a heavy door: it imports torch
+
+    pixels = decode_image(picture, image_size * 5 // 4, "items column image")
+    fill = tuple(rng.integers(256, size=3).tolist())
+    image = Image.fromarray(pixels)
+    image = image.rotate(rng.uniform(-20, 20), Image.Resampling.BILINEAR, fillcolor=fill)
+    side = rng.uniform(0.7, 1.0) * image.width
+    left, top = rng.uniform(0, image.width - side, size=2)
+    box = (left, top, left + side, top + side)
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+    if rng.random() < 0.5:
+        image = ImageOps.mirror(image)
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.6, 1.3))
+    image = ImageEnhance.Color(image).enhance(rng.uniform(0.6, 1.4))
+    if rng.random() < 0.5:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
+    return encode_jpeg(np.asarray(image))

@@ -24,12 +24,7 @@ from torchrec_mm.data.encode.taobao_mm_files import (
 )
 from torchrec_mm.simulation.market.clicks import sigmoid
 from torchrec_mm.simulation.taobao_mm.shop import Shop, hash_ids, make_shop
-from torchrec_mm.simulation.taobao_mm.users import (
-    Users,
-    draw_impressions,
-    draw_users,
-    intercept,
-)
+from torchrec_mm.simulation.taobao_mm.users import Users, draw_impressions, draw_users, intercept
 
 BLOCK_USERS = 1000
 TEST_EVERY = 4  # one in so many users is in the test split as well

@@ -50,9 +50,8 @@ def draw_users(
     is_new = rng.random((count, length), dtype=np.float32) >= REPEATS
     visit = np.cumsum(is_new, axis=1, dtype=np.int32)
     # Squared, so that the first interests have most visits.
-    slot = (rng.random((count, int(visit.max()) + 1), dtype=np.float32) ** 2 * INTERESTS).astype(
-        int
-    )
+    drawn = rng.random((count, int(visit.max()) + 1), dtype=np.float32)
+    slot = (drawn**2 * INTERESTS).astype(int)
     items = shop.draw_items(np.take_along_axis(interests, slot, axis=1), rng)
     lengths = np.full(count, behaviours)
     shorter = rng.random(count) < SHORTER
@@ -71,11 +70,7 @@ def draw_users(
 def draw_impressions(
     shop: Shop, users: Users, candidates: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What users are shown, and what speaks for a click.
-
-    Returns:
-        (n, C) int64 items and (n, C) float32 logits, up to a constant.
-    """
+    """(n, C) int64 items that users see, (n, C) float32 logits of a click, up to a constant."""
     shape = len(users.numbers), candidates
     slot = (rng.random(shape, dtype=np.float32) ** 2 * MAIN_INTERESTS).astype(int)
     liked = np.take_along_axis(users.interests, slot, axis=1)
