@@ -78,7 +78,7 @@ ARROWS = {
     "files": {"errors"},
     "targets": {"errors", "files"},
     "config": {"config_words", "documents", "ending", "errors"},
-    "commands": {"config", "errors"},
+    "commands": {"config", "environment", "errors"},
     "config_words": set(),
     "documents": {"errors"},
     "ending": {"errors"},
