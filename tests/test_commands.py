@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.test_architecture import APPS
+from torchrec_mm import commands as module
 from torchrec_mm.commands import commands, component_of, main, module_of
 
 
@@ -64,3 +65,17 @@ def test_help_calls_a_command_what_the_user_typed(script, capsys, words):
 def test_in_a_checkout_commands_and_components_are_beside_the_library():
     assert module_of("pack") == "apps.pack"
     assert component_of("ranking", "evaluate") == "torchx_components/ranking.py:evaluate"
+
+
+def test_a_command_that_the_wrong_build_breaks_names_the_cure(script, capsys, monkeypatch):
+    def broken(name: str) -> None:
+        raise OSError("libnvidia-ml.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(module, "import_module", broken)
+    monkeypatch.setattr(module, "commands", lambda: {"pack": ""})
+    monkeypatch.setattr(module, "version_problem", lambda: "fbgemm-gpu does not belong here")
+    assert script("pack") == 2
+    assert capsys.readouterr().err == "error: fbgemm-gpu does not belong here\n"
+    monkeypatch.setattr(module, "version_problem", lambda: None)
+    with pytest.raises(OSError, match="libnvidia"):
+        script("pack")

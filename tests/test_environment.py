@@ -111,3 +111,12 @@ def test_the_releases_tested_together_are_those_of_pyproject():
     pins = dict(re.findall(r'"([\w-]+)(?:\[\w+\])?==([\d.]+)"', text))
     expected = TESTED | {"fbgemm-gpu": TESTED_FBGEMM}
     assert {name: pins.get(name) for name in expected} == expected
+
+
+def test_packages_that_messages_name_are_those_of_pyproject():
+    root = Path(__file__).parents[1]
+    source = "".join(path.read_text() for path in (root / "torchrec_mm").rglob("*.py"))
+    pattern = r"\b(?:gt-all|efficientnet-|faiss-|pyspark\[)[\w\]-]*[=>]=[\d.,<]+"
+    named = set(re.findall(pattern, source))
+    assert len(named) == 4
+    assert all(f'"{name}"' in (root / "pyproject.toml").read_text() for name in named)

@@ -35,7 +35,9 @@ def call(command: str, *flags: Any) -> None:
     try:
         module = import_module(module_of(command))
     except (ImportError, OSError) as error:  # OSError: a build of fbgemm for another machine
-        raise InputError(version_problem() or f"{command} cannot be loaded: {error}") from error
+        if problem := version_problem():
+            raise InputError(problem) from error
+        raise
     module.main([str(flag) for flag in flags])
 
 

@@ -154,8 +154,8 @@ class ItemVectors:
 
     def coverage(self, item_ids: np.ndarray) -> float:
         """Share of ``item_ids`` (with their repeats) that have a vector; 1.0 of no ids."""
-        item_ids = as_ids(item_ids, "item_ids")
-        return float((self.rows(item_ids) >= 0).mean()) if item_ids.size else 1.0
+        rows = self.rows(item_ids)
+        return float((rows >= 0).mean()) if rows.size else 1.0
 
 
 def dequantise(values: Tensor) -> Tensor:

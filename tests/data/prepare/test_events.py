@@ -29,15 +29,7 @@ RULES_OF_ANY_KIND = st.builds(
     test_share=st.floats(0.05, 0.95),
 )
 
-SHORT_PAUSES = EventRules(
-    shown_event="view",
-    clicked_event="click",
-    attribution_s=5,
-    pause_s=3,
-    max_candidates=20,
-    behaviours=3,
-    test_share=0.5,
-)
+SHORT_PAUSES = replace(RULES, pause_s=3, test_share=0.5)
 
 
 @settings(max_examples=300, deadline=None)
