@@ -74,8 +74,8 @@ def speed(task: RankerTask) -> float:
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
         def step() -> Tensor:
-            _, _, _, candidate_mask, _ = pipeline.progress(batches)
-            return candidate_mask.sum()
+            _, logits, *_ = pipeline.progress(batches)
+            return len(logits)
 
         rate = steady_rate(step, task.seconds, worker.device)
         batches.close()
@@ -90,10 +90,10 @@ def quality(task: RankerTask) -> Quality:
         impressions = 0
         while True:
             try:
-                _, _, _, candidate_mask, _ = pipeline.progress(batches)
+                _, logits, *_ = pipeline.progress(batches)
             except StopIteration:
                 break
-            impressions += int(candidate_mask.sum())
+            impressions += len(logits)
         pipeline.detach()
         test = EncodedRequests(task.folder / "encoded", "test")
         scored = list(predict(ours.distributed, ours.loader(test)))
