@@ -2,8 +2,8 @@
 //
 // The activation unit's first layer is linear in a behaviour once the target is known, so each
 // impression has a matrix of its own, unit = product * target + behaviour's weights, and a pair
-// costs one product of it with the behaviour, in registers. Nothing of the size of pairs times
-// hidden units is stored: the backward pass computes it again.
+// costs one product of it with the behaviour, in registers. Where gradients are wanted, the hidden
+// units of every pair are kept for them.
 //
 // Sums of gradients come in one order whatever the number of threads: those of the weights by
 // blocks of requests, those of the table by slot.
@@ -40,6 +40,12 @@ struct Sum {
     Sum sum;
     for (int p = 0; p < REGISTERS; ++p) sum.part[p] = load_register(x + p * IN_REGISTER);
     return sum;
+  }
+  // Stay in registers: the compiler would read it from memory anew each time it is used.
+  void hold() {
+#if defined(__x86_64__) && defined(__AVX__)
+    for (int p = 0; p < REGISTERS; ++p) asm("" : "+x"(part[p]));
+#endif
   }
   void add(const Sum& x, float by) {
     for (int p = 0; p < REGISTERS; ++p) part[p] += x.part[p] * by;
@@ -90,9 +96,8 @@ struct WeightGradients {
 
 struct Unit {  // one impression's activation unit
   Columns columns;
-  std::vector<float> rows;  // (H, E)
-  Sum rest;                 // what does not depend on the behaviour
-  explicit Unit(int64_t width) : columns(width), rows(LANES * width) {}
+  Sum rest;  // what does not depend on the behaviour
+  explicit Unit(int64_t width) : columns(width) {}
 };
 
 struct Kernel {
@@ -120,7 +125,7 @@ struct Kernel {
     return offsets;
   }
 
-  void prepare(const float* target, bool with_rows, Unit& unit) const {
+  void prepare(const float* target, Unit& unit) const {
     Sum rest = bias;
     for (int64_t e = 0; e < width; ++e) {
       Sum column = of_behaviour.get(e);
@@ -129,24 +134,27 @@ struct Kernel {
       rest.add(of_target.get(e), target[e]);
     }
     unit.rest = rest;
-    if (!with_rows) return;
+  }
+
+  // The same matrix by rows.
+  void prepare_rows(const float* target, float* rows) const {
     for (int64_t h = 0; h < LANES; ++h)
       for (int64_t e = 0; e < width; ++e)
-        unit.rows[h * width + e] =
+        rows[h * width + e] =
             in.product[h * width + e] * target[e] + in.behaviour_weight[h * width + e];
   }
 
-  // units (count, H): hidden units before the activation.
+  // units (count, H): hidden units after the activation. scores (count).
   void all_hidden(const Unit& unit, int64_t first, int64_t count, const float* cosine,
-                  float* units) const {
+                  float* units, float* scores) const {
     int64_t k = 0;
-    for (; k + 4 <= count; k += 4) hidden<4>(unit, first, k, cosine, units);
-    for (; k < count; ++k) hidden<1>(unit, first, k, cosine, units);
+    for (; k + 4 <= count; k += 4) hidden<4>(unit, first, k, cosine, units, scores);
+    for (; k < count; ++k) hidden<1>(unit, first, k, cosine, units, scores);
   }
 
   template <int N>
-  void hidden(const Unit& unit, int64_t first, int64_t k, const float* cosine,
-              float* units) const {
+  void hidden(const Unit& unit, int64_t first, int64_t k, const float* cosine, float* units,
+              float* scores) const {
     const float* rows[N];
     Sum sum[N];
     for (int n = 0; n < N; ++n) {
@@ -155,32 +163,38 @@ struct Kernel {
       if (cosine) sum[n].add(side, cosine[k + n]);
     }
     for (int64_t e = 0; e < width; ++e) {
-      const Sum column = unit.columns.get(e);
+      Sum column = unit.columns.get(e);
+      column.hold();
+#pragma GCC unroll 4
       for (int n = 0; n < N; ++n) sum[n].add(column, rows[n][e]);
     }
-    for (int n = 0; n < N; ++n) sum[n].put(units + (k + n) * LANES);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      sum[n] = positive(sum[n]);
+      sum[n].put(units + (k + n) * LANES);
+      Sum product;
+      product.add(sum[n], score);
+      scores[k + n] = product.in_all();
+    }
   }
 
-  void forward(float* interest, float* mean_cosine, float* weight) const {
+  // units: (P, H) out, hidden units after the activation; null: not wanted.
+  void forward(float* interest, float* mean_cosine, float* weight, float* units) const {
     const std::vector<int64_t> pairs = pair_offsets();
 #pragma omp parallel num_threads(in.threads)
     {
       Unit unit(width);
-      std::vector<float> units;
+      std::vector<float> scratch;
 #pragma omp for schedule(dynamic, 4)
       for (int64_t r = 0; r < in.R; ++r) {
         const int64_t first = in.behaviour_offsets[r], count = behaviours(r);
-        units.resize(count * LANES);
+        scratch.resize(count * LANES);
         for (int64_t c = 0; c < candidates(r); ++c) {
           const int64_t i = in.candidate_offsets[r] + c, at = pairs[r] + c * count;
           const float* cosine = in.cosine ? in.cosine + at : nullptr;
-          prepare(in.targets + i * width, false, unit);
-          all_hidden(unit, first, count, cosine, units.data());
-          for (int64_t k = 0; k < count; ++k) {
-            Sum sum;
-            sum.add(positive(Sum::of(units.data() + k * LANES)), score);
-            weight[at + k] = sum.in_all();
-          }
+          float* hidden = units ? units + at * LANES : scratch.data();
+          prepare(in.targets + i * width, unit);
+          all_hidden(unit, first, count, cosine, hidden, weight + at);
           softmax(weight + at, count);
           for (int64_t e = 0; e < width; e += LANES)
             weigh(first, count, weight + at, e, interest + i * width);
@@ -221,32 +235,32 @@ struct Kernel {
     even.put(out + e);
   }
 
-  void backward(const float* weight, const float* grad_interest, const float* grad_mean,
+  void backward(const float* weight, const float* units, const float* grad_interest,
+                const float* grad_mean,
                 float* grad_targets, float* grad_table, float* grad_values,
                 std::vector<WeightGradients>& grads) const {
     const std::vector<int64_t> pairs = pair_offsets();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(in.threads)
     for (int64_t block = 0; block < BLOCKS; ++block) {
-      Unit unit(width);
       Columns columns(width);
-      std::vector<float> units, by;
+      std::vector<float> rows(LANES * width), gradients, by;
       for (int64_t r = in.R * block / BLOCKS; r < in.R * (block + 1) / BLOCKS; ++r) {
         const int64_t first = in.behaviour_offsets[r], count = behaviours(r);
-        units.resize(count * LANES);
+        gradients.resize(count * LANES);
         by.resize(count);
         std::fill_n(grad_values + first * width, count * width, 0.f);
         for (int64_t c = 0; c < candidates(r); ++c) {
           const int64_t i = in.candidate_offsets[r] + c, at = pairs[r] + c * count;
           const float* cosine = in.cosine ? in.cosine + at : nullptr;
-          prepare(in.targets + i * width, true, unit);
-          all_hidden(unit, first, count, cosine, units.data());
+          prepare_rows(in.targets + i * width, rows.data());
           backward_scores(first, count, weight + at, cosine, grad_interest + i * width,
                           cosine ? grad_mean[i] : 0, by.data());
-          const Sum rest = backward_units(count, by.data(), cosine, units.data(), grads[block]);
+          const Sum rest = backward_units(count, by.data(), cosine, units + at * LANES,
+                                          gradients.data(), grads[block]);
           for (int64_t e = 0; e < width; e += LANES)
-            backward_values(count, units.data(), weight + at, grad_interest + i * width, unit, e,
-                            grad_values + first * width);
-          backward_columns(first, count, units.data(), columns);
+            backward_values(count, gradients.data(), weight + at, grad_interest + i * width,
+                            rows.data(), e, grad_values + first * width);
+          backward_columns(first, count, gradients.data(), columns);
           backward_target(in.targets + i * width, rest, columns, grad_targets + i * width,
                           grads[block]);
         }
@@ -270,17 +284,17 @@ struct Kernel {
     for (int64_t k = 0; k < count; ++k) by[k] = weight[k] * (by[k] - centre);
   }
 
-  // units: hidden units in, their gradients before the activation out. Returns the sum of these.
-  Sum backward_units(int64_t count, const float* by, const float* cosine, float* units,
-                     WeightGradients& grads) const {
+  // gradients (count, H) out: of the hidden units before the activation. Returns their sum.
+  Sum backward_units(int64_t count, const float* by, const float* cosine, const float* units,
+                     float* gradients, WeightGradients& grads) const {
     Sum of_score = grads.score, of_side = grads.side, of_bias;
     for (int64_t k = 0; k < count; ++k) {
       const Sum unit = Sum::of(units + k * LANES);
-      of_score.add(positive(unit), by[k]);
+      of_score.add(unit, by[k]);
       Sum gradient;
       for (int p = 0; p < REGISTERS; ++p)
         gradient.part[p] = unit.part[p] > 0 ? by[k] * score.part[p] : Register{};
-      gradient.put(units + k * LANES);
+      gradient.put(gradients + k * LANES);
       of_bias.add(gradient);
       if (cosine) of_side.add(gradient, cosine[k]);
     }
@@ -292,25 +306,28 @@ struct Kernel {
 
   // Gradients of the request's behaviours, LANES columns from e on, added to those it has.
   void backward_values(int64_t count, const float* units, const float* weight,
-                       const float* gradient, const Unit& unit, int64_t e, float* out) const {
+                       const float* gradient, const float* rows, int64_t e, float* out) const {
     const Sum of_interest = Sum::of(gradient + e);
     int64_t k = 0;
-    for (; k + 4 <= count; k += 4) values<4>(k, units, weight, of_interest, unit, e, out);
-    for (; k < count; ++k) values<1>(k, units, weight, of_interest, unit, e, out);
+    for (; k + 4 <= count; k += 4) values<4>(k, units, weight, of_interest, rows, e, out);
+    for (; k < count; ++k) values<1>(k, units, weight, of_interest, rows, e, out);
   }
 
   template <int N>
   void values(int64_t k, const float* units, const float* weight, const Sum& of_interest,
-              const Unit& unit, int64_t e, float* out) const {
+              const float* rows, int64_t e, float* out) const {
     Sum sum[N];
     for (int n = 0; n < N; ++n) {
       sum[n] = Sum::of(out + (k + n) * width + e);
       sum[n].add(of_interest, weight[k + n]);
     }
     for (int64_t h = 0; h < LANES; ++h) {
-      const Sum row = Sum::of(unit.rows.data() + h * width + e);
+      Sum row = Sum::of(rows + h * width + e);
+      row.hold();
+#pragma GCC unroll 4
       for (int n = 0; n < N; ++n) sum[n].add(row, units[(k + n) * LANES + h]);
     }
+#pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sum[n].put(out + (k + n) * width + e);
   }
 
@@ -320,10 +337,13 @@ struct Kernel {
     for (int64_t e = 0; e < width; e += 4) {
       Sum sum[4];
       for (int64_t k = 0; k < count; ++k) {
-        const Sum unit = Sum::of(units + k * LANES);
+        Sum unit = Sum::of(units + k * LANES);
+        unit.hold();
         const float* row = value(first + k) + e;
+#pragma GCC unroll 4
         for (int n = 0; n < 4; ++n) sum[n].add(unit, row[n]);
       }
+#pragma GCC unroll 4
       for (int n = 0; n < 4; ++n) sum[n].put(columns.at(e + n));
     }
   }
@@ -377,20 +397,20 @@ int32_t fault(const Inputs* in) {
   return 0;
 }
 
-// Out: interest (I, E), mean_cosine (I), weight (P).
-void forward(const Inputs* in, float* interest, float* mean_cosine, float* weight) {
-  Kernel{*in}.forward(interest, mean_cosine, weight);
+// Out: interest (I, E), mean_cosine (I), weight (P), units (P, H) or null.
+void forward(const Inputs* in, float* interest, float* mean_cosine, float* weight, float* units) {
+  Kernel{*in}.forward(interest, mean_cosine, weight, units);
 }
 
 // Out: grad_targets (I, E); scratch: grad_values (T, E). Adds to grad_table (S, E) and to those of
 // the weights, shaped like them.
-void backward(const Inputs* in, const float* weight, const float* grad_interest,
-              const float* grad_mean, float* grad_targets, float* grad_table, float* grad_values,
+void backward(const Inputs* in, const float* weight, const float* units,
+              const float* grad_interest, const float* grad_mean, float* grad_targets, float* grad_table, float* grad_values,
               float* behaviour_weight, float* behaviour_bias, float* target_weight,
               float* product, float* side, float* score) {
   std::vector<WeightGradients> grads(BLOCKS, WeightGradients(in->width));
-  Kernel{*in}.backward(weight, grad_interest, grad_mean, grad_targets, grad_table, grad_values,
-                       grads);
+  Kernel{*in}.backward(weight, units, grad_interest, grad_mean, grad_targets, grad_table,
+                       grad_values, grads);
   for (const WeightGradients& block : grads) {
     block.behaviour.add_rows_to(behaviour_weight);
     block.target.add_rows_to(target_weight);

@@ -1,4 +1,4 @@
-"""DIN's target attention over requests of any lengths: no padding, nothing of the size of pairs.
+"""DIN's target attention over requests of any lengths, without padding.
 
 ``nn.TargetAttention`` holds the weights and is the definition, over padded requests.
 
@@ -76,6 +76,7 @@ def target_attention(
     side = module.side
     interest, mean_cosine = _Compiled.apply(
         kernel,
+        torch.is_grad_enabled(),
         lists,
         index.contiguous(),
         None if cosine is None else cosine.contiguous(),
@@ -173,6 +174,7 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernel: ctypes.CDLL,
+        learns: bool,
         lists: RequestLists,
         index: Tensor,
         cosine: Tensor | None,
@@ -186,9 +188,10 @@ class _Compiled(torch.autograd.Function):
         interest, mean_cosine = torch.empty_like(targets), targets.new_empty(len(targets))
         pairs = int(_first_pairs(lists)[-1]) if cosine is None else len(cosine)
         weight = targets.new_empty(pairs)
-        kernel.forward(ctypes.byref(described), *_pointers(interest, mean_cosine, weight))
+        units = targets.new_empty(pairs, _LANES) if learns else None
+        kernel.forward(ctypes.byref(described), *_pointers(interest, mean_cosine, weight, units))
         ctx.kernel, ctx.lists = kernel, lists
-        ctx.save_for_backward(index, cosine, targets, table, weight, *weights)
+        ctx.save_for_backward(index, cosine, targets, table, weight, units, *weights)
         if cosine is None:
             ctx.mark_non_differentiable(mean_cosine)
         return interest, mean_cosine
@@ -196,16 +199,16 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_interest: Tensor, grad_mean: Tensor) -> tuple[Any, ...]:
-        index, cosine, targets, table, weight, *weights = ctx.saved_tensors
+        index, cosine, targets, table, weight, units, *weights = ctx.saved_tensors
         described = _described(ctx.lists, index, cosine, targets, table, weights)
         grad_targets, grad_table = torch.empty_like(targets), torch.zeros_like(table)
         grad_values = table.new_empty(len(index), table.shape[1])
         of_weights = [x if x is None else torch.zeros_like(x) for x in weights]
-        given = (weight, grad_interest.contiguous(), grad_mean.contiguous())
+        given = (weight, units, grad_interest.contiguous(), grad_mean.contiguous())
         out = (grad_targets, grad_table, grad_values, *of_weights)
         # All have names: the kernel gets nothing but addresses.
         ctx.kernel.backward(ctypes.byref(described), *_pointers(*given, *out))
-        return None, None, None, None, grad_targets, grad_table, *of_weights
+        return *[None] * 5, grad_targets, grad_table, *of_weights
 
 
 def _described(
