@@ -84,12 +84,14 @@ def compare_speed(config: ShortConfig, task: ShortTask) -> Iterator[dict[str, An
     if config.baseline_command:
         sides["command"] = lambda: command_speed(config.baseline_command, config.threads)
     rates = alternate(sides, config.runs)
-    pairs = (
-        ("", "", "baseline"),
-        ("/large", "/large", "baseline/large"),
-        ("/command", "", "command"),
-    )
-    for (kind, size, baseline), method in product(pairs, METHODS):
+    for (kind, size, baseline, batch), method in product(
+        (
+            ("", "", "baseline", usual.batch_impressions),
+            ("/large", "/large", "baseline/large", large.batch_impressions),
+            ("/command", "", "command", None),
+        ),
+        METHODS,
+    ):
         if baseline in rates:
             yield comparison(
                 f"short/{method}{kind}",
@@ -98,6 +100,7 @@ def compare_speed(config: ShortConfig, task: ShortTask) -> Iterator[dict[str, An
                 rates[baseline],
                 more_is_better=True,
                 batch_impressions=our_side.mean_batch(ours[size]),
+                baseline_batch_impressions=batch,
                 world_size=config.world_size,
                 threads=config.threads,
             )

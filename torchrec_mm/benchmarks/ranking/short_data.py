@@ -47,7 +47,7 @@ class ShortDataConfig(BenchmarkConfig):
     items: int = 10_000
     """Items, with one attribute each besides their id; at least 100."""
     requests: int = 15_600
-    """Requests about, a sixth of them to test on."""
+    """About as many requests, a sixth of them in the test set."""
     candidates: int = 8
     """Most candidates of a request, which has at least 6."""
     behaviours: int = 50
