@@ -26,15 +26,15 @@ from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.make import make_spec_from_json
-from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
 from torchrec_mm.runs.tensor_shards import TensorShards
+from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
@@ -150,18 +150,10 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = config.spec(train, vectors)
 
-    def batches(data: EncodedRequests) -> RequestLoader:
-        collator = collator_for_ranker(spec, data.items, source, config.max_behaviours)
-        attended = attended_behaviours(spec, config.max_behaviours)
-        return learning_batches(data, collator, attended, config, source, worker)
-
-    test = batches(EncodedRequests(train.folder, "test")) if config.test_auc else None
     torch.manual_seed(config.seed)
     model = Ranker(spec)
-    if config.make:
-        made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
-        assert isinstance(model.network, RankingNetwork) and model.network.make is not None
-        model.network.make.load_state_dict(made)
+    if model.network.make is not None:
+        model.network.make.load_state_dict(make_weights(config))
     optimizer = OptimizerSettings(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -173,7 +165,24 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train, vectors, spec)
         distributed.save_plan(run_folder.path)
+        make = frozen_make(model, vectors, config.vector_storage, run_folder.path, worker)
+
+        def batches(data: EncodedRequests) -> RequestLoader:
+            collator = collator_for_ranker(spec, data.items, source, config.max_behaviours, make)
+            attended = attended_behaviours(spec, config.max_behaviours)
+            return learning_batches(data, collator, attended, config, source, worker)
+
+        test = batches(EncodedRequests(train.folder, "test")) if config.test_auc else None
         fit(distributed, batches(train), run_folder, config, test)
+
+
+def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:
+    """MAKE's, as the run that is resumed has frozen them, else as its own run left them."""
+    saved = list_checkpoints(config.run_dir / CHECKPOINTS) if config.resume else []
+    if saved:
+        return read_checkpoint(saved[-1].folder, "model.network.make.")
+    assert config.make is not None  # a method that holds MAKE is given one
+    return read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
 
 
 if __name__ == "__main__":

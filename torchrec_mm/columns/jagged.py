@@ -47,6 +47,10 @@ class Jagged:
         positions = np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - offsets[1:], kept)
         return Jagged(self.values[positions], offsets), positions
 
+    def where(self, mask: np.ndarray) -> "Jagged":
+        """The values at which ``mask``, (T,) bool, is True; as many lists."""
+        return Jagged(self.values[mask], np.concatenate([[0], np.cumsum(mask)])[self.offsets])
+
     def owners(self) -> np.ndarray:
         """(T,) int64: the list that each value belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths)

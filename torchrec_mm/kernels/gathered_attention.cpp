@@ -14,6 +14,8 @@
 #include <numeric>
 #include <vector>
 
+#include "lanes.h"
+
 namespace {
 
 struct Inputs {  // mirrored by gathered_attention.py
@@ -41,47 +43,6 @@ struct Groups {
     for (int64_t i = 0; i < in.I; ++i) order[next[in.request[i]]++] = i;
   }
 };
-
-// Sixteen columns at once; the compiler splits them where registers are narrower.
-constexpr int64_t LANES = 16;
-using Lanes = float __attribute__((vector_size(64)));
-using Half = float __attribute__((vector_size(32)));
-using Quarter = float __attribute__((vector_size(16)));
-
-inline Lanes load(const float* x) {
-  Lanes lanes;
-  std::memcpy(&lanes, x, sizeof lanes);
-  return lanes;
-}
-
-template <typename Part, typename Whole>
-Part folded(const Whole& whole) {
-  Part parts[2];
-  std::memcpy(parts, &whole, sizeof whole);
-  return parts[0] + parts[1];
-}
-
-inline float total(const Lanes& lanes) {
-  const Quarter four = folded<Quarter>(folded<Half>(lanes));
-  return (four[0] + four[2]) + (four[1] + four[3]);
-}
-
-// e^x for x <= 0, to 2 units in the last place: 2^n times a polynomial (Cephes, expf).
-inline float exponential(float x) {
-  constexpr float ROUND = 12582912;  // 1.5 * 2^23: adding it leaves an integer in the last bits
-  x = std::max(x, -87.f);
-  const float shifted = x * 1.44269504f + ROUND, n = shifted - ROUND;
-  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  float y = 1.9875691500e-4f;
-  for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f})
-    y = y * r + next;
-  uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return (y * r * r + r + 1) * power;
-}
 
 // A sum of rows, N lanes wide: in registers where the compiler knows N, else (N = 0) in memory.
 template <int N>

@@ -18,13 +18,18 @@ struct Requests {
   int64_t count;
   const int32_t *candidate_rows, *behaviour_rows;         // -1: no vector
   const int64_t *candidate_offsets, *behaviour_offsets;  // (requests + 1)
+
+  int64_t candidates(int64_t r) const { return candidate_offsets[r + 1] - candidate_offsets[r]; }
+  int64_t behaviours(int64_t r) const { return behaviour_offsets[r + 1] - behaviour_offsets[r]; }
 };
 
-// Per impression.
+// Per impression; keep and num_tiers may be 0.
 struct SearchHits {
   int32_t keep, num_tiers;
   int32_t *kept, *num_kept;
   float *cosine, *tiers;
+  float* pairs;                         // null: not wanted
+  std::vector<int64_t> pair_offsets{};  // where those of each request begin
 
   void clear(int64_t i) const {
     std::fill_n(kept + i * keep, keep, 0);
@@ -62,8 +67,11 @@ struct Searcher {
       cosines(catalogue, candidates, rows.data() + b, std::min(count - b, kLanes),
               cosine.data() + b, row_length);
     }
-    for (int64_t c = 0; c < some; ++c)
-      report(cosine.data() + c * row_length, impressions[first + c], found);
+    for (int64_t c = 0; c < some; ++c) {
+      const float* values = cosine.data() + c * row_length;
+      report(values, impressions[first + c], found);
+      if (found.pairs) report_pairs(values, requests, r, impressions[first + c], found);
+    }
   }
 
   // Requests lie one after another: what is ahead may be the next one's.
@@ -76,6 +84,8 @@ struct Searcher {
   void gather(const Requests& requests, int64_t r, const SearchHits& found) {
     impressions.clear();
     candidate_rows.clear();
+    if (found.pairs)
+      std::fill(found.pairs + found.pair_offsets[r], found.pairs + found.pair_offsets[r + 1], 0.0f);
     for (int64_t i = requests.candidate_offsets[r]; i < requests.candidate_offsets[r + 1]; ++i) {
       found.clear(i);
       if (requests.candidate_rows[i] < 0) continue;
@@ -94,9 +104,18 @@ struct Searcher {
     rows.resize(count);
   }
 
+  void report_pairs(const float* values, const Requests& requests, int64_t r, int64_t i,
+                    const SearchHits& found) {
+    int64_t place = i - requests.candidate_offsets[r];
+    float* out = found.pairs + found.pair_offsets[r] + place * requests.behaviours(r);
+    for (std::size_t k = 0; k < rows.size(); ++k) out[places[k]] = values[k];
+  }
+
   void report(const float* values, int64_t i, const SearchHits& found) {
+    if (!found.num_tiers) return;
     count_tiers(values, rows.size(), found.num_tiers, chooser);
     std::copy_n(chooser.counts.data(), found.num_tiers, found.tiers + i * found.num_tiers);
+    if (!found.keep) return;
     int64_t best = choose(values, rows.size(), found.num_tiers, found.keep, chooser);
     for (int64_t k = 0; k < best; ++k) {
       auto at = static_cast<uint32_t>(chooser.keys[k]);
@@ -108,8 +127,14 @@ struct Searcher {
 };
 
 template <typename Element>
-void search_all(const Catalogue<Element>& catalogue, const Requests& requests, const SearchHits& found,
+void search_all(const Catalogue<Element>& catalogue, const Requests& requests, SearchHits found,
                 int threads) {
+  if (found.pairs) {
+    found.pair_offsets.assign(requests.count + 1, 0);
+    for (int64_t r = 0; r < requests.count; ++r)
+      found.pair_offsets[r + 1] =
+          found.pair_offsets[r] + requests.candidates(r) * requests.behaviours(r);
+  }
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     Searcher<Element> searcher{catalogue};
@@ -125,11 +150,12 @@ void search_all(const Catalogue<Element>& catalogue, const Requests& requests, c
       const Element* vectors, int64_t width, const int32_t* candidate_rows,                      \
       const int32_t* behaviour_rows, const int64_t* candidate_offsets,                           \
       const int64_t* behaviour_offsets, int64_t requests, int32_t keep, int32_t num_tiers,       \
-      int32_t* kept, int32_t* num_kept, float* cosine, float* tiers, int32_t threads) {          \
+      int32_t* kept, int32_t* num_kept, float* cosine, float* tiers, float* pairs,               \
+      int32_t threads) {                                                                         \
     search_all<Element>({vectors, width},                                                        \
                         {requests, candidate_rows, behaviour_rows, candidate_offsets,            \
                          behaviour_offsets},                                                     \
-                        {keep, num_tiers, kept, num_kept, cosine, tiers}, threads);              \
+                        {keep, num_tiers, kept, num_kept, cosine, tiers, pairs}, threads);       \
   }
 
 using int8 = int8_t;

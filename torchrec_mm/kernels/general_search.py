@@ -32,6 +32,9 @@ class SearchHits(NamedTuple):
     tiers: Tensor
     """(I, N) float32, *all* behaviours counted per tier of cosine, as
     :class:`torchrec_mm.nn.simtier.SimTier` counts them."""
+    pairs: Tensor
+    """(P,) float32, the cosine of each candidate to each behaviour of its request, candidate after
+    candidate, oldest behaviour first; 0 where either has no vector. (0,) if not asked for."""
 
 
 def general_search(
@@ -43,6 +46,7 @@ def general_search(
     *,
     keep: int,
     num_tiers: int,
+    pairs: bool = False,
 ) -> SearchHits:
     """Compare each candidate of a request with all its behaviours: keep K, count them all.
 
@@ -60,8 +64,9 @@ def general_search(
         behaviour_rows: (T,) int32 or int64, likewise, oldest first within a request.
         candidate_offsets: (R + 1,) int64, where each request's candidates begin; last I.
         behaviour_offsets: (R + 1,) int64, where each request's behaviours begin; last T.
-        keep: K, at least 1.
-        num_tiers: N, at least 2.
+        keep: K; 0 to keep none.
+        num_tiers: N, at least 2; 0 to count none, where none is kept either.
+        pairs: whether the cosine of every pair is wanted.
 
     Raises:
         ValueError: a dtype, shape or row breaks the contract above.
@@ -69,12 +74,13 @@ def general_search(
     candidate_rows, behaviour_rows = candidate_rows.int(), behaviour_rows.int()
     arguments = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
     _check(vectors, *arguments, keep=keep, num_tiers=num_tiers)
+    wanted = {"keep": keep, "num_tiers": num_tiers, "pairs": pairs}
     kernel = None
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
     if kernel is None:
-        return general_search_reference(vectors, *arguments, keep=keep, num_tiers=num_tiers)
-    return _search_in_kernel(kernel, vectors, *arguments, keep=keep, num_tiers=num_tiers)
+        return general_search_reference(vectors, *arguments, **wanted)
+    return _search_in_kernel(kernel, vectors, *arguments, **wanted)
 
 
 def _check(
@@ -92,8 +98,9 @@ def _check(
             "vectors must be contiguous int8 or float32 (V, D), "
             f"got {vectors.dtype} {tuple(vectors.shape)}"
         )
-    if keep < 1 or num_tiers < 2:
-        raise ValueError(f"keep must be at least 1 and num_tiers 2, got {keep} and {num_tiers}")
+    if keep < 0 or num_tiers < 2 and (keep or num_tiers):
+        rule = "keep must be at least 0, and num_tiers at least 2, or 0 where keep is 0"
+        raise ValueError(f"{rule}, got {keep} and {num_tiers}")
     if candidate_offsets.shape != behaviour_offsets.shape:
         raise ValueError("candidate_offsets and behaviour_offsets must be of the same requests")
     for name, rows, offsets in (
@@ -118,13 +125,16 @@ def _search_in_kernel(
     *,
     keep: int,
     num_tiers: int,
+    pairs: bool,
 ) -> SearchHits:
     impressions = len(candidate_rows)
+    num_pairs = int(_num_pairs(candidate_offsets, behaviour_offsets).sum()) if pairs else 0
     found = SearchHits(
         kept=torch.empty(impressions, keep, dtype=torch.int32),
         num_kept=torch.empty(impressions, dtype=torch.int32),
         cosine=torch.empty(impressions, keep),
         tiers=torch.empty(impressions, num_tiers),
+        pairs=torch.empty(num_pairs),
     )
     inputs = [
         tensor.contiguous()
@@ -139,7 +149,8 @@ def _search_in_kernel(
         c_int64(len(candidate_offsets) - 1),
         c_int32(keep),
         c_int32(num_tiers),
-        *(c_void_p(tensor.data_ptr()) for tensor in found),
+        *(c_void_p(tensor.data_ptr()) for tensor in found[:-1]),
+        c_void_p(found.pairs.data_ptr() if num_pairs else None),
         c_int32(torch.get_num_threads()),
     )
     return found
@@ -154,6 +165,7 @@ def general_search_reference(
     *,
     keep: int,
     num_tiers: int,
+    pairs: bool = False,
 ) -> SearchHits:
     """:func:`general_search` without a kernel, on any device: padded, some requests at a time."""
     requests = len(candidate_offsets) - 1
@@ -162,14 +174,21 @@ def general_search_reference(
     for start in range(0, max(1, requests), at_once):
         part = slice(start, start + at_once + 1)
         candidates, real = _padded(candidate_rows, candidate_offsets[part])
-        behaviours, _ = _padded(behaviour_rows, behaviour_offsets[part])
+        behaviours, is_behaviour = _padded(behaviour_rows, behaviour_offsets[part])
         width = max(1, CELLS // max(1, behaviours.numel()))
         found = [
             _search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
             for some in candidates.split(width, dim=1)
         ]
-        parts.append([torch.cat(part, dim=1)[real] for part in zip(*found, strict=True)])
+        *of_impressions, cosine = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        is_pair = real[:, :, None] & is_behaviour[:, None] & pairs
+        parts.append([*(of_impression[real] for of_impression in of_impressions), cosine[is_pair]])
     return SearchHits(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _num_pairs(candidate_offsets: Tensor, behaviour_offsets: Tensor) -> Tensor:
+    """(R,) int64: pairs of each request."""
+    return candidate_offsets.diff() * behaviour_offsets.diff()
 
 
 def _longest(offsets: Tensor) -> int:
@@ -191,9 +210,10 @@ def _search_padded(
     """:class:`SearchHits` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""
     cosine = _cosine(vectors, candidates, behaviours)
     pair_mask = (candidates >= 0)[:, :, None] & (behaviours >= 0)[:, None, :]
-    tier = ((cosine + 1) * (num_tiers / 2)).long().clamp(0, num_tiers - 1)
     tiers = cosine.new_zeros(*candidates.shape, num_tiers)
-    tiers.scatter_add_(-1, tier, pair_mask.float())
+    if num_tiers:
+        tier = ((cosine + 1) * (num_tiers / 2)).long().clamp(0, num_tiers - 1)
+        tiers.scatter_add_(-1, tier, pair_mask.float())
 
     # A stable sort of newest first keeps the newest of equals in front.
     newest_first = cosine.masked_fill(~pair_mask, -torch.inf).flip(-1)
@@ -202,7 +222,8 @@ def _search_padded(
     best, order = best[..., :keep], order[..., :keep]
     kept = (cosine.shape[-1] - 1 - order).masked_fill(best == -torch.inf, 0)
     num_kept = pair_mask.sum(-1).clamp(max=keep)
-    return SearchHits(kept.int(), num_kept.int(), best.masked_fill(best == -torch.inf, 0), tiers)
+    best = best.masked_fill(best == -torch.inf, 0)
+    return SearchHits(kept.int(), num_kept.int(), best, tiers, cosine.masked_fill(~pair_mask, 0))
 
 
 def _cosine(vectors: Tensor, candidates: Tensor, behaviours: Tensor) -> Tensor:

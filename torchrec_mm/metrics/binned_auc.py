@@ -25,7 +25,7 @@ class BinnedAuc:
         """Count impressions: labels (N,) in {0, 1}, logits (N,) float; NaN is the lowest."""
         bins = (logits.double() + LIMIT) * (BINS / (2 * LIMIT))
         bins = bins.nan_to_num(nan=0.0).clamp(0, BINS - 1).long() + (labels > 0.5) * BINS
-        self.counts += torch.bincount(bins, minlength=2 * BINS).view(2, BINS)
+        self.counts.view(-1).index_add_(0, bins, torch.ones_like(bins))
 
     def value(self) -> float:
         """AUC in [0, 1]; nan when one of the two labels did not occur."""

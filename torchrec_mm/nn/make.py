@@ -112,6 +112,15 @@ class Make(nn.Module):
         """
         pair_mask = target_mask[:, :, None] & behaviour_mask[:, None]
         pooled = self.attention(targets, behaviours, behaviour_mask, cosine, pair_mask)
+        return self.judge(targets, pooled, target_mask)
+
+    def judge(self, targets: Tensor, pooled: Tensor, target_mask: Tensor) -> MakeFeatures:
+        """The rest of ``score``, of candidates one by one.
+
+        Args:
+            targets: (..., M) projected. pooled: (..., M + 1), interest and mean cosine.
+            target_mask: (...) bool, True where the candidate is real and has a vector.
+        """
         interest = pooled[..., :-1]
         logit, hidden = self.mlp(torch.cat([targets, pooled, targets * interest], dim=-1))
         # Zeros, not what the bias makes of no vector: the ID model is to go by the IDs alone.

@@ -52,6 +52,7 @@ class MLP(nn.Module):
         x: Tensor,
         companion: Sequence[Tensor] | None = None,
         addend: Tensor | None = None,
+        first_weight: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Score a batch.
 
@@ -61,13 +62,18 @@ class MLP(nn.Module):
                 was built without.
             addend: (..., hidden[0]) float added to the first layer before its activation: a part
                 of the input that many rows share, multiplied once elsewhere; None for nothing.
+            first_weight: (hidden[0], w) columns of the first layer's weight that ``x``, then
+                (..., w), is multiplied by, where the others went into ``addend``; None for all.
 
         Returns:
             (...) float logit, and this MLP's own hidden layers.
         """
         hidden = []
         for i, layer in enumerate(self.layers):
-            x = layer(_joined(x, companion, i))
+            if i == 0 and first_weight is not None:
+                x = nn.functional.linear(x, first_weight, layer.bias)
+            else:
+                x = layer(_joined(x, companion, i))
             if i == 0 and addend is not None:
                 x = x + addend
             x = nn.functional.silu(x)

@@ -5,26 +5,42 @@ from dataclasses import replace
 import numpy as np
 
 from torchrec_mm.data.encoded.encoded import EncodedItems
-from torchrec_mm.data.stream.collate import Collator, SlotVectors
+from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.search import GeneralSearch
 from torchrec_mm.data.stream.vector_source import VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.ranking.frozen_make import FrozenMake
 from torchrec_mm.ranking.spec import RankerSpec
 
 
 def collator_for_ranker(
-    spec: RankerSpec, items: EncodedItems, vectors: VectorSource | None, max_behaviours: int
+    spec: RankerSpec,
+    items: EncodedItems,
+    vectors: VectorSource | None,
+    max_behaviours: int,
+    make: FrozenMake | None = None,
 ) -> Collator:
-    """Tables for all; vectors of the slots, or for muse what the search finds with them."""
+    """Tables for all; of the vectors, what the method's parts ask for.
+
+    ``make``: for the methods that hold MAKE, and for no others.
+    """
     raw_ids = tuple(spec.zero_collision)
     collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours, raw_ids)
     if vectors is None:
         return collator
     rows = rows_of_vectors(items, vectors)
-    if spec.method == "muse":
-        search = GeneralSearch(vectors.fetch, rows, kept=spec.kept, num_tiers=spec.num_tiers)
-        return replace(collator, search=search)
-    return replace(collator, vectors=SlotVectors(vectors.gather, rows))
+    collator = replace(collator, vector_rows=rows)
+    if spec.has("vector"):
+        return replace(collator, gather=vectors.gather)
+    search = GeneralSearch(
+        fetch=vectors.fetch,
+        vector_rows=rows,
+        scope="all" if spec.has("muse") else "known" if spec.has("make") else "newest",
+        kept=spec.kept if spec.has("muse") else 0,
+        num_tiers=spec.num_tiers if spec.has("simtier") or spec.has("muse") else 0,
+        pairs=spec.has("simscore") or spec.has("make"),
+    )
+    return replace(collator, search=search, make=make)
 
 
 def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
@@ -33,9 +49,18 @@ def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
 
 
 def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:
-    """Vectors and nothing else."""
-    slot_vectors = SlotVectors(vectors.gather, rows_of_vectors(items, vectors))
-    return Collator(items, False, (), max_behaviours, vectors=slot_vectors)
+    """Vectors, their cosines, and nothing else."""
+    rows = rows_of_vectors(items, vectors)
+    search = GeneralSearch(fetch=vectors.fetch, vector_rows=rows, scope="known", pairs=True)
+    return Collator(
+        items,
+        False,
+        (),
+        max_behaviours,
+        vector_rows=rows,
+        gather=vectors.gather,
+        search=search,
+    )
 
 
 def rows_of_vectors(items: EncodedItems, vectors: ItemVectors | VectorSource) -> np.ndarray:

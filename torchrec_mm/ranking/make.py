@@ -1,13 +1,18 @@
-"""MAKE on batches of requests: its features, and its pre-training as a model of its own."""
+"""MAKE on batches of requests: its features, and its pre-training as a model of its own.
+
+Shape letters: I impressions, T behaviours, S item slots, M width of the projection.
+"""
 
 from dataclasses import asdict, dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.kernels.target_attention import RequestLists, target_attention
 from torchrec_mm.nn.make import Make, MakeFeatures
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
-from torchrec_mm.ranking.vector_view import VectorView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +29,28 @@ class MakeSpec:
         return Make(**asdict(self))
 
 
-def make_features(make: Make, view: VectorView) -> MakeFeatures:
-    """What ``make`` says of a batch; an item is projected once, however often it occurs."""
-    projected = make.project(view.slots)
-    return make.score(
-        view.at_targets(projected),
-        view.at_behaviours(projected),
-        view.cosine(),
-        view.target_mask,
-        view.behaviour_mask,
+def make_features(
+    make: Make,
+    table: Tensor,
+    candidates: Tensor,
+    behaviours: Tensor,
+    lists: RequestLists,
+    cosine: Tensor,
+    known: Tensor,
+) -> MakeFeatures:
+    """What ``make`` says of each impression, from vectors that are projected already.
+
+    Args:
+        table: (S, M) float. candidates: (I,) int, row of each impression's item.
+        behaviours: (T,) int32, row of each behaviour that has a vector; no others.
+        lists: whose they are. cosine: of each pair. known: (I,) bool, False without a vector.
+    """
+    targets = F.embedding(candidates, table)
+    interest, mean_cosine = target_attention(
+        make.attention, targets, table, behaviours, lists, cosine
     )
+    assert mean_cosine is not None  # MAKE's attention has side information
+    return make.judge(targets, torch.cat([interest, mean_cosine[:, None]], dim=-1), known)
 
 
 class MakeRanker(nn.Module):
@@ -44,8 +61,26 @@ class MakeRanker(nn.Module):
         self.make = spec.build()
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
-        """Loss and outputs of one batch."""
-        return click_loss(batch, make_features(self.make, VectorView.of(batch)).logit)
+        """Loss and outputs of one batch; an item is projected once, however often it occurs."""
+        vectors, known, search = batch.vectors, batch.vector_mask, batch.search
+        # The collator of this model has them.
+        assert vectors is not None and known is not None
+        assert search is not None and search.cosine is not None
+        features = make_features(
+            self.make,
+            self.make.project(unit_vectors(vectors)),
+            batch.candidates,
+            batch.behaviours,
+            batch.lists,
+            search.cosine,
+            known[batch.candidates],
+        )
+        return click_loss(batch, features.logit)
+
+
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """(n, D) int8 or float32 to float32 of length 1; zeros stay. Their scale does not matter."""
+    return F.normalize(vectors.float(), dim=-1)
 
 
 def make_spec_from_json(value: dict) -> MakeSpec:

@@ -1,127 +1,97 @@
-"""The dense part of the ranker: DIN on ID embeddings, and how item vectors join it.
+"""The dense part of the ranker: the parts of its method, an MLP over what they join, bias terms.
 
-Shape letters: R requests, C candidates, L behaviours, S item slots, E item width (all of an item's
-tables together), D item-vector width, N tiers.
+Shape letters: R requests, I impressions, W width of the MLP's input.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
-from torchrec_mm.nn.simtier import SimTier
-from torchrec_mm.nn.target_attention import TargetAttention
-from torchrec_mm.ranking.lookups import Lookups
-from torchrec_mm.ranking.make import make_features
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
+from torchrec_mm.ranking.parts import PARTS, Block
+from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.spec import RankerSpec
-from torchrec_mm.ranking.vector_view import VectorView
 
 
 class RankingNetwork(nn.Module):
-    """Embeddings in, click logits out: target attention, MLP, first-order terms.
+    """Embeddings in, click logits out.
 
     The first column of each embedding of user, context and candidate is its bias: it goes to the
     logit directly, as a factorisation machine's first-order term does, so that an item's click
-    rate is learned in few steps and does not have to pass through the MLP.
+    rate is learned in few steps and does not have to pass through the MLP. Whatever belongs to the
+    request and not to the candidate enters the MLP's first layer once a request.
 
     Source: DIN (Zhou et al., KDD 2018) with the methods of Sheng et al., CIKM 2024,
-    arXiv:2407.19467. Ours: the bias columns, target * interest, and the length of the history,
-    which every method sees so that a histogram earns nothing by merely counting behaviours.
+    arXiv:2407.19467; muse is arXiv:2512.07216. Ours: the bias columns, and no padding.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         """MAKE's weights are frozen, and still to be loaded when this returns."""
         super().__init__()
         self.spec = spec
+        # Its features come with the batch; the weights are here to be in the checkpoint.
         self.make = spec.make.build().requires_grad_(False).eval() if spec.make else None
-        item_width = spec.embedding_dim * len(spec.tables.item)
-        behaviour_width = item_width + spec.embedding_dim * len(spec.tables.behaviour)
+        attended_width = spec.embedding_dim * len(spec.attended_tables)
+        behaviour_width = attended_width + spec.embedding_dim * len(spec.tables.behaviour)
         self.behaviour_projection = (
-            nn.Linear(behaviour_width, item_width) if spec.tables.behaviour else nn.Identity()
+            nn.Linear(behaviour_width, attended_width) if spec.tables.behaviour else nn.Identity()
         )
-        if spec.has("vector"):
-            self.vector_projection = nn.Linear(spec.vector_width, 2 * spec.embedding_dim)
-            item_width += 2 * spec.embedding_dim
-        self.attention = TargetAttention(item_width, side_information=spec.has("simscore"))
-        width = spec.embedding_dim * len(spec.tables.request) + 3 * item_width + 1
-        if spec.has("simscore"):
-            width += 1
-        if spec.has("simtier"):
-            self.tiers = SimTier(spec.num_tiers)
-            self.tier_weight = nn.Parameter(torch.ones(spec.num_tiers))
-            width += spec.num_tiers
-        if spec.make:
-            width += spec.make.width
+        self.parts = PARTS[spec.method]
+        self.blocks = [block for part in self.parts for block in part.build(self, spec)]
+        of_request, of_impression = columns(self.blocks)
+        width = sum(block.width for block in self.blocks)
+        if spec.method == "muse":  # its checkpoints hold the two kinds of columns apart
+            self.request_layer = nn.Linear(len(of_request), spec.hidden[0], bias=False)
+            width = len(of_impression)
         self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
         # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
-
-    def train(self, mode: bool = True) -> "RankingNetwork":
-        """Switch modes; MAKE stays in evaluation mode, as it is frozen."""
-        super().train(mode)
-        if self.make is not None:
-            self.make.eval()
-        return self
+        self.register_buffer("of_request", of_request, persistent=False)
+        self.register_buffer("of_impression", of_impression, persistent=False)
 
     def forward(
         self, batch: RequestBatch, *embeddings: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs; embeddings as the collections of tables return them."""
-        lookups = Lookups.of(batch, self.spec, embeddings)
-        request_RF = lookups.requests()
-        items_SE = lookups.items(tuple(self.spec.tables.item))
-        targets = items_SE[batch.candidate_index]
-        behaviours = self._behaviours(batch, items_SE, lookups)
-        view = VectorView.of(batch) if self.spec.vector_width else None
-        bias = self._first_order(request_RF, targets)
-        if view is not None and self.spec.has("vector"):
-            projected = self.vector_projection(view.slots * self.spec.vector_width**0.5)
-            projected = projected * view.known[:, None]
-            targets = torch.cat([targets, view.at_targets(projected)], dim=-1)
-            behaviours = torch.cat([behaviours, view.at_behaviours(projected)], dim=-1)
-        interest, extras = self._interest(batch, targets, behaviours, view)
-        if view is not None and self.spec.has("simtier"):
-            counts = self.tiers(view.cosine(), view.pair_mask())
-            # Counts grow with the history, their logarithms stay in the range of the other inputs.
-            extras.append(torch.log1p(counts) * self.tier_weight)
-        companion = None
-        if view is not None and self.make is not None:
-            made = make_features(self.make, view)
-            extras.append(made.interest)
-            companion = made.hidden
-            bias = bias + made.logit
-        request = request_RF[:, None].expand(-1, targets.shape[1], -1)
-        logits, _ = self.mlp(
-            torch.cat([request, targets, interest, targets * interest, *extras], dim=-1), companion
+        scene = Scene.of(batch, self.spec, embeddings, self.behaviour_projection)
+        logit = self.base_logit + self._first_order(scene)
+        joined = [part.join(self, scene) for part in self.parts]
+        blocks = [block for part in joined for block in part.blocks]
+        is_of_request = [block.of_request for block in self.blocks]
+        per_request = [b for b, of_request in zip(blocks, is_of_request, strict=True) if of_request]
+        others = [b for b, of_request in zip(blocks, is_of_request, strict=True) if not of_request]
+        companion = next((part.companion for part in joined if part.companion), None)
+        for part in joined:
+            if part.logit is not None:
+                logit = logit + part.logit
+        of_requests, of_others = self._first_layer()
+        score, _ = self.mlp(
+            torch.cat(others, dim=1),
+            companion,
+            addend=scene.at_impressions(F.linear(torch.cat(per_request, dim=1), of_requests)),
+            first_weight=of_others,
         )
-        return click_loss(batch, logits + bias + self.base_logit)
+        return click_loss(batch, score + logit)
 
-    def _behaviours(self, batch: RequestBatch, items_SE: Tensor, lookups: Lookups) -> Tensor:
-        """(R, L, E) embeddings of the behaviours, their own attributes mixed in."""
-        parts = [items_SE[batch.behaviour_index]]
-        for name, index_RL in zip(
-            self.spec.tables.behaviour, batch.behaviour_attribute_index, strict=True
-        ):
-            parts.append(lookups.attribute(name)[index_RL])
-        return self.behaviour_projection(torch.cat(parts, dim=-1))
-
-    def _first_order(self, request_RF: Tensor, targets_RCE: Tensor) -> Tensor:
-        """(R, C) sum of the bias columns."""
+    def _first_order(self, scene: Scene) -> Tensor:
+        """(I,) sum of the bias columns of the tables, not of what a part adds to an item."""
         every = self.spec.embedding_dim
-        return request_RF[:, ::every].sum(-1, keepdim=True) + targets_RCE[..., ::every].sum(-1)
+        of_requests = scene.requests[:, ::every].sum(1, keepdim=True)
+        return scene.at_impressions(of_requests)[:, 0] + scene.targets[:, ::every].sum(1)
 
-    def _interest(
-        self, batch: RequestBatch, targets: Tensor, behaviours: Tensor, view: VectorView | None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """(R, C, E) interest, and further inputs of the MLP: history length, mean cosine."""
-        length = torch.log1p(batch.behaviour_mask.sum(-1, dtype=torch.float32))
-        extras = [length[:, None, None].expand(-1, targets.shape[1], -1)]
-        if view is None or not self.spec.has("simscore"):
-            return self.attention(targets, behaviours, batch.behaviour_mask), extras
-        similar = (view.cosine(), view.pair_mask())
-        pooled = self.attention(targets, behaviours, batch.behaviour_mask, *similar)
-        extras.append(pooled[..., -1:])
-        return pooled[..., :-1], extras
+    def _first_layer(self) -> tuple[Tensor, Tensor]:
+        """Weights of the columns that are a request's, and of those that are an impression's."""
+        weight = self.mlp.layers[0].weight
+        if self.spec.method == "muse":
+            return self.request_layer.weight, weight
+        return weight.index_select(1, self.of_request), weight.index_select(1, self.of_impression)
+
+
+def columns(blocks: list[Block]) -> tuple[Tensor, Tensor]:
+    """(w,) and (W - w,) int64: which columns of all blocks are a request's, and which are not."""
+    of_request = torch.cat([torch.full((width,), own) for width, own in blocks])
+    return of_request.nonzero().flatten(), (~of_request).nonzero().flatten()

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,24 +9,24 @@ from torchrec_mm.data.stream.batches import RequestBatch
 
 
 class RankingOutputs(NamedTuple):
-    """Detached results of one batch; padding is where ``candidate_mask`` is False.
+    """Detached results of one batch, impressions of one request after another's.
 
-    loss: () float32, this rank's share of the global batch's. logits, labels: (R, C) float32.
-    candidate_mask: (R, C) bool.
+    loss: () float32, this rank's share of the global batch's. logits, labels: (I,) float32.
+    offsets: (R + 1,) int64, where each request's impressions begin.
     rows: (R,) int64, which requests of the data set these are.
     """
 
     loss: Tensor
     logits: Tensor
     labels: Tensor
-    candidate_mask: Tensor
+    offsets: Tensor
     rows: Tensor
 
 
 def click_loss(batch: RequestBatch, logits: Tensor) -> tuple[Tensor, RankingOutputs]:
-    """Log loss of ``logits``: (R, C), padding invisible, scaled by the batch's loss weight."""
-    losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
-    loss = torch.where(batch.candidate_mask, losses, 0).sum() * batch.loss_weight
+    """Log loss of ``logits``: (I,), scaled by the batch's loss weight."""
+    loss = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+    loss = loss * batch.loss_weight
     return loss, RankingOutputs(
-        loss.detach(), logits.detach(), batch.labels, batch.candidate_mask, batch.rows
+        loss.detach(), logits.detach(), batch.labels, batch.candidate_offsets, batch.rows
     )

@@ -9,7 +9,6 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.stream.batches import ITEM_ID, RequestBatch
-from torchrec_mm.ranking.muse import MuseNetwork
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
@@ -34,8 +33,7 @@ class Ranker(nn.Module):
         self.feature_tables = build_tables(tables, width) if tables else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
-        kind = MuseNetwork if spec.method == "muse" else RankingNetwork
-        self.network: MuseNetwork | RankingNetwork = kind(spec)
+        self.network = RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs of one batch; TorchRec's pipeline traces the look-ups from here."""

@@ -140,6 +140,17 @@ class RankerSpec:
             zero_collision=settings.zero_collision,
         )
 
+    @property
+    def item_width(self) -> int:
+        """Width of an item to the network: its tables, and its projected vector with vector."""
+        of_vector = 2 * self.embedding_dim if self.has("vector") else 0
+        return self.embedding_dim * len(self.tables.item) + of_vector
+
+    @property
+    def attended_tables(self) -> tuple[str, ...]:
+        """The item tables that behaviours are looked up in."""
+        return self.behaviour_tables if self.method == "muse" else tuple(self.tables.item)
+
     def has(self, part: str) -> bool:
         """Whether the method holds ``part``: "simtier+make" has both of its halves."""
         return part in self.method.split("+")

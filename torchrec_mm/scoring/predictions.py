@@ -46,20 +46,17 @@ class Scored:
         )
 
     @classmethod
-    def of_batch(
-        cls, logits: Tensor, labels: Tensor, candidate_mask: Tensor, rows: Tensor
-    ) -> "Scored":
-        """Drop the padding of (R, C) outputs; ``candidate_mask`` is True where real.
+    def of_batch(cls, logits: Tensor, labels: Tensor, offsets: Tensor, rows: Tensor) -> "Scored":
+        """Out of ``RankingOutputs``.
 
-        A request without any real candidate only kept a rank busy, and is dropped too.
+        A request without any candidate only kept a rank busy, and is dropped.
         """
-        logits, labels, mask = logits.cpu(), labels.cpu(), candidate_mask.cpu()
-        lengths = mask.sum(dim=1)
+        lengths = offsets.cpu().diff()
         return cls(
             rows.cpu()[lengths > 0].numpy(),
             lengths[lengths > 0].numpy(),
-            labels[mask].numpy().astype(np.int8),
-            logits[mask].float().numpy(),
+            labels.cpu().numpy().astype(np.int8),
+            logits.cpu().float().numpy(),
         )
 
 

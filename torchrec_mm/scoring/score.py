@@ -22,6 +22,7 @@ from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring.evaluation import RequestReader
+from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.predictions import Scored, predict
 from torchrec_mm.scoring.trained_run import TrainedRun
 
@@ -71,8 +72,11 @@ def score(
     vectors: ItemVectors | None,
     settings: ScoreSettings,
     worker: Worker,
+    aside: Path,
 ) -> Iterator[Scored]:
     """This rank's share of the requests, ascending, scored by the checkpoint. Collective.
+
+    ``aside``: a folder that all ranks see, for a file that is gone afterwards.
 
     Raises:
         InputError: the requests were encoded for another ranker, or the checkpoint is another's.
@@ -81,14 +85,16 @@ def score(
         return score_bias(trained.checkpoint, data, settings.batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
     spec.tables.check(data.num_rows, data.folder)
-    sharded = distribute_for_scoring(Ranker(spec), worker, trained.tables)
+    ranker = Ranker(spec)
+    sharded = distribute_for_scoring(ranker, worker, trained.tables)
     shards = model_shards(sharded.model)
     load_checkpoint(trained.checkpoint, shards, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, settings.vector_storage, worker) if vectors else None
+    make = frozen_make(ranker, vectors, settings.vector_storage, aside, worker)
     newest = trained.config["max_behaviours"]
     loader = RequestLoader(
         data,
-        collator_for_ranker(spec, data.items, source, newest),
+        collator_for_ranker(spec, data.items, source, newest, make),
         BatchLimits.to_score(settings.batch_requests, attended=attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,

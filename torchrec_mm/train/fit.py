@@ -119,9 +119,9 @@ class Loop:
             for end in steps:
                 self._before_step()
                 # What a model of rankings returns: ``RankingOutputs`` in ranking/outputs.py.
-                loss, logits, labels, mask, rows = pipeline.progress(batches)
-                training.totals.add(loss, logits, labels, mask, rows)
-                self.guard.add(Step(training.position, loss, logits, mask, rows))
+                loss, logits, labels, offsets, rows = pipeline.progress(batches)
+                training.totals.add(loss, logits, labels)
+                self.guard.add(Step(training.position, loss, logits, offsets, rows))
                 self._after_step(int(end), last=end == ends[-1])
         pipeline.detach()
         self.seconds = time.perf_counter() - start

@@ -27,7 +27,7 @@ class Step:
     position: Position
     loss: Tensor
     logits: Tensor
-    candidate_mask: Tensor
+    offsets: Tensor
     rows: Tensor
 
 
@@ -66,7 +66,7 @@ class Guard:
         """
         if not self.steps:
             return
-        logits = torch.cat([step.logits[step.candidate_mask] for step in self.steps])
+        logits = torch.cat([step.logits for step in self.steps])
         sums = torch.stack(
             [step.loss.double() for step in self.steps] + [logits.new_tensor(len(logits)).double()]
         )
@@ -102,8 +102,10 @@ class Guard:
 
     def _in_words(self, step: Step, loss: float) -> str:
         """Where the loss was lost. Collective."""
-        broken = (~step.logits.isfinite() & step.candidate_mask).any(dim=1).cpu()
-        rows = step.rows.cpu()
+        rows, offsets = step.rows.cpu(), step.offsets.cpu()
+        impressions = (~step.logits.isfinite()).nonzero().flatten().cpu()
+        broken = torch.zeros(len(rows), dtype=torch.bool)
+        broken[torch.searchsorted(offsets, impressions, right=True) - 1] = True
         if not step.loss.isfinite() and not broken.any():
             broken[:] = True
         everyone: list[list[int]] = [[] for _ in range(dist.get_world_size())]

@@ -35,13 +35,11 @@ class Totals:
         self.is_first = dist.get_rank() == 0
         self.world_size = dist.get_world_size()
 
-    def add(
-        self, loss: Tensor, logits: Tensor, labels: Tensor, candidate_mask: Tensor, rows: Tensor
-    ) -> None:
-        """Count a step: () and (R, C), (R, C), (R, C) bool, (R,); padding is dropped."""
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count a step: (), (I,), (I,)."""
         self.window[0] += loss.detach() / self.world_size
         self.window[1] += self.is_first
-        self.auc.add(labels[candidate_mask], logits[candidate_mask])
+        self.auc.add(labels, logits)
 
     def close_window(self) -> float:
         """Mean loss since the last call, of this launch or the one before. Collective."""

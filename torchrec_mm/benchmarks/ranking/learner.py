@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Generator, Iterable
 from itertools import count
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from torchrec_mm.benchmarks.ranking.sides import Quality, steady_rate
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -19,6 +17,8 @@ from torchrec_mm.parallel.process_group import Worker, process_group, reserve_re
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
+from torchrec_mm.ranking.frozen_make import FrozenMake
+from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.scoring.predictions import predict
 from torchrec_mm.train.settings import TrainSettings, learning_batches
@@ -35,6 +35,7 @@ class Learner:
         distributed: DistributedModel,
         settings: TrainSettings,
         max_behaviours: int,
+        make: FrozenMake | None = None,
     ) -> None:
         """Hold what learns and what from.
 
@@ -42,14 +43,17 @@ class Learner:
             data: requests/train. spec: of the model in ``distributed``.
             source: of its item vectors, None without. settings: of the batches.
             max_behaviours: newest of each request that target attention sees.
+            make: for the methods that hold MAKE.
         """
         self.data, self.spec, self.source = data, spec, source
         self.distributed, self.settings = distributed, settings
-        self.max_behaviours = max_behaviours
+        self.max_behaviours, self.make = max_behaviours, make
 
     def loader(self, data: EncodedRequests) -> RequestLoader:
         """This rank's batches."""
-        collator = collator_for_ranker(self.spec, data.items, self.source, self.max_behaviours)
+        collator = collator_for_ranker(
+            self.spec, data.items, self.source, self.max_behaviours, self.make
+        )
         attended = attended_behaviours(self.spec, self.max_behaviours)
         worker = self.distributed.worker
         return learning_batches(data, collator, attended, self.settings, self.source, worker)
@@ -86,7 +90,7 @@ def quality_of(make: Callable[[Worker], Learner], epochs: int) -> Quality:
         impressions = 0
         while True:
             try:
-                impressions += int(impressions_in(pipeline.progress(batches)))
+                impressions += impressions_in(pipeline.progress(batches))
             except StopIteration:
                 break
         pipeline.detach()
@@ -99,7 +103,6 @@ def quality_of(make: Callable[[Worker], Learner], epochs: int) -> Quality:
         return Quality(auc(labels, logits), gauc(users, labels, logits).gauc, impressions)
 
 
-def impressions_in(outputs: Any) -> Tensor:
-    """() how many impressions a step learned from, of what the pipeline returned."""
-    _, _, _, candidate_mask, _ = outputs
-    return candidate_mask.sum()
+def impressions_in(outputs: RankingOutputs) -> int:
+    """How many impressions a step learned from, of what the pipeline returned."""
+    return len(outputs.logits)

@@ -20,11 +20,11 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
-from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS
+from torchrec_mm.scoring.frozen_make import frozen_make
 
 MAKE_RUN = Path("make", "run")
 
@@ -50,7 +50,7 @@ def learner(task: ShortTask, worker: Worker) -> Learner:
     model = Ranker(spec)
     if config.make:
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
-        assert isinstance(model.network, RankingNetwork) and model.network.make is not None
+        assert model.network.make is not None
         model.network.make.load_state_dict(made)
     optimizer = OptimizerSettings(
         learning_rate=config.learning_rate,
@@ -59,7 +59,8 @@ def learner(task: ShortTask, worker: Worker) -> Learner:
         table_scale=config.table_scale,
     )
     distributed = distribute(model, worker, optimizer, config.seed)
-    return Learner(data, spec, source, distributed, config, config.max_behaviours)
+    make = frozen_make(model, vectors, config.vector_storage, task.folder, worker)
+    return Learner(data, spec, source, distributed, config, config.max_behaviours, make)
 
 
 def train_ranker_config(task: ShortTask, data: EncodedRequests) -> Any:

@@ -70,6 +70,11 @@ class RequestArrays:
             labels=self.labels[first:end],
         )
 
+    def without_candidates(self) -> "RequestArrays":
+        """The same requests, nothing to score in them."""
+        candidates = Jagged(self.candidates.values[:0], np.zeros_like(self.candidates.offsets))
+        return replace(self, candidates=candidates, labels=self.labels[:0])
+
     @classmethod
     def concatenate(cls, parts: "list[RequestArrays]") -> "RequestArrays":
         """All of them, one after another; at least one part."""

@@ -1,8 +1,10 @@
 """What one ranking step sees: R requests, their items looked up once, labels.
 
-Shape letters: R requests, C candidates and L behaviours (the batch's longest lists), I impressions
-(all real candidates, request after request), S item slots (the batch's distinct items), K kept
-behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
+Nothing is padded: lists lie one after another, request after request.
+
+Shape letters: R requests, I impressions, T behaviours that are attended to, P pairs of an
+impression and a searched behaviour of its request, S item slots (the batch's distinct items), K
+kept behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
+
+from torchrec_mm.kernels.target_attention import RequestLists
 
 ITEM_ID, USER_ID = "item_id", "user_id"
 RAW_IDS = (USER_ID, ITEM_ID)  # the features whose ids an encoded data set keeps
@@ -32,33 +36,35 @@ class BatchParts(Pipelineable):
     def record_stream(self, stream: torch.Stream) -> None:
         for field in fields(self):
             part = getattr(self, field.name)
-            if part is not None:
+            if part is not None and not isinstance(part, int):
                 part.record_stream(stream)
 
     def _map(self: PartsT, change: Callable[[Any], Any]) -> PartsT:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(
-            self, **{name: None if part is None else change(part) for name, part in parts.items()}
+            self,
+            **{
+                name: part if part is None or isinstance(part, int) else change(part)
+                for name, part in parts.items()
+            },
         )
 
 
 @dataclass
 class SearchResults(BatchParts):
-    """``search.SearchHits`` as tensors of a batch, by item slot.
+    """``search.SearchHits`` as tensors of a batch, by item slot; None for what no part asks for.
 
-    request: (I,) int32, request of each impression within the batch. position: (I,) int64, where
-    the impression lies in the flattened (R, C) matrices.
     kept_index: (I, K) int32 slot of each kept behaviour, alike or better first; padding holds any
     slot. kept_length: (I,) int32, how many are real. kept_cosine: (I, K) float32.
-    tiers: (I, N) float32, behaviours per tier of cosine, over all behaviours of the request.
+    tiers: (I, N) float32, behaviours per tier of cosine, over all that were searched.
+    cosine: (P,) float32 of each pair, impression after impression, 0 where either has no vector.
     """
 
-    request: Tensor
-    position: Tensor
-    kept_index: Tensor
-    kept_length: Tensor
-    kept_cosine: Tensor
-    tiers: Tensor
+    kept_index: Tensor | None
+    kept_length: Tensor | None
+    kept_cosine: Tensor | None
+    tiers: Tensor | None
+    cosine: Tensor | None
 
 
 @dataclass
@@ -72,13 +78,19 @@ class RequestBatch(BatchParts):
     raw_ids: ids as they are, for tables without a vocabulary: users, one bag a request, and items,
         one bag a slot; None for models without such tables.
     item_index: (F, S) int32, which bag of each item table is the slot's.
-    candidate_index, behaviour_index: (R, C) and (R, L) int64, slot of each item; 0 in padding.
-    behaviour_attribute_index: (A, R, L) int64, bag of each behaviour attribute; 0 in padding.
-    candidate_mask, behaviour_mask: (R, C) and (R, L) bool, True where real.
-    vectors: (S, D) int8 (value / 127) or float32, zeros without a vector; None without vectors.
+    candidates: (I,) int32, slot of each impression's item. request: (I,) int32, its request.
+    candidate_offsets: (R + 1,) int64, where each request's impressions begin. A batch that is
+        only there to keep a rank in step has none.
+    behaviours: (T,) int32, slot of each behaviour, oldest first.
+    behaviour_offsets: (R + 1,) int64, where each request's behaviours begin.
+    behaviour_attributes: (A, T) int32, bag of each behaviour attribute.
+    most_candidates, most_behaviours: lengths of the longest lists, known without asking a device.
+    vectors: (S, D) int8 (value / 127) or float32, zeros without a vector; None where none are used.
     vector_mask: (S,) bool, True where the slot's item has a vector; None without vectors.
     search: what the general search found; None for methods that do not search.
-    labels: (R, C) float32 in {0, 1}, 0 in padding.
+    made: (I, M + hidden + 1) float32, what a frozen MAKE says of each impression, zeros for an
+        item without a vector: interest, hidden layers, logit; None without MAKE.
+    labels: (I,) float32 in {0, 1}.
     loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
         the mean loss per impression of the global batch.
     rows: (R,) int64, which requests of the data set these are.
@@ -88,14 +100,28 @@ class RequestBatch(BatchParts):
     features: KeyedJaggedTensor | None
     raw_ids: KeyedJaggedTensor | None
     item_index: Tensor
-    candidate_index: Tensor
-    candidate_mask: Tensor
-    behaviour_index: Tensor
-    behaviour_mask: Tensor
-    behaviour_attribute_index: Tensor
+    candidates: Tensor
+    request: Tensor
+    candidate_offsets: Tensor
+    behaviours: Tensor
+    behaviour_offsets: Tensor
+    behaviour_attributes: Tensor
+    most_candidates: int
+    most_behaviours: int
     vectors: Tensor | None
     vector_mask: Tensor | None
     search: SearchResults | None
+    made: Tensor | None
     labels: Tensor
     loss_weight: Tensor
     rows: Tensor
+
+    @property
+    def lists(self) -> RequestLists:
+        """Whose the impressions and behaviours are."""
+        return RequestLists(
+            self.candidate_offsets,
+            self.behaviour_offsets,
+            self.most_candidates,
+            self.most_behaviours,
+        )

@@ -1,6 +1,6 @@
 """Requests to one batch: distinct items and table rows once, everything else by index.
 
-Shape letters: R requests, I impressions, S item slots, K kept behaviours, L recent behaviours.
+Shape letters: R requests, I impressions, S item slots, K kept behaviours, U items.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
-from torchrec_mm.data.stream.search import GeneralSearch
+from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 from torchrec_mm.kernels.distinct import distinct
 
 
@@ -21,11 +20,14 @@ from torchrec_mm.kernels.distinct import distinct
 class Collator:
     """What a model wants in its batches.
 
-    items: what item numbers mean. has_tables: whether the model has ID tables.
+    items: what item numbers mean. has_tables: whether the model has ID tables; one without goes by
+    vectors alone, and attends to none but behaviours that have one.
     behaviour_features: the behaviour attributes that it has tables for.
     max_behaviours: the newest behaviours of a request that target attention sees.
     raw_ids: those of RAW_IDS whose tables take ids as they are.
-    vectors: item vectors to put into the batch, or None. search: the general search, or None.
+    vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
+    gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
+    vectors, or None. make: what makes ``RequestBatch.made`` of the search's hits, or None.
     """
 
     items: EncodedItems
@@ -33,8 +35,10 @@ class Collator:
     behaviour_features: tuple[str, ...]
     max_behaviours: int
     raw_ids: tuple[str, ...] = ()
-    vectors: "SlotVectors | None" = None
+    vector_rows: np.ndarray | None = None
+    gather: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]] | None = None
     search: GeneralSearch | None = None
+    make: Callable[[SearchHits], torch.Tensor] | None = None
 
     def __call__(
         self, share: RequestArrays, loss_weight: float, masked: bool = False
@@ -43,67 +47,69 @@ class Collator:
 
         Args:
             share: the requests. loss_weight: see ``RequestBatch``.
-            masked: mask all candidates out: the batch is only there to keep a rank in step.
+            masked: leave all candidates out: the batch is only there to keep a rank in step.
         """
-        num_impressions = len(share.labels)
+        # Looked up all the same: no collection of tables is to be without a bag.
+        all_candidates = share.candidates.values
+        if masked:
+            share = share.without_candidates()
         recent, recent_positions = share.behaviours.newest(self.max_behaviours)
-        wanted = [share.candidates.values, recent.values]
-        found = None
+        attended, is_attended = recent, None
+        if self.vector_rows is not None:
+            is_attended = self.vector_rows[recent.values] >= 0
+        known = recent if is_attended is None else recent.where(is_attended)
+        hits = None
         if self.search is not None:
-            found = self.search(share.candidates, share.behaviours)
-            wanted.append(found.kept_items.ravel())
-        items, slots = _distinct(np.concatenate(wanted))
-        candidate_slots = slots[:num_impressions]
-        recent_slots = slots[num_impressions : num_impressions + len(recent.values)]
-        candidate_index, candidate_mask = pad(candidate_slots, share.candidates.lengths)
-        behaviour_index, behaviour_mask = pad(recent_slots, recent.lengths)
-        labels, _ = pad(share.labels, share.candidates.lengths)
-        tables = _ItemTables.of(self, items, share, recent, recent_positions)
+            scopes = {"all": share.behaviours, "newest": recent, "known": known}
+            hits = self.search(share.candidates, scopes[self.search.scope])
+        kept = np.empty((0, 0), np.int32) if hits is None else hits.kept_items
+        items, slots = _distinct(np.concatenate([all_candidates, recent.values, kept.ravel()]))
+        _, recent_slots, kept_slots = np.split(
+            slots, np.cumsum([len(all_candidates), len(recent.values)])
+        )
+        if not self.has_tables:
+            assert is_attended is not None  # else the model would have nothing to go by
+            attended, recent_slots = known, recent_slots[is_attended]
+        tables = _ItemTables.of(self, items, share, recent_positions)
         vectors = vector_mask = None
-        if self.vectors is not None:
-            vectors, vector_mask = self.vectors(items)
+        if self.vector_rows is not None:
+            rows = self.vector_rows[items]
+            vector_mask = torch.from_numpy(rows >= 0)
+            vectors = self.gather(rows)[0] if self.gather else None
         return RequestBatch(
             item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
             raw_ids=one_id_bags(tables.raw_ids),
             item_index=torch.from_numpy(tables.item_index),
-            candidate_index=_int64(candidate_index),
-            candidate_mask=torch.from_numpy(candidate_mask & (not masked)),
-            behaviour_index=_int64(behaviour_index),
-            behaviour_mask=torch.from_numpy(behaviour_mask),
-            behaviour_attribute_index=_int64(tables.attribute_index),
+            candidates=torch.from_numpy(slots[: len(share.labels)]),
+            request=torch.from_numpy(share.candidates.owners().astype(np.int32)),
+            candidate_offsets=torch.from_numpy(share.candidates.offsets),
+            behaviours=torch.from_numpy(recent_slots),
+            behaviour_offsets=torch.from_numpy(attended.offsets),
+            behaviour_attributes=torch.from_numpy(tables.attribute_index),
+            most_candidates=int(share.candidates.lengths.max()),
+            most_behaviours=int(attended.lengths.max()),
             vectors=vectors,
             vector_mask=vector_mask,
-            search=None
-            if found is None
-            else SearchResults(
-                request=torch.from_numpy(found.request),
-                position=torch.from_numpy(np.flatnonzero(candidate_mask)),
-                kept_index=torch.from_numpy(
-                    slots[num_impressions + len(recent.values) :].reshape(found.kept_items.shape)
-                ),
-                kept_length=found.kept_length,
-                kept_cosine=found.kept_cosine,
-                tiers=found.tiers,
-            ),
-            labels=torch.from_numpy(labels.astype(np.float32)),
+            search=None if hits is None else self._results(hits, kept_slots),
+            made=None if hits is None or self.make is None else self.make(hits),
+            labels=torch.from_numpy(share.labels.astype(np.float32)),
             loss_weight=torch.tensor(loss_weight, dtype=torch.float32),
             rows=torch.from_numpy(share.rows),
         )
 
-
-@dataclass(frozen=True)
-class SlotVectors:
-    """The vectors of a batch's items.
-
-    gather: a ``VectorSource``'s. rows: (U,) int, row of each item, -1 without a vector.
-    """
-
-    gather: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]]
-    rows: np.ndarray
-
-    def __call__(self, items: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.gather(self.rows[items])
+    def _results(self, hits: SearchHits, kept_slots: np.ndarray) -> SearchResults:
+        """What the network is to see of it; cosines that MAKE has used are none of its business."""
+        search = self.search
+        assert search is not None  # who else has found it
+        kept_index = torch.from_numpy(kept_slots.reshape(hits.kept_items.shape))
+        return SearchResults(
+            kept_index=kept_index if search.kept else None,
+            kept_length=hits.kept_length if search.kept else None,
+            kept_cosine=hits.kept_cosine if search.kept else None,
+            tiers=hits.tiers if search.num_tiers else None,
+            cosine=hits.cosine if search.pairs and self.make is None else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -124,43 +130,26 @@ class _ItemTables:
         collator: Collator,
         items: np.ndarray,
         share: RequestArrays,
-        recent: Jagged,
         recent_positions: np.ndarray,
     ) -> "_ItemTables":
-        longest = max(int(recent.lengths.max(initial=0)), 1)
+        attribute_index = np.empty(
+            (len(collator.behaviour_features), len(recent_positions)), dtype=np.int32
+        )
         if not collator.has_tables:
-            nothing = np.zeros((0, len(items)), np.int32), np.zeros((0, len(share), longest))
-            return cls({}, {}, *nothing)
+            return cls({}, {}, np.empty((0, len(items)), np.int32), attribute_index)
         raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
         raw_ids = {name: raw[name]() for name in collator.raw_ids}
         rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
-        item_index, attribute_index = [], []
-        for name, table in zip(collator.items.features, collator.items.rows, strict=True):
+        item_index = np.empty((len(collator.items.features), len(items)), dtype=np.int32)
+        for place, name in enumerate(collator.items.features):
             if name in raw_ids:
-                item_index.append(np.arange(len(items), dtype=np.int32))
-                continue
-            rows[name], index = _distinct(table[items])
-            item_index.append(index)
-        for name in collator.behaviour_features:
-            rows[name], index = _distinct(share.behaviour_rows[name][recent_positions])
-            attribute_index.append(pad(index, recent.lengths)[0])
-        shape = (len(attribute_index), len(share), longest)
-        return cls(rows, raw_ids, np.stack(item_index), np.array(attribute_index).reshape(shape))
-
-
-def pad(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lists one after another to a matrix of the longest, and its mask.
-
-    Args:
-        values: (t,) the R lists. lengths: (R,) int64 summing to t.
-
-    Returns:
-        (R, max(lengths, 1)) like ``values`` with zeros in padding, and bool, True where real.
-    """
-    mask = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]
-    padded = np.zeros(mask.shape, dtype=values.dtype)
-    padded[mask] = values
-    return padded, mask
+                item_index[place] = np.arange(len(items))
+            else:
+                rows[name], item_index[place] = _distinct(collator.items.rows[place][items])
+        for place, name in enumerate(collator.behaviour_features):
+            of_recent = share.behaviour_rows[name][recent_positions]
+            rows[name], attribute_index[place] = _distinct(of_recent)
+        return cls(rows, raw_ids, item_index, attribute_index)
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
@@ -183,7 +172,3 @@ def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) int32 to its distinct values and the (T,) int32 index of each."""
     values, index = distinct(torch.from_numpy(ids))
     return values.numpy(), index.numpy()
-
-
-def _int64(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values.astype(np.int64, copy=False))

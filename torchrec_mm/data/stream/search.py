@@ -1,7 +1,8 @@
-"""The general search of a batch's requests, in the data path: frozen vectors, all behaviours."""
+"""The general search of a batch's requests, in the data path, with frozen vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,58 +12,75 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.data.stream.vector_source import Fetched
 from torchrec_mm.kernels.general_search import general_search
 
+# all: every behaviour of a request. newest: those that target attention sees. known: of these, the
+# ones that have a vector, so that a pair is one of two vectors wherever the candidate has one.
+Scope = Literal["all", "newest", "known"]
+
 
 @dataclass(frozen=True)
 class SearchHits:
     """What a search found for each impression, by item number.
 
-    request: (I,) int32. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K are
-    real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
+    candidate_rows: of I int32, row of each candidate's vector, -1 without one. behaviour_rows: the
+    rows of what was searched. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K
+    are real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
+    cosine: (P,) float32 of each pair, (0,) if not asked for; 0 where either has no vector.
     """
 
-    request: np.ndarray
+    candidate_rows: Jagged
+    behaviour_rows: Jagged
     kept_items: np.ndarray
     kept_length: Tensor
     kept_cosine: Tensor
     tiers: Tensor
+    cosine: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
 class GeneralSearch:
-    """Keeps the K behaviours most alike each candidate, and counts all of them by tier.
+    """Compares each candidate with behaviours of its request, once a batch, for all who ask.
+
+    fetch: a ``VectorSource``'s. vector_rows: (U,) int32 row of each item's vector, -1 without.
+    scope: which behaviours are searched. kept: K, the most alike to keep, 0 for none. num_tiers: N
+    to count all by, 0 for no counting. pairs: whether every cosine is wanted.
 
     Source: MUSE, arXiv:2512.07216, general search unit. Ours: SimTier over every similarity.
     """
 
-    def __init__(
-        self,
-        fetch: Callable[[np.ndarray, np.ndarray], Fetched],
-        vector_rows: np.ndarray,
-        *,
-        kept: int,
-        num_tiers: int,
-    ) -> None:
-        """``fetch``: a ``VectorSource``'s. ``vector_rows``: (U,) int, of each item, -1 without."""
-        self.fetch = fetch
-        self.vector_rows = vector_rows.astype(np.int32, copy=False)
-        self.kept, self.num_tiers = kept, num_tiers
+    fetch: Callable[[np.ndarray, np.ndarray], Fetched]
+    vector_rows: np.ndarray
+    scope: Scope
+    kept: int = 0
+    num_tiers: int = 0
+    pairs: bool = False
 
     def __call__(self, candidates: Jagged, behaviours: Jagged) -> SearchHits:
-        """Search each request's behaviours for each of its candidates."""
-        matrix, candidate_rows, behaviour_rows = self.fetch(
-            self.vector_rows[candidates.values], self.vector_rows[behaviours.values]
-        )
-        kept, num_kept, cosine, tiers = general_search(
-            matrix,
-            torch.from_numpy(candidate_rows),
-            torch.from_numpy(behaviour_rows),
+        """Search these behaviours of each request for each of its candidates."""
+        candidate_rows = self.vector_rows[candidates.values]
+        behaviour_rows = self.vector_rows[behaviours.values]
+        fetched = self.fetch(candidate_rows, behaviour_rows)
+        kept, num_kept, cosine, tiers, pairs = general_search(
+            fetched.matrix,
+            torch.from_numpy(fetched.candidate_rows),
+            torch.from_numpy(fetched.behaviour_rows),
             torch.from_numpy(candidates.offsets),
             torch.from_numpy(behaviours.offsets),
             keep=self.kept,
             num_tiers=self.num_tiers,
+            pairs=self.pairs,
         )
-        request = candidates.owners()
-        is_real = np.arange(self.kept) < num_kept.numpy()[:, None]
-        positions = behaviours.offsets[request][:, None] + kept.numpy()
+        items = self._items(candidates, behaviours, kept.numpy(), num_kept.numpy())
+        asked = Jagged(candidate_rows, candidates.offsets)
+        searched = Jagged(behaviour_rows, behaviours.offsets)
+        return SearchHits(asked, searched, items, num_kept, cosine, tiers, pairs)
+
+    def _items(
+        self, candidates: Jagged, behaviours: Jagged, kept: np.ndarray, num_kept: np.ndarray
+    ) -> np.ndarray:
+        """(I, K) int32: the kept behaviours by item number."""
         items = np.repeat(candidates.values[:, None], self.kept, axis=1)
-        items[is_real] = behaviours.values[positions[is_real]]
-        return SearchHits(request.astype(np.int32), items, num_kept, cosine, tiers)
+        if self.kept:
+            is_real = np.arange(self.kept) < num_kept[:, None]
+            positions = behaviours.offsets[candidates.owners()][:, None] + kept
+            items[is_real] = behaviours.values[positions[is_real]]
+        return items

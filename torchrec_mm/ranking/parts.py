@@ -1,0 +1,217 @@
+"""The ways in which item vectors, and past behaviour, join the ID model: a method is a list of them.
+
+A part puts its weights on the network itself, under the names that checkpoints have, and says how
+wide the blocks are that it will add to the input of the MLP. Of each batch it then gives these.
+
+Shape letters: R requests, I impressions, S item slots, E width of an item, B width of the tables
+that muse attends to, D item-vector width, N tiers, M width of MAKE.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchrec_mm.kernels.gathered_attention import gathered_attention
+from torchrec_mm.kernels.target_attention import padded_places, target_attention
+from torchrec_mm.nn.target_attention import TargetAttention
+from torchrec_mm.ranking.make import unit_vectors
+from torchrec_mm.ranking.scene import Scene
+from torchrec_mm.ranking.spec import RankerSpec
+
+
+class Block(NamedTuple):
+    """Columns of the MLP's input. of_request: the same for all impressions of a request."""
+
+    width: int
+    of_request: bool = False
+
+
+class Joined(NamedTuple):
+    """What a part gives of one batch.
+
+    blocks: (R, w) of a request or (I, w), as ``build`` has promised them.
+    logit: (I,) to be added to the network's. companion: hidden layers that join the MLP's.
+    """
+
+    blocks: tuple[Tensor, ...] = ()
+    logit: Tensor | None = None
+    companion: tuple[Tensor, ...] | None = None
+
+
+class Part(Protocol):
+    """``network`` is the module that holds the weights of all parts."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]: ...
+
+    def join(self, network: Any, scene: Scene) -> Joined: ...
+
+
+class Request:
+    """User and context."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        return [Block(spec.embedding_dim * len(spec.tables.request), of_request=True)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        return Joined((scene.requests,))
+
+
+class Vector:
+    """The item vector, projected, beside the ID embeddings of an item wherever it occurs."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        network.vector_projection = nn.Linear(spec.vector_width, 2 * spec.embedding_dim)
+        return []
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        vectors, known = scene.batch.vectors, scene.batch.vector_mask
+        assert vectors is not None and known is not None  # the collator of this part has them
+        # A unit vector has entries near D ** -0.5; the network likes them near 1.
+        projected = network.vector_projection(unit_vectors(vectors) * vectors.shape[1] ** 0.5)
+        projected = projected * known[:, None]
+        at_targets = F.embedding(scene.batch.candidates, projected)
+        scene.targets = torch.cat([scene.targets, at_targets], dim=1)
+        if scene.index is not scene.batch.behaviours:  # a row is not a slot, but a behaviour
+            projected = F.embedding(scene.batch.behaviours, projected)
+        scene.rows = torch.cat([scene.rows, projected], dim=1)
+        return Joined()
+
+
+class Target:
+    """The impression's own item."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        return [Block(spec.item_width)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        return Joined((scene.targets,))
+
+
+class Interest:
+    """DIN's target attention over the newest behaviours.
+
+    Ours: target * interest, and the length of the history, which every method sees so that a
+    histogram earns nothing by merely counting behaviours. With ``cosine`` that of each pair joins
+    the activation unit, and its mean the input.
+    """
+
+    def __init__(self, *, cosine: bool = False) -> None:
+        self.cosine = cosine
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        width = spec.item_width
+        network.attention = TargetAttention(width, side_information=self.cosine)
+        return [Block(width), Block(width), Block(1, of_request=True)] + [Block(1)] * self.cosine
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        cosine = None
+        if self.cosine:
+            assert scene.batch.search is not None  # the collator of this part searches
+            cosine = scene.batch.search.cosine
+        interest, mean_cosine = target_attention(
+            network.attention, scene.targets, scene.rows, scene.index, scene.batch.lists, cosine
+        )
+        blocks = (interest, scene.targets * interest, history_length(scene))
+        return Joined(blocks if mean_cosine is None else (*blocks, mean_cosine[:, None]))
+
+
+class Tiers:
+    """SimTier: the histogram of cosines, their logarithms weighted.
+
+    Counts grow with the history, their logarithms stay in the range of the other inputs.
+    """
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        network.tier_weight = nn.Parameter(torch.ones(spec.num_tiers))
+        return [Block(spec.num_tiers)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        search = scene.batch.search
+        assert search is not None and search.tiers is not None  # the collator of this part searches
+        return Joined((torch.log1p(search.tiers) * network.tier_weight,))
+
+
+class FrozenFeatures:
+    """MAKE: its interest vector, its hidden layers beside the MLP's, its logit."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        assert spec.make is not None  # a method with this part has it
+        return [Block(spec.make.width)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        made, make = scene.batch.made, network.spec.make
+        assert made is not None  # the collator of this part makes them
+        interest, *hidden, logit = made.split([make.width, *make.hidden, 1], dim=1)
+        return Joined((interest,), logit[:, 0], tuple(hidden))
+
+
+class Recent:
+    """muse: attention over the newest behaviours, scored by dot product, and their mean."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        width = spec.embedding_dim * len(spec.behaviour_tables)
+        network.recent_query = nn.Linear(width, width, bias=False)
+        return [Block(width), Block(width, of_request=True), Block(1, of_request=True)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        batch = scene.batch
+        places, _ = padded_places(batch.behaviour_offsets, batch.most_behaviours)
+        interest, mean = gathered_attention(
+            network.recent_query(attended_target(network.spec, scene)),
+            scene.rows,
+            batch.behaviours[places] if len(batch.behaviours) else places.int(),
+            batch.behaviour_offsets.diff().int(),
+            request=batch.request,
+        )
+        return Joined((interest, mean, history_length(scene)))
+
+
+class Kept:
+    """muse: attention over what the search kept, scored by SA-TA, which mixes in the cosine."""
+
+    def build(self, network: Any, spec: RankerSpec) -> list[Block]:
+        width = spec.embedding_dim * len(spec.behaviour_tables)
+        network.kept_query = nn.Linear(width, width, bias=False)
+        network.mix = nn.Parameter(torch.ones(3))
+        return [Block(width), Block(width)]
+
+    def join(self, network: Any, scene: Scene) -> Joined:
+        search = scene.batch.search
+        # The collator of this part searches.
+        assert search is not None and search.kept_index is not None
+        assert search.kept_length is not None
+        return Joined(
+            gathered_attention(
+                network.kept_query(attended_target(network.spec, scene)),
+                scene.rows,
+                search.kept_index,
+                search.kept_length,
+                cosine=search.kept_cosine,
+                mix=network.mix,
+            )
+        )
+
+
+def attended_target(spec: RankerSpec, scene: Scene) -> Tensor:
+    """(I, B) of each impression's item, the columns that behaviours have."""
+    if len(spec.behaviour_tables) == len(spec.tables.item):
+        return scene.targets
+    return scene.lookups.items(spec.behaviour_tables, scene.batch.candidates)
+
+
+def history_length(scene: Scene) -> Tensor:
+    """(R, 1)."""
+    return torch.log1p(scene.num_behaviours())[:, None]
+
+
+PARTS: dict[str, tuple[Part, ...]] = {
+    "id": (Request(), Target(), Interest()),
+    "vector": (Request(), Vector(), Target(), Interest()),
+    "simscore": (Request(), Target(), Interest(cosine=True)),
+    "simtier": (Request(), Target(), Interest(), Tiers()),
+    "make": (Request(), Target(), Interest(), FrozenFeatures()),
+    "simtier+make": (Request(), Target(), Interest(), Tiers(), FrozenFeatures()),
+    "muse": (Request(), Target(), Recent(), Kept(), Tiers()),
+}

@@ -1,0 +1,64 @@
+"""What a network looks at: the embeddings of a batch, handed out to impressions and behaviours.
+
+Shape letters: R requests, I impressions, T behaviours, S item slots, E width of an item.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedTensor
+
+from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.ranking.lookups import Lookups
+from torchrec_mm.ranking.spec import RankerSpec
+
+
+@dataclass
+class Scene:
+    """One batch.
+
+    requests: (R, F) embeddings of user and context. targets: (I, E) each impression's item; a part
+    that adds to what an item is makes it wider, and the rows of behaviours with it.
+    rows, index: row ``rows[index[t]]`` is behaviour t; (n, E) and (T,) int32.
+    """
+
+    batch: RequestBatch
+    lookups: Lookups
+    requests: Tensor
+    targets: Tensor
+    rows: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        batch: RequestBatch,
+        spec: RankerSpec,
+        embeddings: tuple[KeyedTensor, ...],
+        projection: nn.Module,
+    ) -> "Scene":
+        """Out of what the collections of tables return.
+
+        ``projection``: of a behaviour, its own attributes beside its item, to the width of an item.
+        """
+        lookups = Lookups.of(batch, spec, embeddings)
+        rows, index = lookups.items(spec.attended_tables), batch.behaviours
+        if spec.tables.behaviour:
+            attributes = [
+                F.embedding(bag, lookups.attribute(name))
+                for name, bag in zip(spec.tables.behaviour, batch.behaviour_attributes, strict=True)
+            ]
+            rows = projection(torch.cat([F.embedding(index, rows), *attributes], dim=1))
+            index = torch.arange(len(index), dtype=torch.int32, device=index.device)
+        targets = lookups.items(tuple(spec.tables.item), batch.candidates)
+        return cls(batch, lookups, lookups.requests(), targets, rows, index)
+
+    def at_impressions(self, per_request: Tensor) -> Tensor:
+        """(R, W) to (I, W)."""
+        return F.embedding(self.batch.request, per_request)
+
+    def num_behaviours(self) -> Tensor:
+        """(R,) float32."""
+        return self.batch.behaviour_offsets.diff().float()
