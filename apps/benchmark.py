@@ -32,6 +32,7 @@ class BenchmarkName:
         "prepare",
         "pretraining",
         "ranker",
+        "short",
         "simtier",
     ]
     """What to measure."""

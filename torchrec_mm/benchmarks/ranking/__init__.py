@@ -1,7 +1,7 @@
-"""Both sides of ``apps.benchmark ranker``: ours, and a baseline in the shape of public code.
+"""Both sides of ``apps.benchmark ranker`` and ``short``: ours, and plain code of a public shape.
 
-Both learn from the same drawn users. The baseline is kept as such code is found, slow parts
-included; what makes it faster without changing its shape is welcome.
+Both sides learn from the same drawn users. The ranker's baseline is kept as such code is found,
+slow parts included; what makes a baseline faster without changing its shape is welcome.
 
 Read first: sides.py
 """

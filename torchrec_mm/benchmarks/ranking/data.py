@@ -6,20 +6,18 @@ encoded/   for ours                       vectors/   item vectors, for ours
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from torchrec_mm.benchmarks.harness import BenchmarkConfig
 from torchrec_mm.benchmarks.ranking.baseline_rows import join_tables
+from torchrec_mm.benchmarks.ranking.folder import kept_or_temporary, make_parts
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.encode.encode import encode
 from torchrec_mm.data.encode.taobao_mm import TaobaoMM
 from torchrec_mm.data.encode.taobao_mm_files import ITEM, VECTOR, VECTORS, table_files
 from torchrec_mm.documents import read_json
-from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.item_vectors.interchange import import_parquet
 from torchrec_mm.metrics.auc import auc
@@ -27,7 +25,6 @@ from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.simulation.taobao_mm.shop import ITEMS_PER_CATEGORY
 from torchrec_mm.simulation.taobao_mm.simulate import make_tables
 
-SIZE_FILE = "size.json"
 CANDIDATES = 11
 
 
@@ -63,40 +60,16 @@ class DataConfig(BenchmarkConfig):
 @contextmanager
 def ranker_data(config: DataConfig) -> Iterator[Path]:
     """The folder of data, made if need be, else temporary; InputError if work_dir holds other."""
-    kept = None if config.work_dir is None else nullcontext(config.work_dir)
-    with kept or tempfile.TemporaryDirectory(prefix="ranker_data.") as folder:
-        make(Path(folder), config.size())
-        yield Path(folder)
-
-
-def make(folder: Path, size: dict[str, int]) -> None:
-    """Make the parts that are not there; an interrupted call goes on after the last whole one."""
-    check_size(folder, size)
-    tables = folder / "tables"
-    steps: dict[str, Callable[[Path], None]] = {
-        "tables": lambda out: make_new_tables(out, size),
-        "joined": lambda out: join_tables(tables, out),
-        "encoded": lambda out: encode_tables(tables, out, size["behaviours"]),
-        "vectors": lambda out: import_vectors(tables, out),
-    }
-    missing = [name for name in steps if not (folder / name).exists()]
-    with tqdm(missing, desc="data", unit="part", disable=None) as bar:
-        for name in bar:
-            bar.set_postfix_str(name)
-            steps[name](folder / name)
-
-
-def check_size(folder: Path, size: dict[str, int]) -> None:
-    """Refuse a folder that is not ours to write to, else note in it what it will hold."""
-    noted = folder / SIZE_FILE
-    if not noted.exists():
-        if folder.exists() and any(folder.iterdir()):
-            rule = "work_dir must be a new folder or one of this benchmark"
-            raise InputError(f"{rule}, got {folder}")
-        write_json(noted, size)
-    found = read_json(noted)
-    if found != size:
-        raise InputError(f"work_dir must hold data of {size}, {folder} holds {found}")
+    with kept_or_temporary(config.work_dir) as folder:
+        size, tables = config.size(), folder / "tables"
+        parts: dict[str, Callable[[Path], None]] = {
+            "tables": lambda out: make_new_tables(out, size),
+            "joined": lambda out: join_tables(tables, out),
+            "encoded": lambda out: encode_tables(tables, out, size["behaviours"]),
+            "vectors": lambda out: import_vectors(tables, out),
+        }
+        make_parts(folder, size, parts)
+        yield folder
 
 
 def make_new_tables(out: Path, size: dict[str, int]) -> None:

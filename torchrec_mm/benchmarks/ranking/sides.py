@@ -1,4 +1,4 @@
-"""What both sides of the ranker benchmark are given, and how their speed is read."""
+"""What both sides of a ranking benchmark are given, and how their speed is read."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class RankerTask:
-    """One measurement, sent to a fresh process.
+    """One measurement of the ranker benchmark, sent to a fresh process.
 
     folder: what ``ranker_data`` made. batch_impressions: about as many in a global batch.
     seconds: of the measurement, after warming up. epochs: of training before evaluation.
@@ -33,6 +33,25 @@ class RankerTask:
     seed: int
     baseline_workers: int
     table_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortTask:
+    """One measurement of the short benchmark, sent to a fresh process.
+
+    folder: what ``short_data`` made. seconds: of the measurement, after warming up. epochs: of
+    training before evaluation. seed: of weights and order. batch_impressions: about as many in a
+    global batch, None for our default batch. method: of ours. baseline_workers: processes that
+    read ahead for the baseline.
+    """
+
+    folder: Path
+    seconds: float
+    epochs: int
+    seed: int
+    batch_impressions: int | None = None
+    method: str = "id"
+    baseline_workers: int = 0
 
 
 @dataclass(frozen=True)

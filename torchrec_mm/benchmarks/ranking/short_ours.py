@@ -1,0 +1,101 @@
+"""Our side of the short benchmark: what ``apps.train_ranker`` trains with its own flags, timed.
+
+Every setting is the command's default: a default that changes is measured changed.
+"""
+
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchrec_mm.benchmarks.ranking.learner import Learner, num_requests, quality_of, speed_of
+from torchrec_mm.benchmarks.ranking.sides import Quality, ShortTask
+from torchrec_mm.commands import call, module_of
+from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.files import new_folder
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.sharded_vectors import vector_source
+from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.runs.checkpoint import read_checkpoint
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.run_folder import CHECKPOINTS
+from torchrec_mm.scoring.frozen_make import frozen_make
+
+MAKE_RUN = Path("make", "run")
+
+
+def speed(task: ShortTask) -> float:
+    """Impressions a second of all ranks together, file to update; one rank's part."""
+    return speed_of(partial(learner, task), task.seconds)
+
+
+def quality(task: ShortTask) -> Quality:
+    """Exact AUC and GAUC on the test set after ``task.epochs`` over the training set; one rank."""
+    return quality_of(partial(learner, task), task.epochs)
+
+
+def learner(task: ShortTask, worker: Worker) -> Learner:
+    """The ranker that the command would train."""
+    data = EncodedRequests(task.folder / "encoded", "train")
+    config = train_ranker_config(task, data)
+    vectors = ItemVectors.open(config.vectors) if config.vectors else None
+    source = vector_source(vectors, config.vector_storage, worker) if vectors else None
+    spec = config.spec(data, vectors)
+    torch.manual_seed(config.seed)
+    model = Ranker(spec)
+    if config.make:
+        made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
+        assert model.network.make is not None
+        model.network.make.load_state_dict(made)
+    optimizer = OptimizerSettings(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        table_learning_rate=config.table_learning_rate,
+        table_scale=config.table_scale,
+    )
+    distributed = distribute(model, worker, optimizer, config.seed)
+    make = frozen_make(model, vectors, config.vector_storage, task.folder, worker)
+    return Learner(data, spec, source, distributed, config, config.max_behaviours, make)
+
+
+def train_ranker_config(task: ShortTask, data: EncodedRequests) -> Any:
+    """A TrainRankerConfig of nothing but what the task has to say."""
+    config = _command()(
+        run_dir=task.folder,  # nothing is written there
+        encoded=task.folder / "encoded",
+        method=task.method,
+        vectors=None if task.method == "id" else task.folder / "vectors",
+        make=task.folder / MAKE_RUN if "make" in task.method else None,
+        seed=task.seed,
+    )
+    if task.batch_impressions is None:
+        return config
+    return replace(config, batch_requests=num_requests(data, task.batch_impressions))
+
+
+def min_count() -> int:
+    """Training occurrences from which an item has a row of its own."""
+    return _command().min_count
+
+
+def mean_batch(task: ShortTask) -> int:
+    """About how many impressions our batches hold."""
+    data = EncodedRequests(task.folder / "encoded", "train")
+    requests = train_ranker_config(task, data).batch_requests
+    return round(requests * data.num_impressions / len(data))
+
+
+def _command() -> Any:
+    return import_module(module_of("train_ranker")).TrainRankerConfig
+
+
+def train_make(encoded: Path, vectors: Path, out: Path) -> None:
+    """What ``apps.train_make`` trains with its own flags, in ``out``."""
+    with new_folder(out) as aside:
+        run_dir = aside / MAKE_RUN.name
+        call("train_make", "--encoded", encoded, "--vectors", vectors, "--run_dir", run_dir)
