@@ -6,6 +6,7 @@ requests, C candidates and L behaviours of a request, K kept behaviours, N tiers
 
 import ctypes
 from ctypes import c_int32, c_int64, c_void_p
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -74,13 +75,11 @@ def general_search(
     candidate_rows, behaviour_rows = candidate_rows.int(), behaviour_rows.int()
     arguments = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
     _check(vectors, *arguments, keep=keep, num_tiers=num_tiers)
-    wanted = {"keep": keep, "num_tiers": num_tiers, "pairs": pairs}
     kernel = None
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
-    if kernel is None:
-        return general_search_reference(vectors, *arguments, **wanted)
-    return _search_in_kernel(kernel, vectors, *arguments, **wanted)
+    search = general_search_reference if kernel is None else partial(_search_in_kernel, kernel)
+    return search(vectors, *arguments, keep=keep, num_tiers=num_tiers, pairs=pairs)
 
 
 def _check(
