@@ -33,7 +33,7 @@ ARROWS = {
     "nn": PURE,
     "losses": PURE,
     "metrics": PURE,
-    "columns": WALLS,
+    "columns": WALLS | {"kernels"},
     "item_vectors": WALLS | {"columns"},
     # From the folders a user brings to what a training step reads
     "data.contract": WALLS | {"columns"},
@@ -52,7 +52,7 @@ ARROWS = {
     # Phase one
     "pretraining.encoder": WALLS,
     "pretraining.pairs": WALLS
-    | {"data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
+    | {"columns", "data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
     "pretraining.judge": WALLS
     | {"metrics", "parallel", "runs", "pretraining.encoder", "pretraining.pairs"},
     "pretraining.scl": WALLS
