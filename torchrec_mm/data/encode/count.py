@@ -6,6 +6,8 @@ import numpy as np
 
 from torchrec_mm.columns.hash_index import HashIndex
 
+BLOCK = 1 << 15  # behaviours whose attributes fit the cache
+
 
 class ItemCounts:
     """Occurrences of items in a split.
@@ -79,6 +81,10 @@ class LearnedAttribute:
         ``items``: (n,) int32 numbers below ``num_items``. ``values``: (n,) int64 of each.
         """
         self.values, self.known = grown(self.values, num_items), grown(self.known, num_items)
+        for begin in range(0, len(items), BLOCK):
+            self._learn(items[begin : begin + BLOCK], values[begin : begin + BLOCK])
+
+    def _learn(self, items: np.ndarray, values: np.ndarray) -> None:
         # Nearly all say what is known: only the others are looked at closely.
         others = np.flatnonzero((self.values[items] != values) | ~self.known[items])
         items, values = items[others], values[others]

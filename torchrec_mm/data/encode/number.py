@@ -114,7 +114,7 @@ class Numbering:
         for name, attribute in self.attributes.items():
             values, items = requests.columns[name], behaviours
             if self._source.missing is not None:
-                known = np.flatnonzero(values != self._source.missing)
-                if len(known) < len(values):
+                known = values != self._source.missing
+                if not known.all():
                     values, items = values[known], items[known]
             attribute.learn(items, values, len(self.items))
