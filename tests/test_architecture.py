@@ -40,7 +40,7 @@ ARROWS = {
     "data.prepare": WALLS | {"columns", "data.contract"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
-    "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "item_vectors"},
+    "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
     "data.stream": WALLS | {"columns", "data.encoded", "item_vectors", "kernels"},
     "simulation.market": WALLS | {"columns", "data.contract", "data.content", "data.prepare"},
     "simulation.taobao_mm": {"columns", "data.encode", "simulation.market"},

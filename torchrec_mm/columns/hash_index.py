@@ -4,7 +4,7 @@ import numpy as np
 
 from torchrec_mm.kernels.hash_table import add_ids, empty_table, find_places
 
-MOST_FULL = 0.75
+MOST_FULL = 0.5
 FEWEST_BITS = 10
 BLOCK = 1 << 20  # ids put into a larger table at a time
 
@@ -13,7 +13,7 @@ class HashIndex:
     """Where each id sits in a list of unique ids, like ``IdIndex``, for blocks of look-ups.
 
     About two random reads an id, which are on their way from memory before they are needed, where
-    a binary search waits for twenty-five. Costs 19 to 37 bytes an id, the ids included; half as
+    a binary search waits for twenty-five. Costs 24 to 48 bytes an id, the ids included; half as
     much again for a moment, when the list outgrows its table.
     """
 

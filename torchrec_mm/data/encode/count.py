@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchrec_mm.columns.hash_index import HashIndex
-
-BLOCK = 1 << 15  # behaviours whose attributes fit the cache
+from torchrec_mm.kernels.tally import count, keep_first
 
 
 class ItemCounts:
@@ -23,8 +22,8 @@ class ItemCounts:
         """Count a block of items, given by their numbers below ``num_items``."""
         self.candidates = grown(self.candidates, num_items)
         self.behaviours = grown(self.behaviours, num_items)
-        np.add.at(self.candidates, candidates, np.int64(1))
-        np.add.at(self.behaviours, behaviours, np.int64(1))
+        count(self.candidates, candidates)
+        count(self.behaviours, behaviours)
 
     def reorder(self, order: np.ndarray) -> None:
         """Have item ``order[i]`` at i: (U,), all items."""
@@ -81,17 +80,7 @@ class LearnedAttribute:
         ``items``: (n,) int32 numbers below ``num_items``. ``values``: (n,) int64 of each.
         """
         self.values, self.known = grown(self.values, num_items), grown(self.known, num_items)
-        for begin in range(0, len(items), BLOCK):
-            self._learn(items[begin : begin + BLOCK], values[begin : begin + BLOCK])
-
-    def _learn(self, items: np.ndarray, values: np.ndarray) -> None:
-        # Nearly all say what is known: only the others are looked at closely.
-        others = np.flatnonzero((self.values[items] != values) | ~self.known[items])
-        items, values = items[others], values[others]
-        new = np.flatnonzero(~self.known[items])[::-1]  # backwards: the first is written last
-        self.values[items[new]] = values[new]
-        self.known[items[new]] = True
-        self.disagreements += int(np.count_nonzero(self.values[items] != values))
+        self.disagreements += keep_first(self.values, self.known, items, values)
 
 
 def grown(array: np.ndarray, length: int) -> np.ndarray:
