@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.numbers import to_arrow, to_numpy
+from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.errors import InputError
 
 
@@ -63,14 +63,12 @@ class Jagged:
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
         """An Arrow list column, no copy per row; InputError, naming ``field``, for nulls inside."""
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-        values = column.flatten()
+        lists = in_one(column)
+        values = lists.flatten()  # unlike .values, of these lists alone where they are a slice
         if values.null_count:
             raise InputError(f"{field} must not hold nulls, got {values.null_count}")
-        offsets = to_numpy(column.offsets).astype(np.int64)  # from 0 on: chunks were joined
-        return cls(to_numpy(values), offsets)
+        offsets = to_numpy(lists.offsets).astype(np.int64)
+        return cls(to_numpy(values), offsets - offsets[0])
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
