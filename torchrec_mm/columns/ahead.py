@@ -11,31 +11,33 @@ import pyarrow as pa
 T = TypeVar("T")
 
 MOST_THREADS = 8  # each holds what it has made until its turn comes
-END = object()
 
 
-def in_order(pieces: Iterable[Iterator[T]]) -> Iterator[T]:
+def in_order(pieces: Iterable[Iterator[T]], at_once: int = 1) -> Iterator[T]:
     """All that the pieces give, piece by piece, as if they were chained.
 
     As many threads as Arrow takes, at most ``MOST_THREADS``, work on a piece each, and no more
-    than one value ahead of what has been taken: memory is bounded whatever the pieces give. What
-    a piece raises is raised when its turn comes.
+    than ``at_once`` values ahead of what has been asked for: memory is bounded however long a
+    piece is. What a piece raises is raised when its turn comes.
     """
     remaining = iter(pieces)
     threads = min(MOST_THREADS, pa.cpu_count())
-    open_pieces: deque[tuple[Iterator[T], Future]] = deque()
+    opened: deque[tuple[Iterator[T], Future[list[T]]]] = deque()
+
+    def begun(piece: Iterator[T]) -> tuple[Iterator[T], Future[list[T]]]:
+        return piece, pool.submit(list, islice(piece, at_once))
+
     with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
-                for piece in islice(remaining, threads - len(open_pieces)):
-                    open_pieces.append((piece, pool.submit(next, piece, END)))
-                if not open_pieces:
+                opened.extend(map(begun, islice(remaining, threads - len(opened))))
+                if not opened:
                     return
-                piece, future = open_pieces.popleft()
-                value = future.result()
-                if value is not END:
-                    open_pieces.appendleft((piece, pool.submit(next, piece, END)))
-                    yield value
+                piece, future = opened.popleft()
+                values = future.result()
+                if len(values) == at_once:
+                    opened.appendleft(begun(piece))
+                yield from values
         finally:
-            for _, future in open_pieces:
+            for _, future in opened:
                 future.cancel()
