@@ -118,6 +118,7 @@ def encode(
         if vocabularies is None:
             vocabularies = learn_features(source, numbering.features)
         mapper = Mapper(numbering, all_items, vocabularies)
+        numbering.forget_ids()
         unseen = Counter(dict.fromkeys((*vocabularies.request, *vocabularies.behaviour), 0))
         for split, numbered in numbering.splits.items():
             requests = numbered.sizes["requests"]

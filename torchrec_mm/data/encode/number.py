@@ -81,6 +81,10 @@ class Numbering:
                 bar.update(len(requests))
         self.splits[split] = NumberedSplit(spool, counts, dict(sizes), has_time)
 
+    def forget_ids(self) -> None:
+        """Give the memory of items and features back, once a ``Mapper`` knows their rows."""
+        self.items, self.features = HashIndex(), {}
+
     def _note_times(self, requests: Requests) -> bool:
         """Whether the requests have times."""
         if requests.timestamps is None:
