@@ -16,7 +16,7 @@ from tests.helpers.request_folders import parquet_files
 from tests.helpers.small_market import write_parquet, write_small_market
 from torchrec_mm.columns import ahead, chunks
 from torchrec_mm.data.contract.items import ItemCatalogue
-from torchrec_mm.data.encode import writer
+from torchrec_mm.data.encode import spool, writer
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -238,7 +238,8 @@ def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monke
     for group in groups[:-1]:
         assert group.nbytes >= 300  # list offsets and bitmaps are counted roughly
         assert group[:-1].nbytes < 500
-    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)  # a group goes on in the next piece
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)
+    monkeypatch.setattr(spool, "BLOCK", 7)  # a group goes on in the next block
     assert row_groups(encoded(market, tmp_path / "pieces")) == groups
 
 
