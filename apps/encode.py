@@ -3,6 +3,7 @@
 python -m apps.encode --data DIR --run_dir ENCODED
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import beside
-from torchrec_mm.parallel.process_group import on_first_rank, process_group
 from torchrec_mm.targets import check_new_folder
 
 
@@ -25,8 +25,8 @@ from torchrec_mm.targets import check_new_folder
 class EncodeConfig:
     """Write an encoded data set, which rankers read without looking at an id again.
 
-    Memory grows with the number of distinct ids, not with that of requests. Of several processes
-    the first works and the others wait.
+    Memory grows with the number of distinct ids, not with that of requests; the disk must hold
+    the result twice for a while. Of several processes the first works and the others wait.
     """
 
     data: Path
@@ -53,12 +53,18 @@ class EncodeConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read everything twice: count, then map."""
+    """Read everything once, then map what is left of it on disk."""
     config = parse(EncodeConfig, argv)
     settings: dict[str, Any] = {"min_count": config.min_count}
     if config.vocabulary is not None:
         settings["vocabularies"] = Vocabularies.load(config.vocabulary / "vocabularies.safetensors")
         settings["frequency"] = ItemFrequency.load(config.vocabulary / "item_frequency.safetensors")
+    if "WORLD_SIZE" not in os.environ:
+        _encode(config, settings)
+        return
+    # Alone it needs no torch, which loads for seconds.
+    from torchrec_mm.parallel.process_group import on_first_rank, process_group
+
     with process_group():
         on_first_rank(lambda: _encode(config, settings))
 

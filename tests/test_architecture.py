@@ -33,14 +33,14 @@ ARROWS = {
     "kernels": {"nn"},
     "losses": PURE,
     "metrics": PURE,
-    "columns": WALLS,
+    "columns": WALLS | {"kernels"},
     "item_vectors": WALLS | {"columns"},
     # From the folders a user brings to what a training step reads
     "data.contract": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
-    "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "item_vectors"},
+    "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
     "data.stream": WALLS | {"columns", "data.encoded", "item_vectors", "kernels"},
     "simulation.market": WALLS | {"columns", "data.contract", "data.content", "data.prepare"},
     "simulation.taobao_mm": {"columns", "data.encode", "simulation.market"},
@@ -52,7 +52,7 @@ ARROWS = {
     # Phase one
     "pretraining.encoder": WALLS,
     "pretraining.pairs": WALLS
-    | {"data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
+    | {"columns", "data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
     "pretraining.judge": WALLS
     | {"metrics", "parallel", "runs", "pretraining.encoder", "pretraining.pairs"},
     "pretraining.scl": WALLS

@@ -20,7 +20,7 @@ ROOMS = {
     "torchrec_mm.losses": {"torch", "numpy"},
     "torchrec_mm.metrics": {"numpy"},
     "torchrec_mm.metrics.retrieval": {"torch", "numpy"},
-    "torchrec_mm.item_vectors": {"torch", "numpy"},
+    "torchrec_mm.item_vectors": {"numpy"},
     "torchrec_mm.pretraining.scl": {"torch", "numpy"},
     "torchrec_mm.runs": {"torch", "numpy"},
     "torchrec_mm.parallel.process_group": {"torch", "numpy"},

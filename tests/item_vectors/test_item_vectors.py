@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.store import ItemVectors, check_origin, dequantise
+from torchrec_mm.item_vectors.dequantise import dequantise
+from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.item_vectors.writer import write_blocks, write_item_vectors
 
 EAST, NORTH, NORTH_EAST = (2.0, 0.0), (0.0, 5.0), (3.0, 3.0)

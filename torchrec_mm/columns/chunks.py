@@ -1,6 +1,6 @@
 """Parquet files a bounded piece at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,13 +14,17 @@ BUFFER_BYTES = 1 << 20
 
 
 def read_chunks(
-    file: Path, columns: list[str] | None = None, groups: Sequence[int] | None = None
+    file: Path,
+    columns: list[str] | None = None,
+    groups: Sequence[int] | None = None,
+    metadata: pq.FileMetaData | None = None,
 ) -> Iterator[tuple[pa.Table, str]]:
     """The file's rows in order, or those of some row groups, in tables that fit in memory.
 
     They hold about ``CHUNK_VALUES`` values, list elements counted, or ``CHUNK_BYTES``.
 
     Column chunks are read through a buffer, so a row group may be larger than memory.
+    ``metadata``: the file's, where it has been read.
 
     Yields:
         A table with at least one row, and the words that name it in complaints.
@@ -30,7 +34,11 @@ def read_chunks(
     """
     with input_errors(file, "must be a readable Parquet file"):
         parquet = pq.ParquetFile(
-            file, buffer_size=BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            file,
+            metadata=metadata,
+            buffer_size=BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     with parquet:
         for group in range(parquet.num_row_groups) if groups is None else groups:
@@ -41,6 +49,16 @@ def read_chunks(
                     if batch.num_rows:
                         yield pa.Table.from_batches([batch]), f"{where} from row {done}"
                         done += batch.num_rows
+
+
+def read_groups(
+    files: Iterable[Path], columns: list[str]
+) -> Iterator[Iterator[tuple[pa.Table, str]]]:
+    """``read_chunks`` of each row group of each file, which may be read at the same time."""
+    for file in files:
+        metadata = read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            yield read_chunks(file, columns, [group], metadata)
 
 
 def count_rows(file: Path) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.errors import InputError
 
 
@@ -66,14 +67,12 @@ class Jagged:
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
         """An Arrow list column, no copy per row; InputError, naming ``field``, for nulls inside."""
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-        values = column.flatten()
+        lists = in_one(column)
+        values = lists.flatten()  # unlike .values, of these lists alone where they are a slice
         if values.null_count:
             raise InputError(f"{field} must not hold nulls, got {values.null_count}")
-        offsets = column.offsets.to_numpy().astype(np.int64)  # from 0 on: chunks were joined
-        return cls(values.to_numpy(zero_copy_only=False), offsets)
+        offsets = to_numpy(lists.offsets).astype(np.int64)
+        return cls(to_numpy(values), offsets - offsets[0])
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -99,5 +98,5 @@ def ragged_positions(begin: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def list_array(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
     """Cut ``values`` (sum of lengths,) into one Arrow list a row."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+    offsets = offsets_of(lengths).astype(np.int32)
+    return pa.ListArray.from_arrays(to_arrow(offsets), to_arrow(values))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torchrec_mm.columns.chunks import read_chunks
+from torchrec_mm.columns.chunks import read_groups
 from torchrec_mm.columns.files import data_files, nothing
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.reading import Footer, input_errors, read_footer
@@ -73,10 +73,19 @@ class ParquetFolder:
         Raises:
             InputError: an unreadable row group, and what ``check_columns`` refuses.
         """
-        names = self._present(required, nullable)
-        for file in self.files:
-            for table, where in read_chunks(file, names):
+        for group in self.groups(required, nullable):
+            yield from group
+
+    def groups(
+        self, required: Types, nullable: Types | None = None
+    ) -> Iterator[Iterator[tuple[pa.Table, str]]]:
+        """``chunks`` by row group; they may be read at the same time."""
+
+        def checked(chunks: Iterator[tuple[pa.Table, str]]) -> Iterator[tuple[pa.Table, str]]:
+            for table, where in chunks:
                 yield check_columns(table, where, required, nullable), where
+
+        return map(checked, read_groups(self.files, self._present(required, nullable)))
 
     def read(self, required: Types, nullable: Types | None = None) -> pa.Table:
         """The named columns of all files, in memory; InputErrors as ``check`` and ``chunks``."""
@@ -101,7 +110,10 @@ class ParquetFolder:
 def check_types(footers: Iterable[Footer], required: Types, nullable: Types | None = None) -> None:
     """Names and types of the columns of every file, see ``check_columns``; values are not read."""
     for footer in footers:
-        check_columns(footer.schema.empty_table(), footer.file, required, nullable)
+        # Unlike schema.empty_table(), pa.nulls does not load pandas.
+        columns = [pa.nulls(0, kind) for kind in footer.schema.types]
+        empty = pa.Table.from_arrays(columns, schema=footer.schema)
+        check_columns(empty, footer.file, required, nullable)
 
 
 def concat_files(tables: Iterable[pa.Table]) -> pa.Table:

@@ -7,8 +7,20 @@ one's own.
 Read first: store.py
 """
 
-from torchrec_mm.item_vectors.neighbours import NeighbourHits, Neighbours
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 
+if TYPE_CHECKING:
+    from torchrec_mm.item_vectors.neighbours import NeighbourHits, Neighbours
+
 __all__ = ["ItemVectors", "NeighbourHits", "Neighbours", "write_item_vectors"]
+
+
+def __getattr__(name: str) -> object:
+    """Neighbours are found with torch, which loads for seconds: not before somebody wants them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.neighbours"), name)

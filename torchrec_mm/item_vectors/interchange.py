@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.files import data_files
-from torchrec_mm.columns.reading import Footer, input_errors, read_footer
+from torchrec_mm.columns.numbers import to_numpy
+from torchrec_mm.columns.reading import Footer, input_errors, read_footer, read_metadata
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.item_vectors.writer import blocks_of, write_blocks
+from torchrec_mm.item_vectors.writer import BLOCK_VALUES, blocks_of, write_blocks
 
 BATCH_ROWS = 8192  # decoded at a time, however long the row groups of others are
 COLUMNS = ("item_id", "vector")
@@ -145,14 +147,22 @@ def _read_item_ids(file: Path, name: str) -> np.ndarray:
         if column.null_count:
             raise InputError(f"{file} column {name} must not be null, got {column.null_count}")
         with input_errors(f"{file} column {name}", f"must be int64, got {column.type}"):
-            ids.append(column.cast(pa.int64()).to_numpy())
+            ids.append(to_numpy(column.cast(pa.int64())))
     return np.concatenate(ids)
 
 
-def _read_batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The file's batches that hold rows; a file that breaks half-way is an InputError too."""
-    with input_errors(file), pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=columns):
+def _read_batches(
+    file: Path,
+    columns: list[str],
+    groups: list[int] | None = None,
+    metadata: pq.FileMetaData | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The batches that hold rows, of some row groups or the whole file.
+
+    A file that breaks half-way is an InputError too. ``metadata``: the file's, where it was read.
+    """
+    with input_errors(file), pq.ParquetFile(file, metadata=metadata) as parquet:
+        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
             if batch.num_rows:
                 yield batch
 
@@ -170,11 +180,26 @@ def _first_width(files: list[Path], name: str) -> int:
 def _read_blocks(
     files: list[Path], columns: tuple[str, str], width: int, progress: tqdm
 ) -> Iterator[np.ndarray]:
-    """The files' vectors in order: (n, D) each, int8 or float."""
-    for file in files:
-        for batch in _read_batches(file, list(columns)):
+    """The files' vectors in order: (n, D) each, int8 or float. Several threads decode them."""
+    at_once = max(1, BLOCK_VALUES // (BATCH_ROWS * max(1, width)))
+    for block in in_order(_row_groups(files, columns, width), at_once):
+        yield block
+        progress.update(len(block))
+
+
+def _row_groups(
+    files: list[Path], columns: tuple[str, str], width: int
+) -> Iterator[Iterator[np.ndarray]]:
+    """The vectors of each row group, which may be read at the same time."""
+
+    def matrices(file: Path, group: int, metadata: pq.FileMetaData) -> Iterator[np.ndarray]:
+        for batch in _read_batches(file, list(columns), [group], metadata):
             yield _as_matrix(batch.select(columns), width, f"{file} column {columns[1]}")
-            progress.update(batch.num_rows)
+
+    for file in files:
+        metadata = read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            yield matrices(file, group, metadata)
 
 
 def _as_lists(vectors: pa.Array) -> pa.Array:
@@ -186,7 +211,8 @@ def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
     """(n, width) of a batch of ids and vectors; ``where`` names the column of vectors."""
     item_ids, vectors = batch.columns[0], _as_lists(batch.columns[1])
     # A vector that is null has no length: -1, which is no width.
-    lengths = pc.fill_null(pc.list_value_length(vectors), -1).to_numpy()
+    counts = pc.list_value_length(vectors)
+    lengths = to_numpy(pc.fill_null(counts, -1) if counts.null_count else counts)
     wrong = np.flatnonzero(lengths != width)
     if len(wrong):
         length = lengths[wrong[0]]
@@ -198,4 +224,4 @@ def _as_matrix(batch: pa.RecordBatch, width: int, where: str) -> np.ndarray:
     if values.null_count:
         row = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // width
         raise InputError(f"{where} must hold no nulls, got one for item_id {item_ids[row]}")
-    return values.to_numpy(zero_copy_only=False).reshape(-1, width)
+    return to_numpy(values).reshape(-1, width)

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
@@ -156,11 +154,6 @@ class ItemVectors:
         """Share of ``item_ids`` (with their repeats) that have a vector; 1.0 of no ids."""
         rows = self.rows(item_ids)
         return float((rows >= 0).mean()) if rows.size else 1.0
-
-
-def dequantise(values: Tensor) -> Tensor:
-    """Stored values as float32: int8 divided by 127, float32 as it is. Any shape."""
-    return values.float() / INT8_SCALE if values.dtype == torch.int8 else values.float()
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:

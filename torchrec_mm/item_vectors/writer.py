@@ -5,13 +5,13 @@ ids and one block are ever in memory.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import as_ids, sort_unique
@@ -173,14 +173,6 @@ def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
         raise InputError(f"vector must not be zero, got item_id {item_ids[wrong[0]]}")
     wide /= largest
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
-
-
-def new_array(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
-    """Reserve a writable .npy: a full disk is an OSError here, and would be a bus error later."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
 
 
 def _fingerprint(sorted_ids: np.ndarray, values: np.ndarray) -> str:

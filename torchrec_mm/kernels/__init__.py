@@ -1,4 +1,4 @@
-"""Loops that PyTorch has no operator for, in C++ beside a PyTorch reference each.
+"""Loops that PyTorch and NumPy have no operator for, in C++ beside a reference in one of them.
 
 Not public. Where there is no compiler the reference runs, and on any GPU: a kernel may change in
 speed, its results may not.

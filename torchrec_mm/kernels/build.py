@@ -1,9 +1,9 @@
-"""Loops that PyTorch has no operator for, in C++: compiled where they run, on first use.
+"""Loops that PyTorch and NumPy have no operator for, in C++: compiled where they run, on first use.
 
 A kernel is one file ``torchrec_mm/kernels/<name>.cpp`` of plain C++20 whose entry points are
 ``extern "C"`` functions over pointers and sizes; it may include the headers of this room. No
 PyTorch header: it compiles in seconds.
-Every kernel stands beside a PyTorch version that gives the same answer, more slowly.
+Every kernel stands beside a PyTorch or NumPy version that gives the same answer, more slowly.
 """
 
 import ctypes

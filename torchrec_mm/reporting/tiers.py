@@ -13,7 +13,8 @@ import torch
 from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.parquet import INT8_LIST, INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
-from torchrec_mm.item_vectors.store import ItemVectors, dequantise
+from torchrec_mm.item_vectors.dequantise import dequantise
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.nn.simtier import SimTier, cosine_similarity
 
 NUM_TIERS = 20

@@ -1,10 +1,13 @@
 """python -m apps.encode: what its flags mean and refuse."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from apps.encode import main
+from tests.helpers.commands import ROOT
 from tests.helpers.small_market import write_small_market
 from torchrec_mm.errors import InputError
 
@@ -40,3 +43,13 @@ def test_requests_are_encoded_with_the_flags_that_are_given(tmp_path):
         assert (tmp_path / "test" / name).read_bytes() == (tmp_path / "train" / name).read_bytes()
     assert train["max_behaviours"] == 2
     assert train["splits"]["train"]["behaviours"] <= 2 * train["splits"]["train"]["requests"]
+
+
+def test_a_process_that_encodes_alone_loads_neither_torch_nor_pandas(tmp_path):
+    data = write_small_market(tmp_path).data
+    flags = [f"--data={data}", f"--run_dir={tmp_path / 'out'}"]
+    code = f"import sys, apps.encode; apps.encode.main({flags}); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
+    assert not {"torch", "pandas"} & set(done.stdout.split())

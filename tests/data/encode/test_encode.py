@@ -14,14 +14,15 @@ import pytest
 
 from tests.helpers.request_folders import parquet_files
 from tests.helpers.small_market import write_parquet, write_small_market
-from torchrec_mm.columns import chunks
+from torchrec_mm.columns import ahead, chunks
 from torchrec_mm.data.contract.items import ItemCatalogue
-from torchrec_mm.data.encode import writer
+from torchrec_mm.data.encode import spool, writer
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
+from torchrec_mm.kernels.build import SWITCH
 
 MOST, MIN_COUNT = 5, 9
 ITEMS = {"item_id": [1, 2, 3, -4], "shop": [10, 20, 20, 40]}
@@ -162,6 +163,51 @@ def test_size_of_chunks_files_and_row_groups_changes_nothing(market, tmp_path, m
         assert (pieces / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.parametrize("kernels", ["0", "1"])
+def test_any_number_of_threads_with_kernels_or_without_writes_the_same(
+    market, tmp_path, monkeypatch, kernels
+):
+    table = pq.read_table(market / "requests" / "train" / "part.parquet")
+    pq.write_table(table, market / "requests" / "train" / "part.parquet", row_group_size=9)
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
+    monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
+    whole = encoded(market, tmp_path / "whole")
+    monkeypatch.setenv(SWITCH, kernels)
+    for threads in (1, 4):
+        monkeypatch.setattr(ahead.pa, "cpu_count", lambda threads=threads: threads)
+        again = encoded(market, tmp_path / f"of {threads}")
+        assert files_of(again) == files_of(whole)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_nothing_but_the_data_set_is_left(market, tmp_path):
+    out = encoded(market, tmp_path / "out")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "item_frequency.safetensors",
+        "items",
+        "meta.json",
+        "requests",
+        "vocabularies.safetensors",
+    ]
+
+
+def test_splits_may_come_in_any_order(market, tmp_path):
+    one, other = (
+        encoded(market, tmp_path / splits[0], splits)
+        for splits in (("train", "test"), ("test", "train"))
+    )
+    metas = [json.loads((out / "meta.json").read_text()) for out in (one, other)]
+    assert metas[0] == metas[1]
+    assert files_of(one).keys() == files_of(other).keys()
+    for name, content in files_of(one).items():
+        assert name == "meta.json" or content == files_of(other)[name]
+
+
 def test_row_groups_read_one_by_one_are_all_requests_in_order(market, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 500)
     monkeypatch.setattr(writer, "GROUPS_PER_FILE", 2)
@@ -192,7 +238,8 @@ def test_a_row_group_ends_with_the_request_that_fills_it(market, tmp_path, monke
     for group in groups[:-1]:
         assert group.nbytes >= 300  # list offsets and bitmaps are counted roughly
         assert group[:-1].nbytes < 500
-    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)  # a group goes on in the next piece
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", 90)
+    monkeypatch.setattr(spool, "BLOCK", 7)  # a group goes on in the next block
     assert row_groups(encoded(market, tmp_path / "pieces")) == groups
 
 

@@ -137,13 +137,18 @@ def test_an_item_has_one_category_and_the_table_of_items_knows_it_best(data, tmp
     assert (meta["unseen"]["213"], meta["unseen"]["214"]) == (1, 2)
 
 
-def test_only_known_items_count_as_the_newest_behaviours(data, tmp_path):
+@pytest.mark.parametrize("values", [1, 2_000_000])  # lists with 0 by themselves, or with others
+def test_only_known_items_count_as_the_newest_behaviours(data, tmp_path, monkeypatch, values):
+    monkeypatch.setattr(chunks, "CHUNK_VALUES", values)
     out = encoded(data, tmp_path / "out", "--max_behaviours", "3")
     assert [row["behaviours"] for row in requests_of(out, "train")] == [
         [1, 3, 31],
         [30, 30, 31],
         [],
     ]
+    two = encoded(data, tmp_path / "two", "--max_behaviours", "2")
+    rows = requests_of(two, "train")
+    assert [row["behaviours"] for row in rows] == [[3, 31], [30, 31], []]
 
 
 def test_rare_items_share_a_row(data, tmp_path):

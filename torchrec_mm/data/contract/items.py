@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
 from torchrec_mm.columns.names import refuse_lookalikes
+from torchrec_mm.columns.numbers import to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.columns.reading import input_errors
@@ -72,14 +73,15 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
     items = open_items(folder)
     attributes = attribute_columns(items, known)
     table = items.read(ITEM_ID | dict.fromkeys(attributes, INT64), CREATED_AT)
-    item_ids = table["item_id"].to_numpy()
+    item_ids = to_numpy(table["item_id"])
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
     if "created_at" in items.names:
         check_seconds(folder, "created_at", table["created_at"])
-        created_at = table["created_at"].fill_null(ItemCatalogue.UNKNOWN_TIME).to_numpy()[order]
+        unknown = to_arrow(np.full(len(table), ItemCatalogue.UNKNOWN_TIME))
+        created_at = to_numpy(pc.coalesce(table["created_at"], unknown))[order]
     return ItemCatalogue(
-        item_ids[order], created_at, {name: table[name].to_numpy()[order] for name in attributes}
+        item_ids[order], created_at, {name: to_numpy(table[name])[order] for name in attributes}
     )
 
 

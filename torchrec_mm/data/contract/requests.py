@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
@@ -121,16 +122,18 @@ def parse_requests(
         labels = lists["labels"].values
     for name in columns.behaviour_attributes:
         check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
-    newest, positions = behaviours.newest(max_behaviours)
+    kept: np.ndarray | slice = slice(None)
+    if behaviours.lengths.max(initial=0) > max_behaviours:
+        behaviours, kept = behaviours.newest(max_behaviours)
     return Requests(
-        user_ids=table["user_id"].to_numpy(),
+        user_ids=to_numpy(table["user_id"]),
         timestamps=_timestamps(table),
-        behaviours=newest,
+        behaviours=behaviours,
         candidates=candidates,
         labels=labels,
-        features={name: table[name].to_numpy() for name in columns.features},
+        features={name: to_numpy(table[name]) for name in columns.features},
         behaviour_attributes={
-            name: lists[name].values[positions] for name in columns.behaviour_attributes
+            name: lists[name].values[kept] for name in columns.behaviour_attributes
         },
     )
 
@@ -138,7 +141,7 @@ def parse_requests(
 def _timestamps(table: pa.Table) -> np.ndarray | None:
     if "timestamp" not in table.column_names or table["timestamp"].null_count:
         return None
-    return table["timestamp"].to_numpy()
+    return to_numpy(table["timestamp"])
 
 
 def _check_candidates(where: Path | str, candidates: Jagged) -> None:

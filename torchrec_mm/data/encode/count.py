@@ -1,76 +1,92 @@
-"""What a source of requests holds: which ids there are, and how often each item occurs."""
+"""What the first pass notes of ids besides their numbers: how often, where, and with what."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
-from torchrec_mm.columns.id_set import IdSet
-from torchrec_mm.data.encode.source import TRAIN, RequestSource
+from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.kernels.tally import count, keep_first
 
 
-@dataclass(frozen=True)
-class DistinctIds:
-    """Ids of all splits of a source.
+class ItemCounts:
+    """Occurrences of items in a split.
 
-    item_ids: (N,) int64, ascending, candidates and behaviours of all splits. features: by name,
-    distinct values in training, ascending, of ``user_id``, the request features and the behaviour
-    features. has_time: by split, whether every request has a time. times: the first and the last
-    of them; None where there is none.
+    candidates, behaviours: (U,) int64, by number of the item, once ``reorder`` was called.
     """
 
-    item_ids: np.ndarray
-    features: Mapping[str, np.ndarray]
-    has_time: Mapping[str, bool]
-    times: tuple[int, int] | None
+    def __init__(self) -> None:
+        self.candidates = np.zeros(0, np.int64)
+        self.behaviours = np.zeros(0, np.int64)
 
+    def add(self, candidates: np.ndarray, behaviours: np.ndarray, num_items: int) -> None:
+        """Count a block of items, given by their numbers below ``num_items``."""
+        self.candidates = grown(self.candidates, num_items)
+        self.behaviours = grown(self.behaviours, num_items)
+        count(self.candidates, candidates)
+        count(self.behaviours, behaviours)
 
-def find_distinct_ids(source: RequestSource) -> DistinctIds:
-    """Read all splits once; the source's InputErrors pass through."""
-    items = IdSet()
-    names = (*source.request_features, *source.behaviour_features)
-    features = {name: IdSet() for name in names}
-    has_time = dict.fromkeys(source.splits, True)
-    times: list[int] = []
-    for split in source.splits:
-        rows = source.num_rows(split)
-        with tqdm(total=rows, desc=f"count {split}", unit="request", disable=None) as bar:
-            for requests in source.chunks(split):
-                items.add(requests.behaviours.values)
-                items.add(requests.candidates.values)
-                if split == TRAIN:
-                    for name, ids in features.items():
-                        ids.add(requests.columns[name])
-                has_time[split] &= requests.timestamps is not None
-                if requests.timestamps is not None:
-                    times += [requests.timestamps.min(), requests.timestamps.max()]
-                bar.update(len(requests))
-    return DistinctIds(
-        items.result(),
-        {name: ids.result() for name, ids in features.items()},
-        has_time,
-        (min(times), max(times)) if times else None,
-    )
-
-
-@dataclass(frozen=True)
-class ItemCounts:
-    """candidates, behaviours: (U,) int64 occurrences of each item in a split."""
-
-    candidates: np.ndarray
-    behaviours: np.ndarray
-
-    @classmethod
-    def none(cls, num_items: int) -> "ItemCounts":
-        return cls(np.zeros(num_items, np.int64), np.zeros(num_items, np.int64))
-
-    def add(self, candidates: np.ndarray, behaviours: np.ndarray) -> None:
-        """Count a block of items, given by their rows among all items."""
-        np.add.at(self.candidates, candidates, np.int64(1))
-        np.add.at(self.behaviours, behaviours, np.int64(1))
+    def reorder(self, order: np.ndarray) -> None:
+        """Have item ``order[i]`` at i: (U,), all items."""
+        self.candidates = grown(self.candidates, len(order))[order]
+        self.behaviours = grown(self.behaviours, len(order))[order]
 
     def total(self, of_items: np.ndarray, with_behaviours: bool) -> int:
         """Occurrences of the items where ``of_items``, (U,) bool, is True."""
         counts = [self.candidates, self.behaviours] if with_behaviours else [self.candidates]
         return sum(int(each[of_items].sum()) for each in counts)
+
+
+class FeatureIds:
+    """The values of a feature by number, and which of them training shows."""
+
+    def __init__(self) -> None:
+        self._index = HashIndex()
+        self._is_trained = np.zeros(0, bool)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(N,) int64 by number."""
+        return self._index.ids
+
+    @property
+    def trained_ids(self) -> np.ndarray:
+        """Those that training shows, int64, ascending."""
+        return np.sort(self.ids[np.flatnonzero(self._is_trained)])
+
+    def number(self, ids: np.ndarray, in_training: bool) -> np.ndarray:
+        """(n,) int32 numbers of (n,) int64 ids."""
+        numbers = self._index.add(ids)
+        if in_training:
+            self._is_trained = grown(self._is_trained, len(self._index))
+            self._is_trained[numbers] = True
+        return numbers
+
+
+@dataclass
+class LearnedAttribute:
+    """An attribute of items that behaviours know too.
+
+    values: (U,) int64 and known: (U,) bool, by number of the item. disagreements: how many
+    behaviours had another value than the one kept.
+    """
+
+    values: np.ndarray
+    known: np.ndarray
+    disagreements: int = 0
+
+    def learn(self, items: np.ndarray, values: np.ndarray, num_items: int) -> None:
+        """Keep the first value of items without one, and count what others contradict it.
+
+        ``items``: (n,) int32 numbers below ``num_items``. ``values``: (n,) int64 of each.
+        """
+        self.values, self.known = grown(self.values, num_items), grown(self.known, num_items)
+        self.disagreements += keep_first(self.values, self.known, items, values)
+
+
+def grown(array: np.ndarray, length: int) -> np.ndarray:
+    """The array, or a longer one that begins with it and goes on with zeros."""
+    if length <= len(array):
+        return array
+    longer = np.zeros(max(length, 2 * len(array)), array.dtype)
+    longer[: len(array)] = array
+    return longer

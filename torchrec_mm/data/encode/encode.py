@@ -6,13 +6,18 @@
     items/                        ids, table rows and creation times of all items
     requests/<split>/             Parquet: table rows by feature, items as rows of items/
 
-Two passes: one counts the ids, one maps them. Memory grows with the number of distinct ids, not
-with that of requests.
+Two passes: one over the source, which numbers the ids (number.py) and leaves the numbers on disk,
+and one over these, which maps them (mapping.py, writer.py). Memory grows with the number of
+distinct ids, not with that of requests; on the disk of the data set as much again is needed as it
+will have.
 """
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,11 @@ from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encode.all_items import AllItems
-from torchrec_mm.data.encode.count import DistinctIds, ItemCounts, find_distinct_ids
 from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items
 from torchrec_mm.data.encode.mapping import Mapper, check_features
+from torchrec_mm.data.encode.number import Numbering
 from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
-from torchrec_mm.data.encode.writer import SplitWriter
+from torchrec_mm.data.encode.writer import write_split
 from torchrec_mm.data.encoded.encoded import FORMAT
 from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
@@ -103,75 +108,60 @@ def encode(
         check_names(attributes, source.request_features, source.behaviour_features)
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
-    distinct = find_distinct_ids(source)
-    if distinct.times is not None:
-        source.items.check_clock("items/", *distinct.times)
-    all_items = AllItems(distinct, source)
-    if vocabularies is None:
-        vocabularies = learn_features(source, distinct)
-    mapper = Mapper(source, all_items, vocabularies)
-    counts = {split: ItemCounts.none(len(all_items)) for split in source.splits}
-    with new_folder(out) as folder:
-        sizes = {
-            split: _write_split(source, split, distinct, mapper, counts[split], folder)
-            for split in source.splits
-        }
+    with new_folder(out) as folder, _scratch(folder) as scratch:
+        numbering = Numbering(source)
+        for split in source.splits:
+            numbering.add(split, scratch / split)
+        if numbering.times is not None:
+            source.items.check_clock("items/", *numbering.times)
+        all_items = AllItems(numbering, source)
+        if vocabularies is None:
+            vocabularies = learn_features(source, numbering.features)
+        mapper = Mapper(numbering, all_items, vocabularies)
+        numbering.forget_ids()
+        unseen = Counter(dict.fromkeys((*vocabularies.request, *vocabularies.behaviour), 0))
+        for split, numbered in numbering.splits.items():
+            requests = numbered.sizes["requests"]
+            mapped = partial(mapper.map, numbered)
+            with tqdm(total=requests, desc=f"encode {split}", unit="request", disable=None) as bar:
+                unseen.update(write_split(folder / "requests" / split, numbered.spool, mapped, bar))
         if learning:
-            item = learn_items(source, all_items, counts[TRAIN], min_count)
+            item = learn_items(source, all_items, min_count)
             vocabularies = replace(vocabularies, item=item)
-            frequency = frequency_of(all_items, counts[TRAIN])
+            frequency = frequency_of(all_items)
         all_items.save(folder / "items", vocabularies)
         vocabularies.save(folder / "vocabularies.safetensors")
         if frequency is not None:
             frequency.save(folder / "item_frequency.safetensors")
-        unseen = _unseen_items(source, all_items, vocabularies, counts) | mapper.unseen
+        unseen_items = _unseen_items(source, all_items, vocabularies)
         meta = _describe(source, vocabularies) | {
-            "unseen": {name: int(count) for name, count in unseen.items()},
-            "attribute_disagreements": all_items.disagreements,
+            "unseen": {name: int(count) for name, count in (unseen_items | unseen).items()},
+            "attribute_disagreements": {
+                name: learned.disagreements for name, learned in numbering.attributes.items()
+            },
             "notes": dict(source.notes),
-            "splits": sizes,
+            "splits": {split: numbered.sizes for split, numbered in numbering.splits.items()},
         }
         write_json(folder / "meta.json", meta)
 
 
-def _write_split(
-    source: RequestSource,
-    split: str,
-    distinct: DistinctIds,
-    mapper: Mapper,
-    counts: ItemCounts,
-    folder: Path,
-) -> dict[str, int]:
-    """Write ``requests/<split>``; returns its sizes."""
-    sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
-    rows = source.num_rows(split)
-    with (
-        SplitWriter(folder / "requests" / split) as writer,
-        tqdm(total=rows, desc=f"encode {split}", unit="request", disable=None) as bar,
-    ):
-        for requests in source.chunks(split):
-            mapped = mapper.map(requests, with_time=distinct.has_time[split])
-            writer.add(mapped.table, mapped.lengths)
-            counts.add(mapped.candidates, mapped.behaviours)
-            sizes["requests"] += len(requests)
-            sizes["impressions"] += requests.num_impressions
-            sizes["behaviours"] += len(mapped.behaviours)
-            sizes["clicks"] += int(requests.labels.sum())
-            bar.update(len(requests))
-    return dict(sizes)
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder in ``folder`` for the block."""
+    scratch = folder / "numbers"
+    scratch.mkdir()
+    yield scratch
+    shutil.rmtree(scratch)
 
 
 def _unseen_items(
-    source: RequestSource,
-    all_items: AllItems,
-    vocabularies: Vocabularies,
-    counts: Mapping[str, ItemCounts],
+    source: RequestSource, all_items: AllItems, vocabularies: Vocabularies
 ) -> dict[str, int]:
     """By item feature, occurrences of items on row 0."""
     return {
         name: sum(
             of_split.total(is_unseen, with_behaviours=name in source.behaviour_item_features)
-            for of_split in counts.values()
+            for of_split in all_items.counts.values()
         )
         for name in vocabularies.item
         for is_unseen in [all_items.table_rows(name, vocabularies) == UNSEEN]

@@ -5,31 +5,30 @@ from collections.abc import Mapping
 import numpy as np
 
 from torchrec_mm.data.encode.all_items import AllItems
-from torchrec_mm.data.encode.count import DistinctIds, ItemCounts
-from torchrec_mm.data.encode.source import RequestSource
+from torchrec_mm.data.encode.count import FeatureIds
+from torchrec_mm.data.encode.source import TRAIN, RequestSource
 from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary, in_order
 
 
-def learn_features(source: RequestSource, distinct: DistinctIds) -> Vocabularies:
+def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
-    return Vocabularies(
-        request={n: _all(distinct.features[n], source) for n in in_order(source.request_features)},
-        item={},
-        behaviour={
-            n: _all(distinct.features[n], source) for n in in_order(source.behaviour_features)
-        },
+    request, behaviour = (
+        {name: _all(features[name].trained_ids, source) for name in in_order(names)}
+        for names in (source.request_features, source.behaviour_features)
     )
+    return Vocabularies(request=request, item={}, behaviour=behaviour)
 
 
 def learn_items(
-    source: RequestSource, all_items: AllItems, train: ItemCounts, min_count: int
+    source: RequestSource, all_items: AllItems, min_count: int
 ) -> Mapping[str, Vocabulary]:
     """Vocabularies of the item features.
 
     An item has its own row when training has it at least ``min_count`` times as a candidate or
     behaviour; an attribute keeps each value that an item of training has.
     """
+    train = all_items.counts[TRAIN]
     shown = train.candidates + train.behaviours
     is_rare = (shown > 0) & (shown < min_count)
     learned = {
@@ -41,10 +40,11 @@ def learn_items(
     return {name: learned[name] for name in in_order(learned)}
 
 
-def frequency_of(all_items: AllItems, train: ItemCounts) -> ItemFrequency:
+def frequency_of(all_items: AllItems) -> ItemFrequency:
     """Training impressions of each item that has some."""
-    shown = train.candidates > 0
-    return ItemFrequency(all_items.item_ids[shown], train.candidates[shown])
+    candidates = all_items.counts[TRAIN].candidates
+    shown = candidates > 0
+    return ItemFrequency(all_items.item_ids[shown], candidates[shown])
 
 
 def _all(ids: np.ndarray, source: RequestSource) -> Vocabulary:

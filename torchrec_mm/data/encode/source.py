@@ -4,6 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow as pa
+
+from torchrec_mm.columns.ahead import in_order
+from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
 from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
@@ -14,7 +18,7 @@ TRAIN = "train"
 
 
 class RequestSource(Protocol):
-    """Requests by split, which may be read several times, and the items they are about.
+    """Requests by split, each read once, and the items they are about.
 
     items: the catalogue. request_features: ``user_id`` and the features of users and contexts.
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
@@ -85,8 +89,14 @@ class RequestFolders:
 
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
-        index = self.items.index
-        for table, where in self.folders[split].chunks(self.columns.required, NULLABLE):
+        index = HashIndex(self.items.item_ids)
+        groups = self.folders[split].groups(self.columns.required, NULLABLE)
+        yield from in_order(self._parsed(chunks, index) for chunks in groups)
+
+    def _parsed(
+        self, chunks: Iterator[tuple[pa.Table, str]], index: HashIndex
+    ) -> Iterator[Requests]:
+        for table, where in chunks:
             requests = parse_requests(table, where, self.columns, self.max_behaviours)
             unknown = index.rows(requests.candidates.values) < 0
             if unknown.any():

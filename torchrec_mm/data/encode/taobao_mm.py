@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.chunks import read_chunks
+from torchrec_mm.columns.ahead import in_order
+from torchrec_mm.columns.chunks import read_chunks, read_groups
 from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.parquet_folder import check_types
 from torchrec_mm.columns.reading import read_footer
@@ -91,34 +93,39 @@ class TaobaoMM:
     def chunks(self, split: str) -> Iterator[Requests]:
         """The split's requests, checked."""
         samples = self.samples[split]
-        for file in self.files[split]:
-            for table, where in read_chunks(file, list(USER_COLUMNS)):
-                table = check_columns(table, where, USER_COLUMNS)
-                sampled = IdIndex(samples.users).rows(table[USER].to_numpy()) >= 0
-                if not sampled.all():
-                    table = table.filter(pa.array(sampled))
-                if table.num_rows:
-                    yield self._requests(table, samples, where)
+        groups = read_groups(self.files[split], list(USER_COLUMNS))
+        yield from in_order(self._of_users(chunks, samples) for chunks in groups)
         rest = np.setdiff1d(samples.users, self.featured[split], assume_unique=True)
         for begin in range(0, len(rest), EXTRA_USERS):
             users = rest[begin : begin + EXTRA_USERS]
             yield self._requests(_without_features(users), samples, "samples")
 
+    def _of_users(
+        self, chunks: Iterator[tuple[pa.Table, str]], samples: UserSamples
+    ) -> Iterator[Requests]:
+        for table, where in chunks:
+            table = check_columns(table, where, USER_COLUMNS)
+            sampled = IdIndex(samples.users).rows(to_numpy(table[USER])) >= 0
+            if not sampled.all():
+                table = table.filter(pa.array(sampled))
+            if table.num_rows:
+                yield self._requests(table, samples, where)
+
     def _requests(self, table: pa.Table, samples: UserSamples, where: str) -> Requests:
-        users = table[USER].to_numpy()
+        users = to_numpy(table[USER])
         items = Jagged.from_arrow(table[PAST_ITEMS], f"{where} column {PAST_ITEMS}")
         categories = Jagged.from_arrow(table[PAST_CATEGORIES], f"{where} column {PAST_CATEGORIES}")
         check_same_lengths(where, PAST_CATEGORIES, categories, PAST_ITEMS, items)
-        kept = _newest_known(items, self.max_behaviours)
+        kept, offsets = _newest_known(items, self.max_behaviours)
         candidates, labels = samples.of(users)
         return Requests(
             user_ids=users,
             timestamps=None,
-            behaviours=Jagged(items.values[kept.values], kept.offsets),
+            behaviours=Jagged(items.values[kept], offsets),
             candidates=candidates,
             labels=labels,
-            features={name: table[name].to_numpy() for name in PROFILE},
-            behaviour_attributes={ITEM_ATTRIBUTES[CATEGORY]: categories.values[kept.values]},
+            features={name: to_numpy(table[name]) for name in PROFILE},
+            behaviour_attributes={ITEM_ATTRIBUTES[CATEGORY]: categories.values[kept]},
         )
 
 
@@ -129,12 +136,17 @@ def _checked(data: Path, name: str, columns: Mapping[str, pa.DataType]) -> list[
     return files
 
 
-def _newest_known(items: Jagged, most: int) -> Jagged:
-    """Positions of the last ``most`` items of each list whose id is known."""
+def _newest_known(items: Jagged, most: int) -> tuple[np.ndarray | slice, np.ndarray]:
+    """Where the last ``most`` items of each list are whose id is known, and their offsets."""
     known = items.values != MISSING
-    before = np.concatenate([[0], np.cumsum(known)])
-    positions = Jagged(np.flatnonzero(known), before[items.offsets])
-    return positions.newest(most)[0]
+    if known.all():
+        if items.lengths.max(initial=0) <= most:
+            return slice(None), items.offsets
+        newest, positions = items.newest(most)
+        return positions, newest.offsets
+    positions = np.flatnonzero(known)
+    newest = Jagged(positions, np.searchsorted(positions, items.offsets)).newest(most)[0]
+    return newest.values, newest.offsets
 
 
 def _without_features(users: np.ndarray) -> pa.Table:
@@ -149,7 +161,7 @@ def _read_users(files: list[Path]) -> np.ndarray:
     ids = [np.empty(0, np.int64)]
     for file in files:
         for table, where in read_chunks(file, [USER]):
-            ids.append(check_columns(table, where, {USER: USER_COLUMNS[USER]})[USER].to_numpy())
+            ids.append(to_numpy(check_columns(table, where, {USER: USER_COLUMNS[USER]})[USER]))
     users = np.concatenate(ids)
     return users[sort_unique(users, f"{files[0]} column {USER}")]
 
@@ -163,9 +175,9 @@ def _read_items(files: list[Path]) -> ItemCatalogue:
     if not tables:
         raise InputError(f"{files[0]} must hold at least one row, got 0")
     table = pa.concat_tables(tables)
-    item_ids = table[ITEM].to_numpy()
+    item_ids = to_numpy(table[ITEM])
     order = sort_unique(item_ids, f"{files[0]} column {ITEM}")
-    attributes = {name: table[column].to_numpy() for column, name in ITEM_ATTRIBUTES.items()}
+    attributes = {name: to_numpy(table[column]) for column, name in ITEM_ATTRIBUTES.items()}
     return ItemCatalogue(
         item_ids[order], None, {name: values[order] for name, values in attributes.items()}
     )

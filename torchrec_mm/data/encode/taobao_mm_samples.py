@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from torchrec_mm.columns.chunks import count_rows, read_chunks
 from torchrec_mm.columns.jagged import Jagged, ragged_positions
+from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.data.encode.taobao_mm_files import ITEM, LABEL, SAMPLE_COLUMNS, USER
 from torchrec_mm.errors import InputError
@@ -68,11 +69,11 @@ def _copy(files: list[Path], folder: Path) -> tuple[np.ndarray, np.ndarray]:
         for file in files:
             for table, where in read_chunks(file, list(SAMPLE_COLUMNS)):
                 table = check_columns(table, where, SAMPLE_COLUMNS)
-                user = table[USER].to_numpy()
+                user = to_numpy(table[USER])
                 begin = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]]))
                 users.append(user[begin])
                 begins.append(begin + done)
-                items.write(table[ITEM].to_numpy().data)
+                items.write(to_numpy(table[ITEM]).data)
                 labels.write(_clicks(Jagged.from_arrow(table[LABEL], where), where).data)
                 done += len(user)
                 bar.update(len(user))

@@ -1,10 +1,18 @@
-"""The requests of one split of an encoded data set, written as they come."""
+"""The requests of one split of an encoded data set, cut into row groups and written."""
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from torchrec_mm.columns.ahead import in_order
+from torchrec_mm.columns.npy_files import new_array
+from torchrec_mm.data.encode.spool import Spool, Stretch
 
 ROW_GROUP_BYTES = 2 << 20
 GROUPS_PER_FILE = 64
@@ -15,70 +23,94 @@ PLAIN = {
     "write_page_checksum": True,
 }
 
+Mapped = Callable[[Stretch], tuple[pa.Table, Counter[str]]]
 
-class SplitWriter:
-    """Cuts encoded requests into row groups of about ``ROW_GROUP_BYTES`` decoded, in order.
+
+def write_split(folder: Path, spool: Spool, mapped: Mapped, bar: tqdm) -> Counter[str]:
+    """Write all requests in row groups of about ``ROW_GROUP_BYTES`` decoded, in order.
 
     A row group ends with the request that fills it; a file has ``GROUPS_PER_FILE`` of them. Plain
     pages without compression: reading them is little more than a copy. Each has a checksum.
+
+    Args:
+        folder: to create. spool: the split.
+        mapped: gives a stretch of requests as a table, and counts by name that are summed up.
+        bar: shown the requests of each file that is written.
+
+    Returns:
+        The sums.
     """
-
-    def __init__(self, folder: Path) -> None:
-        """Create ``folder``."""
-        folder.mkdir(parents=True)
-        self.folder = folder
-        self.lengths: list[np.ndarray] = []
-        self._pending: list[pa.Table] = []
-        self._pending_bytes = 0
-        self._writer: pq.ParquetWriter | None = None
-        self._groups = 0
-
-    def __enter__(self) -> "SplitWriter":
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if raised[0] is None:
-            self._flush()
-            lengths = self.lengths or [np.empty((0, 2), np.int32)]
-            np.save(self.folder / "lengths.npy", np.concatenate(lengths))
-        if self._writer is not None:
-            self._writer.close()
-
-    def add(self, table: pa.Table, lengths: np.ndarray) -> None:
-        """Append requests.
-
-        Args:
-            table: encoded requests, always of the same columns.
-            lengths: (R, 2) int32, candidates and behaviours of each.
-        """
-        self.lengths.append(lengths)
-        ends = self._pending_bytes + np.cumsum(_request_bytes(table.schema, lengths))
-        begin = 0
-        for end in _group_ends(ends):
-            self._pending.append(table.slice(begin, end - begin))
-            self._flush()
-            begin = end
-        if begin < table.num_rows:
-            self._pending.append(table.slice(begin))
-            self._pending_bytes = int(ends[-1]) - int(ends[begin - 1] if begin else 0)
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        group = pa.concat_tables(self._pending).combine_chunks()
-        self._pending, self._pending_bytes = [], 0
-        if self._writer is not None and self._groups % GROUPS_PER_FILE == 0:
-            self._writer.close()
-            self._writer = None
-        if self._writer is None:
-            path = self.folder / f"part-{self._groups // GROUPS_PER_FILE:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, group.schema, **PLAIN)
-        self._writer.write_table(group, row_group_size=group.num_rows)
-        self._groups += 1
+    folder.mkdir(parents=True)
+    _write_lengths(folder / "lengths.npy", spool)
+    none = slice(0, 0)
+    schema = mapped(Stretch(none, none, none))[0].schema
+    groups = _cut(spool.blocks_of_lengths(), schema)
+    files = _files(folder, groups)
+    sums: Counter[str] = Counter()
+    for counts, requests in in_order(_write(path, schema, of, mapped) for path, of in files):
+        sums.update(counts)
+        bar.update(requests)
+    return sums
 
 
-def _request_bytes(schema: pa.Schema, lengths: np.ndarray) -> np.ndarray:
-    """(R,) decoded size of each request, offsets of lists included."""
+def _files(folder: Path, groups: Iterable[Stretch]) -> Iterator[tuple[Path, list[Stretch]]]:
+    """Which row groups go where."""
+    remaining = iter(groups)
+    number = 0
+    while of_file := list(islice(remaining, GROUPS_PER_FILE)):
+        yield folder / f"part-{number:05d}.parquet", of_file
+        number += 1
+
+
+def _write(
+    path: Path, schema: pa.Schema, groups: list[Stretch], mapped: Mapped
+) -> Iterator[tuple[Counter[str], int]]:
+    """Write one file, once its only value is asked for."""
+    sums: Counter[str] = Counter()
+    requests = 0
+    with pq.ParquetWriter(path, schema, **PLAIN) as writer:
+        for group in groups:
+            table, counts = mapped(group)
+            writer.write_table(table, row_group_size=table.num_rows)
+            sums.update(counts)
+            requests += table.num_rows
+    yield sums, requests
+
+
+def _write_lengths(path: Path, spool: Spool) -> None:
+    array = new_array(path, (spool.num_requests, 2), np.dtype(np.int32))
+    done = 0
+    for lengths in spool.blocks_of_lengths():
+        array[done : done + len(lengths)] = lengths
+        done += len(lengths)
+    array.flush()
+
+
+def _cut(blocks: Iterable[np.ndarray], schema: pa.Schema) -> Iterator[Stretch]:
+    """Row groups of requests with these lengths, (n, 2) int32 at a time."""
+    fixed, of_each = _sizes(schema)
+    begin = end = np.zeros(3, np.int64)  # requests, candidates and behaviours before
+    filled = 0
+    for lengths in blocks:
+        counts = np.concatenate([np.ones((len(lengths), 1), np.int64), lengths], axis=1)
+        totals = end + np.cumsum(counts, axis=0)
+        size = filled + np.cumsum(fixed + lengths @ of_each)
+        base = 0
+        while size[-1] - base >= ROW_GROUP_BYTES:
+            row = int(np.searchsorted(size, base + ROW_GROUP_BYTES))
+            yield _stretch(begin, totals[row])
+            begin, base = totals[row], int(size[row])
+        end, filled = totals[-1], int(size[-1]) - base
+    if filled:
+        yield _stretch(begin, end)
+
+
+def _stretch(begin: np.ndarray, end: np.ndarray) -> Stretch:
+    return Stretch(*map(slice, begin.tolist(), end.tolist()))
+
+
+def _sizes(schema: pa.Schema) -> tuple[int, np.ndarray]:
+    """Decoded bytes of a request, offsets of lists included, and (2,) of a value of its lists."""
     fixed, candidate, behaviour = 0, 0, 0
     for field in schema:
         if not pa.types.is_list(field.type):
@@ -89,14 +121,4 @@ def _request_bytes(schema: pa.Schema, lengths: np.ndarray) -> np.ndarray:
             candidate += field.type.value_type.byte_width
         else:
             behaviour += field.type.value_type.byte_width
-    return fixed + lengths @ np.array([candidate, behaviour])
-
-
-def _group_ends(ends: np.ndarray) -> list[int]:
-    """Counts of rows that end a group; ``ends``: (R,) bytes up to the end of each row."""
-    cuts, base = [], 0
-    while len(ends) and ends[-1] - base >= ROW_GROUP_BYTES:
-        row = int(np.searchsorted(ends, base + ROW_GROUP_BYTES))
-        cuts.append(row + 1)
-        base = int(ends[row])
-    return cuts
+    return fixed, np.array([candidate, behaviour])

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.content.packed import Contents
 from torchrec_mm.files import new_folder
-from torchrec_mm.item_vectors.writer import new_array
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part

@@ -1,0 +1,124 @@
+"""The first pass over a source: ids become numbers, in the order in which they come.
+
+A number takes half the space of an id or less, and is as good to look up: the second pass needs
+neither the source's files nor a search.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.data.encode.count import FeatureIds, ItemCounts, LearnedAttribute
+from torchrec_mm.data.encode.source import TRAIN, RequestSource
+from torchrec_mm.data.encode.spool import Spool
+
+
+@dataclass(frozen=True)
+class NumberedSplit:
+    """A split whose ids are numbers.
+
+    spool: the columns ``user_id`` (as they are), ``timestamp``, ``candidates``, ``labels``,
+    ``behaviours``, ``request/NAME`` and ``behaviour/NAME``. counts: of its items.
+    sizes: how many requests, impressions, behaviours and clicks. has_time: whether every request
+    has a time.
+    """
+
+    spool: Spool
+    counts: ItemCounts
+    sizes: Mapping[str, int]
+    has_time: bool
+
+
+class Numbering:
+    """Numbers the ids of all splits of a source.
+
+    items: ids of the catalogue, in its order, then of candidates and behaviours. features: by
+    name, of ``user_id``, the request features and the behaviour features. attributes: by name,
+    those of ``source.attributes_of_behaviours``. splits: by name, once they are numbered. times:
+    the first and the last of them; None where there is none.
+    """
+
+    def __init__(self, source: RequestSource) -> None:
+        self._source = source
+        self.items = HashIndex(source.items.item_ids)
+        names = (*source.request_features, *source.behaviour_features)
+        self.features = {name: FeatureIds() for name in names}
+        self.attributes = {name: self._catalogued(name) for name in source.attributes_of_behaviours}
+        self.splits: dict[str, NumberedSplit] = {}
+        self.times: tuple[int, int] | None = None
+
+    def add(self, split: str, scratch: Path) -> None:
+        """Read a split and spool it to the new folder ``scratch``.
+
+        The source's InputErrors pass through.
+        """
+        counts, has_time = ItemCounts(), True
+        sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
+        rows = self._source.num_rows(split)
+        with (
+            Spool(scratch) as spool,
+            tqdm(total=rows, desc=f"count {split}", unit="request", disable=None) as bar,
+        ):
+            for requests in self._source.chunks(split):
+                has_time &= self._note_times(requests)
+                candidates = self.items.add(requests.candidates.values)
+                behaviours = self.items.add(requests.behaviours.values)
+                counts.add(candidates, behaviours, len(self.items))
+                self._learn_attributes(requests, behaviours)
+                spool.append("candidates", candidates)
+                spool.append("behaviours", behaviours)
+                self._spool(requests, spool, has_time, split == TRAIN)
+                sizes["requests"] += len(requests)
+                sizes["impressions"] += requests.num_impressions
+                sizes["behaviours"] += len(behaviours)
+                sizes["clicks"] += int(requests.labels.sum())
+                bar.update(len(requests))
+        self.splits[split] = NumberedSplit(spool, counts, dict(sizes), has_time)
+
+    def forget_ids(self) -> None:
+        """Give the memory of items and features back, once a ``Mapper`` knows their rows."""
+        self.items, self.features = HashIndex(), {}
+
+    def _note_times(self, requests: Requests) -> bool:
+        """Whether the requests have times."""
+        if requests.timestamps is None:
+            return False
+        first, last = int(requests.timestamps.min()), int(requests.timestamps.max())
+        self.times = min(first, *(self.times or [first])), max(last, *(self.times or [last]))
+        return True
+
+    def _spool(self, requests: Requests, spool: Spool, has_time: bool, in_training: bool) -> None:
+        spool.append_lengths(requests.candidates.lengths, requests.behaviours.lengths)
+        spool.append("user_id", requests.user_ids)
+        spool.append("labels", requests.labels)
+        if has_time:
+            assert requests.timestamps is not None  # of these and of all before
+            spool.append("timestamp", requests.timestamps)
+        for owner, names in (
+            ("request", self._source.request_features),
+            ("behaviour", self._source.behaviour_features),
+        ):
+            for name in names:
+                numbers = self.features[name].number(requests.columns[name], in_training)
+                spool.append(f"{owner}/{name}", numbers)
+
+    def _catalogued(self, name: str) -> LearnedAttribute:
+        values = self._source.items.attributes[name]
+        missing = self._source.missing
+        known = np.full(len(values), True) if missing is None else values != missing
+        return LearnedAttribute(np.where(known, values, 0), known)
+
+    def _learn_attributes(self, requests: Requests, behaviours: np.ndarray) -> None:
+        for name, attribute in self.attributes.items():
+            values, items = requests.columns[name], behaviours
+            if self._source.missing is not None:
+                known = values != self._source.missing
+                if not known.all():
+                    values, items = values[known], items[known]
+            attribute.learn(items, values, len(self.items))

@@ -1,0 +1,76 @@
+"""What the first pass leaves for the second: the columns of a split on disk, as flat files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+
+LENGTHS = "lengths"
+BLOCK = 1 << 18  # requests whose lengths are looked at together
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Requests one after another: where they, their candidates and their behaviours are."""
+
+    requests: slice
+    candidates: slice
+    behaviours: slice
+
+
+class Spool:
+    """Columns of one split by name, appended to in the first pass and read anywhere in the second.
+
+    num_requests: how many have been appended, with their lengths.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Create ``folder``; the columns are files in it."""
+        folder.mkdir()
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._types: dict[str, np.dtype] = {}
+        self.num_requests = 0
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """No more is appended."""
+        for file in self._files.values():
+            file.close()
+
+    def append(self, name: str, values: np.ndarray) -> None:
+        """Go on with a column: (n,) values, always of one type."""
+        if name not in self._files:
+            # By number: a feature's name need not be one that a file can have.
+            self._files[name] = (self._folder / str(len(self._files))).open("wb")
+            self._types[name] = values.dtype
+        assert values.dtype == self._types[name]
+        self._files[name].write(np.ascontiguousarray(values).data)
+
+    def append_lengths(self, candidates: np.ndarray, behaviours: np.ndarray) -> None:
+        """Go on with the lengths: (R,) integers each."""
+        both = np.stack([candidates, behaviours], axis=1).astype(np.int32)
+        self.append(LENGTHS, both.reshape(-1))
+        self.num_requests += len(both)
+
+    def read(self, name: str, where: slice) -> np.ndarray:
+        """Some values of a column; from several threads if need be."""
+        kind = self._types[name]
+        count, offset = where.stop - where.start, where.start * kind.itemsize
+        return np.fromfile(self._files[name].name, kind, count, offset=offset)
+
+    def lengths(self, requests: slice) -> np.ndarray:
+        """(n, 2) int32, candidates and behaviours of each of those requests."""
+        return self.read(LENGTHS, slice(2 * requests.start, 2 * requests.stop)).reshape(-1, 2)
+
+    def blocks_of_lengths(self) -> Iterator[np.ndarray]:
+        """The lengths of all requests, (n, 2) int32 at a time."""
+        for begin in range(0, self.num_requests, BLOCK):
+            yield self.lengths(slice(begin, min(begin + BLOCK, self.num_requests)))
