@@ -40,7 +40,7 @@ def global_batches(data, most, world_size, seed=None, epoch=0, done=0) -> list[l
     """Requests by step and rank, without those that are masked out."""
     shares = [
         [
-            batch.rows.tolist() if batch.candidate_mask.any() else []
+            batch.rows.tolist() if len(batch.candidates) else []
             for batch in loader_of(data, most, rank, world_size, seed).epoch(epoch, done=done)
         ]
         for rank in range(world_size)
@@ -76,7 +76,7 @@ def test_an_epoch_can_be_resumed_by_another_number_of_ranks(before, after):
 def test_a_rank_without_a_request_keeps_step_with_one_that_is_masked_out():
     loaders = [list(loader_of(plain(4), 1, rank, 3).epoch(0)) for rank in range(3)]
     assert [len(batches) for batches in loaders] == [4, 4, 4]
-    real = [[bool(batch.candidate_mask.any()) for batch in batches] for batches in loaders]
+    real = [[len(batch.candidates) > 0 for batch in batches] for batches in loaders]
     assert np.sum(real, axis=0).tolist() == [1, 1, 1, 1]
 
 
@@ -84,8 +84,8 @@ def test_a_rank_without_a_request_keeps_step_with_one_that_is_masked_out():
 def test_loss_weights_make_the_mean_over_ranks_a_mean_over_impressions(world_size):
     loaders = [loader_of(plain(11), 4, rank, world_size).epoch(0) for rank in range(world_size)]
     for step in zip(*loaders, strict=True):
-        impressions = sum(int(batch.candidate_mask.sum()) for batch in step)
-        per_impression = sum(float(b.candidate_mask.sum() * b.loss_weight) for b in step)
+        impressions = sum(len(batch.candidates) for batch in step)
+        per_impression = sum(float(len(b.candidates) * b.loss_weight) for b in step)
         assert per_impression / world_size == pytest.approx(1)
         assert float(step[0].loss_weight) == pytest.approx(world_size / impressions)
 
