@@ -17,7 +17,7 @@ from tests.helpers.runs import (
 )
 from tests.helpers.small_market import write_small_market, write_vectors
 from torchrec_mm.errors import InputError
-from torchrec_mm.train.totals import Totals
+from torchrec_mm.train.guards import Guard
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EVERY_TWO = ("--checkpoint_steps", "2")
@@ -62,13 +62,13 @@ def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tm
 
 
 def test_every_request_is_learned_from_once_an_epoch(market, tmp_path, monkeypatch):
-    add, learned = Totals.add, []
+    add, learned = Guard.add, []
 
-    def watched(self, loss, *scored):
-        learned.extend(scored[-1].tolist())
-        add(self, loss, *scored)
+    def watched(self, step):
+        learned.extend(step.rows.tolist())
+        add(self, step)
 
-    monkeypatch.setattr(Totals, "add", watched)
+    monkeypatch.setattr(Guard, "add", watched)
     more = ("--epochs", "2", "--checkpoint_steps", "1")
     train = partial(train_ranker, market, tmp_path / "run", "id", *more)
     stopped_and_resumed(train, step=6)
