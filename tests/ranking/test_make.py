@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchrec_mm.ranking.vector_view import VectorView
 
 from tests.ranking.small_ranker import MAKE, Encoded
 from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.collators import rows_of_vectors
 from torchrec_mm.ranking.make import MakeRanker, make_features
-from torchrec_mm.ranking.vector_view import VectorView
 
 
 @pytest.fixture

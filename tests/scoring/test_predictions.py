@@ -1,4 +1,4 @@
-"""Predictions: requests of nothing dropped, impressions in their order on disk, whoever scored them."""
+"""Predictions: impressions in their order on disk, whoever scored them."""
 
 import math
 from types import SimpleNamespace
