@@ -6,7 +6,6 @@ from itertools import count
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask, steady_rate
@@ -73,7 +72,7 @@ def speed(task: RankerTask) -> float:
         ours = Ours(task, worker)
         pipeline, batches = ours.distributed.pipeline(), ours.batches(count())
 
-        def step() -> Tensor:
+        def step() -> int:
             _, logits, *_ = pipeline.progress(batches)
             return len(logits)
 

@@ -172,4 +172,3 @@ def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) int32 to its distinct values and the (T,) int32 index of each."""
     values, index = distinct(torch.from_numpy(ids))
     return values.numpy(), index.numpy()
-
