@@ -74,13 +74,16 @@ def general_search(
     candidate_rows, behaviour_rows = candidate_rows.int(), behaviour_rows.int()
     arguments = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
     _check(vectors, *arguments, keep=keep, num_tiers=num_tiers)
-    wanted = {"keep": keep, "num_tiers": num_tiers, "pairs": pairs}
     kernel = None
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
     if kernel is None:
-        return general_search_reference(vectors, *arguments, **wanted)
-    return _search_in_kernel(kernel, vectors, *arguments, **wanted)
+        return general_search_reference(
+            vectors, *arguments, keep=keep, num_tiers=num_tiers, pairs=pairs
+        )
+    return _search_in_kernel(
+        kernel, vectors, *arguments, keep=keep, num_tiers=num_tiers, pairs=pairs
+    )
 
 
 def _check(

@@ -71,6 +71,7 @@ class MLP(nn.Module):
         hidden = []
         for i, layer in enumerate(self.layers):
             if i == 0 and first_weight is not None:
+                assert isinstance(layer, nn.Linear)  # as all of them are
                 x = nn.functional.linear(x, first_weight, layer.bias)
             else:
                 x = layer(_joined(x, companion, i))

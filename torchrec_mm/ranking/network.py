@@ -28,6 +28,9 @@ class RankingNetwork(nn.Module):
     arXiv:2407.19467; muse is arXiv:2512.07216. Ours: the bias columns, and no padding.
     """
 
+    of_request: Tensor
+    of_impression: Tensor
+
     def __init__(self, spec: RankerSpec) -> None:
         """MAKE's weights are frozen, and still to be loaded when this returns."""
         super().__init__()
@@ -85,7 +88,9 @@ class RankingNetwork(nn.Module):
 
     def _first_layer(self) -> tuple[Tensor, Tensor]:
         """Weights of the columns that are a request's, and of those that are an impression's."""
-        weight = self.mlp.layers[0].weight
+        first = self.mlp.layers[0]
+        assert isinstance(first, nn.Linear)  # as all of them are
+        weight = first.weight
         if self.spec.method == "muse":
             return self.request_layer.weight, weight
         return weight.index_select(1, self.of_request), weight.index_select(1, self.of_impression)
