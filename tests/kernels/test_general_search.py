@@ -82,6 +82,35 @@ def test_the_search_is_what_plain_python_finds(search, dtype):
         assert found.cosine[i].tolist() == pytest.approx(values + [0.0] * beyond, abs=1e-6)
 
 
+@both
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
+@pytest.mark.parametrize("sizes", [{"keep": 5, "num_tiers": 7}, {"keep": 0, "num_tiers": 0}])
+def test_pairs_are_the_cosines_of_every_candidate_with_every_behaviour(search, dtype, sizes):
+    vectors = small_integers(40, 16, -127, 128, dtype)
+    rows = requests([(3, 30), (1, 0), (2, 7), (0, 5), (4, 19)], 40)
+    candidates, behaviours, of_candidates, of_behaviours = (part.tolist() for part in rows)
+    expected = []
+    for r in range(len(of_candidates) - 1):
+        for left in candidates[of_candidates[r] : of_candidates[r + 1]]:
+            for right in behaviours[of_behaviours[r] : of_behaviours[r + 1]]:
+                known = left >= 0 and right >= 0
+                expected.append(
+                    cosine(vectors[left].tolist(), vectors[right].tolist()) if known else 0.0
+                )
+    assert search(vectors, *rows, **sizes, pairs=True).pairs.tolist() == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert 0.0 in expected and search(vectors, *rows, **sizes).pairs.shape == (0,)
+
+
+@both
+def test_tiers_are_counted_without_keeping_anything(search):
+    given = (small_integers(40, 16, -127, 128), *requests([(3, 30), (2, 7)], 40))
+    counted, kept = (search(*given, keep=keep, num_tiers=7) for keep in (0, 5))
+    assert torch.equal(counted.tiers, kept.tiers)
+    assert counted.kept.shape == counted.cosine.shape == (5, 0) and not counted.num_kept.any()
+
+
 @pytest.mark.parametrize("width", [1, 3, 64, 100, 128, 200, 1500])
 @pytest.mark.parametrize("keep", [1, 50, 400])
 @pytest.mark.parametrize(("low", "high"), [(-128, 128), (-1, 2)], ids=["any", "many ties"])
@@ -194,7 +223,7 @@ def test_a_cosine_too_small_for_a_number_is_0_and_ties_with_0_whatever_its_sign(
 def test_empty_requests_give_empty_answers(search, lengths):
     found = search(small_integers(4, 8, 1, 9), *requests(lengths, 4), keep=3, num_tiers=4)
     impressions = sum(c for c, _ in lengths)
-    assert [len(part) for part in found] == [impressions] * 4
+    assert [len(part) for part in found] == [impressions] * 4 + [0]
     assert not any(part.any() for part in found)
 
 
@@ -239,7 +268,7 @@ def test_a_request_of_any_number_of_candidates_is_searched_some_at_a_time():
         keep=5,
         num_tiers=20,
     )
-    assert same(SearchHits(*(tensor[some] for tensor in found)), among_few)
+    assert same(SearchHits(*(tensor[some] for tensor in found[:-1]), found.pairs), among_few)
 
 
 def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
@@ -268,7 +297,8 @@ def test_pytorch_in_pieces_finds_what_it_finds_at_once(monkeypatch):
             },
             "behaviour_offsets must not fall",
         ),
-        ({"keep": 0}, "keep must be"),
+        ({"keep": -1}, "keep must be"),
+        ({"num_tiers": 0}, "num_tiers at least 2, or 0 where keep is 0"),
         ({"num_tiers": 1}, "num_tiers"),
     ],
 )

@@ -16,7 +16,9 @@ from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.collators import collator_for_ranker
+from torchrec_mm.ranking.frozen_make import FrozenMake, open_projected, project_vectors
 from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, TableSizes
@@ -37,16 +39,26 @@ class Encoded:
     def batch(
         self,
         rows: list[int],
-        with_vectors: bool = True,
         method: str = "simtier",
         zero_collision: Mapping[str, ZeroCollision] = {},
+        make: Make | None = None,
     ) -> RequestBatch:
-        """Some requests; the loss is the mean over their impressions."""
+        """Some requests; the loss is the mean over their impressions.
+
+        ``make``: that of the ranker; None: the one that ``ranker_of`` draws.
+        """
         spec = replace(spec_of(method, self), zero_collision=zero_collision)
-        vectors = MappedVectors(self.vectors) if with_vectors else None
-        collator = collator_for_ranker(spec, self.data.items, vectors, max_behaviours=50)
+        vectors = MappedVectors(self.vectors) if spec.vector_width else None
+        frozen = self.frozen(make or ranker_of(spec).network.make) if spec.make else None
+        collator = collator_for_ranker(spec, self.data.items, vectors, 50, frozen)
         share = self.arrays.take(np.array(rows))
         return collator(share, 1 / len(share.labels))
+
+    def frozen(self, make: Make) -> FrozenMake:
+        with tempfile.TemporaryDirectory() as folder:
+            project_vectors(make, self.vectors, Path(folder, "projected.npy"))
+            projected = open_projected(self.vectors, Path(folder, "projected.npy"))
+            return FrozenMake(make, MappedVectors(projected))
 
 
 def encode(market: SmallMarket) -> Encoded:

@@ -1,20 +1,21 @@
-"""MAKE, and the view of item vectors it lives on."""
+"""MAKE on batches of requests, and frozen, where batches are made."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torchrec_mm.ranking.vector_view import VectorView
+from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded
-from torchrec_mm.nn.make import Make
-from torchrec_mm.ranking.collators import rows_of_vectors
-from torchrec_mm.ranking.make import MakeRanker, make_features
+from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.data.stream.vector_source import MappedVectors
+from torchrec_mm.nn.make import Make, MakeFeatures
+from torchrec_mm.ranking.collators import collator_for_make, rows_of_vectors
+from torchrec_mm.ranking.frozen_make import open_projected, project_vectors
+from torchrec_mm.ranking.make import MakeRanker, unit_vectors
 
-
-@pytest.fixture
-def batch(encoded: Encoded):
-    return encoded.batch(list(range(12)))
+ROWS = list(range(12))
 
 
 def make() -> Make:
@@ -22,65 +23,91 @@ def make() -> Make:
     return MAKE.build()
 
 
-def test_cosines_and_masks_are_those_of_each_occurrences_item(encoded, batch):
-    view, data = VectorView.of(batch), encoded.arrays
-    vector_rows = rows_of_vectors(encoded.data.items, encoded.vectors)
-    cosine = view.cosine()
-
-    def stored(lists, row: int, mask) -> list:
-        """Vectors of one request's items, None without one; the mask is checked on the way."""
-        rows = vector_rows[lists.values[slice(*lists.offsets[row : row + 2])]].tolist()
-        padding = mask.shape[1] - len(rows)
-        assert mask[row].tolist() == [stored >= 0 for stored in rows] + [False] * padding
-        return [torch.tensor(encoded.vectors.values[s]) if s >= 0 else None for s in rows]
-
-    for row in range(12):
-        behaviours = stored(data.behaviours, row, view.behaviour_mask)
-        for c, target in enumerate(stored(data.candidates, row, view.target_mask)):
-            for b, behaviour in enumerate(behaviours):
-                if target is not None and behaviour is not None:
-                    expected = pytest.approx((target @ behaviour).item(), abs=1e-5)
-                    assert cosine[row, c, b].item() == expected
+def make_batch(encoded: Encoded) -> RequestBatch:
+    """What MAKE is trained on."""
+    collator = collator_for_make(encoded.data.items, MappedVectors(encoded.vectors), 50)
+    share = encoded.arrays.take(np.array(ROWS))
+    return collator(share, 1 / len(share.labels))
 
 
-def test_the_scale_of_int8_vectors_does_not_matter(batch):
-    coarse = replace(batch, vectors=(batch.vectors * 127).to(torch.int8))
-    fine = VectorView.of(replace(batch, vectors=coarse.vectors.float() / 127))
-    torch.testing.assert_close(VectorView.of(coarse).cosine(), fine.cosine())
+@pytest.fixture
+def batch(encoded: Encoded) -> RequestBatch:
+    return make_batch(encoded)
 
 
-def test_a_pair_is_known_where_both_items_are_real_and_have_a_vector(batch):
-    view = VectorView.of(batch)
-    for request, candidate, behaviour in torch.cartesian_prod(
-        *(torch.arange(size) for size in view.pair_mask().shape)
-    ).tolist():
-        both = view.target_mask[request, candidate] and view.behaviour_mask[request, behaviour]
-        assert view.pair_mask()[request, candidate, behaviour] == both
-
-
-def test_a_candidate_without_a_vector_gets_zeros_everywhere(batch):
-    features = make_features(make(), VectorView.of(batch))
-    known = batch.vector_mask[batch.candidate_index] & batch.candidate_mask
-    assert (~known & batch.candidate_mask).any()
-    for part in (features.interest, *features.hidden, features.logit[..., None]):
-        assert not part[~known].any()
-        assert part[known].any(-1).all() or part is features.interest
-
-
-def test_the_interest_is_that_of_the_behaviours_with_a_vector(batch):
-    """Taking a behaviour's vector away is the same as never having seen it."""
-    module, view = make(), VectorView.of(batch)
-    hidden = view.behaviour_mask.clone()
-    hidden[:, 0] = False
-    without = make_features(module, replace(view, behaviour_mask=hidden))
-    rest = replace(
-        batch,
-        behaviour_index=batch.behaviour_index[:, 1:],
-        behaviour_mask=batch.behaviour_mask[:, 1:],
+@torch.no_grad()
+def definition(module: Make, encoded: Encoded) -> MakeFeatures:
+    """``Make`` on one request after another, all its items with zeros for no vector."""
+    rows = rows_of_vectors(encoded.data.items, encoded.vectors)
+    parts = []
+    for row in ROWS:
+        one = encoded.arrays.take(np.array([row]))
+        lists = [rows[items.values] for items in (one.candidates, one.behaviours)]
+        lists = [np.append(of, -1)[None] if not len(of) else of[None] for of in lists]
+        vectors = [torch.from_numpy(encoded.vectors.gather(of)[0]).float() for of in lists]
+        parts.append(module.eval()(*vectors, *(torch.from_numpy(of >= 0) for of in lists)))
+    return MakeFeatures(
+        torch.cat([part.interest[0] for part in parts]),
+        [torch.cat([part.hidden[i][0] for part in parts]) for i in range(len(MAKE.hidden))],
+        torch.cat([part.logit[0] for part in parts]),
     )
-    cut = make_features(module, VectorView.of(rest))
-    torch.testing.assert_close(without.logit, cut.logit)
-    torch.testing.assert_close(without.interest, cut.interest)
+
+
+def test_a_batch_gives_what_the_definition_gives_request_by_request(encoded, batch):
+    ranker = MakeRanker(MAKE)
+    expected = definition(ranker.make, encoded).logit
+    torch.testing.assert_close(ranker(batch)[1].logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_frozen_features_are_those_of_the_definition(encoded):
+    features = definition(make(), encoded)
+    expected = [features.interest, *features.hidden, features.logit[:, None]]
+    made = encoded.batch(ROWS, "make", make=make()).made
+    torch.testing.assert_close(made, torch.cat(expected, dim=1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_candidate_without_a_vector_gets_zeros_everywhere(encoded):
+    batch = encoded.batch(ROWS, "make")
+    known = batch.vector_mask[batch.candidates]
+    assert not known.all() and not batch.made[~known].any() and batch.made[known].any(1).all()
+
+
+def test_what_is_frozen_does_not_follow_what_goes_on_learning(encoded):
+    module = make()
+    frozen = encoded.frozen(module)
+    with torch.no_grad():
+        module.mlp.logit.bias.add_(1)
+    assert not torch.equal(frozen.make.mlp.logit.bias, module.mlp.logit.bias)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_the_projected_table_is_the_projection_of_every_vector(
+    dtype, encoded, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("torchrec_mm.ranking.frozen_make.VALUES_AT_ONCE", 3 * MAKE.vector_width)
+    values = np.asarray(encoded.vectors.values)
+    if dtype == "int8":
+        values = (values * 127).astype(np.int8)
+    vectors = open_projected(encoded.vectors, save(tmp_path / "vectors.npy", values))
+    module = make()
+    project_vectors(module, vectors, tmp_path / "projected.npy")
+    projected = open_projected(vectors, tmp_path / "projected.npy")
+    expected = module.eval().project(unit_vectors(torch.from_numpy(values)))
+    assert projected.width == MAKE.width and len(projected) == len(encoded.vectors)
+    torch.testing.assert_close(torch.from_numpy(np.array(projected.values)), expected.detach())
+    ids = encoded.data.items.item_ids
+    assert np.array_equal(projected.rows(ids), encoded.vectors.rows(ids))
+
+
+def save(path, values: np.ndarray):
+    np.save(path, values)
+    return path
+
+
+def test_the_scale_of_vectors_does_not_matter():
+    vectors = torch.randint(-127, 128, (5, 8), dtype=torch.int8)
+    torch.testing.assert_close(unit_vectors(vectors), unit_vectors(vectors.float() / 127))
+    assert not unit_vectors(torch.zeros(1, 8)).any()
 
 
 def test_every_weight_of_make_learns_from_clicks(batch):
@@ -92,23 +119,22 @@ def test_every_weight_of_make_learns_from_clicks(batch):
     assert outputs.logits.shape == batch.labels.shape
 
 
+def gradients(ranker: MakeRanker, batch: RequestBatch) -> dict[str, Tensor]:
+    ranker.zero_grad()
+    ranker(batch)[0].backward()
+    return {name: parameter.grad.clone() for name, parameter in ranker.named_parameters()}
+
+
+def test_kernels_and_plain_pytorch_give_the_same_gradients(encoded, batch, monkeypatch):
+    ranker = MakeRanker(MAKE)
+    compiled = gradients(ranker, batch)
+    monkeypatch.setenv("TORCHREC_MM_KERNELS", "0")
+    plain = gradients(ranker, make_batch(encoded))
+    torch.testing.assert_close(compiled, plain, atol=1e-6, rtol=1e-4)
+
+
 def test_make_needs_no_ids(batch):
-    without_ids = replace(batch, item_ids=None, features=None)
-    torch.manual_seed(0)
-    ranker = MakeRanker(MAKE)
-    assert torch.equal(ranker(without_ids)[0], ranker(batch)[0])
-
-
-def test_padding_is_invisible_to_make(batch):
-    torch.manual_seed(0)
-    ranker = MakeRanker(MAKE)
-    changed = replace(
-        batch,
-        candidate_index=torch.where(batch.candidate_mask, batch.candidate_index, 5),
-        behaviour_index=torch.where(batch.behaviour_mask, batch.behaviour_index, 5),
-        vectors=torch.where(batch.vector_mask[:, None], batch.vectors, 1e6),
-    )
-    torch.testing.assert_close(ranker(changed)[0], ranker(batch)[0])
+    assert batch.item_ids is None and batch.features is None
 
 
 def test_make_drops_out_in_training_alone(batch):
@@ -117,14 +143,6 @@ def test_make_drops_out_in_training_alone(batch):
     assert not torch.equal(ranker(batch)[0], ranker(batch)[0])
     ranker.eval()
     assert torch.equal(ranker(batch)[0], ranker(batch)[0])
-
-
-def test_plain_tensors_give_what_a_batch_of_distinct_items_gives(batch):
-    module, view = make(), VectorView.of(batch)
-    targets, behaviours = view.at_targets(view.slots), view.at_behaviours(view.slots)
-    plain = module(3 * targets, behaviours / 7, view.target_mask, view.behaviour_mask)
-    expected = make_features(module, view)
-    torch.testing.assert_close(plain, expected)
 
 
 def test_checkpoints_of_make_keep_the_names_of_their_tensors():

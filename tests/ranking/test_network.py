@@ -1,4 +1,4 @@
-"""The ranker on one device: every method, padding, requests and candidates kept apart."""
+"""The ranker on one device: every method, its parts, requests kept apart."""
 
 import json
 import math
@@ -11,19 +11,23 @@ from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
 from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.errors import InputError
+from torchrec_mm.kernels.build import SWITCH
 from torchrec_mm.parallel.strides import pad_bags
-from torchrec_mm.ranking.collators import rows_of_vectors
+from torchrec_mm.ranking.collators import collator_for_ranker, rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker, table_name
 from torchrec_mm.ranking.spec import METHODS, spec_from_json
 
 ROWS = list(range(12))
-EVERY_METHOD = pytest.mark.parametrize("method", [m for m in METHODS if m != "muse"])
+EVERY_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
-def batch(encoded: Encoded) -> RequestBatch:
-    return encoded.batch(ROWS)
+def batch(encoded: Encoded, request: pytest.FixtureRequest) -> RequestBatch:
+    """Of the test's method, simtier where it has none."""
+    called = getattr(request.node, "callspec", None)
+    return encoded.batch(ROWS, called.params.get("method", "simtier") if called else "simtier")
 
 
 def ranker(method: str, encoded: Encoded) -> Ranker:
@@ -32,16 +36,15 @@ def ranker(method: str, encoded: Encoded) -> Ranker:
 
 @torch.no_grad()
 def logits_of(model: Ranker, batch: RequestBatch) -> Tensor:
-    """Logits of the real candidates, one after another."""
-    _, outputs = model(batch)
-    return outputs.logits[batch.candidate_mask]
+    """(I,) logits, request after request."""
+    return model(batch)[1].logits
 
 
 def test_the_batch_of_these_tests_has_all_there_is_to_get_wrong(batch):
-    assert not batch.candidate_mask.all() and not batch.behaviour_mask.all()
-    assert (batch.behaviour_mask.sum(1) == 0).any()
+    assert len(batch.candidate_offsets.diff().unique()) > 1
+    assert 0 in batch.behaviour_offsets.diff()
     assert not batch.vector_mask.all()
-    assert len(batch.behaviour_attribute_index) == 2
+    assert len(batch.behaviour_attributes) == 2
     assert batch.features.stride() == len(ROWS) and batch.item_ids.stride() > len(ROWS)
 
 
@@ -58,45 +61,33 @@ def test_every_trainable_weight_learns(method, encoded, batch):
 
 
 @EVERY_METHOD
-def test_the_loss_is_the_mean_log_loss_of_the_real_candidates(method, encoded, batch):
+def test_the_loss_is_the_mean_log_loss_of_the_candidates(method, encoded, batch):
     loss, outputs = ranker(method, encoded)(batch)
-    losses = []
-    for logit, label, is_real in zip(
-        outputs.logits.flatten().tolist(),
-        batch.labels.flatten().tolist(),
-        batch.candidate_mask.flatten().tolist(),
-        strict=True,
-    ):
-        if is_real:
-            losses.append(math.log1p(math.exp(-logit if label else logit)))
+    pairs = zip(outputs.logits.tolist(), batch.labels.tolist(), strict=True)
+    losses = [math.log1p(math.exp(-logit if label else logit)) for logit, label in pairs]
     assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert outputs.loss.item() == loss.item()
     assert not outputs.logits.requires_grad and not outputs.loss.requires_grad
     assert outputs.rows.tolist() == ROWS
+    lengths = encoded.arrays.take(np.array(ROWS)).candidates.lengths
+    assert outputs.offsets.diff().tolist() == lengths.tolist()
 
 
 @EVERY_METHOD
-def test_padding_is_invisible_whatever_it_points_at(method, encoded, batch):
-    model = ranker(method, encoded)
-    generator = torch.Generator().manual_seed(0)
-    slots = len(batch.vector_mask)
-
-    def scrambled(index: Tensor, mask: Tensor, most: int) -> Tensor:
-        junk = torch.randint(0, most, index.shape, generator=generator)
-        return torch.where(mask, index, junk)
-
-    changed = replace(
-        batch,
-        candidate_index=scrambled(batch.candidate_index, batch.candidate_mask, slots),
-        behaviour_index=scrambled(batch.behaviour_index, batch.behaviour_mask, slots),
-        behaviour_attribute_index=scrambled(
-            batch.behaviour_attribute_index, batch.behaviour_mask, 2
-        ),
-        labels=scrambled(batch.labels, batch.candidate_mask, 2),
-        vectors=torch.where(batch.vector_mask[:, None], batch.vectors, 1e6),
-    )
-    torch.testing.assert_close(logits_of(model, changed), logits_of(model, batch))
-    torch.testing.assert_close(model(changed)[0], model(batch)[0])
+def test_a_batch_without_candidates_learns_nothing_and_harms_nothing(method, encoded):
+    """One that is only there to keep a rank in step."""
+    model, spec = ranker(method, encoded), spec_of(method, encoded)
+    vectors = MappedVectors(encoded.vectors) if spec.vector_width else None
+    make = encoded.frozen(model.network.make) if spec.make else None
+    collator = collator_for_ranker(spec, encoded.data.items, vectors, 50, make)
+    for row in ROWS:  # one of them has no behaviour, too
+        masked = collator(encoded.arrays.take(np.array([row])), 1.0, masked=True)
+        loss, outputs = model(masked)
+        loss.backward()
+        assert loss == 0 and not len(outputs.logits) and outputs.offsets.tolist() == [0, 0]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:  # all have one: ranks average them together
+            assert not parameter.grad.any(), name
 
 
 @EVERY_METHOD
@@ -113,37 +104,24 @@ def test_empty_bags_at_the_end_of_a_batch_are_invisible(method, encoded, batch):
 @EVERY_METHOD
 def test_requests_of_a_batch_do_not_see_each_other(method, encoded, batch):
     model = ranker(method, encoded)
-    alone = torch.cat([logits_of(model, encoded.batch([row])) for row in ROWS])
+    alone = torch.cat([logits_of(model, encoded.batch([row], method)) for row in ROWS])
     torch.testing.assert_close(logits_of(model, batch), alone, atol=1e-5, rtol=1e-4)
 
 
 @EVERY_METHOD
-def test_candidates_in_another_order_get_their_logits_in_that_order(method, encoded, batch):
+def test_requests_in_another_order_get_their_logits_in_that_order(method, encoded, batch):
     model = ranker(method, encoded)
-    order = torch.randperm(batch.labels.shape[1], generator=torch.Generator().manual_seed(1))
-    changed = replace(
-        batch,
-        candidate_index=batch.candidate_index[:, order],
-        candidate_mask=batch.candidate_mask[:, order],
-        labels=batch.labels[:, order],
-    )
-    before, after = model(batch)[1].logits[:, order], model(changed)[1].logits
-    mask = changed.candidate_mask
-    torch.testing.assert_close(after[mask], before[mask])
+    parts = logits_of(model, batch).split(batch.candidate_offsets.diff().tolist())
+    backwards = logits_of(model, encoded.batch(ROWS[::-1], method))
+    torch.testing.assert_close(backwards, torch.cat(parts[::-1]), atol=1e-5, rtol=1e-4)
 
 
 @EVERY_METHOD
-def test_vectors_matter_to_all_methods_but_id(method, encoded, batch):
-    model = ranker(method, encoded)
-    mirrored = replace(batch, vectors=batch.vectors.flip(-1) * torch.linspace(-1, 1, 8))
-    same = torch.allclose(logits_of(model, mirrored), logits_of(model, batch))
-    assert same == (method == "id")
-
-
-def test_method_id_runs_without_vectors(encoded):
-    model = ranker("id", encoded)
-    without = encoded.batch(ROWS, with_vectors=False)
-    assert torch.equal(logits_of(model, without), logits_of(model, encoded.batch(ROWS)))
+def test_kernels_and_plain_pytorch_give_the_same_logits(method, encoded, batch, monkeypatch):
+    compiled = logits_of(ranker(method, encoded), batch)
+    monkeypatch.setenv(SWITCH, "0")
+    plain = logits_of(ranker(method, encoded), encoded.batch(ROWS, method))
+    torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
 
 
 @EVERY_METHOD
@@ -152,6 +130,9 @@ def test_method_id_runs_without_vectors(encoded):
 )
 def test_every_table_matters(method, table, encoded, batch):
     model = ranker(method, encoded)
+    if method == "muse" and table in ("stars", "action"):
+        assert table not in batch.features.keys()  # no tables for what it does not look at
+        return
     before = logits_of(model, batch)
     tables = model.item_id_tables if table == "item_id" else model.feature_tables
     with torch.no_grad():
@@ -160,17 +141,13 @@ def test_every_table_matters(method, table, encoded, batch):
 
 
 def test_pairs_without_a_vector_on_either_side_are_not_counted_in_tiers(encoded, batch):
-    model = ranker("simtier", encoded)
-    seen = []
-    model.network.tiers.register_forward_hook(lambda module, inputs, counts: seen.append(counts))
-    model(batch)
     has_vector = rows_of_vectors(encoded.data.items, encoded.vectors) >= 0
-    for place, row in enumerate(ROWS):
+    expected = []
+    for row in ROWS:
         request = encoded.arrays.take(np.array([row]))
-        candidates, behaviours = request.candidates.values, request.behaviours.values
-        for number, candidate in enumerate(candidates):
-            expected = sum(has_vector[b] for b in behaviours) if has_vector[candidate] else 0
-            assert seen[0][place, number].sum() == expected
+        known = sum(has_vector[behaviour] for behaviour in request.behaviours.values)
+        expected += [known if has_vector[item] else 0 for item in request.candidates.values]
+    assert batch.search.tiers.sum(1).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -181,27 +158,29 @@ def test_pairs_without_a_vector_on_either_side_are_not_counted_in_tiers(encoded,
         ("mlp.layers.1", "mlp.layers.0.bias"),  # only the first hidden layer
     ],
 )
-def test_makes_interest_and_each_of_its_hidden_layers_join(silenced, changed, encoded, batch):
+def test_makes_interest_and_each_of_its_hidden_layers_join(silenced, changed, encoded):
     model = ranker("make", encoded)
+    make = model.network.make
     with torch.no_grad():
-        for parameter in model.network.make.get_submodule(silenced).parameters():
+        for parameter in make.get_submodule(silenced).parameters():
             parameter.zero_()
-        before = logits_of(model, batch)
-        model.network.make.get_parameter(changed).mul_(-2)
-    assert not torch.allclose(logits_of(model, batch), before)
+        before = logits_of(model, encoded.batch(ROWS, "make", make=make))
+        make.get_parameter(changed).mul_(-2)
+    assert not torch.allclose(logits_of(model, encoded.batch(ROWS, "make", make=make)), before)
 
 
-def test_makes_logit_is_added_to_the_rankers(encoded, batch):
+def test_makes_logit_is_added_to_the_rankers(encoded):
     model = ranker("make", encoded)
-    before = logits_of(model, batch)
+    before = logits_of(model, encoded.batch(ROWS, "make"))
     with torch.no_grad():
         model.network.make.mlp.logit.bias.add_(2.5)
+    batch = encoded.batch(ROWS, "make", make=model.network.make)
     moved = logits_of(model, batch) - before
-    known = batch.vector_mask[batch.candidate_index][batch.candidate_mask]
+    known = batch.vector_mask[batch.candidates]
     torch.testing.assert_close(moved, 2.5 * known.float(), atol=1e-5, rtol=1e-5)
 
 
-def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch):
+def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded):
     """With the MLP silenced, what is left are the bias columns and the base rate."""
     model = ranker("id", encoded)
     with torch.no_grad():
@@ -220,10 +199,10 @@ def test_the_first_column_of_user_context_and_candidate_is_a_bias(encoded, batch
         for item in one.candidates.values:
             rows = zip(items.features, items.rows[:, item], strict=True)
             expected.append(request + sum(biases[name][row] for name, row in rows))
-    torch.testing.assert_close(logits_of(model, batch), torch.tensor(expected))
+    torch.testing.assert_close(logits_of(model, encoded.batch(ROWS, "id")), torch.tensor(expected))
 
 
-def test_an_untrained_ranker_starts_at_the_base_rate(encoded, batch):
+def test_an_untrained_ranker_starts_at_the_base_rate(encoded):
     model = ranker_of(spec_of("id", encoded))
     fresh = Ranker(spec_of("id", encoded)).network
     model.network.load_state_dict(fresh.state_dict())
@@ -232,7 +211,7 @@ def test_an_untrained_ranker_starts_at_the_base_rate(encoded, batch):
             for bag in tables.embedding_bags.values():
                 bag.weight.zero_()
         model.network.mlp.logit.bias.zero_()
-    rates = torch.sigmoid(logits_of(model, batch))
+    rates = torch.sigmoid(logits_of(model, encoded.batch(ROWS, "id")))
     torch.testing.assert_close(rates, torch.full_like(rates, 0.4))
 
 
@@ -261,10 +240,43 @@ def test_a_make_of_another_depth_is_refused(encoded):
         replace(spec_of("make", encoded), hidden=(7,))
 
 
-def test_a_joined_make_never_drops_out(encoded, batch):
-    spec = replace(spec_of("make", encoded), make=replace(MAKE, dropout=0.5))
-    model = ranker_of(spec).train()
-    assert torch.equal(logits_of(model, batch), logits_of(model, batch))
+def test_a_joined_make_never_drops_out(encoded):
+    make = replace(MAKE, dropout=0.5).build().train()
+    one, other = (encoded.batch(ROWS, "make", make=make) for _ in range(2))
+    assert torch.equal(one.made, other.made)
+
+
+def test_only_what_a_method_asks_for_is_in_its_batches(encoded):
+    found = {method: encoded.batch(ROWS, method) for method in METHODS}
+    assert [m for m, b in found.items() if b.vectors is not None] == ["vector"]
+    assert [m for m, b in found.items() if b.made is not None] == ["make", "simtier+make"]
+    searched = {m: b.search for m, b in found.items() if b.search is not None}
+    assert [m for m, s in searched.items() if s.cosine is not None] == ["simscore"]
+    assert [m for m, s in searched.items() if s.kept_index is not None] == ["muse"]
+    tiered = [m for m, s in searched.items() if s.tiers is not None]
+    assert tiered == ["simtier", "simtier+make", "muse"]
+    assert [m for m, b in found.items() if b.vector_mask is None] == ["id"]
+
+
+def test_checkpoints_keep_the_names_of_their_tensors(encoded):
+    attention = ["product", "behaviour.weight", "behaviour.bias", "target.weight", "score.weight"]
+    mlp = [f"mlp.{x}.{y}" for x in ("layers.0", "layers.1", "logit") for y in ("weight", "bias")]
+    of_id = ["base_logit", "behaviour_projection.weight", "behaviour_projection.bias", *mlp]
+    of_id += [f"attention.{name}" for name in attention]
+    of_muse = ["base_logit", "recent_query.weight", "kept_query.weight", "mix", "tier_weight"]
+    projection = ["vector_projection.weight", "vector_projection.bias"]
+    expected = {
+        "id": of_id,
+        "vector": [*of_id, *projection],
+        "simscore": [*of_id, "attention.side"],
+        "simtier": [*of_id, "tier_weight"],
+        "muse": [*of_muse, "request_layer.weight", *mlp],
+    }
+    for method, names in expected.items():
+        assert sorted(ranker(method, encoded).network.state_dict()) == sorted(names)
+    make = [f"make.{name}" for name in MAKE.build().state_dict()]
+    names = ranker("simtier+make", encoded).network.state_dict()
+    assert sorted(names) == sorted([*of_id, "tier_weight", *make])
 
 
 @pytest.mark.parametrize("spoil", [{"tables": {}}, {"surprise": 1}])

@@ -45,9 +45,8 @@ def test_a_row_found_by_raw_id_serves_as_one_found_by_vocabulary(features, metho
     spec = spec_of(method, encoded)
     raw = replace(spec, zero_collision=dict.fromkeys(features, TABLE))
     plain = ranker_of(spec).eval()
-    vectors = method != "id"
-    expected_loss, expected = plain(encoded.batch(ROWS, vectors, method))
-    batch = encoded.batch(ROWS, vectors, method, raw.zero_collision)
+    expected_loss, expected = plain(encoded.batch(ROWS, method))
+    batch = encoded.batch(ROWS, method, raw.zero_collision)
     loss, found = raw_id_twin(plain, raw, encoded)(batch)
     assert torch.equal(found[0], expected[0]) and torch.equal(loss, expected_loss)
 

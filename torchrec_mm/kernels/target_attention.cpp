@@ -26,9 +26,9 @@ struct Inputs {  // mirrored by target_attention.py
   const float *targets, *table;  // (I, E), (S, E)
   const int32_t* index;          // (T)
   const int64_t *candidate_offsets, *behaviour_offsets;  // (R + 1)
-  const float* cosine;  // (P), impression after impression; null: no side information
+  const float* cosine;  // (P), impression after impression; null: none
   const float *behaviour_weight, *behaviour_bias, *target_weight, *product;  // (H, E), but (H)
-  const float *side, *score;  // (H), side null where cosine is
+  const float *side, *score;  // (H); side null: no side information
   int64_t R, S, width, threads;  // width: E, zeros added up to a multiple of LANES
 };
 
@@ -101,7 +101,7 @@ struct Kernel {
   const Columns of_behaviour{in.behaviour_weight, width}, of_target{in.target_weight, width};
   const Columns of_product{in.product, width};
   const Sum bias = Sum::of(in.behaviour_bias), score = Sum::of(in.score);
-  const Sum side = in.cosine ? Sum::of(in.side) : Sum{};
+  const Sum side = in.side ? Sum::of(in.side) : Sum{};
 
   const float* value(int64_t behaviour) const { return in.table + in.index[behaviour] * width; }
 
@@ -184,7 +184,7 @@ struct Kernel {
           softmax(weight + at, count);
           for (int64_t e = 0; e < width; e += LANES)
             weigh(first, count, weight + at, e, interest + i * width);
-          if (!cosine) continue;
+          if (!in.side) continue;  // of no pairs at all the cosines have no address
           float mean = 0;
           for (int64_t k = 0; k < count; ++k) mean += weight[at + k] * cosine[k];
           mean_cosine[i] = mean;

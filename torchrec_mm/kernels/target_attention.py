@@ -108,10 +108,11 @@ def target_attention_reference(
     if cosine is not None:
         first_pair = _first_pairs(lists)[:-1, None, None]
         lengths = lists.behaviour_offsets.diff()[:, None, None]
-        place = torch.arange(lists.most_candidates, device=index.device)[None, :, None]
-        pair = first_pair + place * lengths
-        pair = pair + torch.arange(lists.most_behaviours, device=index.device)
         mask = is_candidate[:, :, None] & is_behaviour[:, None]
+        _, most_candidates, most_behaviours = mask.shape
+        place = torch.arange(most_candidates, device=index.device)[None, :, None]
+        pair = first_pair + place * lengths
+        pair = pair + torch.arange(most_behaviours, device=index.device)
         pair = pair.masked_fill(~mask, 0)
         sides = (_rows(cosine.detach()[:, None], pair).squeeze(-1), mask)
     pooled_RCE = module(targets_RCE, behaviours_RLE, is_behaviour, *sides)
@@ -139,9 +140,7 @@ def padded_places(offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
 
 def _rows(values: Tensor, places: Tensor) -> Tensor:
     """Rows of ``values`` (n, E), zeros where there are none at all."""
-    if not len(values):
-        return values.new_zeros(*places.shape, values.shape[1])
-    return F.embedding(places, values)
+    return F.embedding(places, values if len(values) else F.pad(values, (0, 0, 0, 1)))
 
 
 def _first_pairs(lists: RequestLists) -> Tensor:
