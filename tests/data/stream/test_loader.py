@@ -11,7 +11,7 @@ from tests.data.encode.arrays import InMemory, arrays_of, items_of
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS
-from torchrec_mm.data.stream.loader import RequestLoader, read_ahead
+from torchrec_mm.data.stream.loader import COLLATING, RequestLoader, read_ahead
 
 ITEMS = items_of([10, 20, 30, 40], item_id=[2, 3, 4, 5])
 
@@ -120,6 +120,21 @@ def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():
     rows += [batch.rows.tolist() for batch in in_step]
     assert rows == [batch.rows.tolist() for batch in loader_of(data, 4).epoch(0)]
     assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_who_keeps_batches_from_being_made_may_do_what_no_collator_is_to_see(ahead):
+    held = []
+
+    class Noting(Collator):
+        def __call__(self, *args, **kwargs):
+            held.append(COLLATING.locked())
+            return super().__call__(*args, **kwargs)
+
+    limits, collator = BatchLimits(requests=4), Noting(ITEMS, True, (), 50)
+    batches = RequestLoader(plain(9), collator, limits, collate_ahead=ahead).epoch(0)
+    assert len(list(batches)) == 3
+    assert held == [True] * 3 and not COLLATING.locked()
 
 
 def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():
