@@ -1,4 +1,4 @@
-"""The ways in which item vectors and past behaviour join the ID model: a method is a list of them.
+"""How item vectors and past behaviour join the ID model: a method is a list of parts.
 
 A part puts its weights on the network itself, under the names that checkpoints have, and says how
 wide the blocks are that it will add to the input of the MLP. Of each batch it then gives these.
