@@ -29,8 +29,8 @@ PURE = set()
 # Room -> what it may import of torchrec_mm besides itself. A room of sub-rooms ("data") is not
 # imported whole: each sub-room has arrows of its own, and there is no circle among all of them.
 ARROWS = {
+    "kernels": {"nn"},  # whose modules define what some of them compute
     "nn": PURE,
-    "kernels": {"nn"},
     "losses": PURE,
     "metrics": PURE,
     "columns": WALLS | {"kernels"},

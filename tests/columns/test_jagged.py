@@ -57,3 +57,16 @@ def test_ragged_positions_are_the_ranges_end_to_end(slices):
     begin, lengths = np.array(slices, dtype=np.int64).reshape(-1, 2).T
     expected = [begin + step for begin, length in slices for step in range(length)]
     assert ragged_positions(begin, lengths).tolist() == expected
+
+
+@given(LISTS, st.data())
+def test_where_keeps_the_values_of_the_mask_each_in_its_list(lists, data):
+    mask = [[data.draw(st.booleans()) for _ in values] for values in lists]
+    kept = jagged(lists).where(np.array(sum(mask, []), dtype=bool))
+    expected = [
+        [value for value, keep in zip(*both, strict=True) if keep]
+        for both in zip(lists, mask, strict=True)
+    ]
+    assert kept.values.tolist() == sum(expected, [])
+    assert kept.lengths.tolist() == [len(values) for values in expected]
+    assert (kept.offsets[0], kept.offsets.dtype) == (0, np.int64)

@@ -40,6 +40,19 @@ def test_parts_of_the_stream_add_up():
     assert whole.value() == 0.25
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_are_those_of_counting_one_by_one_however_often_a_bin_is_hit(seed):
+    rng = np.random.default_rng(seed)
+    bins, labels = rng.integers(0, 9, 400), rng.integers(0, 2, 400)
+    expected = torch.zeros(2, BINS, dtype=torch.int64)
+    for label, place in zip(labels.tolist(), bins.tolist(), strict=True):
+        expected[label, place] += 1
+    figure = counted(labels, (bins + 0.5) * (2 * LIMIT / BINS) - LIMIT)
+    assert torch.equal(figure.counts, expected) and figure.counts.dtype == torch.int64
+    figure.add(torch.zeros(0), torch.zeros(0))
+    assert torch.equal(figure.counts, expected)
+
+
 def test_scores_beyond_the_limits_are_the_outermost():
     assert counted([0, 1], [-1e9, 1e9]).value() == 1
     assert counted([0, 1], [math.inf, -math.inf]).value() == 0

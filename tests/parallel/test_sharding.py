@@ -7,15 +7,18 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 )
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from tests.ranking.small_ranker import spec_of
+from torchrec_mm.data.stream.loader import COLLATING
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import planning, sharding
 from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.sharding import (
     DistributedModel,
     OptimizerSettings,
+    SparsePipeline,
     TableOptions,
     distribute,
 )
@@ -230,3 +233,12 @@ def test_a_table_is_cut_by_rows_only_where_every_rank_gets_one(rows, ranks, fill
     else:
         with pytest.raises(InputError, match="tables.t.sharding must be table_wise with"):
             planning.check_rows([config], settings, ranks)
+
+
+def test_a_model_is_traced_while_no_batch_is_made(monkeypatch):
+    """torch.fx would take the modules of a collator, in its thread, for parts of the model."""
+    made, held = object(), []
+    look = lambda self, batch, context: held.append((batch, COLLATING.locked()))  # noqa: E731
+    monkeypatch.setattr(TrainPipelineSparseDist, "_pipeline_model", look)
+    SparsePipeline._pipeline_model(SparsePipeline.__new__(SparsePipeline), made, None)
+    assert held == [(made, True)] and not COLLATING.locked()

@@ -17,7 +17,7 @@ from tests.helpers.runs import (
 )
 from tests.helpers.small_market import write_small_market, write_vectors
 from torchrec_mm.errors import InputError
-from torchrec_mm.train.totals import Totals
+from torchrec_mm.train.guards import Guard
 
 STEPS = 4  # of an epoch: 60 requests, 16 a batch
 EVERY_TWO = ("--checkpoint_steps", "2")
@@ -52,6 +52,25 @@ def test_a_resumed_make_drops_out_what_it_would_have(market, tmp_path):
     assert epochs_of(half) == epochs_of(whole)
 
 
+def test_a_resumed_ranker_keeps_its_make_whatever_became_of_the_run_it_came_from(market, tmp_path):
+    make = tmp_path / "make"
+    with stopped_before(5):
+        train_make(market, make, *EVERY_TWO)
+    whole = train_ranker(market, tmp_path / "whole", "simtier+make", *EVERY_TWO, make=make)
+    train = partial(train_ranker, market, tmp_path / "half", "simtier+make", *EVERY_TWO, make=make)
+    with stopped_before(3):
+        train()
+    train_make(market, make, *EVERY_TWO, "--resume", "true")
+    half = train("--resume", "true")
+    assert lines_of(half, "step") == lines_of(whole, "step")
+    assert epochs_of(half) == epochs_of(whole)
+    alike = [predictions(market, r, tmp_path / f"{r.name}.parquet") for r in (whole, half)]
+    assert alike[0] == alike[1]
+    # What MAKE has learned since does make a difference.
+    later = train_ranker(market, tmp_path / "later", "simtier+make", *EVERY_TWO, make=make)
+    assert lines_of(later, "step") != lines_of(whole, "step")
+
+
 def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tmp_path):
     more = (*EVERY_TWO, "--log_every_steps", "3")
     whole = train_ranker(market, tmp_path / "whole", "id", *more)
@@ -62,13 +81,13 @@ def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tm
 
 
 def test_every_request_is_learned_from_once_an_epoch(market, tmp_path, monkeypatch):
-    add, learned = Totals.add, []
+    add, learned = Guard.add, []
 
-    def watched(self, loss, *scored):
-        learned.extend(scored[-1].tolist())
-        add(self, loss, *scored)
+    def watched(self, step):
+        learned.extend(step.rows.tolist())
+        add(self, step)
 
-    monkeypatch.setattr(Totals, "add", watched)
+    monkeypatch.setattr(Guard, "add", watched)
     more = ("--epochs", "2", "--checkpoint_steps", "1")
     train = partial(train_ranker, market, tmp_path / "run", "id", *more)
     stopped_and_resumed(train, step=6)

@@ -1,4 +1,4 @@
-"""Predictions: padding dropped, impressions in their order on disk, whoever scored them."""
+"""Predictions: impressions in their order on disk, whoever scored them."""
 
 import math
 from types import SimpleNamespace
@@ -37,12 +37,11 @@ def add(file: RankPredictions, part: Scored) -> None:
     file.add(impression_rows(part, 100 + ids, 1000 + ids))
 
 
-def test_padding_is_dropped_and_a_request_of_nothing_but_padding():
-    nan = float("nan")
+def test_a_request_without_an_impression_is_dropped():
     found = Scored.of_batch(
-        torch.tensor([[3.0, nan], [nan, nan], [5.0, 6.0]]),
-        torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]),
-        torch.tensor([[True, False], [False, False], [True, True]]),
+        torch.tensor([3.0, 5.0, 6.0], dtype=torch.float64),
+        torch.tensor([1.0, 1.0, 0.0]),
+        torch.tensor([0, 1, 1, 3]),
         torch.tensor([0, 1, 2]),
     )
     assert found.requests.tolist() == [0, 2]
@@ -53,11 +52,11 @@ def test_padding_is_dropped_and_a_request_of_nothing_but_padding():
 
 
 class DropsOut(torch.nn.Module):
-    """Logits (2, 500) that half of are zero in training."""
+    """Logits of two requests, half of them zero in training."""
 
     def forward(self, batch):
-        logits = torch.nn.functional.dropout(torch.ones(2, 500), 0.5, self.training)
-        return None, (None, logits, logits, logits.isfinite(), torch.arange(2))
+        logits = torch.nn.functional.dropout(torch.ones(1000), 0.5, self.training)
+        return None, (None, logits, logits, torch.tensor([0, 500, 1000]), torch.arange(2))
 
 
 def test_scoring_drops_nothing_out_and_leaves_the_model_training(worker):

@@ -24,15 +24,16 @@ FILES = [
 DATA = SimpleNamespace(groups=FILES, group_starts=np.array([0, 4, 8]))
 
 
-def step(number: int, loss: float, logits, rows, mask=None) -> Step:
-    logits = torch.tensor(logits)
-    mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else torch.tensor(mask)
+def step(number: int, loss: float, logits: list[list[float]], rows) -> Step:
+    """``logits``: of each request's impressions, which may be none."""
     position = Position(step=number, epoch=1, requests_done=16 * number)
-    return Step(position, torch.tensor(loss), logits, mask, torch.tensor(rows))
+    flat, lengths = torch.tensor(sum(logits, [])), [len(one) for one in logits]
+    offsets = torch.tensor(np.concatenate([[0], np.cumsum(lengths)]))
+    return Step(position, torch.tensor(loss), flat, offsets, torch.tensor(rows))
 
 
 def good(number: int, rows=(0, 9)) -> Step:
-    return step(number, 0.5, [[0.1, 0.2], [0.3, NAN]], rows, [[True, True], [True, False]])
+    return step(number, 0.5, [[0.1, 0.2], [0.3]], rows)
 
 
 @pytest.fixture
@@ -40,9 +41,10 @@ def guard(worker) -> Guard:
     return Guard(DATA, lambda: Path("runs/id/checkpoints/step-00000006"))
 
 
-def test_good_steps_pass_and_padding_is_invisible(guard):
+def test_good_steps_pass_with_impressions_or_without(guard):
     for number in range(5):
         guard.add(good(number))
+    guard.add(step(5, 0.0, [[], []], [0, 9]))
     guard.check()
     assert guard.steps == []
 
@@ -50,8 +52,7 @@ def test_good_steps_pass_and_padding_is_invisible(guard):
 @pytest.mark.parametrize("loss", [NAN, INF, -INF])
 def test_the_first_bad_step_is_named_with_its_requests_and_the_checkpoint(loss, guard):
     guard.add(good(6))
-    mask = [[True, False], [True, True], [True, True]]
-    guard.add(step(7, loss, [[0.1, NAN], [0.3, NAN], [INF, 1.0]], [2, 5, 9], mask))
+    guard.add(step(7, loss, [[0.1], [0.3, NAN], [], [INF, 1.0], [0.2]], [2, 5, 6, 9, 10]))
     guard.add(step(8, NAN, [[NAN, NAN]], [3]))
     with pytest.raises(TrainingDiverged) as raised:
         guard.check()
@@ -63,10 +64,20 @@ def test_the_first_bad_step_is_named_with_its_requests_and_the_checkpoint(loss, 
 
 
 def test_all_requests_of_the_step_are_to_blame_when_their_logits_are_numbers(guard):
-    bad = replace(good(0, rows=range(20, 28)), loss=torch.tensor(NAN))
-    guard.add(replace(bad, logits=torch.zeros(8, 2), candidate_mask=torch.ones(8, 2).bool()))
+    guard.add(step(0, NAN, [[0.0, 0.0]] * 8, range(20, 28)))
     words = r"at requests 20, 21, 22, 23, 24 and 3 more \(b.parquet row group 0\)"
     with pytest.raises(TrainingDiverged, match=words):
+        guard.check()
+
+
+@pytest.mark.parametrize("broken", range(5))
+def test_the_request_is_named_whichever_of_its_impressions_is_broken(broken, guard):
+    """Requests of 2, 0, 1 and 2 impressions; the empty one is nobody's fault."""
+    logits = [0.1] * 5
+    logits[broken] = NAN
+    guard.add(step(0, 0.5, [logits[:2], [], logits[2:3], logits[3:]], [20, 21, 22, 23]))
+    guard.steps[0] = replace(guard.steps[0], loss=torch.tensor(NAN))
+    with pytest.raises(TrainingDiverged, match=f"at requests {(20, 20, 22, 23, 23)[broken]} "):
         guard.check()
 
 
@@ -96,8 +107,7 @@ def test_what_is_kept_is_bounded_by_checking(guard, monkeypatch):
 
 def warnings_of(guard: Guard, caplog, *windows: list[float]) -> list[str]:
     for number, logits in enumerate(windows):
-        mask = [[True] * len(logits) + [False]]
-        guard.add(step(number, 0.5, [[*logits, 7.0]], [0], mask))
+        guard.add(step(number, 0.5, [logits], [0]))
         guard.check()
     return [record.getMessage() for record in caplog.records]
 

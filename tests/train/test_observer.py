@@ -11,8 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.helpers import another_rank
 from tests.helpers.runs import lines_of, stopped_before, train_ranker
+from tests.helpers.small_market import read_parquet
 from tests.metrics.test_auc_gauc import auc_by_definition
 from torchrec_mm.errors import TrainingDiverged
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.metrics.binned_auc import BinnedAuc
 from torchrec_mm.runs.scalars import Scalars
 from torchrec_mm.runs.tensor_shards import TensorShards
@@ -54,6 +56,32 @@ def test_tensorboard_holds_every_window(traced):
     assert all(0 <= value <= 1 for value in found["auc"].values())
     assert all(0 < value <= 1 for value in found["vector_coverage"].values())
     assert all(value > 0 for value in found["impressions_per_s"].values())
+
+
+@pytest.mark.parametrize("method", ["vector", "simtier", "muse"])
+def test_vector_coverage_is_the_share_of_a_batchs_items_that_have_a_vector(
+    method, market, tmp_path, monkeypatch
+):
+    seen, rows = observer.Observer.seen, []
+
+    def noted(self, batches):
+        for batch in seen(self, batches):
+            rows.append(batch.rows.tolist())
+            yield batch
+
+    monkeypatch.setattr(observer.Observer, "seen", noted)
+    run_dir = train_ranker(market, tmp_path / "run", method, "--log_every_steps", "20")
+    requests = read_parquet(market.data / "requests" / "train")
+    items = {
+        item
+        for row in rows[-1]
+        for name in ("candidate_item_ids", "behaviour_item_ids")
+        for item in requests[name][row]
+    }
+    known = items & set(ItemVectors.open(market.vectors).item_ids.tolist())
+    assert 0 < len(known) < len(items)
+    found = scalars(run_dir)["vector_coverage"]
+    assert found == {STEPS: pytest.approx(len(known) / len(items))}
 
 
 def test_table_bytes_are_rows_of_weights_and_a_number_of_state(traced):

@@ -14,13 +14,10 @@ from torchrec_mm.train.fit import restore
 from torchrec_mm.train.state import Training
 from torchrec_mm.train.totals import Totals
 
-MASK = torch.tensor([[True, True], [True, False]])
-
 
 def add(totals: Totals, loss: float) -> None:
     """Three impressions, one of them clicked and ranked second."""
-    logits, labels = torch.tensor([[2.0, 1.0], [0.0, 9.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    totals.add(torch.tensor(loss), logits, labels, MASK, torch.arange(2))
+    totals.add(torch.tensor(loss), torch.tensor([2.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_a_window_is_the_mean_since_the_last_one(worker):
@@ -40,6 +37,13 @@ def test_an_epoch_is_the_mean_of_its_steps_and_starts_over(worker):
     epoch = totals.close_epoch()
     assert (epoch.loss, epoch.auc, epoch.impressions) == (3, 0.5, 9)
     assert not any(sums.any() for sums in totals.tensors().values())
+
+
+def test_a_step_without_an_impression_counts_with_its_loss_of_nothing(worker):
+    totals = Totals(worker.device)
+    add(totals, 2.0)
+    totals.add(torch.tensor(0.0), torch.zeros(0), torch.zeros(0))
+    assert totals.impressions() == 3 and totals.close_window() == 1
 
 
 def test_what_a_checkpoint_held_is_counted_on(worker):

@@ -23,7 +23,7 @@ from tests.helpers.two_ranks import Command, run_on_two_ranks
 
 METHODS = ("id", "simtier+make")
 SHARDINGS = ("table_wise", "row_wise")
-VECTOR_METHODS = ("simtier", "muse")
+VECTOR_METHODS = ("simtier", "make", "muse")
 STORAGES = ("mapped", "sharded")
 # Sums of floats in another order. Measured after 8 steps: losses 2e-7, logits 2e-7.
 LOSS_TOLERANCE = 1e-5
@@ -59,20 +59,21 @@ def runs(market, tmp_path_factory) -> Path:
     commands.append(Command("train_ranker", flags, plan=str(folder / "plan.json")))
     flags = [*ranker_flags(market, two / "raw-ids", "id"), *RAW_IDS]
     commands.append(Command("train_ranker", flags))
-    commands += storage_commands(market, two)
+    commands += storage_commands(market, two, make)
     commands += long_commands(folder)
     run_on_two_ranks(folder, commands)
     return folder
 
 
-def storage_commands(market: SmallMarket, folder: Path) -> list[Command]:
+def storage_commands(market: SmallMarket, folder: Path, make: Path) -> list[Command]:
     """Runs of each way to hold the item vectors, and what they predict."""
     commands = []
     for method in VECTOR_METHODS:
         for storage in STORAGES:
             run_dir, flags = folder / f"{method}-{storage}", ["--vector_storage", storage]
+            train = [*ranker_flags(market, run_dir, method, make), *MORE, *flags]
             commands += [
-                Command("train_ranker", [*ranker_flags(market, run_dir, method), *MORE, *flags]),
+                Command("train_ranker", train),
                 Command("evaluate", [*evaluate_flags(market, run_dir, storage), *flags]),
             ]
     return commands

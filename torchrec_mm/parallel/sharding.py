@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ from torchrec.distributed.types import QuantizedCommCodecs, ShardingEnv, Shardin
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+from torchrec_mm.data.stream.loader import COLLATING
 from torchrec_mm.errors import HostError, InputError
 from torchrec_mm.gpus import capability_problem
 from torchrec_mm.parallel.communication import communication_codecs
@@ -66,6 +68,14 @@ class PlainPipeline(TrainPipelineBase):
         """Nothing was rewritten, so there is nothing to undo."""
 
 
+class SparsePipeline(TrainPipelineSparseDist):
+    """Traces the model, once an epoch, while no batch is being made."""
+
+    def _pipeline_model(self, *args: Any, **kwargs: Any) -> None:
+        with COLLATING:
+            super()._pipeline_model(*args, **kwargs)
+
+
 @dataclass(frozen=True)
 class ShardedModel:
     """A model over all ranks: what scores."""
@@ -83,12 +93,12 @@ class DistributedModel(ShardedModel):
     optimizer: CombinedOptimizer
     dense_optimizer: KeyedOptimizerWrapper
 
-    def pipeline(self) -> TrainPipelineSparseDist | PlainPipeline:
+    def pipeline(self) -> SparsePipeline | PlainPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
         alone_on_cpu = self.worker.device.type == "cpu" and self.worker.world_size == 1
         if alone_on_cpu or not self.plan.plan:
             return PlainPipeline(self.model, self.optimizer, self.worker.device)
-        return TrainPipelineSparseDist(
+        return SparsePipeline(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
         )
 

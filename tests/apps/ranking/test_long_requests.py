@@ -16,7 +16,7 @@ from tests.helpers.runs import (
 )
 from tests.helpers.small_market import SmallMarket, lengthen, write_small_market
 from torchrec_mm.data.stream import collate
-from torchrec_mm.train.totals import Totals
+from torchrec_mm.train.guards import Guard
 
 METHODS = ("id", "simtier+make", "muse")
 PADDED = 1200  # four or five of the small market's requests, or 23 candidates of one
@@ -76,8 +76,8 @@ def test_training_holds_no_batch_above_the_bound(market, tmp_path, monkeypatch):
 
     def noted(self, *args, **kwargs):
         batch = real(self, *args, **kwargs)
-        requests, candidates = batch.candidate_mask.shape
-        sizes.append(requests * (candidates + 8) * (batch.behaviour_mask.shape[1] + 32))
+        longest = (batch.most_candidates + 8) * (batch.most_behaviours + 32)
+        sizes.append(len(batch.rows) * longest)
         return batch
 
     monkeypatch.setattr(collate.Collator, "__call__", noted)
@@ -88,13 +88,13 @@ def test_training_holds_no_batch_above_the_bound(market, tmp_path, monkeypatch):
 
 def test_a_run_goes_on_in_the_middle_of_a_request(market, tmp_path, monkeypatch):
     whole, half, every = tmp_path / "whole", tmp_path / "half", ("--checkpoint_steps", "1")
-    rows, add = [], Totals.add
+    rows, add = [], Guard.add
 
-    def noted(self, loss, *scored):
-        rows.append(scored[-1].tolist())
-        add(self, loss, *scored)
+    def noted(self, step):
+        rows.append(step.rows.tolist())
+        add(self, step)
 
-    monkeypatch.setattr(Totals, "add", noted)
+    monkeypatch.setattr(Guard, "add", noted)
     with small_batches(PADDED):
         train_ranker(market, whole, "id")
         step = next(i for i in range(1, len(rows)) if rows[i] == rows[i - 1])

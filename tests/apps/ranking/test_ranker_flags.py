@@ -142,12 +142,12 @@ def test_dense_weights_are_drawn_from_the_seed_alone(rankers, makes):
 def test_a_batch_holds_no_more_than_it_may(rankers, makes, muse):
     for run in (rankers[0], makes[0]):
         assert max(map(len, run.requests)) == 7
-    assert 6 < max(int(batch.behaviour_mask.sum()) for batch in muse.batches) <= 9
+    assert 6 < max(len(batch.behaviours) for batch in muse.batches) <= 9
 
 
 def test_the_newest_behaviours_are_attended_to_and_more_are_searched(makes, muse):
     for run in (makes[0], muse):
-        assert max(batch.behaviour_mask.shape[1] for batch in run.batches) == 2
+        assert max(batch.most_behaviours for batch in run.batches) == 2
     assert max(batch.search.tiers.sum(-1).max() for batch in muse.batches) == 4
     assert max(batch.search.kept_length.max() for batch in muse.batches) == 3
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import apps.train_ranker
@@ -15,7 +16,7 @@ from tests.helpers.runs import (
 )
 from torchrec_mm.parallel.sharded_vectors import ShardedVectors
 
-METHODS = ("simtier", "muse")
+METHODS = ("vector", "simtier", "muse")
 SHARDED = ("--vector_storage", "sharded")
 
 
@@ -49,6 +50,20 @@ def test_a_ranker_learns_and_scores_the_same_from_the_ranks_memory(method, marke
     evaluate(market, sharded, *SHARDED, "--predictions", str(tmp_path / "again.parquet"))
     assert len(asked) > in_training
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
+
+
+def test_what_make_says_is_the_same_from_the_ranks_memory(market, tmp_path, asked):
+    make = train_make(market, tmp_path / "make")
+    mapped = train_ranker(market, tmp_path / "mapped", "simtier+make", make=make)
+    assert asked == []
+    sharded = train_ranker(market, tmp_path / "sharded", "simtier+make", *SHARDED, make=make)
+    assert len(asked) == 2 * 4  # of each batch, vectors to search and what MAKE makes of them
+    assert figures(sharded) == figures(mapped)
+    here = predictions(market, mapped, tmp_path / "mapped.parquet")
+    evaluate(market, sharded, *SHARDED, "--predictions", str(tmp_path / "there.parquet"))
+    assert pq.read_table(tmp_path / "there.parquet").to_pydict() == here
+    for run_dir in (mapped, sharded):
+        assert not list(run_dir.glob(".*"))
 
 
 def test_make_learns_the_same_from_the_ranks_memory(market, tmp_path, asked):

@@ -20,9 +20,9 @@ class Steps:
         self.number, self.now = count(1), 0.0
         monkeypatch.setattr(harness.time, "perf_counter", lambda: self.now)
 
-    def __call__(self) -> torch.Tensor:
+    def __call__(self) -> int:
         self.now = 0.5 * next(self.number)
-        return torch.tensor(1_000_000 if self.now <= 0.5 * WARM_UP_STEPS else 30)
+        return 1_000_000 if self.now <= 0.5 * WARM_UP_STEPS else 30
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.data.encode.arrays import arrays_of, items_of
-from torchrec_mm.data.stream.collate import Collator, SlotVectors, one_id_bags, pad
+from torchrec_mm.data.stream.collate import Collator, one_id_bags
 from torchrec_mm.data.stream.search import GeneralSearch
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -36,7 +36,7 @@ def vectors(tmp_path_factory) -> MappedVectors:
 @pytest.fixture(scope="module")
 def collator(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    return Collator(ITEMS, True, ("stars",), 50, vectors=SlotVectors(vectors.gather, rows))
+    return Collator(ITEMS, True, ("stars",), 50, vector_rows=rows, gather=vectors.gather)
 
 
 def bags_of(features, name) -> list[list[int]]:
@@ -55,6 +55,11 @@ def table_rows(batch, name, slots) -> list[int]:
     return list(rows)
 
 
+def part(values, offsets, place):
+    """What is of one request."""
+    return values[offsets[place] : offsets[place + 1]].tolist()
+
+
 @pytest.mark.parametrize("chosen", [[0, 1, 2], [2, 0], [1]])
 def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
     batch = collator(ARRAYS.take(np.array(chosen)), 1.0)
@@ -62,19 +67,33 @@ def test_a_batch_holds_each_requests_lists_and_nothing_else(collator, chosen):
     users = bags_of(batch.features, "user_id")
     for place, request in enumerate(chosen):
         one = ARRAYS.take(np.array([request]))
-        mask = batch.candidate_mask[place]
-        slots = batch.candidate_index[place][mask].tolist()
-        for feature, rows in zip(ITEMS.features, ITEMS.rows, strict=True):
-            assert table_rows(batch, feature, slots) == rows[one.candidates.values].tolist()
-        assert batch.labels[place][mask].tolist() == one.labels.tolist()
-        mask = batch.behaviour_mask[place]
-        slots = batch.behaviour_index[place][mask].tolist()
-        for feature, rows in zip(ITEMS.features, ITEMS.rows, strict=True):
-            assert table_rows(batch, feature, slots) == rows[one.behaviours.values].tolist()
-        star = batch.behaviour_attribute_index[0, place][mask].tolist()
+        for lists, slots, offsets in (
+            (one.candidates, batch.candidates, batch.candidate_offsets),
+            (one.behaviours, batch.behaviours, batch.behaviour_offsets),
+        ):
+            for feature, rows in zip(ITEMS.features, ITEMS.rows, strict=True):
+                found = table_rows(batch, feature, part(slots, offsets, place))
+                assert found == rows[lists.values].tolist()
+        assert part(batch.labels, batch.candidate_offsets, place) == one.labels.tolist()
+        assert set(part(batch.request, batch.candidate_offsets, place)) == {place}
+        star = part(batch.behaviour_attributes[0], batch.behaviour_offsets, place)
         assert [stars[s] for s in star] == [[r] for r in one.behaviour_rows["stars"].tolist()]
         assert users[place] == one.request_rows["user_id"].tolist()
     assert batch.rows.tolist() == chosen
+    assert batch.candidate_offsets[-1] == len(batch.candidates) == len(batch.labels)
+    assert batch.behaviour_offsets[-1] == len(batch.behaviours)
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [2, 0], [1]])
+def test_the_longest_lists_of_a_batch_are_known_as_numbers(collator, chosen):
+    batch = collator(ARRAYS.take(np.array(chosen)), 1.0)
+    longest = [int(o.diff().max()) for o in (batch.candidate_offsets, batch.behaviour_offsets)]
+    assert [batch.most_candidates, batch.most_behaviours] == longest
+    assert {type(batch.most_candidates), type(batch.most_behaviours)} == {int}
+    lists = batch.lists
+    assert lists.candidate_offsets is batch.candidate_offsets
+    assert lists.behaviour_offsets is batch.behaviour_offsets
+    assert [lists.most_candidates, lists.most_behaviours] == longest
 
 
 @pytest.mark.parametrize("features", [("user_id",), ("item_id",), ("item_id", "user_id")])
@@ -85,9 +104,8 @@ def test_raw_ids_come_as_they_are_and_in_place_of_table_rows(features, collator)
         assert bags_of(batch.raw_ids, "user_id")[:3] == [[user] for user in ARRAYS.user_ids]
         assert "user_id" not in batch.features.keys()
     if "item_id" in features:
-        slots = batch.candidate_index[batch.candidate_mask]
         bags = bags_of(batch.raw_ids, "item_id")
-        found = [bags[bag] for bag in batch.item_index[0][slots].tolist()]
+        found = [bags[bag] for bag in batch.item_index[0][batch.candidates].tolist()]
         assert found == [[item] for item in ITEMS.item_ids[ARRAYS.candidates.values]]
         assert batch.item_ids is None and len(bags) == 5
     assert collator(ARRAYS, 1.0).raw_ids is None
@@ -103,50 +121,81 @@ def test_a_table_row_is_looked_up_once_a_batch_however_often_it_occurs(collator)
 
 def test_only_the_newest_behaviours_are_attended_to(collator):
     batch = replace(collator, max_behaviours=2)(ARRAYS, 1.0)
-    assert batch.behaviour_mask.tolist() == [[True, True], [False, False], [True, False]]
-    assert table_rows(batch, "item_id", batch.behaviour_index[0].tolist()) == [1, 3]
+    assert batch.behaviour_offsets.tolist() == [0, 2, 2, 3]
+    assert table_rows(batch, "item_id", batch.behaviours.tolist()) == [1, 3, 4]
     stars = bags_of(batch.features, "stars")
-    assert [stars[i] for i in batch.behaviour_attribute_index[0, 0].tolist()] == [[1], [5]]
+    assert [stars[i] for i in batch.behaviour_attributes[0].tolist()] == [[1], [5], [3]]
 
 
 def test_vectors_come_by_slot_with_zeros_where_there_is_none(collator):
     batch = collator(ARRAYS.take(np.array([0])), 1.0)
-    slots = batch.candidate_index[0].tolist() + batch.behaviour_index[0].tolist()
+    slots = batch.candidates.tolist() + batch.behaviours.tolist()
     assert batch.vector_mask[slots].tolist() == [False, True, True, False, True]
     assert batch.vectors.dtype == torch.int8
     assert batch.vectors[slots].argmax(-1)[batch.vector_mask[slots]].tolist() == [0, 1, 1]
     assert not batch.vectors[~batch.vector_mask].any()
 
 
-def test_a_model_without_tables_gets_vectors_alone(collator):
+def test_which_items_have_a_vector_is_told_where_no_vector_comes_along(collator):
+    batch = replace(collator, gather=None)(ARRAYS, 1.0)
+    assert batch.vectors is None
+    assert torch.equal(batch.vector_mask, collator(ARRAYS, 1.0).vector_mask)
+    without = replace(collator, vector_rows=None, gather=None)(ARRAYS, 1.0)
+    assert without.vectors is None and without.vector_mask is None
+
+
+def test_a_model_without_tables_gets_vectors_alone_and_attends_to_what_has_one(collator):
     batch = replace(collator, has_tables=False, behaviour_features=())(ARRAYS, 1.0)
     assert batch.item_ids is None and batch.features is None
-    assert batch.item_index.shape == (0, 5) and batch.behaviour_attribute_index.shape == (0, 3, 3)
+    assert batch.item_index.shape == (0, 5) and len(batch.behaviour_attributes) == 0
     assert batch.vectors.shape == (5, 3)
+    # 77, of which only a number is known, has no vector: it is the second of request 0.
+    assert batch.behaviour_offsets.tolist() == [0, 2, 2, 3] and batch.most_behaviours == 2
+    assert batch.vectors[batch.behaviours].argmax(-1).tolist() == [1, 1, 2]
+    assert batch.vector_mask[batch.behaviours].all()
 
 
-def test_a_batch_without_a_single_behaviour_has_one_column_of_padding(collator):
+def test_a_batch_without_a_single_behaviour_has_none(collator):
     batch = collator(ARRAYS.take(np.array([1])), 1.0)
-    assert batch.behaviour_mask.tolist() == [[False]]
-    assert batch.behaviour_attribute_index.tolist() == [[[0]]]
-
-
-def test_a_masked_batch_has_no_candidate(collator):
-    assert not collator(ARRAYS, 1.0, masked=True).candidate_mask.any()
+    assert batch.behaviour_offsets.tolist() == [0, 0] and batch.most_behaviours == 0
+    assert len(batch.behaviours) == 0 and batch.behaviour_attributes.shape == (1, 0)
 
 
 @pytest.fixture(scope="module")
 def searching(vectors) -> Collator:
     rows = vectors.rows(ITEMS.item_ids).astype(np.int32)
-    search = GeneralSearch(vectors.fetch, rows, kept=2, num_tiers=4)
-    return Collator(ITEMS, True, (), 1, search=search)
+    search = GeneralSearch(
+        fetch=vectors.fetch, vector_rows=rows, scope="all", kept=2, num_tiers=4, pairs=True
+    )
+    return Collator(ITEMS, True, (), 1, vector_rows=rows, search=search)
 
 
-def test_the_search_goes_over_all_behaviours_not_only_those_attended_to(searching):
+@pytest.mark.parametrize("kind", ["collator", "searching"])
+def test_a_masked_batch_has_no_impression_and_every_look_up(kind, request):
+    collate = request.getfixturevalue(kind)
+    batch, whole = collate(ARRAYS, 1.0, masked=True), collate(ARRAYS, 1.0)
+    assert batch.candidate_offsets.tolist() == [0, 0, 0, 0] and batch.most_candidates == 0
+    assert len(batch.candidates) == len(batch.request) == len(batch.labels) == 0
+    assert torch.equal(batch.behaviours, whole.behaviours)
+    assert batch.rows.tolist() == whole.rows.tolist()
+    for ours, theirs in ((batch.item_ids, whole.item_ids), (batch.features, whole.features)):
+        for name in theirs.keys():
+            assert sorted(bags_of(ours, name)) == sorted(bags_of(theirs, name))
+    if batch.search is not None:
+        assert batch.search.kept_index.shape == (0, 2) and batch.search.tiers.shape == (0, 4)
+        assert len(batch.search.cosine) == 0
+
+
+def test_a_masked_batch_without_a_behaviour_looks_up_its_candidates(searching):
+    batch = searching(ARRAYS.take(np.array([1])), 1.0, masked=True)
+    assert bags_of(batch.item_ids, "item_id") == [[4]]
+    assert len(batch.candidates) == len(batch.behaviours) == 0
+
+
+def test_kept_behaviours_are_looked_up_though_they_are_not_attended_to(searching):
     batch = searching(ARRAYS, 1.0)
     found = batch.search
     # Impressions: 40 (no vector), 10 | 30 | 10, 20, 40; behaviours with vectors: 20, 20 | | 30.
-    assert found.request.tolist() == [0, 0, 1, 2, 2, 2]
     assert found.kept_length.tolist() == [0, 2, 0, 1, 1, 0]
     assert found.tiers.sum(-1).tolist() == [0, 2, 0, 1, 1, 0]
     assert found.tiers[1].tolist() == [0, 0, 2, 0]  # cosine 0 is in [0, .5)
@@ -163,11 +212,33 @@ def test_where_nothing_is_kept_the_candidate_stands_so_that_nothing_else_is_look
     assert table_rows(nobody, "item_id", nobody.search.kept_index[0].tolist()) == [4, 4]
 
 
-def test_impressions_lie_where_the_candidate_mask_is_true(searching):
-    batch = searching(ARRAYS, 1.0)
-    flat = batch.candidate_mask.flatten().nonzero().flatten()
-    assert batch.search.position.tolist() == flat.tolist()
-    assert (flat // batch.candidate_mask.shape[1]).tolist() == batch.search.request.tolist()
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"kept": 2, "num_tiers": 4}, {"kept_index", "kept_length", "kept_cosine", "tiers"}),
+        ({"num_tiers": 4}, {"tiers"}),
+        ({"pairs": True}, {"cosine"}),
+        ({"num_tiers": 4, "pairs": True}, {"tiers", "cosine"}),
+    ],
+)
+def test_a_batch_tells_of_a_search_what_was_asked_for(asked, told, searching):
+    nothing = {"kept": 0, "num_tiers": 0, "pairs": False}
+    batch = replace(searching, search=replace(searching.search, **(nothing | asked)))(ARRAYS, 1.0)
+    found = {field.name: getattr(batch.search, field.name) for field in fields(batch.search)}
+    assert {name for name, value in found.items() if value is not None} == told
+    whole = searching(ARRAYS, 1.0).search
+    assert all(torch.equal(found[name], getattr(whole, name)) for name in told - {"kept_index"})
+
+
+def test_what_is_made_of_a_search_comes_in_the_place_of_its_cosines(searching):
+    seen = []
+    make = lambda hits: seen.append(hits) or torch.arange(6.0)[:, None]  # noqa: E731
+    batch = replace(searching, make=make)(ARRAYS, 1.0)
+    assert batch.made.tolist() == [[0], [1], [2], [3], [4], [5]]
+    assert batch.search.cosine is None and batch.search.tiers is not None
+    (hits,) = seen
+    assert torch.equal(hits.cosine, searching(ARRAYS, 1.0).search.cosine)
+    assert searching(ARRAYS, 1.0).made is None
 
 
 def test_a_batch_moves_with_all_its_parts(searching):
@@ -177,9 +248,10 @@ def test_a_batch_moves_with_all_its_parts(searching):
     devices = {
         (part.values() if hasattr(part, "keys") else part).device.type
         for part in parts
-        if part is not None and part is not moved.search
+        if part is not None and not isinstance(part, int) and part is not moved.search
     }
     assert devices == {"meta"}
+    assert (moved.most_candidates, moved.most_behaviours) == (3, 1)
 
 
 def test_bags_hold_one_id_and_shorter_features_end_in_empty_bags():
@@ -188,10 +260,3 @@ def test_bags_hold_one_id_and_shorter_features_end_in_empty_bags():
     assert bags_of(bags, "b") == [[7], [], []]
     assert bags.stride() == 3
     assert one_id_bags({}) is None
-
-
-def test_padding_is_zero_and_false():
-    padded, mask = pad(np.array([1, 2, 3]), np.array([2, 0, 1]))
-    assert padded.tolist() == [[1, 2], [0, 0], [3, 0]]
-    assert mask.tolist() == [[True, True], [False, False], [True, False]]
-    assert pad(np.array([], dtype=np.int64), np.array([0, 0]))[0].shape == (2, 1)

@@ -11,7 +11,7 @@ from tests.data.encode.arrays import InMemory, arrays_of, items_of
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS
-from torchrec_mm.data.stream.loader import RequestLoader, read_ahead
+from torchrec_mm.data.stream.loader import COLLATING, RequestLoader, read_ahead
 
 ITEMS = items_of([10, 20, 30, 40], item_id=[2, 3, 4, 5])
 
@@ -40,7 +40,7 @@ def global_batches(data, most, world_size, seed=None, epoch=0, done=0) -> list[l
     """Requests by step and rank, without those that are masked out."""
     shares = [
         [
-            batch.rows.tolist() if batch.candidate_mask.any() else []
+            batch.rows.tolist() if len(batch.candidates) else []
             for batch in loader_of(data, most, rank, world_size, seed).epoch(epoch, done=done)
         ]
         for rank in range(world_size)
@@ -76,7 +76,7 @@ def test_an_epoch_can_be_resumed_by_another_number_of_ranks(before, after):
 def test_a_rank_without_a_request_keeps_step_with_one_that_is_masked_out():
     loaders = [list(loader_of(plain(4), 1, rank, 3).epoch(0)) for rank in range(3)]
     assert [len(batches) for batches in loaders] == [4, 4, 4]
-    real = [[bool(batch.candidate_mask.any()) for batch in batches] for batches in loaders]
+    real = [[len(batch.candidates) > 0 for batch in batches] for batches in loaders]
     assert np.sum(real, axis=0).tolist() == [1, 1, 1, 1]
 
 
@@ -84,8 +84,8 @@ def test_a_rank_without_a_request_keeps_step_with_one_that_is_masked_out():
 def test_loss_weights_make_the_mean_over_ranks_a_mean_over_impressions(world_size):
     loaders = [loader_of(plain(11), 4, rank, world_size).epoch(0) for rank in range(world_size)]
     for step in zip(*loaders, strict=True):
-        impressions = sum(int(batch.candidate_mask.sum()) for batch in step)
-        per_impression = sum(float(b.candidate_mask.sum() * b.loss_weight) for b in step)
+        impressions = sum(len(batch.candidates) for batch in step)
+        per_impression = sum(float(len(b.candidates) * b.loss_weight) for b in step)
         assert per_impression / world_size == pytest.approx(1)
         assert float(step[0].loss_weight) == pytest.approx(world_size / impressions)
 
@@ -120,6 +120,21 @@ def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():
     rows += [batch.rows.tolist() for batch in in_step]
     assert rows == [batch.rows.tolist() for batch in loader_of(data, 4).epoch(0)]
     assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_who_keeps_batches_from_being_made_may_do_what_no_collator_is_to_see(ahead):
+    held = []
+
+    class Noting(Collator):
+        def __call__(self, *args, **kwargs):
+            held.append(COLLATING.locked())
+            return super().__call__(*args, **kwargs)
+
+    limits, collator = BatchLimits(requests=4), Noting(ITEMS, True, (), 50)
+    batches = RequestLoader(plain(9), collator, limits, collate_ahead=ahead).epoch(0)
+    assert len(list(batches)) == 3
+    assert held == [True] * 3 and not COLLATING.locked()
 
 
 def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from torchrec_mm.benchmarks.harness import now
 from torchrec_mm.parallel.process_group import host_group
@@ -63,7 +62,7 @@ class Quality:
     impressions: int
 
 
-def steady_rate(step: Callable[[], int | Tensor], seconds: float, device: torch.device) -> float:
+def steady_rate(step: Callable[[], int], seconds: float, device: torch.device) -> float:
     """Impressions a second of all ranks together, for at least ``seconds`` after warming up.
 
     Collective: all ranks stop after the same step.
@@ -77,7 +76,7 @@ def steady_rate(step: Callable[[], int | Tensor], seconds: float, device: torch.
         step()
     dist.barrier(together)
     start = now(device)
-    impressions: int | Tensor = 0
+    impressions = 0
     late = torch.zeros(1)
     while not late:
         impressions += step()

@@ -1,7 +1,8 @@
 """What bounds a global batch, and how requests in order are cut by that.
 
-Lists are padded to the longest of the batch, so one long request makes every other as costly as
-itself: what has to be bounded is the padded size.
+Batches are not padded, but attention pads lists to the longest of the batch wherever no kernel
+runs, on CUDA too, and one long request makes every other as costly as itself there: what has to be
+bounded is the padded size, on all machines, so that all cut alike.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,10 @@ from torchrec_mm.data.stream.epoch import EpochOrder, share_bounds
 
 READ_AHEAD = 2  # batches made while the model works on one
 
+# Held while a batch is made. Whoever changes what modules do in all threads, as torch.fx does while
+# it traces a model, takes it first: a collator may call modules too.
+COLLATING = threading.Lock()
+
 
 class RequestLoader:
     """Batches of one rank, in an order that every rank derives alike (see ``EpochOrder``).
@@ -74,7 +78,8 @@ class RequestLoader:
         self, shares: Iterator[tuple[RequestArrays, float, bool]]
     ) -> Iterator[RequestBatch]:
         for share, loss_weight, is_empty in shares:
-            batch = self.collator(share, loss_weight, masked=is_empty)
+            with COLLATING:
+                batch = self.collator(share, loss_weight, masked=is_empty)
             yield batch.pin_memory() if self.pin_memory else batch
             del share, batch
 
