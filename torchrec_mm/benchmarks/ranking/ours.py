@@ -20,7 +20,6 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
-from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSettings, RankerSpec
@@ -63,7 +62,7 @@ class Ours:
         """Training batches of all the epochs, one after another."""
         loader = self.loader(self.data)
         for epoch in epochs:
-            for batch in with_equal_strides(loader.epoch(epoch)):
+            for batch in loader.epoch(epoch):
                 yield spread(batch, self.task.table_rows) if self.task.table_rows else batch
 
 

@@ -79,7 +79,7 @@ class OneIdBagForward:
         self.tables = Tables(
             module.split_embedding_weights(),
             [state[0] for state in module.split_optimizer_states()] if self.learns else [],
-            module.learning_rate_tensor,
+            [module.learning_rate_tensor] * len(module.embedding_specs),
             module.optimizer_args.eps,
         )
 
