@@ -10,17 +10,15 @@ namespace {
 
 constexpr int64_t kAhead = 12;  // bags between asking for a row and using it
 
-// The bags of several tables, as many of each; place: where a bag's row lies in the output.
+// The bags of several tables, as many of each: the row of each, -1 if it is empty.
+// place: where a bag's row lies in the output.
 struct Bags {
-    const int64_t* indices;
-    const int64_t* offsets;
+    const int64_t* rows;
     int64_t tables, bags, width;
 
     int64_t count(int64_t) const { return bags; }
-    bool full(int64_t table, int64_t bag) const {
-        return offsets[table * bags + bag] < offsets[table * bags + bag + 1];
-    }
-    int64_t row(int64_t table, int64_t bag) const { return indices[offsets[table * bags + bag]]; }
+    bool full(int64_t table, int64_t bag) const { return row(table, bag) >= 0; }
+    int64_t row(int64_t table, int64_t bag) const { return rows[table * bags + bag]; }
     int64_t place(int64_t table, int64_t bag) const { return bag * tables + table; }
 };
 
@@ -59,17 +57,8 @@ bool find_first(const In& in, int64_t table, std::vector<int32_t>& first) {
     return repeats;
 }
 
-// False, and nothing done, if an index is no row of its table.
 template <typename In>
-bool look_up(const float* const* weights, const int64_t* rows, const In& in, float* out,
-             int32_t threads) {
-    bool good = true;
-    for (int64_t table = 0; table < in.tables; ++table)
-        for (int64_t bag = 0; bag < in.count(table); ++bag)
-            if (in.full(table, bag))
-                good &= static_cast<uint64_t>(in.row(table, bag)) <
-                        static_cast<uint64_t>(rows[table]);
-    if (!good) return false;
+void look_up(const float* const* weights, const In& in, float* out, int32_t threads) {
 #pragma omp parallel num_threads(threads)
     for (int64_t table = 0; table < in.tables; ++table) {
         const int64_t count = in.count(table);
@@ -85,7 +74,10 @@ bool look_up(const float* const* weights, const int64_t* rows, const In& in, flo
                 std::memset(to, 0, in.width * sizeof(float));
         }
     }
-    return true;
+}
+
+bool is_row(int64_t index, int64_t rows) {
+    return static_cast<uint64_t>(index) < static_cast<uint64_t>(rows);
 }
 
 // The gradients of a row's bags are summed in their order first, so that a row is updated once.
@@ -137,14 +129,33 @@ void update(float* const* weights, float* const* momentum, const In& in, const f
 
 }  // namespace
 
-extern "C" bool look_up_bags(const float* const* weights, const int64_t* rows, Bags in, float* out,
-                             int32_t threads) {
-    return look_up(weights, rows, in, out, threads);
+enum : int32_t { kFine, kLongBag, kNoRow };
+
+// The row of each bag, out of ids one after another and how many of them each bag holds.
+extern "C" int32_t place_bags(const int64_t* indices, const int32_t* lengths, int64_t tables,
+                              int64_t bags, const int64_t* rows, int64_t* out) {
+    for (int64_t table = 0; table < tables; ++table)
+        for (int64_t bag = 0; bag < bags; ++bag, ++out) {
+            const int32_t length = lengths[table * bags + bag];
+            if (length > 1) return kLongBag;
+            if (length && !is_row(*indices, rows[table])) return kNoRow;
+            *out = length ? *indices++ : -1;
+        }
+    return kFine;
 }
 
-extern "C" bool look_up_ids(const float* const* weights, const int64_t* rows, Ids in, float* out,
-                            int32_t threads) {
-    return look_up(weights, rows, in, out, threads);
+extern "C" void look_up_bags(const float* const* weights, Bags in, float* out, int32_t threads) {
+    look_up(weights, in, out, threads);
+}
+
+// kNoRow, and nothing done, if an index is no row of its table.
+extern "C" int32_t look_up_ids(const float* const* weights, const int64_t* rows, Ids in, float* out,
+                               int32_t threads) {
+    for (int64_t table = 0; table < in.tables; ++table)
+        for (int64_t bag = 0; bag < in.count(table); ++bag)
+            if (!is_row(in.row(table, bag), rows[table])) return kNoRow;
+    look_up(weights, in, out, threads);
+    return kFine;
 }
 
 extern "C" void update_bags(float* const* weights, float* const* momentum, Bags in,

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from torchrec_mm.kernels.build import compiled
 
+_FINE, _NO_ROW = 0, 2  # as in one_id_bags.cpp
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -47,31 +49,52 @@ class Tables:
 
 @dataclass(frozen=True)
 class Bags:
-    """Bags that hold at most one id.
+    """Bags that hold at most one id. rows: (T, B) int64, -1 for empty ones."""
 
-    indices: (n,) int64 rows. offsets: (T * B + 1,) int64, where each bag begins, table after table.
-    """
+    rows: Tensor
 
-    indices: Tensor
-    offsets: Tensor
+    @classmethod
+    def of(cls, tables: Tables, indices: Tensor, lengths: Tensor) -> "Bags | None":
+        """Out of ids one after another; None if a bag holds two.
+
+        Args:
+            indices: (n,) int64. lengths: (T * B,) int32 summing to n, ids of each bag, table after
+                table.
+
+        Raises:
+            IndexError: an index is no row of its table.
+        """
+        kernel, count = compiled("one_id_bags"), len(tables.weights)
+        rows = torch.empty(count, len(lengths) // count, dtype=torch.int64)
+        if kernel is None:
+            if (lengths > 1).any():
+                return None
+            rows.view(-1)[lengths == 0] = -1
+            rows.view(-1)[lengths > 0] = indices
+            ends = torch.tensor([len(weight) for weight in tables.weights])[:, None]
+            found = _NO_ROW if (indices < 0).any() or (rows >= ends).any() else _FINE
+        else:
+            indices, lengths = indices.contiguous(), lengths.contiguous()
+            shape = (ctypes.c_int64(count), ctypes.c_int64(rows.shape[1]))
+            found = kernel.place_bags(
+                _pointer(indices), _pointer(lengths), *shape, tables.addresses[2], _pointer(rows)
+            )
+        if found == _NO_ROW:
+            raise IndexError("indices must be rows of their tables")
+        return cls(rows) if found == _FINE else None
 
     def shape(self, tables: Tables) -> tuple[int, int]:
         """(B, T * E), of the rows beside each other."""
-        count = len(tables.weights)
-        return (len(self.offsets) - 1) // count, count * tables.width
+        return self.rows.shape[1], len(self.rows) * tables.width
 
-    def parts(self, tables: Tables) -> list[tuple[Tensor, Tensor]]:
+    def parts(self) -> list[tuple[Tensor, Tensor]]:
         """By table the rows, and where they lie among (B * T) places."""
-        count = len(tables.weights)
-        lengths = self.offsets.diff().view(count, -1)
-        split = self.indices.split(lengths.sum(1).tolist())
-        return [(rows, lengths[t].nonzero()[:, 0] * count + t) for t, rows in enumerate(split)]
+        full = [(rows[rows >= 0], (rows >= 0).nonzero()[:, 0]) for rows in self.rows]
+        return [(rows, bags * len(full) + table) for table, (rows, bags) in enumerate(full)]
 
     def passed(self, tables: Tables) -> ctypes.Structure:
         """For the kernel."""
-        count = len(tables.weights)
-        bags = (len(self.offsets) - 1) // count
-        return _Bags(self.indices.data_ptr(), self.offsets.data_ptr(), count, bags, tables.width)
+        return _Bags(self.rows.data_ptr(), *self.rows.shape, tables.width)
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,7 @@ class Ids:
         """(n, E), of the rows below each other."""
         return len(self.indices), tables.width
 
-    def parts(self, tables: Tables) -> list[tuple[Tensor, Tensor]]:
+    def parts(self) -> list[tuple[Tensor, Tensor]]:
         """By table the rows, and where they lie among (n) places."""
         return [(self.indices[at], at) for at in self.order.split(self.begins.diff().tolist())]
 
@@ -100,36 +123,32 @@ class Ids:
         return _Ids(*pointers, len(tables.weights), tables.width)
 
 
-def one_id_bags(tables: Tables, indices: Tensor, offsets: Tensor) -> Tensor:
+def one_id_bags(tables: Tables, bags: Bags) -> Tensor:
     """Look up; the backward pass updates ``tables`` in place and returns no gradient.
 
     A row whose id several bags hold is updated once, with the sum of their gradients:
     momentum += mean(g * g), row -= learning_rate * g / (sqrt(momentum) + eps).
 
     Args:
-        tables: on the CPU. indices: (n,) int64 rows, in range. offsets: (T * B + 1,) int64, where
-            each bag begins, table after table; no bag holds two ids.
+        tables: on the CPU. bags: as many of each table.
 
     Returns:
         (B, T * E) float32, zeros for empty bags.
-
-    Raises:
-        IndexError: an index is no row of its table.
     """
-    return _OneIdBags.apply(tables, Bags(indices.contiguous(), offsets.contiguous()), anchor())
+    return _OneIdBags.apply(tables, bags, anchor())
 
 
 def look_up(tables: Tables, wanted: Bags | Ids) -> Tensor:
-    """(B, T * E) rows of bags, (n, E) of ids; IndexError for an index that is no row."""
+    """(B, T * E) rows of bags, (n, E) of ids; IndexError for an id that is no row."""
     kernel = compiled("one_id_bags")
     if kernel is None:
         return look_up_reference(tables, wanted)
     out = torch.empty(wanted.shape(tables))
-    call = kernel.look_up_bags if isinstance(wanted, Bags) else kernel.look_up_ids
-    call.restype = ctypes.c_bool
     weights, _, rows = tables.addresses
-    threads = ctypes.c_int32(torch.get_num_threads())
-    if not call(weights, rows, wanted.passed(tables), _pointer(out), threads):
+    ending = (wanted.passed(tables), _pointer(out), ctypes.c_int32(torch.get_num_threads()))
+    if isinstance(wanted, Bags):
+        kernel.look_up_bags(weights, *ending)
+    elif kernel.look_up_ids(weights, rows, *ending) != _FINE:
         raise IndexError("indices must be rows of their tables")
     return out
 
@@ -157,7 +176,7 @@ def update(tables: Tables, wanted: Bags | Ids, gradient: Tensor) -> None:
 def look_up_reference(tables: Tables, wanted: Bags | Ids) -> Tensor:
     """Same as :func:`look_up`, in plain torch."""
     out = torch.zeros(wanted.shape(tables))
-    for weight, (rows, places) in zip(tables.weights, wanted.parts(tables), strict=True):
+    for weight, (rows, places) in zip(tables.weights, wanted.parts(), strict=True):
         out.view(-1, tables.width)[places] = weight[rows]
     return out
 
@@ -166,7 +185,7 @@ def update_reference(tables: Tables, wanted: Bags | Ids, gradient: Tensor) -> No
     """Same as :func:`update`, in plain torch."""
     by_place = gradient.reshape(-1, tables.width)
     columns = zip(tables.weights, tables.momentum, tables.learning_rates, strict=True)
-    parts = wanted.parts(tables)
+    parts = wanted.parts()
     for (weight, momentum, rate), (rows, places) in zip(columns, parts, strict=True):
         unique, inverse = rows.unique(return_inverse=True)
         sums = by_place.new_zeros(len(unique), tables.width)
@@ -198,8 +217,7 @@ class _Bags(ctypes.Structure):
     """The struct of the same name in one_id_bags.cpp."""
 
     _fields_ = [
-        ("indices", ctypes.c_void_p),
-        ("offsets", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("tables", "bags", "width")),
     ]
 

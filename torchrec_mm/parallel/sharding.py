@@ -16,6 +16,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec_mm.errors import HostError, InputError
 from torchrec_mm.gpus import capability_problem
 from torchrec_mm.parallel.communication import communication_codecs
+from torchrec_mm.parallel.cpu.adamw import QuickAdamW
 from torchrec_mm.parallel.cpu.exchange import Exchange
 from torchrec_mm.parallel.cpu.forward import shorten
 from torchrec_mm.parallel.cpu.pipeline import CpuPipeline
@@ -136,10 +137,11 @@ def distribute(
     prepare_tables(model, of_table, settings.table_learning_rate)
     sharded = shard(model, worker, of_table, make_plan, codecs)
     initialise_tables(sharded.model, scale=settings.table_scale, seed=seed)
+    adamw = QuickAdamW if worker.device.type == "cpu" else torch.optim.AdamW
     learning = in_backward_optimizer_filter(sharded.model.named_parameters())
     dense = KeyedOptimizerWrapper(
         {name: parameter for name, parameter in learning if parameter.requires_grad},
-        lambda parameters: torch.optim.AdamW(
+        lambda parameters: adamw(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         ),
     )

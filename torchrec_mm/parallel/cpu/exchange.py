@@ -134,8 +134,8 @@ class Asked:
 def _start(
     came: Tensor,
     sent: Tensor,
-    from_ranks: Sequence[int] | None = None,
-    to: Sequence[int] | None = None,
+    from_ranks: list[int] | None = None,
+    to: list[int] | None = None,
 ) -> dist.Work:
     work = dist.all_to_all_single(came, sent, from_ranks, to, async_op=True)
     assert work is not None  # this rank is in the group

@@ -8,7 +8,7 @@ from torch import nn
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from torchrec_mm.kernels.one_id_bags import Tables, one_id_bags
+from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
 from torchrec_mm.parallel.cpu.exchange import Exchange, ExchangedForward
 from torchrec_mm.parallel.cpu.shards import Shards, fits
 from torchrec_mm.parallel.cpu.tables import use_one_id_forward
@@ -75,9 +75,10 @@ class ShortForward:
         names = tuple(features.keys())
         if names not in self.ordered:
             self.ordered[names] = self.shards.ordered(names)
-        tables, offsets = self.ordered[names], features.offsets()
+        tables = self.ordered[names]
         learns_otherwise = torch.is_grad_enabled() and not tables.momentum
-        if learns_otherwise or not torch.all(offsets.diff() <= 1):
+        bags = Bags.of(tables, features.values().long(), features.lengths().int())
+        if learns_otherwise or bags is None:
             return self.torchrec_forward(features)
-        values = one_id_bags(tables, features.values().long(), offsets.long())
+        values = one_id_bags(tables, bags)
         return KeyedTensor(list(names), [tables.width] * len(names), values)
