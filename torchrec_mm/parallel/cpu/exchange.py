@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torchrec.distributed.types import LazyAwaitable, LazyGetItemMixin
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
+from torchrec_mm.kernels.exchange_ids import Part, by_table, route
 from torchrec_mm.kernels.one_id_bags import Ids, anchor, look_up, update
 from torchrec_mm.parallel.cpu.shards import Shards
 
@@ -32,9 +33,14 @@ class Exchange:
         joined = Shards.joined(collections)
         self.tables, self.ends = joined.tables, joined.ends
         self.numbers = {name: number for number, name in enumerate(joined.names)}
-        self.begins = torch.nn.functional.pad(self.ends, (1, 0))
         self.announced: Asked | None = None
         self.waiting: list[Promise] = []
+
+    def part(self, bags: KeyedJaggedTensor) -> Part:
+        """For the kernel that sorts ids."""
+        numbers = torch.tensor([self.numbers[name] for name in bags.keys()])
+        ids, lengths = bags.values().long(), bags.lengths().int()
+        return Part(ids.contiguous(), lengths.contiguous(), numbers)
 
     def announce(self, coming: Sequence[KeyedJaggedTensor]) -> None:
         """Begin to ask for what the next batch looks up. Collective; ``send`` goes on."""
@@ -47,7 +53,10 @@ class Exchange:
             self.announced.send()
 
     def promise(self, features: KeyedJaggedTensor) -> "Promise":
-        """A KeyedTensor to come. Those that are promised before the first is needed go together."""
+        """Takes the place of a collection's ``forward``: a KeyedTensor to come.
+
+        Those that are promised before the first of them is needed go together.
+        """
         self.waiting.append(Promise(self, features))
         return self.waiting[-1]
 
@@ -58,7 +67,9 @@ class Exchange:
         if asked is None or not all(any(own is w for own in asked.features) for w in wanted):
             asked = Asked(self, wanted)
         self.announced = None
-        found = _Exchanged.apply(self, asked, anchor())
+        # Without state there is no backward pass, and nothing may ask for one.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.tables.momentum)):
+            found = _Exchanged.apply(self, asked, anchor())
         parts = found.split([bags.stride() * len(bags.keys()) for bags in asked.features])
         for bags, rows in zip(asked.features, parts, strict=True):
             names, width = bags.keys(), self.tables.width
@@ -92,32 +103,19 @@ class Asked:
 
     def __init__(self, exchange: Exchange, features: Sequence[KeyedJaggedTensor]) -> None:
         self.features = features
-        ranks, tables = exchange.ends.shape[1], len(exchange.ends)
-        table, place = (torch.cat(x) for x in zip(*_placed(exchange, features), strict=True))
-        ids = torch.cat([bags.values() for bags in features])
-        if len(place) != len(ids):
-            raise ValueError("bags must hold one id at most where there are several ranks")
-        owner = (ids[:, None] >= exchange.ends[table]).sum(1)
-        key = owner * tables + table
-        order = key.argsort(stable=True)
-        to = key.bincount(minlength=ranks * tables)
-        if len(to) > ranks * tables:
-            raise IndexError("indices must be rows of their tables")
         self.size = sum(bags.stride() * len(bags.keys()) for bags in features)
-        self.place = place[order]
-        self.ids = (ids - exchange.begins[table, owner])[order]
-        self.to = to.view(ranks, tables).sum(1).tolist()
-        self.counts = torch.empty_like(to)
-        self.message = _start(self.counts, to)
+        self.routed = route([exchange.part(bags) for bags in features], exchange.ends)
+        self.to = self.routed.counts.sum(1).tolist()
+        self.counts = torch.empty_like(self.routed.counts)
+        self.message = _start(self.counts, self.routed.counts)
         self.came: Tensor | None = None
 
     def send(self) -> None:
         """Send the ids."""
         self.message.wait()
-        self.counts = self.counts.view(len(self.to), -1)
         self.from_ranks = self.counts.sum(1).tolist()
-        self.came = self.ids.new_empty(sum(self.from_ranks))
-        self.message = _start(self.came, self.ids, self.from_ranks, self.to)
+        self.came = torch.empty(sum(self.from_ranks), dtype=torch.int64)
+        self.message = _start(self.came, self.routed.ids, self.from_ranks, self.to)
 
     def wanted(self) -> Ids:
         """What other ranks and this one want of the rows here."""
@@ -125,10 +123,7 @@ class Asked:
             self.send()
         assert self.came is not None
         self.message.wait()
-        tables = torch.arange(self.counts.shape[1]).repeat(len(self.counts))
-        order = tables.repeat_interleave(self.counts.flatten()).argsort(stable=True)
-        begins = torch.nn.functional.pad(self.counts.sum(0).cumsum(0), (1, 0))
-        return Ids(self.came, order, begins)
+        return Ids(self.came, *by_table(self.counts))
 
 
 def _start(
@@ -142,30 +137,6 @@ def _start(
     return work
 
 
-def _placed(
-    exchange: Exchange, features: Sequence[KeyedJaggedTensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """By bags, each id's number of a table, and where its row goes."""
-    placed, before = [], 0
-    for bags in features:
-        names = bags.keys()
-        key, bag = bags.lengths().view(len(names), bags.stride()).nonzero().unbind(1)
-        numbers = torch.tensor([exchange.numbers[name] for name in names])
-        placed.append((numbers[key], before + bag * len(names) + key))
-        before += bags.stride() * len(names)
-    return placed
-
-
-class ExchangedForward:
-    """Takes the place of ``forward`` where there are several ranks."""
-
-    def __init__(self, exchange: Exchange, names: Sequence[str]) -> None:
-        self.exchange, self.names = exchange, names
-
-    def __call__(self, features: KeyedJaggedTensor) -> Promise:
-        return self.exchange.promise(features)
-
-
 class _Exchanged(torch.autograd.Function):
     """Rows of all that is asked for, one bag after another, zeros for empty ones."""
 
@@ -173,17 +144,17 @@ class _Exchanged(torch.autograd.Function):
     def forward(ctx: Any, exchange: Exchange, asked: Asked, anchor: Tensor) -> Tensor:
         ctx.exchange, ctx.asked, ctx.wanted = exchange, asked, asked.wanted()
         rows = look_up(exchange.tables, ctx.wanted)
-        came = rows.new_empty(len(asked.place), exchange.tables.width)
+        came = rows.new_empty(len(asked.routed.places), exchange.tables.width)
         dist.all_to_all_single(came, rows, asked.to, asked.from_ranks)
         out = came.new_zeros(asked.size, exchange.tables.width)
-        return out.index_copy_(0, asked.place, came)
+        return out.index_copy_(0, asked.routed.places, came)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         asked = ctx.asked
         # As TorchRec has it: the mean over ranks, as of the dense part.
-        mine = gradient.index_select(0, asked.place).div_(len(asked.to))
+        mine = gradient.index_select(0, asked.routed.places).div_(len(asked.to))
         came = mine.new_empty(sum(asked.from_ranks), mine.shape[1])
         dist.all_to_all_single(came, mine, asked.from_ranks, asked.to)
         update(ctx.exchange.tables, ctx.wanted, came)

@@ -9,7 +9,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
-from torchrec_mm.parallel.cpu.exchange import Exchange, ExchangedForward
+from torchrec_mm.parallel.cpu.exchange import Exchange
 from torchrec_mm.parallel.cpu.shards import Shards, fits
 from torchrec_mm.parallel.cpu.tables import use_one_id_forward
 from torchrec_mm.parallel.process_group import Worker
@@ -34,25 +34,34 @@ def shorten(
         What the look-ups of several ranks go through; None on a lone rank, or if nothing fits.
     """
     use_one_id_forward(model)
-    short: list[ShardedEmbeddingBagCollection] = []
+    short: list[tuple[ShardedEmbeddingBagCollection, Shards]] = []
     for collection in _collections(model):
         if isinstance(collection, ShardedEmbeddingBagCollection):
             if fits(collection, of_table, learns):
-                short.append(collection)
-                continue
+                own = Shards.of(collection, worker.world_size)
+                if worker.world_size == 1 or _goes_with(own, [other for _, other in short]):
+                    short.append((collection, own))
+                    continue
         if worker.world_size > 1:
             equalise_strides(collection)
-    shards = [Shards.of(collection, worker.world_size) for collection in short]
     if worker.world_size == 1:
-        for collection, own in zip(short, shards, strict=True):
+        for collection, own in short:
             collection.forward = ShortForward(collection, own)
         return None
     if not short:
         return None
-    exchange = Exchange(shards)
-    for collection, own in zip(short, shards, strict=True):
-        collection.forward = ExchangedForward(exchange, own.names)
+    exchange = Exchange([own for _, own in short])
+    for collection, _ in short:
+        collection.forward = exchange.promise
     return exchange
+
+
+def _goes_with(shards: Shards, others: list[Shards]) -> bool:
+    """Whether one exchange can tell features and rows apart."""
+    return all(
+        shards.tables.width == other.tables.width and not set(shards.names) & set(other.names)
+        for other in others
+    )
 
 
 def _collections(module: nn.Module) -> Iterator[nn.Module]:
