@@ -1,16 +1,13 @@
 """Wider batches hold the same bags."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torch import nn
 
 from tests.helpers import another_rank
 from torchrec_mm.data.stream.collate import one_id_bags
-from torchrec_mm.parallel.strides import pad_bags, with_equal_strides
+from torchrec_mm.parallel.strides import equalise_strides, pad_bags
 
 
 @pytest.mark.parametrize("stride", [3, 4, 10])
@@ -24,25 +21,11 @@ def test_widening_adds_empty_bags_at_the_end_of_every_key(stride):
         assert wide[name].lengths().tolist() == expected
 
 
-@dataclass(frozen=True)
-class LookedUp:
-    """Of a batch what is looked up in tables."""
-
-    item_ids: KeyedJaggedTensor
-    features: KeyedJaggedTensor | None
-    raw_ids: KeyedJaggedTensor
-
-
-def test_all_that_is_looked_up_is_as_wide_as_on_the_widest_rank(monkeypatch):
-    another_rank.join(monkeypatch, lambda ours: torch.tensor([5, 1]))
-    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
-    two, three = (one_id_bags({"a": np.arange(count)}) for count in (2, 3))
-    (batch,) = with_equal_strides(iter([LookedUp(two, None, three)]))
-    assert (batch.item_ids.stride(), batch.features, batch.raw_ids.stride()) == (5, None, 3)
-    (batch,) = with_equal_strides(iter([LookedUp(three, None, one_id_bags({"a": np.arange(0)}))]))
-    assert (batch.item_ids.stride(), batch.raw_ids.stride()) == (5, 1)
-
-
-def test_a_lone_rank_passes_its_batches_through(worker):
-    batches = [object(), object()]
-    assert list(with_equal_strides(iter(batches))) == batches
+def test_what_is_looked_up_is_as_wide_as_on_the_widest_rank(monkeypatch):
+    another_rank.join(monkeypatch, lambda ours: torch.tensor(5))
+    tables = nn.Identity()
+    equalise_strides(tables)
+    for count in (0, 2, 5, 6):
+        seen = tables(one_id_bags({"a": np.arange(count)}))
+        assert seen.stride() == max(count, 5)
+        assert seen.values().tolist() == list(range(count))

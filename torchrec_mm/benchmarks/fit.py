@@ -22,7 +22,6 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import DistributedModel
-from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.settings import TrainSettings
@@ -131,7 +130,7 @@ def bare(task: RankerTask) -> float:
         side = Ours(task, worker)
         distributed = Timed.of(side.distributed)
         pipeline = distributed.pipeline()
-        batches = with_equal_strides(side.loader(side.data).epoch(0))
+        batches = side.loader(side.data).epoch(0)
         for _ in side.loader(side.data).ends(0):
             pipeline.progress(batches)
         return distributed.steps_per_s()

@@ -10,24 +10,40 @@ namespace {
 
 constexpr int64_t kAhead = 12;  // bags between asking for a row and using it
 
+// The bags of several tables, as many of each: the row of each, -1 if it is empty.
+// place: where a bag's row lies in the output.
 struct Bags {
-    const int64_t* indices;
-    const int64_t* offsets;
+    const int64_t* rows;
     int64_t tables, bags, width;
 
-    bool full(int64_t table, int64_t bag) const {
-        return offsets[table * bags + bag] < offsets[table * bags + bag + 1];
-    }
-    int64_t row(int64_t table, int64_t bag) const { return indices[offsets[table * bags + bag]]; }
+    int64_t count(int64_t) const { return bags; }
+    bool full(int64_t table, int64_t bag) const { return row(table, bag) >= 0; }
+    int64_t row(int64_t table, int64_t bag) const { return rows[table * bags + bag]; }
+    int64_t place(int64_t table, int64_t bag) const { return bag * tables + table; }
+};
+
+// The same of single ids, whose rows lie in the output in the order of the ids.
+struct Ids {
+    const int64_t* indices;
+    const int64_t* order;
+    const int64_t* begins;
+    int64_t tables, width;
+
+    int64_t count(int64_t table) const { return begins[table + 1] - begins[table]; }
+    bool full(int64_t, int64_t) const { return true; }
+    int64_t row(int64_t table, int64_t bag) const { return indices[place(table, bag)]; }
+    int64_t place(int64_t table, int64_t bag) const { return order[begins[table] + bag]; }
 };
 
 // For each bag of one table the first bag that holds the same id, -1 for an empty one.
-bool find_first(const Bags& in, int64_t table, std::vector<int32_t>& first) {
+template <typename In>
+bool find_first(const In& in, int64_t table, std::vector<int32_t>& first) {
     int bits = 4;
-    while ((int64_t{1} << bits) < 2 * in.bags) ++bits;
+    while ((int64_t{1} << bits) < 2 * in.count(table)) ++bits;
     std::vector<int32_t> slots(std::size_t{1} << bits, -1);
     bool repeats = false;
-    for (int64_t bag = 0; bag < in.bags; ++bag) {
+    first.resize(in.count(table));
+    for (int64_t bag = 0; bag < in.count(table); ++bag) {
         first[bag] = -1;
         if (!in.full(table, bag)) continue;
         const int64_t row = in.row(table, bag);
@@ -41,21 +57,15 @@ bool find_first(const Bags& in, int64_t table, std::vector<int32_t>& first) {
     return repeats;
 }
 
-}  // namespace
-
-// False, and nothing done, if an index is no row of its table.
-extern "C" bool look_up(const float* const* weights, const int64_t* rows, Bags in, float* out,
-                        int32_t threads) {
-    bool good = true;
-    for (int64_t table = 0; table < in.tables; ++table)
-        for (int64_t i = in.offsets[table * in.bags]; i < in.offsets[(table + 1) * in.bags]; ++i)
-            good &= static_cast<uint64_t>(in.indices[i]) < static_cast<uint64_t>(rows[table]);
-    if (!good) return false;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t bag = 0; bag < in.bags; ++bag)
-        for (int64_t table = 0; table < in.tables; ++table) {
-            float* to = out + (bag * in.tables + table) * in.width;
-            if (bag + kAhead < in.bags && in.full(table, bag + kAhead))
+template <typename In>
+void look_up(const float* const* weights, const In& in, float* out, int32_t threads) {
+#pragma omp parallel num_threads(threads)
+    for (int64_t table = 0; table < in.tables; ++table) {
+        const int64_t count = in.count(table);
+#pragma omp for schedule(static) nowait
+        for (int64_t bag = 0; bag < count; ++bag) {
+            float* to = out + in.place(table, bag) * in.width;
+            if (bag + kAhead < count && in.full(table, bag + kAhead))
                 __builtin_prefetch(weights[table] + in.row(table, bag + kAhead) * in.width);
             if (in.full(table, bag))
                 std::memcpy(to, weights[table] + in.row(table, bag) * in.width,
@@ -63,21 +73,27 @@ extern "C" bool look_up(const float* const* weights, const int64_t* rows, Bags i
             else
                 std::memset(to, 0, in.width * sizeof(float));
         }
-    return true;
+    }
+}
+
+bool is_row(int64_t index, int64_t rows) {
+    return static_cast<uint64_t>(index) < static_cast<uint64_t>(rows);
 }
 
 // The gradients of a row's bags are summed in their order first, so that a row is updated once.
-extern "C" void update(float* const* weights, float* const* momentum, Bags in,
-                       const float* gradient, float learning_rate, float eps, int32_t threads) {
-    std::vector<int32_t> first(in.bags), place(in.bags);
+template <typename In>
+void update(float* const* weights, float* const* momentum, const In& in, const float* gradient,
+            const float* learning_rates, float eps, int32_t threads) {
+    std::vector<int32_t> first, place;
     std::vector<float> sums;
     for (int64_t table = 0; table < in.tables; ++table) {
-        auto given = [&](int64_t bag) { return gradient + (bag * in.tables + table) * in.width; };
+        auto given = [&](int64_t bag) { return gradient + in.place(table, bag) * in.width; };
+        const int64_t count = in.count(table);
         sums.clear();
         const bool repeats = find_first(in, table, first);
         if (repeats) {
-            std::fill(place.begin(), place.end(), -1);
-            for (int64_t bag = 0; bag < in.bags; ++bag) {
+            place.assign(count, -1);
+            for (int64_t bag = 0; bag < count; ++bag) {
                 const int32_t owner = first[bag];
                 if (owner < 0 || owner == bag) continue;
                 if (place[owner] < 0) {
@@ -89,8 +105,8 @@ extern "C" void update(float* const* weights, float* const* momentum, Bags in,
             }
         }
 #pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t bag = 0; bag < in.bags; ++bag) {
-            if (bag + kAhead < in.bags && first[bag + kAhead] >= 0) {
+        for (int64_t bag = 0; bag < count; ++bag) {
+            if (bag + kAhead < count && first[bag + kAhead] >= 0) {
                 const int64_t ahead = in.row(table, bag + kAhead);
                 __builtin_prefetch(weights[table] + ahead * in.width, 1);
                 __builtin_prefetch(momentum[table] + ahead, 1);
@@ -103,10 +119,53 @@ extern "C" void update(float* const* weights, float* const* momentum, Bags in,
             for (int64_t i = 0; i < in.width; ++i) squares += g[i] * g[i];
             const int64_t row = in.row(table, bag);
             const float total = momentum[table][row] += squares / in.width;
-            const float step = learning_rate / (std::sqrt(total) + eps);
+            const float step = learning_rates[table] / (std::sqrt(total) + eps);
             float* w = weights[table] + row * in.width;
 #pragma omp simd
             for (int64_t i = 0; i < in.width; ++i) w[i] -= step * g[i];
         }
     }
+}
+
+}  // namespace
+
+enum : int32_t { kFine, kLongBag, kNoRow };
+
+// The row of each bag, out of ids one after another and how many of them each bag holds.
+extern "C" int32_t place_bags(const int64_t* indices, const int32_t* lengths, int64_t tables,
+                              int64_t bags, const int64_t* rows, int64_t* out) {
+    for (int64_t table = 0; table < tables; ++table)
+        for (int64_t bag = 0; bag < bags; ++bag, ++out) {
+            const int32_t length = lengths[table * bags + bag];
+            if (length > 1) return kLongBag;
+            if (length && !is_row(*indices, rows[table])) return kNoRow;
+            *out = length ? *indices++ : -1;
+        }
+    return kFine;
+}
+
+extern "C" void look_up_bags(const float* const* weights, Bags in, float* out, int32_t threads) {
+    look_up(weights, in, out, threads);
+}
+
+// kNoRow, and nothing done, if an index is no row of its table.
+extern "C" int32_t look_up_ids(const float* const* weights, const int64_t* rows, Ids in, float* out,
+                               int32_t threads) {
+    for (int64_t table = 0; table < in.tables; ++table)
+        for (int64_t bag = 0; bag < in.count(table); ++bag)
+            if (!is_row(in.row(table, bag), rows[table])) return kNoRow;
+    look_up(weights, in, out, threads);
+    return kFine;
+}
+
+extern "C" void update_bags(float* const* weights, float* const* momentum, Bags in,
+                            const float* gradient, const float* learning_rates, float eps,
+                            int32_t threads) {
+    update(weights, momentum, in, gradient, learning_rates, eps, threads);
+}
+
+extern "C" void update_ids(float* const* weights, float* const* momentum, Ids in,
+                           const float* gradient, const float* learning_rates, float eps,
+                           int32_t threads) {
+    update(weights, momentum, in, gradient, learning_rates, eps, threads);
 }

@@ -18,7 +18,10 @@ from torchrec_mm.data.stream.loader import COLLATING
 from torchrec_mm.errors import HostError, InputError
 from torchrec_mm.gpus import capability_problem
 from torchrec_mm.parallel.communication import communication_codecs
-from torchrec_mm.parallel.cpu_tables import use_one_id_forward
+from torchrec_mm.parallel.cpu.adamw import QuickAdamW
+from torchrec_mm.parallel.cpu.exchange import Exchange
+from torchrec_mm.parallel.cpu.forward import shorten
+from torchrec_mm.parallel.cpu.pipeline import CpuPipeline
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
 from torchrec_mm.parallel.planning import make_plan, prepare_tables, sharders, table_configs
@@ -59,10 +62,7 @@ class TableOptions:
 
 
 class PlainPipeline(TrainPipelineBase):
-    """One step after the other: on a lone CPU, where there is nothing to hide behind the work.
-
-    Also for a model without tables: the sparse pipeline would trace all of it in search of one.
-    """
+    """For a model without tables: the sparse pipeline would trace all of it in search of one."""
 
     def detach(self) -> None:
         """Nothing was rewritten, so there is nothing to undo."""
@@ -78,12 +78,13 @@ class SparsePipeline(TrainPipelineSparseDist):
 
 @dataclass(frozen=True)
 class ShardedModel:
-    """A model over all ranks: what scores."""
+    """A model over all ranks: what scores. exchange: that look-ups go through on CPUs, if any."""
 
     model: DistributedModelParallel
     plan: ShardingPlan
     planned: tuple[PlannedTable, ...]
     worker: Worker
+    exchange: Exchange | None
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,13 @@ class DistributedModel(ShardedModel):
     optimizer: CombinedOptimizer
     dense_optimizer: KeyedOptimizerWrapper
 
-    def pipeline(self) -> SparsePipeline | PlainPipeline:
+    def pipeline(self) -> SparsePipeline | PlainPipeline | CpuPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
-        alone_on_cpu = self.worker.device.type == "cpu" and self.worker.world_size == 1
-        if alone_on_cpu or not self.plan.plan:
+        if self.worker.device.type == "cpu":
+            groups = self.dense_optimizer.param_groups if self.worker.world_size > 1 else []
+            dense = [parameter for group in groups for parameter in group["params"]]
+            return CpuPipeline(self.model, self.optimizer, dense, self.exchange)
+        if not self.plan.plan:
             return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return SparsePipeline(
             self.model, self.optimizer, self.worker.device, execute_all_batches=True
@@ -143,10 +147,11 @@ def distribute(
     prepare_tables(model, of_table, settings.table_learning_rate)
     sharded = shard(model, worker, of_table, make_plan, codecs)
     initialise_tables(sharded.model, scale=settings.table_scale, seed=seed)
+    adamw = QuickAdamW if worker.device.type == "cpu" else torch.optim.AdamW
     learning = in_backward_optimizer_filter(sharded.model.named_parameters())
     dense = KeyedOptimizerWrapper(
         {name: parameter for name, parameter in learning if parameter.requires_grad},
-        lambda parameters: torch.optim.AdamW(
+        lambda parameters: adamw(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         ),
     )
@@ -173,19 +178,21 @@ def shard(
     check_gpu(worker.device)
     plan = _collective_plan(planner, model, of_table, worker)
     planned = planned_tables(model, plan, of_table)
-    averages = learns and worker.world_size > 1  # gradients, with somebody
+    on_cpu = worker.device.type == "cpu"
+    # Averages gradients, with somebody; on CPUs the pipeline does, in one message.
+    wrapped = learns and worker.world_size > 1 and not on_cpu
     sharded = DistributedModelParallel(
         model,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
         device=worker.device,
         plan=plan,
         sharders=sharders(codecs),
-        init_data_parallel=averages,
+        init_data_parallel=wrapped,
     )
-    if not averages:
+    if not wrapped:
         sharded.module.to(worker.device)
-    use_one_id_forward(sharded)
-    return ShardedModel(sharded, plan, tuple(planned), worker)
+    exchange = shorten(sharded, of_table, worker, learns) if on_cpu else None
+    return ShardedModel(sharded, plan, tuple(planned), worker, exchange)
 
 
 def check_gpu(device: torch.device) -> None:

@@ -1,36 +1,28 @@
-"""Batches of one size on all ranks, where the backend needs it."""
+"""Batches of one size on all ranks, where TorchRec's tables need it over gloo."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.data.stream.batches import RequestBatch
 
-KJT_FIELDS = ("item_ids", "features", "raw_ids")
-
-
-def with_equal_strides(batches: Iterator[RequestBatch]) -> Iterator[RequestBatch]:
-    """End the shorter ranks' features in empty bags, so that strides are alike. Collective.
+def equalise_strides(collection: nn.Module) -> None:
+    """From now on shorter ranks' features end in empty bags on their way in. Collective.
 
     Row-wise tables gather their outputs' gradients from all ranks, and gloo gathers only tensors
-    of one shape. NCCL takes any shapes, and batches pass through untouched.
+    of one shape.
     """
-    if dist.get_world_size() == 1 or dist.get_backend() != "gloo":
-        yield from batches
-        return
-    for batch in batches:
-        bags = {name: getattr(batch, name) for name in KJT_FIELDS}
-        bags = {name: features for name, features in bags.items() if features is not None}
-        if bags:
-            strides = torch.tensor([features.stride() for features in bags.values()])
-            dist.all_reduce(strides, op=dist.ReduceOp.MAX)
-            wide = map(pad_bags, bags.values(), strides.tolist())
-            batch = replace(batch, **dict(zip(bags, wide, strict=True)))
-        yield batch
+    collection.register_forward_pre_hook(_widened)
+
+
+def _widened(_: nn.Module, args: tuple[Any, ...]) -> tuple[KeyedJaggedTensor]:
+    (features,) = args
+    stride = torch.tensor(features.stride())
+    dist.all_reduce(stride, op=dist.ReduceOp.MAX)
+    return (pad_bags(features, int(stride)),)
 
 
 def pad_bags(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:

@@ -17,7 +17,6 @@ from torchrec_mm.metrics.order import ALL
 from torchrec_mm.metrics.streamed import measure_scores
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import DistributedModel, ShardedModel
-from torchrec_mm.parallel.strides import with_equal_strides
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def predict(
     """
 
     def batches() -> Iterator[Scored]:
-        for batch in with_equal_strides(loader.epoch(0)):
+        for batch in loader.epoch(0):
             before_batch()
             with torch.no_grad():
                 _, (_, *scored) = distributed.model(batch.to(distributed.worker.device))

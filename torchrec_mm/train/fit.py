@@ -13,7 +13,6 @@ import torch
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.metrics.slices import finite_or_none
 from torchrec_mm.parallel.sharding import DistributedModel
-from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.parallel.zero_collision import flush_evictions
 from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
@@ -110,7 +109,7 @@ class Loop:
         """Do what is left of an epoch's steps. Collective."""
         training, position = self.training, self.training.position
         ends = train.ends(position.epoch, done=position.requests_done)
-        batches = with_equal_strides(train.epoch(position.epoch, done=position.requests_done))
+        batches = train.epoch(position.epoch, done=position.requests_done)
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()

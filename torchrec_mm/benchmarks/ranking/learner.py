@@ -15,7 +15,6 @@ from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import DistributedModel
-from torchrec_mm.parallel.strides import with_equal_strides
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
 from torchrec_mm.ranking.frozen_make import FrozenMake
 from torchrec_mm.ranking.outputs import RankingOutputs
@@ -62,7 +61,7 @@ class Learner:
         """Training batches of all the epochs, one after another."""
         loader = self.loader(self.data)
         for epoch in epochs:
-            yield from with_equal_strides(loader.epoch(epoch))
+            yield from loader.epoch(epoch)
 
 
 def num_requests(data: EncodedRequests, impressions: int) -> int:

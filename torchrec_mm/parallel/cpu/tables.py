@@ -13,7 +13,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 )
 from torch import Tensor, nn
 
-from torchrec_mm.kernels.one_id_bags import Tables, one_id_bags
+from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
 
 LARGE_PAGE_BYTES = 2 << 20
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # linux/mman.h; the second since Linux 6.1
@@ -79,7 +79,7 @@ class OneIdBagForward:
         self.tables = Tables(
             module.split_embedding_weights(),
             [state[0] for state in module.split_optimizer_states()] if self.learns else [],
-            module.learning_rate_tensor,
+            [module.learning_rate_tensor] * len(module.embedding_specs),
             module.optimizer_args.eps,
         )
 
@@ -88,6 +88,7 @@ class OneIdBagForward:
             return self.fbgemm_forward(indices, offsets, *args, **kwargs)
         if torch.is_grad_enabled() and not self.learns:
             return self.fbgemm_forward(indices, offsets)
-        if not torch.all(offsets.diff() <= 1):
+        bags = Bags.of(self.tables, indices.long(), offsets.diff().int())
+        if bags is None:
             return self.fbgemm_forward(indices, offsets)
-        return one_id_bags(self.tables, indices.long(), offsets.long())
+        return one_id_bags(self.tables, bags)

@@ -18,9 +18,10 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 
 from torchrec_mm.data.stream.collate import one_id_bags
 from torchrec_mm.kernels import one_id_bags as module
-from torchrec_mm.parallel import cpu_tables
-from torchrec_mm.parallel.cpu_tables import LARGE_PAGE_BYTES, use_large_pages, use_one_id_forward
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.parallel.cpu import tables as cpu_tables
+from torchrec_mm.parallel.cpu.tables import LARGE_PAGE_BYTES, use_large_pages, use_one_id_forward
+from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
+from torchrec_mm.parallel.tables import TableSettings
 from torchrec_mm.ranking.ranker import build_tables
 
 ROWS = (30, 7, 50)
@@ -154,12 +155,13 @@ def test_tables_with_other_rules_keep_to_fbgemms_way(other):
     assert not is_short(tables(**other))
 
 
-def test_the_tables_of_a_sharded_model_take_the_short_way(worker):
+def test_tables_beside_others_of_a_collection_take_the_short_way(worker):
     model = torch.nn.ModuleDict({"tables": build_tables({"a": 9, "b": 5}, 8)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_learning_rate=0.1)
+    half = TableOptions({"b": TableSettings(dtype="fp16")})
     with mock.patch.object(cpu_tables, "one_id_bags", side_effect=module.one_id_bags) as short:
         model["dense"] = torch.nn.Linear(1, 1)
-        sharded = distribute(model, worker, settings, seed=0).model.module["tables"]
+        sharded = distribute(model, worker, settings, 0, half).model.module["tables"]
         bags = {"a": np.array([3, 4]), "b": np.array([0])}
         sharded(one_id_bags(bags)).values()
         assert short.call_count == 1

@@ -1,0 +1,168 @@
+"""Two collections on two ranks, the short way and TorchRec's; what each rank saves is compared.
+
+Run by ``tests.parallel.launch``.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.scoring import distribute_for_scoring
+from torchrec_mm.parallel.sharding import (
+    DistributedModel,
+    OptimizerSettings,
+    TableOptions,
+    distribute,
+)
+from torchrec_mm.parallel.strides import equalise_strides
+from torchrec_mm.parallel.tables import TableSettings
+from torchrec_mm.ranking.ranker import build_tables
+from torchrec_mm.runs.tensor_shards import model_shards
+
+ROWS = {"a": 40, "b": 9, "c": 30}
+WIDTH = 8
+STEPS = 4
+SETTINGS = OptimizerSettings(
+    learning_rate=0.1, weight_decay=0.1, table_learning_rate=0.1, table_scale=0.5
+)
+# Of the second table all rows are on one rank; the third learns faster.
+OPTIONS = TableOptions(
+    {
+        "a": TableSettings(sharding="row_wise"),
+        "b": TableSettings(sharding="table_wise"),
+        "c": TableSettings(sharding="row_wise", learning_rate=0.3),
+    }
+)
+
+
+@dataclass
+class Batch:
+    """Of the two collections. share: of the global batch's loss."""
+
+    first: KeyedJaggedTensor
+    second: KeyedJaggedTensor
+    share: float
+
+
+class TwoCollections(nn.Module):
+    """A loss of all rows, each weighed by dense weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = build_tables({"a": ROWS["a"], "b": ROWS["b"]}, WIDTH)
+        self.second = build_tables({"c": ROWS["c"]}, WIDTH)
+        self.weight = nn.Parameter(torch.linspace(-1, 1, WIDTH))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        first, second = self.first(batch.first), self.second(batch.second)
+        found = [first["a"], first["b"], second["c"]]
+        loss = sum((rows @ self.weight).square().sum() for rows in found)
+        return loss * batch.share, loss.detach()
+
+
+def batches(rank: int) -> list[Batch]:
+    """Other sizes on each rank; in the second step the first rank looks nothing up."""
+    made = []
+    for step in range(STEPS):
+        generator = np.random.default_rng([step, rank])
+        most = 0 if (step, rank) == (1, 0) else 12
+        counts = generator.integers(most + 1, size=len(ROWS))
+        ids = {
+            name: generator.integers(rows, size=count)
+            for (name, rows), count in zip(ROWS.items(), counts, strict=True)
+        }
+        second = one_id_bags({"c": ids.pop("c")})
+        made.append(Batch(one_id_bags(ids), second, 1.0))
+    return made
+
+
+def short(worker: Worker) -> DistributedModel:
+    """As it is made."""
+    return distribute(TwoCollections(), worker, SETTINGS, 0, OPTIONS)
+
+
+def to_torchrecs(model: nn.Module) -> None:
+    for collection in (model.module.first, model.module.second):
+        del collection.forward
+        equalise_strides(collection)
+
+
+def torchrecs(worker: Worker) -> DistributedModel:
+    """The same with TorchRec's look-ups."""
+    made = short(worker)
+    to_torchrecs(made.model)
+    return replace(made, exchange=None)
+
+
+def learned(distributed: DistributedModel, rank: int) -> dict[str, Tensor]:
+    """Losses of the steps, and what a checkpoint would hold of this rank."""
+    pipeline, coming = distributed.pipeline(), iter(batches(rank))
+    losses = torch.stack([pipeline.progress(coming) for _ in range(STEPS)])
+    shards = model_shards(distributed.model, distributed.optimizer)
+    return {"losses": losses} | {
+        f"{key} {offsets}": part for key, own in shards.items() for offsets, part in own.parts
+    }
+
+
+def scored(worker: Worker, change: Callable[[nn.Module], None]) -> Tensor:
+    """Rows where nothing learns."""
+    sharded = distribute_for_scoring(TwoCollections(), worker, OPTIONS)
+    change(sharded.model)
+    for name, weight in sharded.model.state_dict().items():
+        if hasattr(weight, "local_shards"):
+            for shard in weight.local_shards():
+                begin = shard.metadata.shard_offsets[0]
+                shard.tensor.copy_(torch.arange(len(shard.tensor))[:, None] + begin + len(name))
+    with torch.no_grad():
+        found = sharded.model.module.first(batches(worker.rank)[0].first)
+        return torch.cat([found["a"], found["b"]])
+
+
+@contextmanager
+def counted() -> Iterator[Counter]:
+    """For the block, how often each collective was called."""
+    calls: Counter = Counter()
+
+    def counting(name: str) -> Callable:
+        call = getattr(dist, name)
+
+        def wrapped(*args: object, **kwargs: object) -> object:
+            calls[name] += 1
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    names = ("all_reduce", "all_to_all_single", "all_gather", "broadcast", "barrier")
+    with mock.patch.multiple(dist, **{name: counting(name) for name in names}):
+        yield calls
+
+
+def on_each_rank(worker: Worker, folder: Path) -> None:
+    """One rank's part."""
+    found = {"torchrec": learned(torchrecs(worker), worker.rank)}
+    ours = short(worker)
+    with counted() as calls:
+        found["short"] = learned(ours, worker.rank)
+    unannounced = short(worker)
+    unannounced.exchange.announce = lambda coming: None
+    found["unannounced"] = learned(unannounced, worker.rank)
+    found["calls"] = dict(calls)
+    found["scored"] = scored(worker, lambda model: None)
+    found["scored by torchrec"] = scored(worker, to_torchrecs)
+    long = KeyedJaggedTensor(["c"], torch.tensor([1, 2]), lengths=torch.tensor([2]))
+    try:
+        ours.model.module.second(long).values()
+    except ValueError as error:
+        found["long bag"] = str(error)
+    torch.save(found, folder / f"{worker.rank}.pt")

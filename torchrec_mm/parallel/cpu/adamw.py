@@ -1,0 +1,40 @@
+"""torch's fused AdamW with less around it: of a small model's step, that is the larger part."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class QuickAdamW(torch.optim.AdamW):
+    """AdamW of ``fused=True``: the same numbers, bit for bit, the same state and groups.
+
+    A step with a parameter that has no state or no gradient is torch's own.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Do one, as torch does."""
+        everything = [p for group in self.param_groups for p in group["params"]]
+        if closure or any(p.grad is None or not self.state.get(p) for p in everything):
+            return super().step(closure)
+        for group in self.param_groups:
+            states = [self.state[p] for p in group["params"]]
+            steps: list[Tensor] = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                group["params"],
+                [p.grad for p in group["params"]],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+        return None

@@ -1,0 +1,161 @@
+"""Look-ups among ranks over gloo: each row is asked for and sent once, for all tables together.
+
+A message costs more than what is in it. A step of training takes three here besides the one of the
+dense gradients: ids to the ranks that hold their rows, rows back, their gradients there again; and
+how many ids come. What is asked for can go out while the batch before is being learned from.
+
+Shape letters: F features of all collections, W ranks, n ids that this rank asks for, m ids that it
+is asked for, E width of the tables.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torchrec.distributed.types import LazyAwaitable, LazyGetItemMixin
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from torchrec_mm.kernels.exchange_ids import Part, by_table, route
+from torchrec_mm.kernels.one_id_bags import Ids, anchor, look_up, update
+from torchrec_mm.parallel.cpu.shards import Shards
+
+
+class Exchange:
+    """The collections of one model, on this rank.
+
+    Every rank asks in the same order, be it for nothing; so messages meet.
+    """
+
+    def __init__(self, collections: Sequence[Shards]) -> None:
+        joined = Shards.joined(collections)
+        self.tables, self.ends = joined.tables, joined.ends
+        self.numbers = {name: number for number, name in enumerate(joined.names)}
+        self.announced: Asked | None = None
+        self.waiting: list[Promise] = []
+
+    def part(self, bags: KeyedJaggedTensor) -> Part:
+        """For the kernel that sorts ids."""
+        numbers = torch.tensor([self.numbers[name] for name in bags.keys()])
+        ids, lengths = bags.values().long(), bags.lengths().int()
+        return Part(ids.contiguous(), lengths.contiguous(), numbers)
+
+    def announce(self, coming: Sequence[KeyedJaggedTensor]) -> None:
+        """Begin to ask for what the next batch looks up. Collective; ``send`` goes on."""
+        known = [bags for bags in coming if all(name in self.numbers for name in bags.keys())]
+        self.announced = Asked(self, known) if known else None
+
+    def send(self) -> None:
+        """Go on with what was announced, if anything was. Collective."""
+        if self.announced is not None:
+            self.announced.send()
+
+    def promise(self, features: KeyedJaggedTensor) -> "Promise":
+        """Takes the place of a collection's ``forward``: a KeyedTensor to come.
+
+        Those that are promised before the first of them is needed go together.
+        """
+        self.waiting.append(Promise(self, features))
+        return self.waiting[-1]
+
+    def keep_promises(self) -> None:
+        """Look up for all that wait. Collective."""
+        waiting, self.waiting = self.waiting, []
+        wanted, asked = [promise.features for promise in waiting], self.announced
+        if asked is None or not all(any(own is w for own in asked.features) for w in wanted):
+            asked = Asked(self, wanted)
+        self.announced = None
+        # Without state there is no backward pass, and nothing may ask for one.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.tables.momentum)):
+            found = _Exchanged.apply(self, asked, anchor())
+        parts = found.split([bags.stride() * len(bags.keys()) for bags in asked.features])
+        for bags, rows in zip(asked.features, parts, strict=True):
+            names, width = bags.keys(), self.tables.width
+            values = rows.view(bags.stride(), len(names) * width)
+            for promise in waiting:
+                if promise.features is bags:
+                    promise.kept = KeyedTensor(names, [width] * len(names), values)
+
+
+class Promise(LazyGetItemMixin[str, Tensor], LazyAwaitable[KeyedTensor]):
+    """As TorchRec's collections return."""
+
+    def __init__(self, exchange: Exchange, features: KeyedJaggedTensor) -> None:
+        super().__init__()
+        self.exchange, self.features = exchange, features
+        self.kept: KeyedTensor | None = None
+
+    def _wait_impl(self) -> KeyedTensor:
+        if self.kept is None:
+            self.exchange.keep_promises()
+        assert self.kept is not None
+        return self.kept
+
+
+class Asked:
+    """Ids of some bags on their way to the ranks that hold their rows. Collective.
+
+    Raises:
+        ValueError: a bag holds two ids. IndexError: an id is no row of its table.
+    """
+
+    def __init__(self, exchange: Exchange, features: Sequence[KeyedJaggedTensor]) -> None:
+        self.features = features
+        self.size = sum(bags.stride() * len(bags.keys()) for bags in features)
+        self.routed = route([exchange.part(bags) for bags in features], exchange.ends)
+        self.to = self.routed.counts.sum(1).tolist()
+        self.counts = torch.empty_like(self.routed.counts)
+        self.message = _start(self.counts, self.routed.counts)
+        self.came: Tensor | None = None
+
+    def send(self) -> None:
+        """Send the ids."""
+        self.message.wait()
+        self.from_ranks = self.counts.sum(1).tolist()
+        self.came = torch.empty(sum(self.from_ranks), dtype=torch.int64)
+        self.message = _start(self.came, self.routed.ids, self.from_ranks, self.to)
+
+    def wanted(self) -> Ids:
+        """What other ranks and this one want of the rows here."""
+        if self.came is None:
+            self.send()
+        assert self.came is not None
+        self.message.wait()
+        return Ids(self.came, *by_table(self.counts))
+
+
+def _start(
+    came: Tensor,
+    sent: Tensor,
+    from_ranks: list[int] | None = None,
+    to: list[int] | None = None,
+) -> dist.Work:
+    work = dist.all_to_all_single(came, sent, from_ranks, to, async_op=True)
+    assert work is not None  # this rank is in the group
+    return work
+
+
+class _Exchanged(torch.autograd.Function):
+    """Rows of all that is asked for, one bag after another, zeros for empty ones."""
+
+    @staticmethod
+    def forward(ctx: Any, exchange: Exchange, asked: Asked, anchor: Tensor) -> Tensor:
+        ctx.exchange, ctx.asked, ctx.wanted = exchange, asked, asked.wanted()
+        rows = look_up(exchange.tables, ctx.wanted)
+        came = rows.new_empty(len(asked.routed.places), exchange.tables.width)
+        dist.all_to_all_single(came, rows, asked.to, asked.from_ranks)
+        out = came.new_zeros(asked.size, exchange.tables.width)
+        return out.index_copy_(0, asked.routed.places, came)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        asked = ctx.asked
+        # As TorchRec has it: the mean over ranks, as of the dense part.
+        mine = gradient.index_select(0, asked.routed.places).div_(len(asked.to))
+        came = mine.new_empty(sum(asked.from_ranks), mine.shape[1])
+        dist.all_to_all_single(came, mine, asked.from_ranks, asked.to)
+        update(ctx.exchange.tables, ctx.wanted, came)
+        return (None,) * 3

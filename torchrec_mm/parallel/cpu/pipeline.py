@@ -1,0 +1,69 @@
+"""One step after the other: on a CPU there is nothing to hide behind the work but messages."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchrec.optim.keyed import KeyedOptimizer
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from torchrec_mm.parallel.cpu.exchange import Exchange
+
+
+class CpuPipeline:
+    """Does what TorchRec's pipelines do: ``progress`` is a step of training."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: KeyedOptimizer,
+        averaged: Sequence[nn.Parameter],
+        exchange: Exchange | None,
+    ) -> None:
+        """Begin an epoch.
+
+        Args:
+            model: returns (loss, outputs). optimizer: of all of it.
+            averaged: whose gradients are averaged over ranks; none on a lone rank.
+            exchange: that look-ups go through, if any do.
+        """
+        self.model, self.optimizer = model, optimizer
+        self.averaged, self.exchange = averaged, exchange
+        self.coming: list[Any] = []
+
+    def progress(self, batches: Iterator[Any]) -> Any:
+        """Learn from a batch; the model's outputs. StopIteration at the end. Collective."""
+        batch = self.coming.pop() if self.coming else next(batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, outputs = self.model(batch)
+        if self.exchange is not None:
+            self.coming = list(islice(batches, 1))
+            self.exchange.announce([bags for batch in self.coming for bags in bags_of(batch)])
+        loss.backward()
+        if self.exchange is not None:
+            self.exchange.send()
+        if self.averaged:
+            average_gradients(self.averaged)
+        self.optimizer.step()
+        return outputs
+
+    def detach(self) -> None:
+        """Nothing was rewritten, so there is nothing to undo."""
+
+
+def bags_of(batch: Any) -> list[KeyedJaggedTensor]:
+    """The features of a dataclass, in its order."""
+    return [part for part in vars(batch).values() if isinstance(part, KeyedJaggedTensor)]
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """The mean over all ranks, in one message; zeros where there is no gradient. Collective."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    together = torch.cat([gradient.flatten() for gradient in gradients]).div_(dist.get_world_size())
+    dist.all_reduce(together)
+    parts: tuple[Tensor, ...] = together.split([gradient.numel() for gradient in gradients])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
