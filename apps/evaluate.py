@@ -93,7 +93,7 @@ def evaluate(
     worker: Worker,
 ) -> dict[str, Any]:
     """What metrics.json says, on the first rank. Collective."""
-    scored = score(trained, data, vectors, config, worker, config.run_dir)
+    scored = score(trained, data, vectors, config, worker)
     has_vector = rows_of_vectors(data.items, vectors) >= 0 if vectors else None
     evaluated = Evaluated(data, trained.frequency, has_vector)
     return measure(scored, evaluated, config.run_dir, worker, config.predictions) | {

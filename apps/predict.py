@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with shared_folder(beside(config.output, "parts"), worker) as folder:
             first_writes(folder / "encoded", encode)
             data = EncodedRequests(folder / "encoded", SCORED)
-            scored = score(trained, data, vectors, config, worker, folder)
+            scored = score(trained, data, vectors, config, worker)
             write_scores(scored, data, folder, worker, config.output)
             if worker.is_first:
                 print(

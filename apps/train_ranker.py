@@ -165,7 +165,7 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train, vectors, spec)
         distributed.save_plan(run_folder.path)
-        make = frozen_make(model, vectors, config.vector_storage, run_folder.path, worker)
+        make = frozen_make(model, vectors, config.vector_storage, worker)
 
         def batches(data: EncodedRequests) -> RequestLoader:
             collator = collator_for_ranker(spec, data.items, source, config.max_behaviours, make)

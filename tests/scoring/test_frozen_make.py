@@ -3,12 +3,14 @@
 On two ranks, ``on_each_rank`` checks the same of vectors in the ranks' memory.
 """
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.parallel.launch import on_two_ranks
 from tests.ranking.small_ranker import MAKE, Encoded, encode, ranker_of, spec_of
@@ -56,12 +58,12 @@ def projections(ranker: Ranker, vectors: ItemVectors) -> torch.Tensor:
         return ranker.network.make.project(unit.float())
 
 
-def collator_of(method: str, encoded: Encoded, worker: Worker, folder: Path, storage="mapped"):
+def collator_of(method: str, encoded: Encoded, worker: Worker, storage="mapped"):
     """The ranker and what makes its batches."""
     spec = spec_of(method, encoded)
     ranker = ranker_of(spec)
     vectors = encoded.vectors if method != "id" else None
-    make = frozen_make(ranker, vectors, storage, folder, worker)
+    make = frozen_make(ranker, vectors, storage, worker)
     source = vector_source(vectors, storage, worker) if vectors else None
     return ranker, collator_for_ranker(spec, encoded.data.items, source, 3, make)
 
@@ -88,8 +90,8 @@ def made_by_definition(ranker: Ranker, encoded: Encoded, rows: list[int]) -> tor
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("method", ["make", "simtier+make"])
-def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded, worker, tmp_path):
-    ranker, collator = collator_of(method, encoded, worker, tmp_path, storage)
+def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded, worker):
+    ranker, collator = collator_of(method, encoded, worker, storage)
     rows = list(range(len(encoded.data)))
     batch = collator(encoded.arrays.take(np.array(rows)), 1.0)
     expected = made_by_definition(ranker, encoded, rows)
@@ -102,8 +104,8 @@ def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker, tmp_path):
-    _, collator = collator_of(method, encoded, worker, tmp_path)
+def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker):
+    _, collator = collator_of(method, encoded, worker)
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
     assert (batch.made is not None) == ("make" in method)
     assert (batch.vectors is not None) == (method == "vector")
@@ -111,23 +113,24 @@ def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker, tmp_
     assert (batch.vector_mask is not None) == (method != "id")
 
 
-def test_a_masked_batch_makes_nothing_of_no_impression(encoded, worker, tmp_path):
-    _, collator = collator_of("make", encoded, worker, tmp_path, "sharded")
+def test_a_masked_batch_makes_nothing_of_no_impression(encoded, worker):
+    _, collator = collator_of("make", encoded, worker, "sharded")
     for rows in (np.arange(9), encoded.arrays.behaviours.lengths.argmin()[None]):
         batch = collator(encoded.arrays.take(rows), 1.0, masked=True)
         assert batch.made.shape == (0, 6 + 5 + 4 + 1)
 
 
-def test_the_projected_file_is_gone_and_still_read(encoded, worker, tmp_path):
-    ranker, collator = collator_of("make", encoded, worker, tmp_path)
+def test_the_projected_file_is_gone_and_still_read(encoded, worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ranker, collator = collator_of("make", encoded, worker)
     assert list(tmp_path.iterdir()) == []
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
     expected = made_by_definition(ranker, encoded, list(range(9)))
     torch.testing.assert_close(batch.made, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_becomes_of_the_rankers_weights_is_none_of_its_business(encoded, worker, tmp_path):
-    ranker, collator = collator_of("make", encoded, worker, tmp_path)
+def test_what_becomes_of_the_rankers_weights_is_none_of_its_business(encoded, worker):
+    ranker, collator = collator_of("make", encoded, worker)
     share = encoded.arrays.take(np.arange(9))
     before = collator(share, 1.0).made
     with torch.no_grad():
@@ -145,7 +148,7 @@ def test_the_table_holds_the_projection_of_each_unit_vector(
     monkeypatch.setattr(ranking, "VALUES_AT_ONCE", 4 * 5)  # in blocks of four
     vectors = ItemVectors.open(folder_of(tmp_path, dtype))
     ranker = ranker_with(vectors, encoded)
-    make = frozen_make(ranker, vectors, storage, tmp_path / "aside", worker)
+    make = frozen_make(ranker, vectors, storage, worker)
     rows = np.array([*range(ITEMS), -1])
     table, mask = make.projected.gather(rows)
     expected = projections(ranker, vectors)
@@ -158,6 +161,7 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     """What the ranks of the test below do; each draws the same weights."""
     from torchrec_mm.nn.make import Make
 
+    tempfile.tempdir = str(folder / "tmp")
     for dtype in ("int8", "float32"):
         vectors = ItemVectors.open(folder / dtype)
         torch.manual_seed(0)
@@ -167,9 +171,9 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
         ranker.network.make.requires_grad_(False).eval()
         expected = projections(ranker, vectors)
         for storage in STORAGES:
-            make = frozen_make(ranker, vectors, storage, folder, worker)
-            if worker.is_first:  # which removes it
-                assert not (folder / ".make").exists()
+            make = frozen_make(ranker, vectors, storage, worker)
+            dist.barrier()  # the first rank on the host has removed it
+            assert not list((folder / "tmp").iterdir())
             # The ranks ask for others, and one of them for nothing.
             for rows in (range(3 * worker.rank, ITEMS, 2), range(ITEMS * worker.rank)):
                 table, _ = make.projected.gather(np.array(rows, dtype=np.int64))
@@ -177,6 +181,7 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
 
 
 def test_two_ranks_read_one_table_that_the_first_has_projected(tmp_path):
+    (tmp_path / "tmp").mkdir()
     for dtype in ("int8", "float32"):
         folder_of(tmp_path, dtype)
     on_two_ranks(__name__, tmp_path)

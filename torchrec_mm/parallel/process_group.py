@@ -3,10 +3,13 @@
 import gc
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -156,6 +159,29 @@ def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(group, dist.ProcessGroup)  # else this rank were not in it
     return group
+
+
+@contextmanager
+def host_folder(worker: Worker) -> Iterator[tuple[Path, bool]]:
+    """A new folder on this host's own disk, for the block. Collective.
+
+    It goes when the block ends; the ranks must have passed a barrier in it by then. What they have
+    mapped of it stays, as the disk is no other host's.
+
+    Yields:
+        the folder, of the first rank on this host, and whether this rank is that one.
+    """
+    is_writer = os.environ.get("LOCAL_RANK", "0") == "0"
+    made = tempfile.mkdtemp(prefix="torchrec_mm.") if is_writer else ""
+    folders = [made] * worker.world_size
+    try:
+        if worker.world_size > 1:
+            dist.all_gather_object(folders, made)
+        # Ranks are numbered host after host.
+        yield Path(next(filter(None, reversed(folders[: worker.rank + 1])))), is_writer
+    finally:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def on_first_rank(work: Callable[[], None]) -> None:

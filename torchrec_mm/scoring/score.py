@@ -72,11 +72,8 @@ def score(
     vectors: ItemVectors | None,
     settings: ScoreSettings,
     worker: Worker,
-    aside: Path,
 ) -> Iterator[Scored]:
     """This rank's share of the requests, ascending, scored by the checkpoint. Collective.
-
-    ``aside``: a folder that all ranks see, for a file that is gone afterwards.
 
     Raises:
         InputError: the requests were encoded for another ranker, or the checkpoint is another's.
@@ -90,7 +87,7 @@ def score(
     shards = model_shards(sharded.model)
     load_checkpoint(trained.checkpoint, shards, ignore=("optimizer.", "epoch."))
     source = vector_source(vectors, settings.vector_storage, worker) if vectors else None
-    make = frozen_make(ranker, vectors, settings.vector_storage, aside, worker)
+    make = frozen_make(ranker, vectors, settings.vector_storage, worker)
     newest = trained.config["max_behaviours"]
     loader = RequestLoader(
         data,

@@ -59,7 +59,7 @@ def learner(task: ShortTask, worker: Worker) -> Learner:
         table_scale=config.table_scale,
     )
     distributed = distribute(model, worker, optimizer, config.seed)
-    make = frozen_make(model, vectors, config.vector_storage, task.folder, worker)
+    make = frozen_make(model, vectors, config.vector_storage, worker)
     return Learner(data, spec, source, distributed, config, config.max_behaviours, make)
 
 
