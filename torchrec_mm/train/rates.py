@@ -6,8 +6,8 @@ long. A row of a table is updated where a batch shows it: most rows are rare, in
 batch however large, so that they are updated as often as before; and Adagrad divides by the root of
 a row's own gradients, so that how small the mean makes them plays no part. The tables' rate stays.
 
-Source: the linear rule of Goyal et al., 2017, arXiv:1706.02677; for the dense part and not for the
-tables of click models: Zheng et al., CowClip, AAAI 2023, arXiv:2204.06240, who scale by the root.
+Source: the linear rule of Goyal et al., 2017, arXiv:1706.02677, here for the dense part. That larger
+batches leave the rate of rare ids as it is: Zheng et al., AAAI 2023, arXiv:2204.06240.
 """
 
 from dataclasses import replace
