@@ -26,6 +26,11 @@ def test_a_batch_of_twice_the_requests_has_twice_the_rate(tmp_path):
     assert (rate(tmp_path), rate(tmp_path, batch_requests=64)) == (8.0, 16.0)
 
 
+def test_the_rate_grows_no_further_from_512_requests_on(tmp_path):
+    rates = [rate(tmp_path, batch_requests=requests) for requests in (511, 512, 513, 4000)]
+    assert rates == [127.75, 128.0, 128.0, 128.0]
+
+
 def test_a_rate_that_is_given_is_the_rate_of_any_batch(tmp_path):
     assert rate(tmp_path, batch_requests=500, learning_rate=0.001) == 0.001
 
