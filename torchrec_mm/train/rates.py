@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from torchrec_mm.documents import read_yaml
 
-# Steps cannot be as long as one likes: of 2000 requests and at 0.0625, muse learned next to nothing.
+# Steps cannot be as long as one likes: of 2000 requests and at 0.0625, muse learned nothing.
 MOST_REQUESTS = 512
 
 ConfigT = TypeVar("ConfigT", bound=Any)
