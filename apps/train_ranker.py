@@ -150,6 +150,7 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:
     """Open, shard, fit."""
+    assert config.learning_rate is not None  # see main
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = config.spec(train, vectors)
@@ -166,7 +167,6 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
         made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
         assert isinstance(model.network, RankingNetwork) and model.network.make is not None
         model.network.make.load_state_dict(made)
-    assert config.learning_rate is not None  # see main
     optimizer = OptimizerSettings(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
