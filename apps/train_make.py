@@ -24,7 +24,10 @@ from torchrec_mm.ranking.make import MakeRanker, MakeSpec
 from torchrec_mm.runs.run_folder import RunFolder, check_run_dir
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
+from torchrec_mm.train.rates import with_learning_rate
 from torchrec_mm.train.settings import TrainSettings, learning_batches
+
+RATE_PER_REQUEST = 0.003 / 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,8 @@ class TrainMakeConfig(TrainSettings):
     """Encoded data set of apps.encode, instead of data."""
     epochs: int = 5
     """Passes over requests/train."""
-    batch_requests: int = 128
-    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
-    learning_rate: float = 3e-3
-    """Of Adam."""
+    learning_rate: float | None = None
+    """Of Adam; null: 0.003 for each 128 of batch_requests, 0.012 from 512 on."""
     weight_decay: float = 1e-4
     """Of AdamW, per step and unit of learning rate."""
     width: int = 32
@@ -61,13 +62,13 @@ class TrainMakeConfig(TrainSettings):
         super().__post_init__()
         check_fields(self, lambda x: x >= 1, "at least 1", "width", "hidden", "max_behaviours")
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay")
-        check_fields(self, lambda x: x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: x is None or x > 0, "above 0", "learning_rate")
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "dropout")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    config = parse(TrainMakeConfig, argv)
+    config = with_learning_rate(parse(TrainMakeConfig, argv), RATE_PER_REQUEST)
     with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         reads = reads_of(config.data, config.encoded, config.vectors)
         check_run_dir(config.run_dir, config.resume, reads)
@@ -98,6 +99,7 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
         vector_width=vectors.width, width=config.width, hidden=config.hidden, dropout=config.dropout
     )
     rate, decay = config.learning_rate, config.weight_decay
+    assert rate is not None  # see main
     optimizer = OptimizerSettings(learning_rate=rate, weight_decay=decay)
     distributed = distribute(MakeRanker(spec), worker, optimizer, config.seed)
     test = batches("test") if config.test_auc else None

@@ -38,7 +38,10 @@ from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
+from torchrec_mm.train.rates import with_learning_rate
 from torchrec_mm.train.settings import TrainSettings, learning_batches
+
+RATE_PER_REQUEST = 0.001 / 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,12 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
     """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
     epochs: int = 1
     """Passes over requests/train; ID models overfit from the second."""
-    learning_rate: float = 1e-3
-    """Of Adam, for the dense part."""
+    learning_rate: float | None = None
+    """Of Adam, for the dense part; null: 0.001 for each 32 of batch_requests, 0.016 from 512 on."""
     weight_decay: float = 1e-4
     """Of AdamW, for the dense part, per step and unit of learning rate."""
     table_learning_rate: float = 0.05
-    """Of row-wise Adagrad, for the tables."""
+    """Of row-wise Adagrad, for the tables, whatever the batch."""
     table_scale: float = 0.01
     """Initial table weights are uniform in [-table_scale, table_scale)."""
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,7 +99,8 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         counts = ("min_count", "max_behaviours", "searched_behaviours")
         check_fields(self, lambda x: x >= 1, "at least 1", *counts)
         check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale")
-        check_fields(self, lambda x: x > 0, "above 0", "learning_rate", "table_learning_rate")
+        check_fields(self, lambda x: x is None or x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "table_learning_rate")
         read_tables(self.tables)
         if self.method == "bias" and self.zero_collision:
             rule = "zero_collision must be empty with method bias, which has no tables, got "
@@ -115,7 +119,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    config = parse(TrainRankerConfig, argv)
+    config = with_learning_rate(parse(TrainRankerConfig, argv), RATE_PER_REQUEST)
     with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
         reads = reads_of(config.data, config.encoded, config.vectors, config.make)
         check_run_dir(config.run_dir, config.resume, reads)
@@ -146,6 +150,7 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:
     """Open, shard, fit."""
+    assert config.learning_rate is not None  # see main
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = config.spec(train, vectors)

@@ -80,6 +80,16 @@ def test_lines_of_any_spacing_are_those_of_the_run_that_never_stopped(market, tm
     assert lines_of(half, "step") == lines_of(whole, "step")
 
 
+def test_a_run_that_began_by_another_rule_goes_on_at_its_own_rate(market, tmp_path):
+    """The rate of MAKE that no flag gives is 0.003 / 128 * 16 here."""
+    more = ("--learning_rate", "0.003", *EVERY_TWO)
+    whole = train_make(market, tmp_path / "whole", *more)
+    with stopped_before(3):
+        train_make(market, tmp_path / "half", *more)
+    half = train_make(market, tmp_path / "half", *EVERY_TWO, "--resume")
+    assert lines_of(half, "step") == lines_of(whole, "step")
+
+
 def test_every_request_is_learned_from_once_an_epoch(market, tmp_path, monkeypatch):
     add, learned = Guard.add, []
 

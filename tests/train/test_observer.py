@@ -46,7 +46,7 @@ def test_tensorboard_holds_every_window(traced):
     found = scalars(traced)
     assert set(found) == {
         *("loss", "auc", "normalized_entropy", "impressions_per_s"),
-        *("vector_coverage", "table_bytes"),
+        *("vector_coverage", "learning_rate", "table_bytes"),
     }
     windows = [3, 4, 6, 8, 9, 12]
     for name in set(found) - {"table_bytes"}:

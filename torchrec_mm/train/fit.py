@@ -181,6 +181,8 @@ class Loop:
             self.guard.check()
             totals = self.training.totals
             self.observer.end_window(step, totals.close_window(), totals.auc)
+            dense = self.training.distributed.dense_optimizer.param_groups[0]
+            self.observer.write(step, {"learning_rate": dense["lr"]})
         is_due = self.settings.is_saved(step)
         if is_due or last:  # the test scores after an epoch are those of its checkpoint
             flush_evictions(self.training.distributed.model)

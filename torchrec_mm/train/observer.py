@@ -30,7 +30,8 @@ class Observer:
 
     tensorboard/ in the run folder gets, at the end of each window: loss, auc and
     normalized_entropy of the window's impressions before they were learned from, impressions_per_s
-    of all ranks, vector_coverage; and table_bytes once. trace.json gets the profiler's trace.
+    of all ranks, vector_coverage, the loop's learning_rate of the dense part; and table_bytes once.
+    trace.json gets the profiler's trace.
     """
 
     def __init__(

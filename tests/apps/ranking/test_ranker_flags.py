@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass, fields
+from importlib import import_module
 from types import ModuleType
 
 import pytest
 import torch
+import yaml
 
 import apps.train_make
 import apps.train_ranker
@@ -114,6 +116,21 @@ def test_make_learns_at_its_rate_and_drops_out_its_share(makes):
     modules = run.distributed.model.modules()
     assert [m.p for m in modules if isinstance(m, torch.nn.Dropout)] == [0.4]
     assert run.spec == {"vector_width": 8, "width": 12, "hidden": [8, 4], "dropout": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("app", "rate", "of_requests"), [("train_make", 0.003, 128), ("train_ranker", 0.001, 32)]
+)
+def test_a_rate_that_is_not_given_follows_the_batch_and_is_written_down(
+    app, rate, of_requests, market, tmp_path
+):
+    command, twice = import_module(f"apps.{app}"), 2 * of_requests
+    flags = [*market.vector_flags, "--run_dir", str(tmp_path / "run")]
+    flags += ["--method", "simtier"] if app == "train_ranker" else []
+    run = built(command, [*flags, "--batch_requests", str(twice)])
+    assert run.rates("lr") == {2 * rate}
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (written["learning_rate"], written["batch_requests"]) == (2 * rate, twice)
 
 
 @pytest.mark.parametrize("phase", ["rankers", "makes"])
