@@ -99,7 +99,8 @@ class DistributedModel(ShardedModel):
         if self.worker.device.type == "cpu":
             groups = self.dense_optimizer.param_groups if self.worker.world_size > 1 else []
             dense = [parameter for group in groups for parameter in group["params"]]
-            return CpuPipeline(self.model, self.optimizer, dense, self.exchange)
+            optimizers = (self.optimizer, self.dense_optimizer)
+            return CpuPipeline(self.model, *optimizers, dense, self.exchange)
         if not self.plan.plan:
             return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return SparsePipeline(

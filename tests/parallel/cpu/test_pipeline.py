@@ -43,7 +43,7 @@ def seen(exchange: object) -> list[int]:
     """What an epoch learns from."""
     model, found = Model(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    pipeline, coming = CpuPipeline(model, optimizer, [], exchange), iter(batches())
+    pipeline, coming = CpuPipeline(model, optimizer, optimizer, [], exchange), iter(batches())
     for _ in batches():
         found.append(pipeline.progress(coming))
     with pytest.raises(StopIteration):

@@ -20,6 +20,7 @@ class CpuPipeline:
         self,
         model: nn.Module,
         optimizer: KeyedOptimizer,
+        dense: KeyedOptimizer,
         averaged: Sequence[nn.Parameter],
         exchange: Exchange | None,
     ) -> None:
@@ -27,17 +28,18 @@ class CpuPipeline:
 
         Args:
             model: returns (loss, outputs). optimizer: of all of it.
+            dense: of what does not learn in the backward pass.
             averaged: whose gradients are averaged over ranks; none on a lone rank.
             exchange: that look-ups go through, if any do.
         """
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.dense = model, optimizer, dense
         self.averaged, self.exchange = averaged, exchange
         self.coming: list[Any] = []
 
     def progress(self, batches: Iterator[Any]) -> Any:
         """Learn from a batch; the model's outputs. StopIteration at the end. Collective."""
         batch = self.coming.pop() if self.coming else next(batches)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # hands learning rates on to the tables, too
         loss, outputs = self.model(batch)
         if self.exchange is not None:
             self.coming = list(islice(batches, 1))
@@ -47,7 +49,7 @@ class CpuPipeline:
             self.exchange.send()
         if self.averaged:
             average_gradients(self.averaged)
-        self.optimizer.step()
+        self.dense.step()
         return outputs
 
     def detach(self) -> None:
