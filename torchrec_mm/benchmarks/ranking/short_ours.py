@@ -25,6 +25,7 @@ from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS
 from torchrec_mm.scoring.frozen_make import frozen_make
+from torchrec_mm.train.rates import with_learning_rate
 
 MAKE_RUN = Path("make", "run")
 
@@ -73,9 +74,9 @@ def train_ranker_config(task: ShortTask, data: EncodedRequests) -> Any:
         make=task.folder / MAKE_RUN if "make" in task.method else None,
         seed=task.seed,
     )
-    if task.batch_impressions is None:
-        return config
-    return replace(config, batch_requests=num_requests(data, task.batch_impressions))
+    if task.batch_impressions is not None:
+        config = replace(config, batch_requests=num_requests(data, task.batch_impressions))
+    return with_learning_rate(config, _command_module().RATE_PER_REQUEST)
 
 
 def min_count() -> int:
@@ -91,7 +92,11 @@ def mean_batch(task: ShortTask) -> int:
 
 
 def _command() -> Any:
-    return import_module(module_of("train_ranker")).TrainRankerConfig
+    return _command_module().TrainRankerConfig
+
+
+def _command_module() -> Any:
+    return import_module(module_of("train_ranker"))
 
 
 def train_make(encoded: Path, vectors: Path, out: Path) -> None:
