@@ -120,7 +120,8 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = with_learning_rate(parse(TrainRankerConfig, argv), RATE_PER_REQUEST)
-    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
+    reader = reserve_reader_core(is_busy=config.vectors is not None)
+    with suppress_library_warnings(), process_group() as worker, reader:
         reads = reads_of(config.data, config.encoded, config.vectors, config.make)
         check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(

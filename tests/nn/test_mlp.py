@@ -29,14 +29,17 @@ def test_each_hidden_layer_of_a_companion_is_read_by_the_layer_after_it():
     torch.testing.assert_close(hidden, [first, second])
 
 
-def test_an_addend_joins_the_first_layer_alone_before_its_activation():
-    mlp = MLP(5, (4, 4))
-    x, addend = torch.randn(3, 5), torch.randn(3, 4)
-    first = nn.functional.silu(mlp.layers[0](x) + addend)
-    second = nn.functional.silu(mlp.layers[1](first))
-    logit, hidden = mlp(x, addend=addend)
-    torch.testing.assert_close(logit, mlp.logit(second)[:, 0])
-    torch.testing.assert_close(hidden, [first, second])
+@pytest.mark.parametrize("hidden", [(4, 4), (4,), ()])
+def test_the_first_layer_can_be_worked_out_elsewhere(hidden):
+    mlp, companion = MLP(5, hidden), None
+    if hidden:
+        mlp = MLP(5, hidden, companion_hidden=[2] * len(hidden))
+        companion = [torch.randn(3, 2) for _ in hidden]
+    x = torch.randn(3, 5)
+    logit, own = mlp.rest(x @ mlp.first.weight.T + mlp.first.bias, companion)
+    expected, expected_own = mlp(x, companion)
+    torch.testing.assert_close(logit, expected)
+    torch.testing.assert_close(own, expected_own)
 
 
 def test_without_hidden_layers_it_is_logistic_regression():

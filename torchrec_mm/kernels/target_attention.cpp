@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr int64_t BLOCKS = 32;
+constexpr int64_t MOST_BLOCKS = 32, REQUESTS_OF_BLOCK = 8;
 
 struct Inputs {  // mirrored by target_attention.py
   const float *targets, *table;  // (I, E), (S, E)
@@ -102,7 +102,12 @@ struct Unit {  // one impression's activation unit
 
 struct Kernel {
   const Inputs& in;
-  const int64_t width = in.width;
+  const int64_t width = in.width, blocks = blocks_of(in);
+
+  static int64_t blocks_of(const Inputs& in) {
+    return std::clamp<int64_t>(in.R / REQUESTS_OF_BLOCK, 1, MOST_BLOCKS);
+  }
+
   const Columns of_behaviour{in.behaviour_weight, width}, of_target{in.target_weight, width};
   const Columns of_product{in.product, width};
   const Sum bias = Sum::of(in.behaviour_bias), score = Sum::of(in.score);
@@ -241,10 +246,10 @@ struct Kernel {
                 std::vector<WeightGradients>& grads) const {
     const std::vector<int64_t> pairs = pair_offsets();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(in.threads)
-    for (int64_t block = 0; block < BLOCKS; ++block) {
+    for (int64_t block = 0; block < blocks; ++block) {
       Columns columns(width);
       std::vector<float> rows(LANES * width), gradients, by;
-      for (int64_t r = in.R * block / BLOCKS; r < in.R * (block + 1) / BLOCKS; ++r) {
+      for (int64_t r = in.R * block / blocks; r < in.R * (block + 1) / blocks; ++r) {
         const int64_t first = in.behaviour_offsets[r], count = behaviours(r);
         gradients.resize(count * LANES);
         by.resize(count);
@@ -390,11 +395,15 @@ void add(const Sum& sum, float* to) {
 
 extern "C" {
 
-// 0, or what points outside its range: 1 index.
-int32_t fault(const Inputs* in) {
+// P, the number of pairs, or -1 if an index is out of its range.
+int64_t count_pairs(const Inputs* in) {
   for (int64_t b = 0; b < in->behaviour_offsets[in->R]; ++b)
-    if (in->index[b] < 0 || in->index[b] >= in->S) return 1;
-  return 0;
+    if (in->index[b] < 0 || in->index[b] >= in->S) return -1;
+  int64_t pairs = 0;
+  for (int64_t r = 0; r < in->R; ++r)
+    pairs += (in->candidate_offsets[r + 1] - in->candidate_offsets[r]) *
+             (in->behaviour_offsets[r + 1] - in->behaviour_offsets[r]);
+  return pairs;
 }
 
 // Out: interest (I, E), mean_cosine (I), weight (P), units (P, H) or null.
@@ -408,8 +417,9 @@ void backward(const Inputs* in, const float* weight, const float* units,
               const float* grad_interest, const float* grad_mean, float* grad_targets, float* grad_table, float* grad_values,
               float* behaviour_weight, float* behaviour_bias, float* target_weight,
               float* product, float* side, float* score) {
-  std::vector<WeightGradients> grads(BLOCKS, WeightGradients(in->width));
-  Kernel{*in}.backward(weight, units, grad_interest, grad_mean, grad_targets, grad_table,
+  const Kernel kernel{*in};
+  std::vector<WeightGradients> grads(kernel.blocks, WeightGradients(in->width));
+  kernel.backward(weight, units, grad_interest, grad_mean, grad_targets, grad_table,
                        grad_values, grads);
   for (const WeightGradients& block : grads) {
     block.behaviour.add_rows_to(behaviour_weight);

@@ -183,10 +183,11 @@ class _Compiled(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         described = _described(lists, index, cosine, targets, table, weights)
-        if kernel.fault(ctypes.byref(described)):
+        kernel.count_pairs.restype = ctypes.c_int64
+        pairs = kernel.count_pairs(ctypes.byref(described))
+        if pairs < 0:
             raise IndexError("index is out of its range")
         interest, mean_cosine = torch.empty_like(targets), targets.new_empty(len(targets))
-        pairs = int(_first_pairs(lists)[-1]) if cosine is None else len(cosine)
         weight = targets.new_empty(pairs)
         units = targets.new_empty(pairs, _LANES) if learns else None
         kernel.forward(ctypes.byref(described), *_pointers(interest, mean_cosine, weight, units))

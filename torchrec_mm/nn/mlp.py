@@ -47,12 +47,15 @@ class MLP(nn.Module):
         )
         self.logit = nn.Linear(widths[-1] + joined[-1], 1)
 
+    @property
+    def first(self) -> nn.Linear:
+        """What reads the input: the first layer, or the logit where there are no hidden ones."""
+        layer = self.layers[0] if len(self.layers) else self.logit
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(
-        self,
-        x: Tensor,
-        companion: Sequence[Tensor] | None = None,
-        addend: Tensor | None = None,
-        first_weight: Tensor | None = None,
+        self, x: Tensor, companion: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Score a batch.
 
@@ -60,27 +63,30 @@ class MLP(nn.Module):
             x: (..., width) float.
             companion: hidden layers that join, each (..., companion_hidden[i]); None if the MLP
                 was built without.
-            addend: (..., hidden[0]) float added to the first layer before its activation: a part
-                of the input that many rows share, multiplied once elsewhere; None for nothing.
-            first_weight: (hidden[0], w) columns of the first layer's weight that ``x``, then
-                (..., w), is multiplied by, where the others went into ``addend``; None for all.
 
         Returns:
             (...) float logit, and this MLP's own hidden layers.
         """
-        hidden = []
-        for i, layer in enumerate(self.layers):
-            if i == 0 and first_weight is not None:
-                assert isinstance(layer, nn.Linear)
-                x = nn.functional.linear(x, first_weight, layer.bias)
-            else:
-                x = layer(_joined(x, companion, i))
-            if i == 0 and addend is not None:
-                x = x + addend
-            x = nn.functional.silu(x)
+        return self.rest(self.first(x), companion)
+
+    def rest(
+        self, first: Tensor, companion: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """``forward`` from what the first layer gives on, before its activation.
+
+        For an input of which many rows share a part: that is multiplied once, elsewhere.
+
+        ``first``: (..., hidden[0]) float, or (..., 1) without hidden layers.
+        """
+        if not len(self.layers):
+            return first.squeeze(-1), []
+        x = nn.functional.silu(first)
+        hidden = [x]
+        for i, layer in enumerate(self.layers[1:], start=1):
+            x = nn.functional.silu(layer(_joined(x, companion, i)))
             hidden.append(x)
         return self.logit(_joined(x, companion, len(self.layers))).squeeze(-1), hidden
 
 
 def _joined(x: Tensor, companion: Sequence[Tensor] | None, layer: int) -> Tensor:
-    return x if companion is None or layer == 0 else torch.cat([x, companion[layer - 1]], dim=-1)
+    return x if companion is None else torch.cat([x, companion[layer - 1]], dim=-1)

@@ -118,14 +118,15 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def reserve_reader_core() -> Iterator[None]:
+def reserve_reader_core(is_busy: bool = True) -> Iterator[None]:
     """For the block: one thread less for PyTorch, if it has several.
 
-    The thread that reads batches ahead needs a core of its own. Where it has to take one from
-    PyTorch's threads, these wait for each other in every operation.
+    The thread that reads batches ahead needs a core of its own, if it ``is_busy``: where it has to
+    take one from PyTorch's threads, these wait for each other in every operation. One that only
+    reads rows takes a tenth of a core; one that works with vectors, most of it.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
+    torch.set_num_threads(max(1, threads - is_busy))
     try:
         yield
     finally:

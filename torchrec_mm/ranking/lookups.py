@@ -49,18 +49,28 @@ class Lookups:
         index = index.expand(len(columns), -1)
         return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
 
-    def items(self, tables: Sequence[str], slots: Tensor | None = None) -> Tensor:
+    def items(self, tables: Sequence[str], whose: slice = slice(None)) -> Tensor:
         """(N, F * E) embeddings in some of the item tables, in the spec's order.
 
-        ``slots``: (N,) int, whose; None: of all S slots.
+        ``whose``: of all slots and, after them, the items of all impressions; see ``slots``.
         """
         order = list(self.spec.tables.item)
         chosen = [place for place, name in enumerate(order) if name in tables]
         columns = [self.columns[order[place]] for place in chosen]
-        index = self.batch.item_index if slots is None else self.batch.item_index[:, slots]
+        index = self.batch.item_index[:, whose]
         if len(chosen) < len(order):
             index = index[chosen]
         return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
+
+    @property
+    def slots(self) -> slice:
+        """The places of the item slots; those of impressions follow."""
+        return slice(0, self.batch.item_index.shape[1] - len(self.batch.candidates))
+
+    @property
+    def impressions(self) -> slice:
+        """The places of impressions."""
+        return slice(self.slots.stop, None)
 
     def attribute(self, name: str) -> Tensor:
         """(m, E) embeddings of a behaviour attribute, for ``behaviour_attribute_index``."""

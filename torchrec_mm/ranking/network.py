@@ -22,14 +22,14 @@ class RankingNetwork(nn.Module):
     The first column of each embedding of user, context and candidate is its bias: it goes to the
     logit directly, as a factorisation machine's first-order term does, so that an item's click
     rate is learned in few steps and does not have to pass through the MLP. Whatever belongs to the
-    request and not to the candidate enters the MLP's first layer once a request.
+    request and not to the candidate is multiplied by the MLP's first layer once a request.
 
     Source: DIN (Zhou et al., KDD 2018) with the methods of Sheng et al., CIKM 2024,
     arXiv:2407.19467; muse is arXiv:2512.07216. Ours: the bias columns, and no padding.
     """
 
-    of_request: Tensor
-    of_impression: Tensor
+    order: Tensor
+    first_order: Tensor
 
     def __init__(self, spec: RankerSpec) -> None:
         """MAKE's weights are frozen, and still to be loaded when this returns."""
@@ -44,60 +44,69 @@ class RankingNetwork(nn.Module):
         )
         self.parts = PARTS[spec.method]
         self.blocks = [block for part in self.parts for block in part.build(self, spec)]
-        of_request, of_impression = columns(self.blocks)
+        self.request_width = sum(block.width for block in self.blocks if block.of_request)
         width = sum(block.width for block in self.blocks)
         if spec.method == "muse":  # its checkpoints hold the two kinds of columns apart
-            self.request_layer = nn.Linear(len(of_request), spec.hidden[0], bias=False)
-            width = len(of_impression)
+            self.request_layer = nn.Linear(self.request_width, spec.hidden[0], bias=False)
+            width -= self.request_width
         self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
         # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
-        self.register_buffer("of_request", of_request, persistent=False)
-        self.register_buffer("of_impression", of_impression, persistent=False)
+        order, first_order = columns(self.blocks, spec.embedding_dim)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("first_order", first_order, persistent=False)
 
     def forward(
         self, batch: RequestBatch, *embeddings: KeyedTensor
     ) -> tuple[Tensor, RankingOutputs]:
         """Loss and outputs; embeddings as the collections of tables return them."""
         scene = Scene.of(batch, self.spec, embeddings, self.behaviour_projection)
-        logit = self.base_logit + self._first_order(scene)
         joined = [part.join(self, scene) for part in self.parts]
         blocks = [block for part in joined for block in part.blocks]
-        is_of_request = [block.of_request for block in self.blocks]
-        per_request = [b for b, of_request in zip(blocks, is_of_request, strict=True) if of_request]
-        others = [b for b, of_request in zip(blocks, is_of_request, strict=True) if not of_request]
+        kinds = [block.of_request for block in self.blocks]
+        of_requests = [x for x, of_request in zip(blocks, kinds, strict=True) if of_request]
+        others = [x for x, of_request in zip(blocks, kinds, strict=True) if not of_request]
+        first, logit = self._first_layer(scene, torch.cat(of_requests, 1), torch.cat(others, 1))
         companion = next((part.companion for part in joined if part.companion), None)
-        for part in joined:
-            if part.logit is not None:
-                logit = logit + part.logit
-        of_requests, of_others = self._first_layer()
-        score, _ = self.mlp(
-            torch.cat(others, dim=1),
-            companion,
-            addend=scene.at_impressions(F.linear(torch.cat(per_request, dim=1), of_requests)),
-            first_weight=of_others,
-        )
-        return click_loss(batch, score + logit)
+        score, _ = self.mlp.rest(first, companion)
+        logits = [part.logit for part in joined if part.logit is not None]
+        return click_loss(batch, sum(logits, start=score + logit))
 
-    def _first_order(self, scene: Scene) -> Tensor:
-        """(I,) sum of the bias columns of the tables, not of what a part adds to an item."""
-        every = self.spec.embedding_dim
-        of_requests = scene.requests[:, ::every].sum(1, keepdim=True)
-        return scene.at_impressions(of_requests)[:, 0] + scene.targets[:, ::every].sum(1)
+    def _first_layer(
+        self, scene: Scene, of_requests: Tensor, others: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(I, hidden) of the MLP's first layer, and (I,) first-order terms with the base rate's.
 
-    def _first_layer(self) -> tuple[Tensor, Tensor]:
-        """Weights of the columns that are a request's, and of those that are an impression's."""
-        first = self.mlp.layers[0]
-        assert isinstance(first, nn.Linear)
+        Both are sums over the columns of the input, so the latter are computed as one more unit.
+        """
+        first = self.mlp.first
         if self.spec.method == "muse":
-            return self.request_layer.weight, first.weight
-        kinds = self.of_request, self.of_impression
-        of_requests, of_others = (first.weight.index_select(1, of_kind) for of_kind in kinds)
-        return of_requests, of_others
+            weights = torch.cat([self.request_layer.weight, first.weight], dim=1)
+        else:
+            weights = first.weight.index_select(1, self.order)
+        weights = torch.cat([weights, self.first_order])
+        widths = [self.request_width, weights.shape[1] - self.request_width]
+        weight_of_requests, weight_of_others = weights.split(widths, dim=1)
+        bias = torch.cat([first.bias, self.base_logit[None]])
+        shared = scene.at_impressions(F.linear(of_requests, weight_of_requests))
+        units = F.linear(others, weight_of_others, bias) + shared
+        hidden, logit = units.split([units.shape[1] - 1, 1], dim=1)
+        return hidden, logit[:, 0]
 
 
-def columns(blocks: list[Block]) -> tuple[Tensor, Tensor]:
-    """(w,) and (W - w,) int64: which columns of all blocks are a request's, and which are not."""
-    of_request = torch.cat([torch.full((width,), own) for width, own in blocks])
-    return of_request.nonzero().flatten(), (~of_request).nonzero().flatten()
+def columns(blocks: list[Block], embedding_dim: int) -> tuple[Tensor, Tensor]:
+    """How a network looks at its W columns.
+
+    Returns:
+        (W,) int64, columns of requests and then the others; and, in that order, (1, W) float, 1
+        where a column is the bias of an embedding, else 0.
+    """
+    of_request = torch.cat([torch.full((block.width,), block.of_request) for block in blocks])
+    order = torch.cat([of_request.nonzero(), (~of_request).nonzero()]).flatten()
+    first_order = torch.zeros(len(of_request))
+    start = 0
+    for block in blocks:
+        first_order[start : start + block.embeddings : embedding_dim] = 1
+        start += block.width
+    return order, first_order[order][None]

@@ -22,10 +22,15 @@ from torchrec_mm.ranking.spec import RankerSpec
 
 
 class Block(NamedTuple):
-    """Columns of the MLP's input. of_request: the same for all impressions of a request."""
+    """Columns of the MLP's input.
+
+    of_request: the same for all impressions of a request. embeddings: how many of them, the first,
+    are embeddings whose first columns are biases.
+    """
 
     width: int
     of_request: bool = False
+    embeddings: int = 0
 
 
 class Joined(NamedTuple):
@@ -52,7 +57,8 @@ class Request:
     """User and context."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
-        return [Block(spec.embedding_dim * len(spec.tables.request), of_request=True)]
+        width = spec.embedding_dim * len(spec.tables.request)
+        return [Block(width, of_request=True, embeddings=width)]
 
     def join(self, network: Any, scene: Scene) -> Joined:
         return Joined((scene.requests,))
@@ -83,7 +89,7 @@ class Target:
     """The impression's own item."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
-        return [Block(spec.item_width)]
+        return [Block(spec.item_width, embeddings=spec.embedding_dim * len(spec.tables.item))]
 
     def join(self, network: Any, scene: Scene) -> Joined:
         return Joined((scene.targets,))
@@ -198,7 +204,7 @@ def attended_target(spec: RankerSpec, scene: Scene) -> Tensor:
     """(I, B) of each impression's item, the columns that behaviours have."""
     if len(spec.behaviour_tables) == len(spec.tables.item):
         return scene.targets
-    return scene.lookups.items(spec.behaviour_tables, scene.batch.candidates)
+    return scene.lookups.items(spec.behaviour_tables, scene.lookups.impressions)
 
 
 def history_length(scene: Scene) -> Tensor:

@@ -44,7 +44,12 @@ class Scene:
         ``projection``: of a behaviour, its own attributes beside its item, to the width of an item.
         """
         lookups = Lookups.of(batch, spec, embeddings)
-        rows, index = lookups.items(spec.attended_tables), batch.behaviours
+        index, tables = batch.behaviours, tuple(spec.tables.item)
+        if spec.attended_tables == tables:
+            rows, targets = lookups.items(tables).tensor_split([lookups.slots.stop])
+        else:
+            rows = lookups.items(spec.attended_tables, lookups.slots)
+            targets = lookups.items(tables, lookups.impressions)
         if spec.tables.behaviour:
             attributes = [
                 F.embedding(bag, lookups.attribute(name))
@@ -52,7 +57,6 @@ class Scene:
             ]
             rows = projection(torch.cat([F.embedding(index, rows), *attributes], dim=1))
             index = torch.arange(len(index), dtype=torch.int32, device=index.device)
-        targets = lookups.items(tuple(spec.tables.item), batch.candidates)
         return cls(batch, lookups, lookups.requests(), targets, rows, index)
 
     def at_impressions(self, per_request: Tensor) -> Tensor:

@@ -71,14 +71,18 @@ def num_requests(data: EncodedRequests, impressions: int) -> int:
 
 def speed_of(make: Callable[[Worker], Learner], seconds: float) -> float:
     """Impressions a second of all ranks together, file to update; one rank's part."""
-    with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
+    with suppress_library_warnings(), process_group() as worker:
         learner = make(worker)
-        pipeline, batches = learner.distributed.pipeline(), learner.batches(count())
-        rate = steady_rate(
-            lambda: impressions_in(pipeline.progress(batches)), seconds, worker.device
-        )
-        batches.close()
-        return rate
+        with reserve_reader_core(is_busy=learner.source is not None):
+            return _speed(learner, seconds)
+
+
+def _speed(learner: Learner, seconds: float) -> float:
+    pipeline, batches = learner.distributed.pipeline(), learner.batches(count())
+    device = learner.distributed.worker.device
+    rate = steady_rate(lambda: impressions_in(pipeline.progress(batches)), seconds, device)
+    batches.close()
+    return rate
 
 
 def quality_of(make: Callable[[Worker], Learner], epochs: int) -> Quality:

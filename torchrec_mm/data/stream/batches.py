@@ -77,7 +77,8 @@ class RequestBatch(BatchParts):
         batch. The shorter ones end in empty bags.
     raw_ids: ids as they are, for tables without a vocabulary: users, one bag a request, and items,
         one bag a slot; None for models without such tables.
-    item_index: (F, S) int32, which bag of each item table is the slot's.
+    item_index: (F, S + I) int32, which bag of each item table is the slot's, and, after all slots,
+        which is that of each impression's item.
     candidates: (I,) int32, slot of each impression's item. request: (I,) int32, its request.
     candidate_offsets: (R + 1,) int64, where each request's impressions begin. A batch that is
         only there to keep a rank in step has none.

@@ -70,7 +70,8 @@ class Collator:
         if not self.has_tables:
             assert is_attended is not None  # else the model would have nothing to go by
             attended, recent_slots = known, recent_slots[is_attended]
-        tables = _ItemTables.of(self, items, share, recent_positions)
+        candidates = slots[: len(share.labels)]
+        tables = _ItemTables.of(self, items, candidates, share, recent_positions)
         vectors = vector_mask = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
@@ -81,7 +82,7 @@ class Collator:
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
             raw_ids=one_id_bags(tables.raw_ids),
             item_index=torch.from_numpy(tables.item_index),
-            candidates=torch.from_numpy(slots[: len(share.labels)]),
+            candidates=torch.from_numpy(candidates),
             request=torch.from_numpy(share.candidates.owners().astype(np.int32)),
             candidate_offsets=torch.from_numpy(share.candidates.offsets),
             behaviours=torch.from_numpy(recent_slots),
@@ -129,6 +130,7 @@ class _ItemTables:
         cls,
         collator: Collator,
         items: np.ndarray,
+        candidates: np.ndarray,
         share: RequestArrays,
         recent_positions: np.ndarray,
     ) -> "_ItemTables":
@@ -136,16 +138,21 @@ class _ItemTables:
             (len(collator.behaviour_features), len(recent_positions)), dtype=np.int32
         )
         if not collator.has_tables:
-            return cls({}, {}, np.empty((0, len(items)), np.int32), attribute_index)
+            return cls(
+                {}, {}, np.empty((0, len(items) + len(candidates)), np.int32), attribute_index
+            )
         raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
         raw_ids = {name: raw[name]() for name in collator.raw_ids}
         rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
-        item_index = np.empty((len(collator.items.features), len(items)), dtype=np.int32)
+        shape = (len(collator.items.features), len(items) + len(candidates))
+        item_index = np.empty(shape, dtype=np.int32)
+        of_slots, of_candidates = np.split(item_index, [len(items)], axis=1)
         for place, name in enumerate(collator.items.features):
             if name in raw_ids:
-                item_index[place] = np.arange(len(items))
+                of_slots[place] = np.arange(len(items))
             else:
-                rows[name], item_index[place] = _distinct(collator.items.rows[place][items])
+                rows[name], of_slots[place] = _distinct(collator.items.rows[place][items])
+        of_candidates[:] = of_slots[:, candidates]
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
             rows[name], attribute_index[place] = _distinct(of_recent)

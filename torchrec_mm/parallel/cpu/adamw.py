@@ -17,18 +17,25 @@ class QuickAdamW(torch.optim.AdamW):
         """Do one, as torch does."""
         everything = [p for group in self.param_groups for p in group["params"]]
         if closure or any(p.grad is None or not self.state.get(p) for p in everything):
+            for state in self.state.values():
+                if "step" in state:  # each counts for itself there
+                    state["step"] = state["step"].clone()
             return super().step(closure)
         for group in self.param_groups:
             states = [self.state[p] for p in group["params"]]
-            steps: list[Tensor] = [state["step"] for state in states]
-            torch._foreach_add_(steps, 1)
+            # One count for all, as they step together: to raise one for each takes as long as
+            # the update.
+            step: Tensor = states[0]["step"]
+            for state in states:
+                state["step"] = step
+            step += 1
             torch._fused_adamw_(
                 group["params"],
                 [p.grad for p in group["params"]],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
-                steps,
+                [step] * len(states),
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
