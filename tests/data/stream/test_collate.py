@@ -147,7 +147,8 @@ def test_which_items_have_a_vector_is_told_where_no_vector_comes_along(collator)
 def test_a_model_without_tables_gets_vectors_alone_and_attends_to_what_has_one(collator):
     batch = replace(collator, has_tables=False, behaviour_features=())(ARRAYS, 1.0)
     assert batch.item_ids is None and batch.features is None
-    assert batch.item_index.shape == (0, 5) and len(batch.behaviour_attributes) == 0
+    assert batch.item_index.shape == (0, 5 + len(batch.labels))
+    assert len(batch.behaviour_attributes) == 0
     assert batch.vectors.shape == (5, 3)
     # 77, of which only a number is known, has no vector: it is the second of request 0.
     assert batch.behaviour_offsets.tolist() == [0, 2, 2, 3] and batch.most_behaviours == 2

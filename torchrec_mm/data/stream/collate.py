@@ -137,15 +137,13 @@ class _ItemTables:
         attribute_index = np.empty(
             (len(collator.behaviour_features), len(recent_positions)), dtype=np.int32
         )
+        places = len(items) + len(candidates)
         if not collator.has_tables:
-            return cls(
-                {}, {}, np.empty((0, len(items) + len(candidates)), np.int32), attribute_index
-            )
+            return cls({}, {}, np.empty((0, places), np.int32), attribute_index)
         raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
         raw_ids = {name: raw[name]() for name in collator.raw_ids}
         rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
-        shape = (len(collator.items.features), len(items) + len(candidates))
-        item_index = np.empty(shape, dtype=np.int32)
+        item_index = np.empty((len(collator.items.features), places), dtype=np.int32)
         of_slots, of_candidates = np.split(item_index, [len(items)], axis=1)
         for place, name in enumerate(collator.items.features):
             if name in raw_ids:

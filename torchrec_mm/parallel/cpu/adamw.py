@@ -23,19 +23,14 @@ class QuickAdamW(torch.optim.AdamW):
             return super().step(closure)
         for group in self.param_groups:
             states = [self.state[p] for p in group["params"]]
-            # One count for all, as they step together: to raise one for each takes as long as
-            # the update.
-            step: Tensor = states[0]["step"]
-            for state in states:
-                state["step"] = step
-            step += 1
+            steps = counted(states)
             torch._fused_adamw_(
                 group["params"],
                 [p.grad for p in group["params"]],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
-                [step] * len(states),
+                steps,
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -45,3 +40,21 @@ class QuickAdamW(torch.optim.AdamW):
                 maximize=False,
             )
         return None
+
+
+def counted(states: list[dict[str, Tensor]]) -> list[Tensor]:
+    """The number of steps of each parameter, this one included.
+
+    Parameters that have always stepped together share one count: to raise one for each takes as
+    long as the update.
+    """
+    first = states[0]["step"]
+    others = [state for state in states if state["step"] is not first]
+    if all(torch.equal(state["step"], first) for state in others):
+        for state in others:
+            state["step"] = first
+        first += 1
+    else:
+        for state in states:
+            state["step"] += 1
+    return [state["step"] for state in states]
