@@ -86,6 +86,14 @@ def test_a_larger_table_is_read_as_often_and_all_over(folder, worker):
     assert 0 <= rows.min() < 100_000 and 900_000 < rows.max() < 1_000_000
 
 
+@pytest.mark.parametrize(("requests", "rate"), [(32, 1e-3), (91, 91e-3 / 32), (5000, 16e-3)])
+def test_rates_by_default_are_those_of_the_command(requests, rate):
+    settings = ours.rates(requests, by_default=True)
+    assert settings.learning_rate == pytest.approx(rate)
+    assert (settings.table_learning_rate, settings.table_scale) == (0.05, 0.01)
+    assert ours.rates(requests, by_default=False).learning_rate == 3e-3
+
+
 @pytest.fixture
 def rates(monkeypatch):
     """Sides that take no time: {(side, batch, table_rows): impressions a second}."""
@@ -104,7 +112,11 @@ def rates(monkeypatch):
         ranker,
         "in_fresh_process",
         lambda quality, task, threads: (
-            Quality(0.6, 0.7, 264) if quality is ours.quality else Quality(0.5, 0.4, 264)
+            Quality(0.5, 0.4, 264)
+            if quality is not ours.quality
+            else Quality(0.72 if task.default_rates else 0.6, 0.7, 264)
+            if task.batch_impressions == 1000
+            else Quality(0.36, 0.3, 264)
         ),
     )
     return rates
@@ -121,8 +133,11 @@ def test_the_lines_compare_what_their_names_say(rates, folder):
         "ranker/best_batch": 60.0,
         "ranker/command": 4.0,
         "ranker/auc": 1.2,
+        "ranker/batch_auc": 0.5,
         "ranker/table_rows": 0.95,
     }
+    of_batches = lines["ranker/batch_auc"]
+    assert of_batches["batch_impressions"] == 5500 and of_batches["ours_gauc"] == 0.3
     assert lines["ranker/best_batch"]["batch_impressions"] == 5500
     assert lines["ranker/auc"]["baseline_gauc"] == 0.4
     assert 0 < lines["ranker/auc"]["true_auc"] < 1

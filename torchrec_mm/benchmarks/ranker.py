@@ -73,6 +73,7 @@ def compare(config: RankerConfig) -> Iterator[dict[str, Any]]:
         yield from compare_speed(config, task)
         if config.epochs:
             yield compare_quality(config, task)
+            yield compare_batches(config, task)
         if config.table_rows:
             yield compare_table_rows(config, task)
 
@@ -123,6 +124,27 @@ def compare_quality(config: RankerConfig, task: RankerTask) -> dict[str, Any]:
         baseline_gauc=baseline.gauc,
         impressions=ours.impressions,
         baseline_impressions=baseline.impressions,
+        epochs=config.epochs,
+    )
+
+
+def compare_batches(config: RankerConfig, task: RankerTask) -> dict[str, Any]:
+    """Our AUC at the default flags, at our best batch against at the same batch."""
+    small = replace(task, default_rates=True)
+    large = replace(small, batch_impressions=config.best_batch_impressions)
+    at_large, at_small = (
+        in_fresh_process(our_side.quality, size, threads=config.threads) for size in (large, small)
+    )
+    return comparison(
+        "ranker/batch_auc",
+        "AUC",
+        [at_large.auc],
+        [at_small.auc],
+        more_is_better=True,
+        ours_gauc=at_large.gauc,
+        baseline_gauc=at_small.gauc,
+        batch_impressions=large.batch_impressions,
+        baseline_batch_impressions=small.batch_impressions,
         epochs=config.epochs,
     )
 

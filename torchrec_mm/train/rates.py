@@ -32,8 +32,13 @@ def with_learning_rate(config: ConfigT, per_request: float) -> ConfigT:
     """
     if config.learning_rate is not None:
         return config
-    rate = per_request * min(config.batch_requests, MOST_REQUESTS)
+    rate = scaled_rate(config.batch_requests, per_request)
     begun = config.run_dir / "config.yaml"
     if config.resume and begun.is_file():
         rate = read_yaml(begun).get("learning_rate", rate)
     return replace(config, learning_rate=rate)
+
+
+def scaled_rate(batch_requests: int, per_request: float) -> float:
+    """The learning rate of the dense part for batches of so many requests."""
+    return per_request * min(batch_requests, MOST_REQUESTS)

@@ -1,11 +1,14 @@
 """A ranker of ours with its data, as ``apps.train_ranker`` trains it, timed or scored."""
 
 from collections.abc import Callable, Generator, Iterable
+from importlib import import_module
 from itertools import count
+from typing import Any
 
 import numpy as np
 
 from torchrec_mm.benchmarks.ranking.sides import Quality, steady_rate
+from torchrec_mm.commands import module_of
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.loader import RequestLoader
@@ -67,6 +70,11 @@ class Learner:
 def num_requests(data: EncodedRequests, impressions: int) -> int:
     """How many requests have about as many ``impressions``; at least 1."""
     return max(1, round(impressions * len(data) / data.num_impressions))
+
+
+def train_ranker() -> Any:
+    """The module of the command, whose defaults are measured: a default that changes, changed."""
+    return import_module(module_of("train_ranker"))
 
 
 def speed_of(make: Callable[[Worker], Learner], seconds: float) -> float:

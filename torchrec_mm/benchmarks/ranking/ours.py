@@ -7,7 +7,13 @@ from functools import partial
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.benchmarks.ranking.learner import Learner, num_requests, quality_of, speed_of
+from torchrec_mm.benchmarks.ranking.learner import (
+    Learner,
+    num_requests,
+    quality_of,
+    speed_of,
+    train_ranker,
+)
 from torchrec_mm.benchmarks.ranking.sides import Quality, RankerTask
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batches import RequestBatch
@@ -17,6 +23,7 @@ from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSettings, RankerSpec
+from torchrec_mm.train.rates import scaled_rate
 from torchrec_mm.train.settings import TrainSettings
 
 RECENT = 50
@@ -37,11 +44,9 @@ class Ours(Learner):
             rows = {**spec.tables.item, "item_id": task.table_rows}
             spec = replace(spec, tables=replace(spec.tables, item=rows))
         torch.manual_seed(task.seed)
-        optimizer = OptimizerSettings(
-            learning_rate=3e-3, weight_decay=1e-4, table_learning_rate=0.01, table_scale=0.01
-        )
-        distributed = distribute(Ranker(spec), worker, optimizer, task.seed)
         requests = num_requests(data, task.batch_impressions)
+        optimizer = rates(requests, task.default_rates)
+        distributed = distribute(Ranker(spec), worker, optimizer, task.seed)
         settings = TrainSettings(epochs=1, seed=task.seed, batch_requests=requests)
         super().__init__(data, spec, MappedVectors(vectors), distributed, settings, RECENT)
 
@@ -49,6 +54,22 @@ class Ours(Learner):
         """Training batches of all the epochs, with look-ups all over a larger table."""
         for batch in super().batches(epochs):
             yield spread(batch, self.table_rows) if self.table_rows else batch
+
+
+def rates(requests: int, by_default: bool) -> OptimizerSettings:
+    """For batches of so many requests: those of the command by default, or those for this data."""
+    if not by_default:
+        return OptimizerSettings(
+            learning_rate=3e-3, weight_decay=1e-4, table_learning_rate=0.01, table_scale=0.01
+        )
+    command = train_ranker()
+    defaults = command.TrainRankerConfig
+    return OptimizerSettings(
+        learning_rate=scaled_rate(requests, command.RATE_PER_REQUEST),
+        weight_decay=defaults.weight_decay,
+        table_learning_rate=defaults.table_learning_rate,
+        table_scale=defaults.table_scale,
+    )
 
 
 def speed(task: RankerTask) -> float:

@@ -5,15 +5,20 @@ Every setting is the command's default: a default that changes is measured chang
 
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from torchrec_mm.benchmarks.ranking.learner import Learner, num_requests, quality_of, speed_of
+from torchrec_mm.benchmarks.ranking.learner import (
+    Learner,
+    num_requests,
+    quality_of,
+    speed_of,
+    train_ranker,
+)
 from torchrec_mm.benchmarks.ranking.sides import Quality, ShortTask
-from torchrec_mm.commands import call, module_of
+from torchrec_mm.commands import call
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -66,7 +71,7 @@ def learner(task: ShortTask, worker: Worker) -> Learner:
 
 def train_ranker_config(task: ShortTask, data: EncodedRequests) -> Any:
     """A TrainRankerConfig of nothing but what the task has to say."""
-    config = _command()(
+    config = train_ranker().TrainRankerConfig(
         run_dir=task.folder,  # nothing is written there
         encoded=task.folder / "encoded",
         method=task.method,
@@ -76,12 +81,12 @@ def train_ranker_config(task: ShortTask, data: EncodedRequests) -> Any:
     )
     if task.batch_impressions is not None:
         config = replace(config, batch_requests=num_requests(data, task.batch_impressions))
-    return with_learning_rate(config, _command_module().RATE_PER_REQUEST)
+    return with_learning_rate(config, train_ranker().RATE_PER_REQUEST)
 
 
 def min_count() -> int:
     """Training occurrences from which an item has a row of its own."""
-    return _command().min_count
+    return train_ranker().TrainRankerConfig.min_count
 
 
 def mean_batch(task: ShortTask) -> int:
@@ -89,14 +94,6 @@ def mean_batch(task: ShortTask) -> int:
     data = EncodedRequests(task.folder / "encoded", "train")
     requests = train_ranker_config(task, data).batch_requests
     return round(requests * data.num_impressions / len(data))
-
-
-def _command() -> Any:
-    return _command_module().TrainRankerConfig
-
-
-def _command_module() -> Any:
-    return import_module(module_of("train_ranker"))
 
 
 def train_make(encoded: Path, vectors: Path, out: Path) -> None:

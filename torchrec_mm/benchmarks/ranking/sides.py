@@ -22,6 +22,7 @@ class RankerTask:
     seconds: of the measurement, after warming up. epochs: of training before evaluation.
     embedding_dim: of every table. seed: of weights and order. baseline_workers: processes that
     read ahead for the baseline. table_rows: of our table of items, 0 for as many as it has ids.
+    default_rates: ours learns as ``apps.train_ranker`` does by default, not at rates for this data.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class RankerTask:
     seed: int
     baseline_workers: int
     table_rows: int = 0
+    default_rates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
