@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from apps.train_ranker import TrainRankerConfig
+from apps.train_ranker import RATE_PER_REQUEST, TrainRankerConfig
 from torchrec_mm.benchmarks.ranking.short_ours import (
     learner,
     mean_batch,
@@ -35,12 +35,13 @@ def train(short_folder) -> EncodedRequests:
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_are_the_commands_defaults(task, train, method):
     config = train_ranker_config(replace(task, method=method), train)
-    told = {"run_dir", "encoded", "method", "vectors", "make", "seed"}
+    told = {"run_dir", "encoded", "method", "vectors", "make", "seed", "learning_rate"}
     for field in fields(TrainRankerConfig):
         if field.name not in told:
             value = getattr(config, field.name)
             assert value == getattr(TrainRankerConfig, field.name, value), field.name
     assert (config.method, config.seed) == (method, 0)
+    assert config.learning_rate == RATE_PER_REQUEST * TrainRankerConfig.batch_requests
     assert min_count() == TrainRankerConfig.min_count
 
 
@@ -56,7 +57,8 @@ def test_a_batch_asked_for_is_about_as_large(task, train):
 def test_the_optimizer_has_the_commands_rates(task, worker):
     distributed = learner(task, worker).distributed
     rates = {group["lr"] for group in distributed.optimizer.param_groups}
-    wanted = [TrainRankerConfig.learning_rate, TrainRankerConfig.table_learning_rate]
+    learning_rate = RATE_PER_REQUEST * TrainRankerConfig.batch_requests
+    wanted = [learning_rate, TrainRankerConfig.table_learning_rate]
     assert sorted(rates) == pytest.approx(wanted)  # FBGEMM's are float32
 
 
