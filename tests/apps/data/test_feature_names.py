@@ -42,6 +42,7 @@ def test_features_of_odd_names_are_learned_from(tmp_path, refused):
     odd_folders(tmp_path / "data")
     flags = ["--method", "id", "--data", tmp_path / "data", "--run_dir", tmp_path / "run"]
     more = ["--epochs", "3", "--table_learning_rate", "0.5", "--min_count", "1"]
+    more += ["--batch_requests", "32"]  # of few requests; steps enough to tell them apart
     apps.train_ranker.main([*map(str, flags), *more])
     apps.evaluate.main(["--run_dir", str(tmp_path / "run")])
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["auc"] == 1
