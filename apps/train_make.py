@@ -44,6 +44,8 @@ class TrainMakeConfig(TrainSettings):
     """Encoded data set of apps.encode, instead of data."""
     epochs: int = 5
     """Passes over requests/train."""
+    batch_requests: int = 128
+    """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
     learning_rate: float | None = None
     """Of Adam; null: 0.003 for each 128 of batch_requests, 0.012 from 512 on."""
     weight_decay: float = 1e-4

@@ -62,7 +62,7 @@ def test_the_lines_compare_what_their_names_say(asked, config):
     assert len(asked) == 2 * 6 + 4
     for name, line in lines.items():
         large = name.endswith("/large")
-        assert line["batch_impressions"] == pytest.approx(300 if large else 128 * 7.5, rel=0.1)
+        assert line["batch_impressions"] == pytest.approx(300 if large else 64 * 7.5, rel=0.1)
         assert line["baseline_batch_impressions"] == (300 if large else 40)
         assert line["threads"] == config.threads
 

@@ -19,7 +19,7 @@ class TrainSettings(RunSettings):
 
     vector_storage: Storage = "mapped"
     """mapped: the file, memory-mapped on every host; sharded: row-wise over the ranks' memory."""
-    batch_requests: int = 128
+    batch_requests: int = 64
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
     batch_behaviours: int | None = None
     """Most behaviours in a global batch, over all ranks: bounds the cost of a step."""
