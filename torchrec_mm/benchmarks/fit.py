@@ -66,7 +66,7 @@ class Timed(DistributedModel):
 
     def pipeline(self) -> Any:
         """A fresh one, watched."""
-        pipeline = super().pipeline()
+        pipeline: Any = super().pipeline()
         progress = pipeline.progress
 
         def timed(batches: Iterator[Any]) -> Any:
