@@ -73,6 +73,6 @@ class Lookups:
         return slice(self.slots.stop, None)
 
     def attribute(self, name: str) -> Tensor:
-        """(m, E) embeddings of a behaviour attribute, for ``behaviour_attribute_index``."""
+        """(m, E) embeddings of a behaviour attribute, for ``behaviour_attributes``."""
         source, start = self.columns[name]
         return self.sources[source][:, start : start + self.spec.embedding_dim]

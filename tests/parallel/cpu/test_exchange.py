@@ -17,7 +17,7 @@ def ranks(tmp_path_factory) -> list[dict[str, Any]]:
     """What each rank found."""
     folder = tmp_path_factory.mktemp("ranks")
     on_two_ranks("tests.parallel.cpu.two_ranks", folder)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
