@@ -116,6 +116,16 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
             make = make_spec_from_json(model["spec"])
         return RankerSpec.of(self.method, self, train, vectors, make)
 
+    def optimizer(self) -> OptimizerSettings:
+        """How tables and the dense part learn."""
+        assert self.learning_rate is not None  # see main
+        return OptimizerSettings(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            table_learning_rate=self.table_learning_rate,
+            table_scale=self.table_scale,
+        )
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
@@ -151,7 +161,6 @@ def count_clicks(config: TrainRankerConfig, train: EncodedRequests, worker: Work
 
 def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Worker) -> None:
     """Open, shard, fit."""
-    assert config.learning_rate is not None  # see main
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = config.spec(train, vectors)
@@ -160,14 +169,8 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if model.network.make is not None:
         model.network.make.load_state_dict(make_weights(config))
-    optimizer = OptimizerSettings(
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        table_learning_rate=config.table_learning_rate,
-        table_scale=config.table_scale,
-    )
     options = TableOptions(read_tables(config.tables), config.communication, config.plan)
-    distributed = distribute(model, worker, optimizer, config.seed, options)
+    distributed = distribute(model, worker, config.optimizer(), config.seed, options)
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train, vectors, spec)
         distributed.save_plan(run_folder.path)

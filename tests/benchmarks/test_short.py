@@ -4,7 +4,7 @@ import pytest
 
 from tests.benchmarks.conftest import SHORT
 from torchrec_mm.benchmarks import short
-from torchrec_mm.benchmarks.ranking import short_ours
+from torchrec_mm.benchmarks.ranking import short_ours, training
 from torchrec_mm.benchmarks.ranking.sides import Quality
 from torchrec_mm.benchmarks.short import ShortConfig, compare
 
@@ -34,7 +34,7 @@ def asked(monkeypatch):
         return figures[name, task.method, task.batch_impressions]
 
     monkeypatch.setattr(
-        short, "on_fresh_ranks", lambda side, task, world_size, threads: [of(rates, side, task)]
+        training, "on_fresh_ranks", lambda side, task, world_size, threads: [of(rates, side, task)]
     )
     monkeypatch.setattr(
         short, "in_fresh_process", lambda side, task, threads: of(reached, side, task)

@@ -4,22 +4,22 @@ Ours is ``apps.train_ranker --method muse`` on an encoded data set, the baseline
 ``ranking/baseline.py``; both learn from the same users of one data set of TAOBAO-MM's shape.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process, on_fresh_ranks
+from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
 from torchrec_mm.benchmarks.ranking import baseline as baseline_side
 from torchrec_mm.benchmarks.ranking import ours as our_side
 from torchrec_mm.benchmarks.ranking.command import command_speed
 from torchrec_mm.benchmarks.ranking.data import DataConfig, ranker_data, true_auc
 from torchrec_mm.benchmarks.ranking.sides import RankerTask
+from torchrec_mm.benchmarks.ranking.training import TrainingConfig, rate
 from torchrec_mm.config import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankerConfig(DataConfig):
+class RankerConfig(DataConfig, TrainingConfig):
     """Impressions a second in training from Parquet, 1000 behaviours a user, and the AUC reached.
 
     The baseline is the shape of public reference code: rows joined on disk and read through
@@ -34,25 +34,15 @@ class RankerConfig(DataConfig):
     """Impressions in a global batch, of ours alone in the second comparison."""
     seconds: float = 25.0
     """Length of each measurement, after warming up."""
-    world_size: int = 1
-    """Ranks on this machine."""
-    threads: int = max(1, len(os.sched_getaffinity(0)))
-    """Threads of each rank."""
     baseline_workers: int = 2
     """Processes that read ahead for each rank of the baseline."""
-    baseline_command: str = ""
-    """Command without a shell to time beside ours; it prints one JSON line, impressions_per_s."""
-    epochs: int = 1
-    """Passes over the training requests before AUC is compared; 0 leaves that out."""
     table_rows: tuple[int, ...] = ()
     """Compare our speed at the most of these rows of the items' table with that at the least."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("batch_impressions", "best_batch_impressions", "world_size", "threads")
+        counts = ("batch_impressions", "best_batch_impressions")
         check_fields(self, lambda x: x >= 1, "at least 1", *counts)
-        check_fields(self, lambda x: x >= 0, "at least 0", "baseline_workers", "epochs")
-        check_fields(self, lambda x: x > 0, "above 0", "seconds")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
         if self.table_rows:
             check_fields(self, lambda x: x >= 1, "at least 1", "table_rows")
@@ -169,12 +159,3 @@ def compare_table_rows(config: RankerConfig, task: RankerTask) -> dict[str, Any]
         baseline_table_rows=least,
         promised=0.9,
     )
-
-
-def rate(
-    speed: Callable[[RankerTask], float], task: RankerTask, config: RankerConfig
-) -> Callable[[], float]:
-    """One measurement, still to be taken."""
-    return lambda: on_fresh_ranks(
-        speed, task, world_size=config.world_size, threads=config.threads
-    )[0]

@@ -4,25 +4,25 @@ Ours is ``apps.train_ranker`` with its own flags, methods id and simtier+make; t
 ``ranking/short_baseline.py``. Both learn from one **simulated** market of MovieLens's shape.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process, on_fresh_ranks
+from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
 from torchrec_mm.benchmarks.ranking import short_baseline as baseline_side
 from torchrec_mm.benchmarks.ranking import short_ours as our_side
 from torchrec_mm.benchmarks.ranking.command import command_speed
 from torchrec_mm.benchmarks.ranking.short_data import ShortDataConfig, short_data, true_auc
 from torchrec_mm.benchmarks.ranking.sides import Quality, ShortTask
+from torchrec_mm.benchmarks.ranking.training import TrainingConfig, rate
 from torchrec_mm.config import check_fields
 
 METHODS = ("id", "simtier+make")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortConfig(ShortDataConfig):
+class ShortConfig(ShortDataConfig, TrainingConfig):
     """Impressions a second in training from Parquet, 50 behaviours a request, and the AUC reached.
 
     Ours has the default flags of apps.train_ranker, MAKE trained beforehand by those of
@@ -37,23 +37,13 @@ class ShortConfig(ShortDataConfig):
     """Impressions in a global batch of both sides, in the comparisons that end in /large."""
     seconds: float = 10.0
     """Length of each measurement, after warming up."""
-    world_size: int = 1
-    """Ranks on this machine."""
-    threads: int = max(1, len(os.sched_getaffinity(0)))
-    """Threads of each rank."""
     baseline_workers: int = 1
     """Processes that read ahead for each rank of the baseline."""
-    baseline_command: str = ""
-    """Command without a shell to time beside ours; it prints one JSON line, impressions_per_s."""
-    epochs: int = 1
-    """Passes over the training requests before AUC is compared; 0 leaves that out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("baseline_batch_impressions", "large_batch_impressions", "world_size", "threads")
+        counts = ("baseline_batch_impressions", "large_batch_impressions")
         check_fields(self, lambda x: x >= 1, "at least 1", *counts)
-        check_fields(self, lambda x: x >= 0, "at least 0", "baseline_workers", "epochs")
-        check_fields(self, lambda x: x > 0, "above 0", "seconds")
 
 
 def compare(config: ShortConfig) -> Iterator[dict[str, Any]]:
@@ -143,12 +133,3 @@ def of_baseline(config: ShortConfig, task: ShortTask) -> tuple[ShortTask, ShortT
         replace(task, batch_impressions=config.baseline_batch_impressions),
         replace(task, batch_impressions=config.large_batch_impressions),
     )
-
-
-def rate(
-    speed: Callable[[ShortTask], float], task: ShortTask, config: ShortConfig
-) -> Callable[[], float]:
-    """One measurement, still to be taken."""
-    return lambda: on_fresh_ranks(
-        speed, task, world_size=config.world_size, threads=config.threads
-    )[0]

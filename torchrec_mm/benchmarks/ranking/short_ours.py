@@ -24,11 +24,8 @@ from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import vector_source
-from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
+from torchrec_mm.parallel.sharding import distribute
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.runs.checkpoint import read_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint
-from torchrec_mm.runs.run_folder import CHECKPOINTS
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.train.rates import with_learning_rate
 
@@ -54,17 +51,9 @@ def learner(task: ShortTask, worker: Worker) -> Learner:
     spec = config.spec(data, vectors)
     torch.manual_seed(config.seed)
     model = Ranker(spec)
-    if config.make:
-        made = read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
-        assert model.network.make is not None
-        model.network.make.load_state_dict(made)
-    optimizer = OptimizerSettings(
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        table_learning_rate=config.table_learning_rate,
-        table_scale=config.table_scale,
-    )
-    distributed = distribute(model, worker, optimizer, config.seed)
+    if model.network.make is not None:
+        model.network.make.load_state_dict(train_ranker().make_weights(config))
+    distributed = distribute(model, worker, config.optimizer(), config.seed)
     make = frozen_make(model, vectors, config.vector_storage, worker)
     return Learner(data, spec, source, distributed, config, config.max_behaviours, make)
 
