@@ -174,6 +174,7 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
             make = frozen_make(ranker, vectors, storage, worker)
             dist.barrier()  # the first rank on the host has removed it
             assert not list((folder / "tmp").iterdir())
+            dist.barrier()  # nor has it made the next one yet
             # The ranks ask for others, and one of them for nothing.
             for rows in (range(3 * worker.rank, ITEMS, 2), range(ITEMS * worker.rank)):
                 table, _ = make.projected.gather(np.array(rows, dtype=np.int64))

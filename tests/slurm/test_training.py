@@ -116,9 +116,10 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
 
 def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
     saves, told = jobs.folder / "saves", jobs.folder / "told"
-    # To a file: what is printed after srun has gone is lost. Slurm signals children too.
+    # To a file: what is printed after srun has gone is lost. Slurm signals children too. The
+    # second node needs longer than the first.
     saves.write_text(
-        f"trap 'trap \"\" TERM; sleep 1; echo saved >> {told}; exit 143' TERM\n"
+        f"trap 'trap \"\" TERM; sleep $SLURM_NODEID.5; echo saved >> {told}; exit 143' TERM\n"
         f"echo begun >> {told}\nsleep 300 & wait\n"
     )
 
