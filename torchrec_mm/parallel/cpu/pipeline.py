@@ -11,6 +11,7 @@ from torchrec.optim.keyed import KeyedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.parallel.cpu.exchange import Exchange
+from torchrec_mm.parallel.cpu.links import Links
 
 
 class CpuPipeline:
@@ -23,17 +24,19 @@ class CpuPipeline:
         dense: KeyedOptimizer,
         averaged: Sequence[nn.Parameter],
         exchange: Exchange | None,
+        links: Links | None,
     ) -> None:
         """Begin an epoch.
 
         Args:
             model: returns (loss, outputs). optimizer: of all of it.
             dense: of what does not learn in the backward pass.
-            averaged: whose gradients are averaged over ranks; none on a lone rank.
+            averaged: whose gradients are averaged over ranks.
             exchange: that look-ups go through, if any do.
+            links: to the other ranks; None on a lone one.
         """
         self.model, self.optimizer, self.dense = model, optimizer, dense
-        self.averaged, self.exchange = averaged, exchange
+        self.averaged, self.exchange, self.links = averaged, exchange, links
         self.coming: list[Any] = []
 
     def progress(self, batches: Iterator[Any]) -> Any:
@@ -47,8 +50,8 @@ class CpuPipeline:
         loss.backward()
         if self.exchange is not None:
             self.exchange.send()
-        if self.averaged:
-            average_gradients(self.averaged)
+        if self.links is not None:
+            average_gradients(self.averaged, self.links)
         self.dense.step()
         return outputs
 
@@ -61,11 +64,11 @@ def bags_of(batch: Any) -> list[KeyedJaggedTensor]:
     return [part for part in vars(batch).values() if isinstance(part, KeyedJaggedTensor)]
 
 
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def average_gradients(parameters: Sequence[nn.Parameter], links: Links) -> None:
     """The mean over all ranks, in one message; zeros where there is no gradient. Collective."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     together = torch.cat([gradient.flatten() for gradient in gradients]).div_(dist.get_world_size())
-    dist.all_reduce(together)
+    links.sum(together)
     parts: tuple[Tensor, ...] = together.split([gradient.numel() for gradient in gradients])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
