@@ -13,7 +13,6 @@ from datetime import timedelta
 from math import prod
 from socket import socket
 
-import torch
 from torch import Tensor
 
 from torchrec_mm.kernels.build import compiled
@@ -51,6 +50,9 @@ class Messages:
     def __del__(self) -> None:
         if hasattr(self, "opened"):
             self.kernel.close_ranks(self.opened)
+            for other in self.sockets:
+                if other is not None:
+                    other.close()
 
     def all_to_all(
         self, came: Tensor, sent: Tensor, from_ranks: Sequence[int], to: Sequence[int]

@@ -117,9 +117,7 @@ class Asked:
         self.message.wait()
         self.from_ranks = self.counts.sum(1).tolist()
         self.came = torch.empty(sum(self.from_ranks), dtype=torch.int64)
-        self.message = self.links.all_to_all(
-            self.came, self.routed.ids, self.from_ranks, self.to
-        )
+        self.message = self.links.all_to_all(self.came, self.routed.ids, self.from_ranks, self.to)
 
     def wanted(self) -> Ids:
         """What other ranks and this one want of the rows here."""

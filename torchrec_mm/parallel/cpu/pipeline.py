@@ -22,7 +22,7 @@ class CpuPipeline:
         model: nn.Module,
         optimizer: KeyedOptimizer,
         dense: KeyedOptimizer,
-        averaged: Sequence[nn.Parameter],
+        learning: Sequence[nn.Parameter],
         exchange: Exchange | None,
         links: Links | None,
     ) -> None:
@@ -31,18 +31,25 @@ class CpuPipeline:
         Args:
             model: returns (loss, outputs). optimizer: of all of it.
             dense: of what does not learn in the backward pass.
-            averaged: whose gradients are averaged over ranks.
+            learning: the parameters of ``dense``.
             exchange: that look-ups go through, if any do.
             links: to the other ranks; None on a lone one.
         """
         self.model, self.optimizer, self.dense = model, optimizer, dense
-        self.averaged, self.exchange, self.links = averaged, exchange, links
+        self.learning, self.exchange, self.links = learning, exchange, links
+        self.rates: list[float] = []
         self.coming: list[Any] = []
 
     def progress(self, batches: Iterator[Any]) -> Any:
         """Learn from a batch; the model's outputs. StopIteration at the end. Collective."""
         batch = self.coming.pop() if self.coming else next(batches)
-        self.optimizer.zero_grad(set_to_none=True)  # hands learning rates on to the tables, too
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        if rates != self.rates:  # hands them on to the tables, too
+            self.optimizer.zero_grad(set_to_none=True)
+            self.rates = rates
+        else:
+            for parameter in self.learning:
+                parameter.grad = None
         loss, outputs = self.model(batch)
         if self.exchange is not None:
             self.coming = list(islice(batches, 1))
@@ -51,7 +58,7 @@ class CpuPipeline:
         if self.exchange is not None:
             self.exchange.send()
         if self.links is not None:
-            average_gradients(self.averaged, self.links)
+            average_gradients(self.learning, self.links)
         self.dense.step()
         return outputs
 
