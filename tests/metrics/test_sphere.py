@@ -42,13 +42,15 @@ def test_alignment_is_the_mean_squared_distance():
     assert alignment(one, -one) == pytest.approx(4)
 
 
-def test_uniformity_is_the_log_of_the_mean_potential_of_pairs():
+@pytest.mark.parametrize("block", [1, 6, 100])
+def test_uniformity_is_the_log_of_the_mean_potential_of_pairs(monkeypatch, block):
+    monkeypatch.setattr(sphere, "BLOCK", block)
     vectors, present = with_gaps(20, 2)
     potentials = [exp(-2 * squared_distance(*pair)) for pair in pairs(vectors[present])]
     expected = log(sum(potentials) / len(potentials))
     assert uniformity(vectors, present) == pytest.approx(expected, rel=1e-12)
     one = some(1, 3).repeat(4, 1)
-    assert uniformity(one, every(one)) == 0
+    assert uniformity(one, every(one)) == pytest.approx(0, abs=1e-12)
 
 
 def test_uniformity_of_many_vectors_is_that_of_a_sample_drawn_by_the_seed(monkeypatch):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 UNIFORMITY_SAMPLE = 4096
 CHUNK = 65_536
+BLOCK = 512
 
 
 def alignment(one: Tensor, other: Tensor) -> float | None:
@@ -51,8 +52,15 @@ def uniformity(vectors: Tensor, present: Tensor, seed: int = 0) -> float | None:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         rows = rows[order[:UNIFORMITY_SAMPLE]]
     # Float64: of vectors nearly alike, float32 would leave a difference of rounding.
-    distance = torch.pdist(vectors[rows.to(vectors.device)].double())
-    return distance.square().mul(-2).exp().mean().log().item()
+    sample = vectors[rows.to(vectors.device)].double()
+    squares = sample.square().sum(dim=1)
+    total = sample.new_zeros(())
+    # By matrix products, |a|^2 + |b|^2 - 2 ab: torch.pdist takes five times as long on a CPU.
+    for start in range(0, len(sample), BLOCK):
+        block = slice(start, start + BLOCK)
+        distance = squares[block, None] + squares[start:] - 2 * sample[block] @ sample[start:].T
+        total += distance.clamp_(min=0).mul_(-2).exp_().triu_(1).sum()  # each pair once
+    return (total / (len(sample) * (len(sample) - 1) / 2)).log().item()
 
 
 def mean_cosine(vectors: Tensor, present: Tensor) -> float | None:
