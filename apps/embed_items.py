@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
@@ -18,8 +18,9 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
 
 if TYPE_CHECKING:  # the encoders' libraries are slow to import
-    from torchrec_mm.pretraining.embed.vector_run import VectorMaker
+    from torchrec_mm.pretraining.embed.vector_run import Items, VectorMaker
     from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+    from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder
 
 OFF_THE_SHELF, RANDOM = "off-the-shelf", "random"
 VECTOR_WIDTH = 128  # of each modality, the random control's too
@@ -28,16 +29,19 @@ WORK_FLAGS = ("dtype", "max_image_pixels", "precision", "batch_size")  # the vec
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """Embed all items of data/items/ that have the wanted content; write item vectors.
+    """Embed all items that have the wanted content; write item vectors.
 
     Killed at any time, the same command goes on, on any number of processes: finished parts wait
     in RUN_DIR.parts/.
     """
 
-    data: Path
-    """folder that holds items/"""
     run_dir: Path
     """folder of item vectors to create"""
+    data: Path | None = None
+    """folder that holds items/; either this or --packed"""
+    packed: Path | None = None
+    """what apps.pack made of them: features of frozen backbones that apps.pretrain kept there are
+    read, and kept there where they are not yet"""
     encoder: str = OFF_THE_SHELF
     """a run folder of apps.pretrain, off-the-shelf (no training; its vectors are fitted to these
     items, so new items need all embedded again), or random (the control: unit vectors without
@@ -63,12 +67,19 @@ class EmbedConfig:
     """items encoded at once on one process"""
     num_workers: int | None = None
     """threads of each process that decode pictures and make tokens, by default its share of the
-    cores; ahead of an encoder on a GPU, in turns with one on the CPU"""
+    cores; ahead of an encoder on a GPU, in turns with one on the CPU; with data only"""
     seed: int = 0
     """of the random control"""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and flags that the encoder would not heed."""
+        """Refuse values out of range, and flags that would not be heeded."""
+        if (self.data is None) == (self.packed is None):
+            rule = "either data or packed must be given"
+            raise InputError(f"{rule}, got {self.data} and {self.packed}")
+        if self.packed and self.encoder == RANDOM:
+            raise InputError(f"packed must be left out with --encoder random, got {self.packed}")
+        if self.packed and self.num_workers is not None:
+            raise InputError(f"num_workers must be left out with packed, got {self.num_workers}")
         check_fields(self, lambda x: x is None or x >= 32, "at least 32", "image_size")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "num_workers")
         check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "batch_size")
@@ -85,6 +96,16 @@ class EmbedConfig:
         """What is read of the items."""
         return ("image", "text") if self.modality == "fused" else (self.modality,)
 
+    @property
+    def source(self) -> Path:
+        """The folder that is read."""
+        return self.data / "items" if self.data else cast(Path, self.packed)
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether heads are to be fitted to the items."""
+        return self.encoder == OFF_THE_SHELF
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the vectors and say how many items have one."""
@@ -92,33 +113,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torchrec_mm.pretraining.embed.vector_run import check_run_dir, make_item_vectors
 
     with process_group() as worker:
-        on_first_rank(lambda: check_run_dir(config.run_dir, config.data / "items"))
-        stream = ItemStream(config.data, config.modalities)
-        make_maker = _random_items if config.encoder == RANDOM else _encoded_items
-        maker = make_maker(config, stream, worker)
+        on_first_rank(lambda: check_run_dir(config.run_dir, config.source))
+        items, maker = (_packed_items if config.packed else _streamed_items)(config, worker)
         work = {
-            "items": stream.fingerprint,
+            "items": items.fingerprint,
             "encoder": maker.origin(),
             **{name: getattr(config, name) for name in WORK_FLAGS},
         }
         out, share = config.run_dir, config.corrupt_share
-        pictures = make_item_vectors(out, stream, maker, work, share, worker)
+        pictures = make_item_vectors(out, items, maker, work, share, worker)
         if worker.is_first:
             vectors = ItemVectors.open(config.run_dir)
             print(
-                f"{len(vectors)} of {stream.num_items} items have a vector "
-                f"({len(vectors) / stream.num_items:.2%}), {vectors.encoder} {vectors.modality}, "
+                f"{len(vectors)} of {items.num_items} items have a vector "
+                f"({len(vectors) / items.num_items:.2%}), {vectors.encoder} {vectors.modality}, "
                 f"width {vectors.width}, in {config.run_dir}"
             )
             if pictures.corrupt:
                 print(f"{pictures.corrupt} of {pictures.met} pictures could not be decoded")
 
 
-def _random_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "VectorMaker":
+def _streamed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "VectorMaker"]:
+    """Items of data, and their vectors: an encoder's, or the control's."""
     from torchrec_mm.pretraining.embed.vector_makers import RandomVectors
 
+    assert config.data is not None  # or packed would be given
+    stream = ItemStream(config.data, config.modalities)
+    if config.encoder != RANDOM:
+        return stream, _encoded_items(config, stream, worker)
     width = VECTOR_WIDTH * len(config.modalities)
-    return RandomVectors(
+    return stream, RandomVectors(
         stream, modality=config.modality, dtype=config.dtype, width=width, seed=config.seed
     )
 
@@ -127,15 +151,9 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
     from torchrec_mm.pretraining.embed.head_sample import ItemEncoding
     from torchrec_mm.pretraining.embed.item_batches import BatchLoader, cores_of_process
     from torchrec_mm.pretraining.embed.vector_makers import EncoderVectors
-    from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder, load_encoder
-    from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
     from torchrec_mm.pretraining.encoder.precision import Precision
 
-    untrained = config.encoder == OFF_THE_SHELF
-    if untrained:
-        saved = SavedEncoder(OFF_THE_SHELF, build_item_encoder(_specs(config)))
-    else:
-        saved = load_encoder(Path(config.encoder), config.modalities)
+    saved = _encoder(config)
     loader = BatchLoader(
         saved.encoder,
         max_image_pixels=config.max_image_pixels,
@@ -145,7 +163,53 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
     )
     precision = Precision(config.precision, worker.device)
     encoding = ItemEncoding(stream, saved.encoder, loader, precision, worker)
-    return EncoderVectors(encoding, saved.name, config.modality, config.dtype, fit_heads=untrained)
+    return EncoderVectors(
+        encoding, saved.name, config.modality, config.dtype, fit_heads=config.is_untrained
+    )
+
+
+def _packed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "VectorMaker"]:
+    """Packed items, and their vectors; features that are not kept yet are computed. Collective."""
+    from torchrec_mm.pretraining.embed.packed_vectors import PackedItems, PackedVectors
+    from torchrec_mm.pretraining.encoder.precision import Precision
+    from torchrec_mm.pretraining.pairs.pack_or_open import open_packed
+    from torchrec_mm.pretraining.scl.fit_heads import fit_heads, reader_for
+
+    assert config.packed is not None  # or data would be given
+    packed = open_packed(config.packed, config.modalities)
+    saved = _encoder(config)
+    encoder = saved.encoder.to(worker.device)
+    reader = reader_for(
+        encoder,
+        packed,
+        max_pixels=config.max_image_pixels,
+        corrupt_share=config.corrupt_share,
+        worker=worker,
+    )
+    if config.is_untrained:
+        fit_heads(encoder, reader, worker)
+    items = PackedItems(packed)
+    return items, PackedVectors(
+        items,
+        reader,
+        encoder,
+        name=saved.name,
+        space=config.modality,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+        precision=Precision(config.precision, worker.device),
+        worker=worker,
+    )
+
+
+def _encoder(config: EmbedConfig) -> "SavedEncoder":
+    """A run's; or of no training, its heads not fitted yet."""
+    from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder, load_encoder
+    from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
+
+    if config.is_untrained:
+        return SavedEncoder(OFF_THE_SHELF, build_item_encoder(_specs(config)))
+    return load_encoder(Path(config.encoder), config.modalities)
 
 
 def _specs(config: EmbedConfig) -> list["EncoderSpec"]:

@@ -59,7 +59,8 @@ ARROWS = {
     | {"losses", "data.content", "parallel", "runs", "run_settings"}
     | {"pretraining.encoder", "pretraining.pairs", "pretraining.judge"},
     "pretraining.embed": WALLS
-    | {"data.contract", "data.content", "item_vectors", "parallel", "runs", "pretraining.encoder"},
+    | {"data.contract", "data.content", "item_vectors", "parallel", "runs"}
+    | {"pretraining.encoder", "pretraining.pairs"},
     # Phase two
     "ranking": WALLS
     | {"kernels", "nn", "data.contract", "data.encoded", "data.stream", "item_vectors"},

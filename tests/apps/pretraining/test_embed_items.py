@@ -11,9 +11,12 @@ from apps.embed_items import main
 from tests.helpers.request_folders import contents
 from tests.helpers.two_ranks import Command, run_on_two_ranks
 from tests.pretraining.embed.embedded import Room, make_room, read_items, spoil, write_items
+from torchrec_mm.data.content.pack import pack
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.pretraining.embed import packed_vectors
 from torchrec_mm.pretraining.embed.queries import encode_query
+from torchrec_mm.pretraining.pairs import features
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,62 @@ def test_every_item_that_has_the_content_gets_a_vector(
     assert vectors.encoder == ("scl" if encoder == "trained" else encoder)
     assert f"{len(vectors)} of 40 items have a vector" in capsys.readouterr().out
     assert [entry.name for entry in tmp_path.iterdir()] == ["v"]
+
+
+@pytest.fixture
+def packed(room, tmp_path) -> Path:
+    pack(room.data, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+@pytest.fixture
+def embed_packed(packed, tmp_path):
+    def call(name: str, *flags: str) -> ItemVectors:
+        main(["--packed", str(packed), "--run_dir", str(tmp_path / name), *flags])
+        return ItemVectors.open(tmp_path / name)
+
+    return call
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "fused"])
+@pytest.mark.parametrize("encoder", ["trained", "off-the-shelf"])
+def test_packed_items_have_the_vectors_of_their_data(room, embed, embed_packed, encoder, modality):
+    of_encoder = ["--encoder", str(room.trained)] if encoder == "trained" else room.off_the_shelf
+    flags = [*of_encoder, "--modality", modality, "--dtype", "float32", "--batch_size", "7"]
+    of_data, of_packed = embed("data", *flags), embed_packed("packed-v", *flags)
+    np.testing.assert_array_equal(of_packed.item_ids, of_data.item_ids)
+    np.testing.assert_allclose(of_packed.values, of_data.values, atol=1e-4)
+    assert (of_packed.encoder, of_packed.modality) == (of_data.encoder, of_data.modality)
+    if encoder == "trained":
+        assert of_packed.origin == of_data.origin
+
+
+def test_features_kept_beside_packed_items_are_not_computed_again(
+    room, packed, embed_packed, monkeypatch
+):
+    first = embed_packed("first", *room.off_the_shelf, "--dtype", "float32")
+    assert len(list((packed / "features").iterdir())) == 2
+    monkeypatch.setattr(features, "_encode_part", None)
+    second = embed_packed("second", *room.off_the_shelf, "--dtype", "float32")
+    assert second.fingerprint == first.fingerprint
+    assert len(embed_packed("third", "--encoder", str(room.trained))) == 40
+
+
+def test_corrupt_pictures_of_packed_items_are_counted_too(room, tmp_path, capsys):
+    data = write_items(tmp_path / "data", spoil(read_items(room.data), [1, 2]))
+    (data / "searches").symlink_to(room.data / "searches")
+    pack(data, tmp_path / "packed")
+    flags = ["--packed", str(tmp_path / "packed"), "--encoder", str(room.trained)]
+    main([*flags, "--run_dir", str(tmp_path / "v"), "--corrupt_share", "0.1"])
+    assert len(ItemVectors.open(tmp_path / "v")) == 40
+    assert "2 of 39 pictures could not be decoded" in capsys.readouterr().out
+
+
+def test_packed_items_in_several_parts_have_the_same_vectors(room, embed_packed, monkeypatch):
+    flags = ["--encoder", str(room.trained), "--dtype", "float32"]
+    whole = embed_packed("whole", *flags)
+    monkeypatch.setattr(packed_vectors, "PART_ITEMS", 11)
+    np.testing.assert_allclose(embed_packed("parts", *flags).values, whole.values, atol=1e-6)
 
 
 def test_lower_precision_changes_vectors_a_little(room, embed):
@@ -131,11 +190,26 @@ def test_a_run_goes_on_with_the_same_flags_and_items_only(room, embed, tmp_path)
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
         (["--corrupt_share", "1.5"], r"corrupt_share must be in \[0, 1\], got 1.5"),
         (["--encoder", "random", "--data", "nowhere"], "nowhere/items must be a folder"),
+        (["--packed", "p"], "either data or packed must be given, got .* and p"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_nothing_behind(embed, tmp_path, flags, complaint):
     with pytest.raises(InputError, match=complaint):
         embed("v", *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--encoder", "random"], "packed must be left out with --encoder random, got packed"),
+        (["--num_workers", "2"], "num_workers must be left out with packed, got 2"),
+        ([], "packed must be a folder of packed content"),
+    ],
+)
+def test_a_mistake_with_packed_items_is_named(tmp_path, flags, complaint):
+    with pytest.raises(InputError, match=complaint):
+        main(["--packed", "packed", "--run_dir", str(tmp_path / "v"), *flags])
     assert list(tmp_path.iterdir()) == []
 
 

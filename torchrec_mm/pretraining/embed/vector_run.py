@@ -6,7 +6,7 @@ a rank: sums of floats may differ between numbers of threads).
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +14,23 @@ from typing import Any, Protocol
 import numpy as np
 import torch.distributed as dist
 
-from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import put, real
 from torchrec_mm.item_vectors.writer import write_blocks
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.runs.resumable_parts import WORK_FILE, claim_parts, encode_parts, read_part
 from torchrec_mm.targets import check_new_folder
+
+
+class Items(Protocol):
+    """What is embedded. num_items: of all parts together. fingerprint: of items and parts."""
+
+    num_items: int
+    fingerprint: str
+
+    @property
+    def parts(self) -> Sequence[object]:
+        """In order; vectors are made of one after another."""
 
 
 class VectorMaker(Protocol):
@@ -83,7 +93,7 @@ def check_run_dir(run_dir: Path, items: Path) -> None:
 
 def make_item_vectors(
     run_dir: Path,
-    stream: ItemStream,
+    items: Items,
     maker: VectorMaker,
     work: dict[str, Any],
     corrupt_share: float,
@@ -93,7 +103,7 @@ def make_item_vectors(
 
     Args:
         run_dir: the folder to create; the first rank does.
-        stream: of the items.
+        items: to embed.
         maker: of the parts' vectors.
         work: names of all that the vectors depend on, to know the run by when it goes on.
         corrupt_share: of the pictures, that may be impossible to decode.
@@ -106,11 +116,11 @@ def make_item_vectors(
     claim_parts(folder, work, worker)
     made = _is_made(run_dir)
     dist.barrier()  # no rank changes what another has yet to look at
-    num_parts = len(stream.parts)
+    num_parts = len(items.parts)
     pictures = Pictures()
     if not made:
         maker.prepare(folder / "sample")
-        make = _until_corrupt(maker, corrupt_share, stream.num_items) if worker.is_first else None
+        make = _until_corrupt(maker, corrupt_share, items.num_items) if worker.is_first else None
         encode_parts(make or maker.make, num_parts, folder / "vectors", worker, "embed items")
         for part in range(num_parts):
             pictures = pictures.plus(read_part(folder / "vectors", part, "pictures", "corrupt"))

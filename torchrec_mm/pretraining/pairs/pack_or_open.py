@@ -34,12 +34,7 @@ def packed_content(
         InputError: what ``pack`` refuses, on every rank; or a modality that was not packed.
     """
     if packed is not None:
-        content = PackedContent.open(packed)
-        for modality in modalities:
-            if modality not in content.by_modality:
-                rule = f"modality must be one that {packed} holds, {', '.join(content.by_modality)}"
-                raise InputError(f"{rule}, got {modality}")
-        yield content
+        yield open_packed(packed, modalities)
         return
     aside = beside(run_dir, "packed")
     assert data is not None  # one of the two is given
@@ -52,6 +47,16 @@ def packed_content(
     finally:
         if worker.is_first and (is_done or not has_begun(run_dir)):
             _remove(aside)
+
+
+def open_packed(packed: Path, modalities: Sequence[str]) -> PackedContent:
+    """Content packed before; InputError for one that is not whole or lacks a modality."""
+    content = PackedContent.open(packed)
+    for modality in modalities:
+        if modality not in content.by_modality:
+            rule = f"modality must be one that {packed} holds, {', '.join(content.by_modality)}"
+            raise InputError(f"{rule}, got {modality}")
+    return content
 
 
 def has_begun(run_dir: Path) -> bool:
