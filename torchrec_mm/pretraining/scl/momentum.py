@@ -1,6 +1,7 @@
 """Momentum encoder: the slow copy that computes keys."""
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -48,5 +49,11 @@ def update_momentum(slow: nn.Module, encoder: nn.Module, momentum: float) -> Non
     >>> slow.bias.item()
     2.0
     """
-    if pairs := trained_pairs(slow, encoder):
+    update_pairs(trained_pairs(slow, encoder), momentum)
+
+
+@torch.no_grad()
+def update_pairs(pairs: Sequence[tuple[nn.Parameter, nn.Parameter]], momentum: float) -> None:
+    """``update_momentum`` of ``trained_pairs``, found once: that takes longer than this."""
+    if pairs:
         get_ema_multi_avg_fn(momentum)(*map(list, zip(*pairs, strict=True)), None)

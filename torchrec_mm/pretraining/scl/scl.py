@@ -15,7 +15,7 @@ from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.encoder.side import PairBatch
 from torchrec_mm.pretraining.scl.contrast import Contrast, ContrastLoss
-from torchrec_mm.pretraining.scl.momentum import momentum_copy, update_momentum
+from torchrec_mm.pretraining.scl.momentum import momentum_copy, trained_pairs, update_pairs
 from torchrec_mm.pretraining.scl.settings import LossSettings
 
 
@@ -50,6 +50,7 @@ class SCL(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.momentum_encoder = momentum_copy(encoder)
+        self._trained_pairs = trained_pairs(self.momentum_encoder, encoder)
         self.contrasts, self.settings = tuple(contrasts), settings
         self.gather, self.precision = gather, precision
         losses = nn.ModuleDict(
@@ -97,7 +98,7 @@ class SCL(nn.Module):
 
     def after_step(self) -> None:
         """To be called after each optimizer step: move the momentum encoder, bound temperatures."""
-        update_momentum(self.momentum_encoder, self.encoder, self.settings.momentum)
+        update_pairs(self._trained_pairs, self.settings.momentum)
         for loss in self.losses.values():
             loss.bound_temperature()
 
