@@ -91,6 +91,27 @@ class CompareEncodersConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Pack, train, judge, write the table."""
     config = parse(CompareEncodersConfig, argv)
+    comparison = prepare(config)
+    jobs = comparison.jobs
+    cores = os.cpu_count() or 1
+    run_side_by_side(
+        jobs[:1], 1, threads=cores
+    )  # leaves the features of frozen backbones for the others
+    run_side_by_side(jobs[1:], config.processes, threads=max(1, cores // config.processes))
+    print(write_table(config, comparison))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison trains. jobs: a run each. encoders: names. notes: of the table."""
+
+    jobs: list[Job]
+    encoders: list[str]
+    notes: list[str]
+
+
+def prepare(config: CompareEncodersConfig) -> Comparison:
+    """Take the folder and pack; nothing is trained yet."""
     check_working_folder(config.run_dir, "run_dir")
     scl = _scl_settings(config)
     _claim(config)
@@ -103,12 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for encoder, flags in encoders.items()
         for seed in config.seeds_of(encoder)
     ]
-    cores = os.cpu_count() or 1
-    run_side_by_side(
-        jobs[:1], 1, threads=cores
-    )  # leaves the features of frozen backbones for the others
-    run_side_by_side(jobs[1:], config.processes, threads=max(1, cores // config.processes))
-    _write_table(config, list(encoders), [*notes, INTERVAL_NOTE])
+    return Comparison(jobs, list(encoders), [*notes, INTERVAL_NOTE])
 
 
 def _scl_settings(config: CompareEncodersConfig) -> PretrainConfig:
@@ -156,7 +172,9 @@ def _job(config: CompareEncodersConfig, encoder: str, seed: int, flags: dict[str
     return Job((("pretrain", words),), run_dir / RESULT_FILE)
 
 
-def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list[str]) -> None:
+def write_table(config: CompareEncodersConfig, comparison: Comparison) -> str:
+    """Write the table of the runs that are done; its Markdown."""
+    encoders, notes = comparison.encoders, comparison.notes
     reports = {
         encoder: {
             seed: read_json(config.run_of(encoder, seed) / RESULT_FILE)
@@ -172,7 +190,7 @@ def _write_table(config: CompareEncodersConfig, encoders: list[str], notes: list
     text = to_markdown(rows, notes)
     with new_file(config.run_dir / "encoders.md") as aside:
         aside.write_text(text, encoding="utf-8")
-    print(text)
+    return text
 
 
 if __name__ == "__main__":

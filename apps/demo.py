@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.stages.claim import claimed
-from torchrec_mm.stages.jobs import run_side_by_side
+from torchrec_mm.stages.jobs import Job, JobPool
 from torchrec_mm.targets import check_working_folder
 
-from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs
+from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs, words
 
 BANK_SLOTS = 16_384  # three times the market's searches
 
@@ -31,9 +31,9 @@ BANK_SLOTS = 16_384  # three times the market's searches
 class DemoConfig:
     """From nothing to a result table: simulate a market, pre-train, embed, train, evaluate, report.
 
-    Phase one and one of the rankers are launched by TorchX with two ranks each, or one where there
-    is one GPU; the other runs share a pool of processes. Started again after an interruption, it
-    goes on where it stopped.
+    SCL and one of the rankers are launched by TorchX with two ranks each, or one where there is one
+    GPU; the other runs share a pool of processes. Started again after an interruption, it goes on
+    where it stopped.
     """
 
     run_dir: Path = Path("runs/demo")
@@ -47,7 +47,7 @@ class DemoConfig:
     seeds: int = 2
     """Runs of each method."""
     processes: int = min(os.cpu_count() or 1, 8)
-    """Rankers trained side by side, one thread each."""
+    """Encoders and rankers trained side by side, one thread each."""
     seed: int = 0
     """Of the market and of the first run of each method."""
 
@@ -96,25 +96,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
     stages.once("simulated market", _simulate, config)
     stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
-    stages.once(
-        "phase one: what each part of SCL is worth",
-        call,
-        "compare_encoders",
-        *("--packed", root / "packed", "--run_dir", root / "encoders", "--seeds", 1),
-        *("--encoders", "[clip-e,co-click,scl-no-bank,scl-no-triplet]"),
-        *("--flags", f"{{bank_slots: {BANK_SLOTS}, holdout_by: time}}"),
-        *("--processes", config.processes),
-    )
-    stages.once("item vectors", _embed, root, vectors)
-    stages.once("phase two: MAKE", run_side_by_side, list(make_jobs(comparison)), config.processes)
-    stages.once(
-        "phase two: a ranker on several ranks through TorchX",
-        _torchx,
-        component_of("ranking", "train_ranker"),
-        *ranker_flags(*cell),
-    )
-    jobs = list(ranker_jobs(comparison))
-    stages.once("phase two: all rankers", run_side_by_side, jobs, config.processes)
+    with JobPool(config.processes) as pool:
+        stages.once(
+            "phase one: what each part of SCL is worth; item vectors",
+            *(_compare_and_embed, root, vectors, pool),
+        )
+        stages.once("phase two: MAKE", pool.run, list(make_jobs(comparison)))
+        stages.once(
+            "phase two: a ranker on several ranks through TorchX",
+            _torchx,
+            component_of("ranking", "train_ranker"),
+            *ranker_flags(*cell),
+        )
+        stages.once("phase two: all rankers", pool.run, list(ranker_jobs(comparison)))
     if not (root / "report.json").is_file():
         call(
             "report",
@@ -145,13 +139,29 @@ def _pretrain(root: Path) -> None:
     )
 
 
-def _embed(root: Path, vectors: Mapping[str, Path]) -> None:
+def _compare_and_embed(root: Path, vectors: Mapping[str, Path], pool: JobPool) -> None:
+    """Both side by side: features of the frozen backbones are there, left by the run of SCL."""
+    from .compare_encoders import CompareEncodersConfig, prepare, write_table  # brings torch
+
+    config = CompareEncodersConfig(
+        packed=root / "packed",
+        run_dir=root / "encoders",
+        seeds=1,
+        encoders=("clip-e", "co-click", "scl-no-bank", "scl-no-triplet"),
+        flags={"bank_slots": BANK_SLOTS, "holdout_by": "time"},
+    )
+    encoders = prepare(config)
+    pool.run([*encoders.jobs, *_embed_jobs(root, vectors)])
+    print(write_table(config, encoders))
+
+
+def _embed_jobs(root: Path, vectors: Mapping[str, Path]) -> Iterator[Job]:
+    """The vectors of each encoder; the control's are of ids alone."""
     for name, folder in vectors.items():
+        source = ("--data", root / "market") if name == "random" else ("--packed", root / "packed")
         encoder = root / "scl" if name == "scl" else name
-        call(
-            "embed_items",
-            *("--data", root / "market", "--encoder", encoder, "--run_dir", _cleared(folder)),
-        )
+        flags = words(*source, "--encoder", encoder, "--run_dir", folder)
+        yield Job((("embed_items", flags),), folder)
 
 
 def ranks_here() -> list[str]:

@@ -36,23 +36,37 @@ class Job:
                 call(command, *flags)
 
 
-def run_side_by_side(jobs: Sequence[Job], processes: int, *, threads: int = 1) -> None:
-    """Run the jobs in a pool of processes of some threads; the first failure ends it all.
+class JobPool:
+    """Processes of some threads for jobs side by side; they stay from one ``run`` to the next.
 
-    Each process has one GPU, where there are any, and the next one another.
+    So what the jobs of all runs import, seconds of torch and ours, is loaded once a process. Each
+    has one GPU, where there are any, and the next one another. To be used in a ``with`` block.
     """
-    context = multiprocessing.get_context("spawn")
-    seen, one_each = gpus.in_sight(), context.SimpleQueue()
-    for number in range(processes):
-        one_each.put(seen[number % len(seen)] if seen else None)
-    with ProcessPoolExecutor(processes, context, _begin, (threads, one_each)) as pool:
-        futures = [pool.submit(job.run) for job in jobs]
-        try:
-            for future in tqdm(futures, desc="runs", disable=None):
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def __init__(self, processes: int, *, threads: int = 1) -> None:
+        context = multiprocessing.get_context("spawn")
+        seen, one_each = gpus.in_sight(), context.SimpleQueue()
+        for number in range(processes):
+            one_each.put(seen[number % len(seen)] if seen else None)
+        self._pool = ProcessPoolExecutor(processes, context, _begin, (threads, one_each))
+
+    def __enter__(self) -> "JobPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=kind is None, cancel_futures=kind is not None)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs and wait for them; the first failure is raised."""
+        futures = [self._pool.submit(job.run) for job in jobs]
+        for future in tqdm(futures, desc="runs", disable=None):
+            future.result()
+
+
+def run_side_by_side(jobs: Sequence[Job], processes: int, *, threads: int = 1) -> None:
+    """Run the jobs in a pool of their own; the first failure ends it all."""
+    with JobPool(processes, threads=threads) as pool:
+        pool.run(jobs)
 
 
 def _begin(threads: int, one_each: "SimpleQueue[str | None]") -> None:
