@@ -6,7 +6,7 @@ import pytest
 
 from torchrec_mm import gpus
 from torchrec_mm.stages import jobs
-from torchrec_mm.stages.jobs import Job, run_side_by_side
+from torchrec_mm.stages.jobs import Job, JobPool, run_side_by_side
 
 # Made-up commands. meet: waits for as many others as there are processes, so each has one job.
 MEET = """
@@ -22,6 +22,11 @@ def main(argv):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 """
+SAY = """
+import os
+def main(argv):
+    open(argv[0], "a").write(f"{os.getpid()} ")
+"""
 FAIL = "def main(argv):\n    raise ValueError('of this job')\n"
 
 
@@ -30,7 +35,7 @@ def commands(tmp_path, monkeypatch):
     """The only ones that a new process finds."""
     folder = tmp_path / "path" / "apps"
     folder.mkdir(parents=True)
-    for name, text in (("__init__", ""), ("meet", MEET), ("fail", FAIL)):
+    for name, text in (("__init__", ""), ("meet", MEET), ("say", SAY), ("fail", FAIL)):
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(folder.parent)
 
@@ -47,6 +52,16 @@ def test_each_process_has_a_gpu_of_its_own_while_there_are_some(
     run_side_by_side(each, processes=total, threads=2)
     assert sorted(file.read_text() for file in met.iterdir()) == [f"{gpu} 2" for gpu in given]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "all"
+
+
+def test_a_process_of_a_pool_stays_from_one_run_to_the_next(commands, tmp_path):
+    said = Job((("say", (str(tmp_path / "said"),)),), None)
+    with JobPool(1) as pool:
+        pool.run([said, said])
+        pool.run([said])
+    first, *others = (tmp_path / "said").read_text().split()
+    assert others == [first, first]
+    assert int(first) != os.getpid()
 
 
 def test_what_fails_ends_all(commands):

@@ -16,10 +16,12 @@ BEFORE, AFTER = {"mrr": 0.1, "spaces": {"text": {}}}, {"mrr": 0.4, "spaces": {"t
 def judged(monkeypatch, tmp_path):
     """Results of a run whose encoder is judged BEFORE, then AFTER; what is written, by name."""
     saved: list[str] = []
-    monkeypatch.setattr(judging, "save_encoder", lambda folder, name, encoder: saved.append(name))
+    monkeypatch.setattr(judging, "save_encoder", lambda folder, name, *rest: saved.append(name))
 
     def start(*reports: dict) -> Results:
         left = iter(reports)
+        once = iter([{"text": "0123"}])  # all frozen weights are read for it, so once a run
+        monkeypatch.setattr(judging, "frozen_fingerprints", lambda encoder: next(once))
         judge = SimpleNamespace(report=lambda encoder: next(left))
         worker, lines = SimpleNamespace(is_first=True), []
         run = SimpleNamespace(path=tmp_path, worker=worker, lines=lines, saved=saved)

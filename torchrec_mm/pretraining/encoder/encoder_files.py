@@ -4,7 +4,7 @@ encoder.safetensors holds what training may change. The backbones' frozen part i
 built again from its name and checked by fingerprint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,13 +35,24 @@ class SavedEncoder:
     encoder: ItemEncoder
 
 
-def save_encoder(run_dir: Path, name: str, encoder: ItemEncoder) -> None:
-    """Write both files into ``run_dir``, each in one step."""
+def frozen_fingerprints(encoder: ItemEncoder) -> dict[str, str]:
+    """By modality; all frozen weights are read for it."""
+    return {modality: frozen_fingerprint(part) for modality, part in encoder.encoders.items()}
+
+
+def save_encoder(
+    run_dir: Path, name: str, encoder: ItemEncoder, frozen: Mapping[str, str] | None = None
+) -> None:
+    """Write both files into ``run_dir``, each in one step.
+
+    ``frozen``: the ``frozen_fingerprints`` of the encoder, where they are known already.
+    """
+    frozen = frozen_fingerprints(encoder) if frozen is None else frozen
     state = encoder.trained_state()
     with new_file(run_dir / WEIGHTS_FILE) as aside:
         save_file({name: value.cpu().contiguous() for name, value in state.items()}, aside)
     modalities = {
-        modality: asdict(spec) | {"frozen": frozen_fingerprint(encoder.encoders[modality])}
+        modality: asdict(spec) | {"frozen": frozen[modality]}
         for modality, spec in encoder.specs.items()
     }
     write_json(run_dir / SPEC_FILE, {"format": FORMAT, "encoder": name, "modalities": modalities})
@@ -65,8 +76,9 @@ def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
         raise InputError(f"{rule}, got {', '.join(missing)}")
     described = {modality: described[modality] for modality in wanted or described}
     encoder = build_item_encoder(spec for spec, _ in described.values()).eval()
+    found_by_modality = frozen_fingerprints(encoder)
     for modality, (spec, frozen) in described.items():
-        if (found := frozen_fingerprint(encoder.encoders[modality])) != frozen:
+        if (found := found_by_modality[modality]) != frozen:
             raise InputError(
                 f"{run_dir / SPEC_FILE} backbone {spec.backbone} must have the weights it was "
                 f"trained with, fingerprint {frozen}, got {found}"

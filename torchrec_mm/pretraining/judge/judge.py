@@ -8,7 +8,11 @@ import numpy as np
 from torchrec_mm.documents import read_json
 from torchrec_mm.files import write_json
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.encoder.encoder_files import OFF_THE_SHELF, save_encoder
+from torchrec_mm.pretraining.encoder.encoder_files import (
+    OFF_THE_SHELF,
+    frozen_fingerprints,
+    save_encoder,
+)
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.judge.encoding import SpaceVectors, encode_rows
@@ -93,6 +97,7 @@ class Results:
         """``name``: of the encoder once it is trained, as the table of encoders calls it."""
         self.run, self.encoder, self.judge, self.name = run, encoder, judge, name
         self.report: dict[str, Any] = {}
+        self._frozen: dict[str, str] | None = None
 
     def begin(self, start: Position) -> None:
         """Judge the off-the-shelf encoder, or find what was said of it. Collective."""
@@ -113,7 +118,9 @@ class Results:
     def _write(self, name: str, report: dict[str, Any], before: dict[str, Any]) -> None:
         self.report = {"encoder": name} | report | {OFF_THE_SHELF: before}
         if self.run.worker.is_first:
-            save_encoder(self.run.path, name, self.encoder)
+            if self._frozen is None:  # once a run: no epoch changes it
+                self._frozen = frozen_fingerprints(self.encoder)
+            save_encoder(self.run.path, name, self.encoder, self._frozen)
             write_json(self.run.path / RETRIEVAL_FILE, self.report)
 
 
