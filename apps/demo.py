@@ -19,7 +19,7 @@ from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import write_json
 from torchrec_mm.stages.claim import claimed
-from torchrec_mm.stages.jobs import Job, JobPool
+from torchrec_mm.stages.jobs import Job, JobPool, finish
 from torchrec_mm.targets import check_working_folder
 
 from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs, words
@@ -98,10 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
     with JobPool(config.processes) as pool:
         stages.once(
-            "phase one: what each part of SCL is worth; item vectors",
-            *(_compare_and_embed, root, vectors, pool),
+            "item vectors, MAKE, and what each part of SCL is worth",
+            *(_embed_and_compare, root, vectors, list(make_jobs(comparison)), pool),
         )
-        stages.once("phase two: MAKE", pool.run, list(make_jobs(comparison)))
         stages.once(
             "phase two: a ranker on several ranks through TorchX",
             _torchx,
@@ -139,8 +138,10 @@ def _pretrain(root: Path) -> None:
     )
 
 
-def _compare_and_embed(root: Path, vectors: Mapping[str, Path], pool: JobPool) -> None:
-    """Both side by side: features of the frozen backbones are there, left by the run of SCL."""
+def _embed_and_compare(
+    root: Path, vectors: Mapping[str, Path], of_make: Sequence[Job], pool: JobPool
+) -> None:
+    """Side by side: features of the frozen backbones are there, left by the run of SCL."""
     from .compare_encoders import CompareEncodersConfig, prepare, write_table  # brings torch
 
     config = CompareEncodersConfig(
@@ -150,8 +151,11 @@ def _compare_and_embed(root: Path, vectors: Mapping[str, Path], pool: JobPool) -
         encoders=("clip-e", "co-click", "scl-no-bank", "scl-no-triplet"),
         flags={"bank_slots": BANK_SLOTS, "holdout_by": "time"},
     )
+    embedding = pool.start(_embed_jobs(root, vectors))
     encoders = prepare(config)
-    pool.run([*encoders.jobs, *_embed_jobs(root, vectors)])
+    training = pool.start(encoders.jobs)
+    finish(embedding)  # MAKE reads the vectors
+    finish([*training, *pool.start(of_make)])
     print(write_table(config, encoders))
 
 

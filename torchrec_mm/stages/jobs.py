@@ -5,8 +5,8 @@ What ``launch`` runs instead is long: ranks of their own, started again where th
 
 import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.queues import SimpleQueue
@@ -56,11 +56,19 @@ class JobPool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(wait=kind is None, cancel_futures=kind is not None)
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Iterable[Job]) -> list[Future[None]]:
+        """Have the jobs run, after those started before, and do not wait for them."""
+        return [self._pool.submit(job.run) for job in jobs]
+
+    def run(self, jobs: Iterable[Job]) -> None:
         """Run the jobs and wait for them; the first failure is raised."""
-        futures = [self._pool.submit(job.run) for job in jobs]
-        for future in tqdm(futures, desc="runs", disable=None):
-            future.result()
+        finish(self.start(jobs))
+
+
+def finish(futures: Sequence[Future[None]]) -> None:
+    """Wait for jobs that were started; the first failure is raised."""
+    for future in tqdm(futures, desc="runs", disable=None):
+        future.result()
 
 
 def run_side_by_side(jobs: Sequence[Job], processes: int, *, threads: int = 1) -> None:
