@@ -16,6 +16,7 @@ from torchrec_mm.config import parse, run
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.impressions import prepare_impressions
+from torchrec_mm.data.prepare.log_format import LogFormat
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
@@ -51,10 +52,22 @@ class PrepareConfig:
     """movielens, events: a longer pause, in seconds, ends a request (1800 and 0)"""
     like_from: float | None = None
     """movielens: least rating that is a like (4.0)"""
-    shown_event: str | None = None
-    """events: value of column event for an impression (impression)"""
-    clicked_event: str | None = None
-    """events: value of column event for a click (click)"""
+    events: dict[str, list[str]] | None = None
+    """events: values of column event that are impressions and clicks, as in '{impression: [view],
+    click: [tap, open]}'; others are left out ({impression: [impression], click: [click]})"""
+    columns: dict[str, str] | None = None
+    """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'"""
+    timestamp_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """impressions, events: of times that are whole numbers; not given: told by their size, and
+    said. Dates need none"""
+    delimiter: str | None = None
+    """impressions, events: of CSV files, one character; not given: comma, semicolon, tab or |,
+    whichever gives all columns"""
+    text_ids: tuple[str, ...] | None = None
+    """impressions, events: user_id and/or item_id of CSV files that are text though some look like
+    numbers, as in '[user_id]'; not given: they are where none of the first looks so"""
+    bad_share: float | None = None
+    """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None
@@ -78,11 +91,17 @@ class PrepareConfig:
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
         for field in fields(self):
-            if field.default is None and field.name not in SETTINGS[self.source]:
+            known = SETTINGS[self.source].keys() | (FORMAT if self.source in LOGS else ())
+            if field.default is None and field.name not in known:
                 if getattr(self, field.name) is not None:
                     raise InputError(f"{field.name} does not apply to source {self.source}")
         if self.engine == "spark" and self.memory_gb is not None:
             raise InputError("memory_gb does not apply to engine spark: set spark.driver.memory")
+
+    def log_format(self) -> LogFormat:
+        """What the flags say of the files."""
+        given = {name: getattr(self, name) for name in FORMAT}
+        return LogFormat(**{name: value for name, value in given.items() if value is not None})
 
     def settings(self) -> dict[str, Any]:
         """The flags that apply to the source, defaults filled in."""
@@ -93,6 +112,9 @@ class PrepareConfig:
         }
 
 
+LOGS = ("impressions", "events")
+KINDS = {"impression": "shown", "click": "clicked"}
+FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
 SETTINGS: dict[str, dict[str, Any]] = {
     "movielens": {"max_candidates": 20, "pause_s": 1800, "like_from": 4.0},
     "impressions": {"items": None},
@@ -100,8 +122,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "items": None,
         "max_candidates": 20,
         "pause_s": 0,
-        "shown_event": "impression",
-        "clicked_event": "click",
+        "events": {},
         "attribution_s": 1800,
         "engine": "duckdb",
         "memory_gb": 4.0,
@@ -138,19 +159,26 @@ def _prepare(config: PrepareConfig) -> Prepared:
 def _prepare_events(config: PrepareConfig) -> list[str]:
     settings = config.settings()
     items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
-    rules = EventRules(**settings)
-    log = open_log(config.input)
+    rules = EventRules(**(settings | _kinds_of_events(settings.pop("events"))))
+    log = open_log(config.input, config.log_format(), rules)
     with scratch_folder(config.run_dir) as scratch:
         if engine == "duckdb":
             from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-            opened: Engine = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
+            opened: Engine = DuckdbEngine(log, scratch / "log", memory_gb)
         else:
             from torchrec_mm.data.prepare.events_spark import SparkEngine
 
-            opened = SparkEngine(config.input, log, rules)
+            opened = SparkEngine(log)
         with closing(opened):
             return write_prepared_events(opened, config.run_dir, items, scratch)
+
+
+def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    for name in given:
+        if name not in KINDS:
+            raise InputError(f"events must map some of {', '.join(KINDS)}, got {name}")
+    return {field: tuple(given.get(name, [name])) for name, field in KINDS.items()}
 
 
 if __name__ == "__main__":

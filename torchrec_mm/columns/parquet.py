@@ -10,6 +10,7 @@ from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
+BOOL = pa.bool_()
 INT64 = pa.int64()
 STRING = pa.string()
 BINARY = pa.binary()

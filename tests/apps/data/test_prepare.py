@@ -195,6 +195,8 @@ def test_what_was_left_out_or_cannot_be_measured_is_said_on_stderr(tmp_path, cap
     main(["--source=events", f"--input={log}", f"--run_dir={tmp_path / 'data'}"])
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("note: ")] == [
+        "note: timestamp is taken for seconds since 1970, 1970-01-01T00:00:00Z to "
+        "1970-01-01T00:00:04Z; --timestamp_unit says otherwise",
         "note: 3 events of other kinds are left out: 2 of 'basket', 1 of ''",
         "note: 2 of 7 impressions repeat another of the same user, item and second, and are left "
         "out; so are such clicks",

@@ -9,8 +9,8 @@ import pytest
 
 from apps.prepare import main
 from tests.helpers.event_logs import (
-    RULES,
     duckdb_engine,
+    opened,
     prepare,
     requests_in,
     requests_of_rows,
@@ -20,7 +20,6 @@ from tests.helpers.event_logs import (
 )
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.contract.items import read_items
-from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.errors import InputError
 
 KINDS = ("view", "click", "basket")
@@ -48,10 +47,10 @@ def spark(tmp_path_factory):
         session.stop()
 
 
-def spark_engine(log):
+def spark_engine(log, **log_format):
     from torchrec_mm.data.prepare.events_spark import SparkEngine
 
-    return SparkEngine(log, open_log(log), RULES)
+    return SparkEngine(opened(log, **log_format))
 
 
 def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
@@ -101,14 +100,20 @@ def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
-        ([(1, 5, "1.5", "view"), (1, 5, 3, "click")], "must hold int64 .* 1 rows without"),
+        ([(1, 5, 10, "click")], "event must hold 'view' .* at least once, got click"),
         (
-            [(1, 5, 1_650_000_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
-            "timestamp must be seconds .* got 1650000000001, .* milliseconds: divide by 1000",
+            [(1, 5, "1.5", "view"), (1, 5, 3, "click")],
+            "is not a whole number .*csv row 1: '1.5'",
+        ),
+        (
+            [(1, 5, 1_650_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
+            "timestamp must be in one unit, got 1650000000 .seconds. and 1650000000001 .milli",
         ),
         ([(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))], "got 0 for all 4"),
-        ([(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)], "csv could not be read"),
+        (
+            [(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)],
+            "must be readable as CSV",
+        ),
     ],
 )
 def test_logs_that_cannot_be_used_are_refused_by_name(tmp_path, rows, complaint):
