@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchrec_mm.data.prepare import forms
+from torchrec_mm.data.prepare.log_format import ID_COLUMNS
 from torchrec_mm.errors import InputError
 
+# Reasons why ids of a CSV file are bad that others in it are not.
+_MIXED = {
+    name: {forms.reason(name, form) for form in (forms.DIGITS, forms.WORDS)} for name in ID_COLUMNS
+}
 LONGEST = 60  # characters of a value that are shown
 
 
@@ -40,7 +46,11 @@ def check_bad_rows(folder: Path, bad: Sequence[BadRows], rows: int, bad_share: f
     count = sum(each.rows for each in bad)
     if count > bad_share * rows:
         rule = f"{folder} must hold at most bad_share = {bad_share:g} bad rows"
-        raise InputError(f"{rule}, got {count} of {rows}: {'; '.join(map(str, bad))}")
+        rule += f", got {count} of {rows}: {'; '.join(map(str, bad))}"
+        mixed = (name for name in ID_COLUMNS for each in bad if each.reason in _MIXED[name])
+        if name := next(mixed, None):
+            rule += f"; where all of {name} is text, text_ids says so"
+        raise InputError(rule)
 
 
 def bad_row_notes(bad: Sequence[BadRows], rows: int) -> list[str]:

@@ -17,6 +17,7 @@ from torchrec_mm.data.prepare.event_counts import facts_of
 from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.file_forms import FormedFile, form_files
 from torchrec_mm.data.prepare.forms import TEXTS, Typist
+from torchrec_mm.data.prepare.id_maps import MAPS
 from torchrec_mm.data.prepare.log_format import ID_COLUMNS, LogFormat
 from torchrec_mm.data.prepare.log_reading import Piece, open_file, pieces, read
 
@@ -50,10 +51,12 @@ class EventLog:
         return [(file, piece) for file in self.files for piece in pieces(file.opened)]
 
     def notes(self) -> Iterator[str]:
-        """A line on each delimiter that was found and is no comma."""
+        """A line on each thing that was found out: delimiters, ids that are text."""
         if self.log_format.delimiter is None:
             for delimiter in {file.opened.delimiter for file in self.files} - {"", ","}:
                 yield f"fields of CSV files are taken to be divided by {delimiter!r}"
+        for name in self.text_ids:
+            yield f"{name} is text: numbers stand for it, and ids/{MAPS[name]} leads back"
 
 
 def open_log(folder: Path, log_format: LogFormat, rules: EventRules) -> EventLog:
@@ -90,7 +93,7 @@ def typed_events(
             kinds = raw["event"].combine_chunks()
             counts = pc.or_(kinds.is_null(), pc.is_in(kinds, wanted))
             rows = pa.array(np.arange(first, first + raw.num_rows)).filter(counts)
-            typed = typist(raw.filter(counts), rows)
+            typed = typist(raw.filter(counts), file.opened.path, rows)
             is_click = pc.is_in(typed.good["event"], pa.array(log.rules.clicked))
             good = typed.good.append_column("is_click", is_click)
             yield good.select(log.schema.names), facts_of(kinds, good, typed.bad, name)

@@ -7,13 +7,16 @@ form does not allow is null, and its row a bad one.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.parquet import INT64, STRING, same_kind
 from torchrec_mm.columns.text_ids import hash_texts
+from torchrec_mm.errors import InputError
 
 # Forms by what they are called in complaints.
 WHOLE, DIGITS = "an int64", "a whole number of int64"
@@ -59,6 +62,11 @@ _WHOLE_SECONDS = (
     "CREATE MACRO whole_seconds(time) AS CASE WHEN epoch_us(time) >= 0 "
     "THEN epoch_us(time) // 1000000 ELSE -1 - (-(epoch_us(time) + 1)) // 1000000 END"
 )
+
+
+def reason(column: str, form: str) -> str:
+    """Why a value that does not have the form of its column is bad."""
+    return f"{column} is not {form}"
 
 
 def id_form(kind: pa.DataType) -> str | None:
@@ -123,31 +131,40 @@ class Typist:
     def __exit__(self, *raised: object) -> None:
         self._database.close()
 
-    def __call__(self, raw: pa.Table, rows: pa.Array) -> Typed:
+    def __call__(self, raw: pa.Table, where: Path | str, rows: pa.Array | None = None) -> Typed:
         """Read N rows.
 
         Args:
-            raw: columns as the file has them. rows: (N,) int64, their numbers in the file.
+            raw: columns as the file has them. where: names the file in complaints. rows: (N,)
+                int64, their numbers in the file; None: from 1.
+
+        Raises:
+            InputError: text that is not UTF-8.
         """
-        relation = self._database.from_arrow(raw).query("raw", self._query)
-        assert relation is not None  # a SELECT has rows
-        typed = relation.to_arrow_table()
+        if rows is None:
+            rows = pa.array(np.arange(1, raw.num_rows + 1))
+        try:
+            relation = self._database.from_arrow(raw).query("raw", self._query)
+            assert relation is not None  # a SELECT has rows
+            typed = relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise InputError(f"{where} could not be read: {error}") from error
         for name in raw.column_names:
             if name not in self.forms:
                 typed = typed.append_column(name, raw[name])
-        reason = self._bad_columns(typed)
-        if reason.null_count == len(reason):
+        wrong = self._wrong_columns(typed)
+        if wrong.null_count == len(wrong):
             return Typed(self._hashed(typed), ())
-        good = self._hashed(typed.filter(pc.is_null(reason)))
-        return Typed(good, tuple(self._told(raw, rows, reason)))
+        good = self._hashed(typed.filter(pc.is_null(wrong)))
+        return Typed(good, tuple(self._told(raw, rows, wrong)))
 
-    def _bad_columns(self, typed: pa.Table) -> pa.Array:
+    def _wrong_columns(self, typed: pa.Table) -> pa.Array:
         """(N,) the first column whose value is null, null where there is none."""
-        reason = pa.nulls(typed.num_rows, STRING)
+        wrong = pa.nulls(typed.num_rows, STRING)
         for name in reversed([*self.forms]):
             if typed[name].null_count:
-                reason = pc.if_else(typed[name].combine_chunks().is_null(), name, reason)
-        return reason
+                wrong = pc.if_else(typed[name].combine_chunks().is_null(), name, wrong)
+        return wrong
 
     def _hashed(self, good: pa.Table) -> pa.Table:
         for name, form in self.forms.items():
@@ -157,13 +174,13 @@ class Typist:
                 good = good.append_column(f"{name}_text", texts)
         return good
 
-    def _told(self, raw: pa.Table, rows: pa.Array, reason: pa.Array) -> Iterator[Bad]:
+    def _told(self, raw: pa.Table, rows: pa.Array, wrong: pa.Array) -> Iterator[Bad]:
         for name, form in self.forms.items():
-            is_bad = pc.fill_null(pc.equal(reason, name), False)
+            is_bad = pc.fill_null(pc.equal(wrong, name), False)
             is_missing = _is_missing(raw[name].combine_chunks())
             for words, chosen in (
                 (f"{name} is missing", pc.and_(is_bad, is_missing)),
-                (f"{name} is not {form}", pc.and_not(is_bad, is_missing)),
+                (reason(name, form), pc.and_not(is_bad, is_missing)),
             ):
                 if count := pc.sum(chosen).as_py():
                     at = pc.index(chosen, True).as_py()

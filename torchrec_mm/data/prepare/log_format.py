@@ -34,18 +34,19 @@ class LogFormat:
             if name not in ID_COLUMNS:
                 rule = f"text_ids must be columns of {', '.join(ID_COLUMNS)}"
                 raise InputError(f"{rule}, got {name}")
-        sources = list(self.columns.values())
         for name, source in self.columns.items():
-            if sources.count(source) > 1:
-                raise InputError(f"columns must name a column of the files once, got {source}")
             if not source:
                 raise InputError(f"columns must name a column of the files for {name}, got ''")
 
     def check_names(self, known: Collection[str]) -> None:
-        """Refuse a name in ``columns`` that the source does not know."""
+        """Refuse a name that the source does not know, and a column of the files under two."""
         for name in self.columns:
             if name not in known:
                 raise InputError(f"columns must map some of {', '.join(known)}, got {name}")
+        sources = [self.source(name) for name in known]
+        for source in sources:
+            if sources.count(source) > 1:
+                raise InputError(f"columns must name a column of the files once, got {source}")
 
     def source(self, name: str) -> str:
         """What the files call a column of the contract."""

@@ -4,6 +4,8 @@ Parquet is read by row group, CSV and JSON lines by file, unpacked on the way. E
 its number in its file, counted from 1 after a header.
 """
 
+import csv
+import io
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -101,12 +103,12 @@ def open_file(file: LogFile, delimiter: str | None, wanted: Collection[str]) -> 
         columns = _parquet_columns(file.path) if is_parquet else _json_columns(file.path)
         opened = OpenFile(file, (*columns, *partitions))
         refuse_lookalikes(file.path, opened.names, wanted)
-    for name in wanted:
-        opened.place(name)
     for name in file.partitions:
-        if name in opened.names[: -len(partitions)]:
+        if opened.names.count(name) > 1:
             rule = f"{file.path} must not have a column {name}"
             raise InputError(f"{rule}, which the name of its folder gives as well")
+    for name in wanted:
+        opened.place(name)
     return opened
 
 
@@ -132,7 +134,7 @@ def read(piece: Piece, places: Mapping[str, int]) -> Iterator[tuple[pa.Table, in
     """
     opened, row = piece.opened, piece.first_row
     inside = {name: at for name, at in places.items() if not opened.is_partition(at)}
-    for table in _tables(piece, inside):
+    for table in _tables(piece, inside or {"": 0}):  # of no column at all, rows are not counted
         for name in places.keys() - inside.keys():
             value = opened.file.partitions[opened.names[places[name]]]
             table = table.append_column(name, pa.array([value] * table.num_rows, STRING))
@@ -212,10 +214,16 @@ def _has_all(opened: OpenFile, wanted: Collection[str]) -> bool:
 
 
 def _header(path: Path, delimiter: str) -> list[str]:
-    with input_errors(path, "must be a CSV file in UTF-8 with a header"):
-        options = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        with pa_csv.open_csv(_unpacked(path), parse_options=options) as reader:
-            return reader.schema.names
+    rule = "must be a CSV file in UTF-8 with a header"
+    with input_errors(path, rule), _unpacked(path) as stream:
+        lines = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter)
+        try:
+            header = next(lines, [])
+        except csv.Error as error:
+            raise InputError(f"{path} {rule}: {error}") from error
+    if not header:
+        raise InputError(f"{path} {rule}, got an empty line or none")
+    return header
 
 
 def _parquet_columns(path: Path) -> list[tuple[str, pa.DataType]]:

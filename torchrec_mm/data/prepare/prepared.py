@@ -1,6 +1,6 @@
 """What an adapter makes of a user's own data, how it is written, and what its footers tell."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -72,13 +72,17 @@ def items_for(requests: pa.Table, data: Path | None) -> pa.Table | Path:
 
 
 def check_items(
-    data: Path, candidates: Iterable[np.ndarray], times: tuple[int, int] | None
+    data: Path,
+    candidates: Iterable[np.ndarray],
+    times: tuple[int, int] | None,
+    name_of: Callable[[int], object] = int,
 ) -> None:
     """Refuse a catalogue that does not go with the requests.
 
     Args:
         data: folder that holds ``items/``. candidates: int64 ids, in any number of arrays.
         times: of the first and the last request, None where they have none.
+        name_of: what the user calls an id.
 
     Raises:
         InputError: no catalogue, one of another clock, or without one of the candidates.
@@ -90,7 +94,7 @@ def check_items(
     for item_ids in candidates:
         unknown = item_ids[index.rows(item_ids) < 0]
         if len(unknown):
-            raise InputError(f"item_id must be in {data / 'items'}, got {unknown[0]}")
+            raise InputError(f"item_id must be in {data / 'items'}, got {name_of(unknown[0])}")
 
 
 SPLITS = {"train": "nothing is learned from it", "test": "it has neither AUC nor GAUC"}

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +17,16 @@ from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.time_units import IN_A_SECOND
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog
+from torchrec_mm.data.prepare.id_maps import (
+    MAPS,
+    hash_items,
+    read_item_texts,
+    text_of,
+    write_map,
+)
 from torchrec_mm.data.prepare.prepared import Split, check_items, notes_on, read_splits
 from torchrec_mm.data.prepare.sittings import changes
+from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 
@@ -47,7 +57,7 @@ class Engine(Protocol):
 def write_prepared_events(
     engine: Engine, run_dir: Path, items: Path | None, scratch: Path
 ) -> list[str]:
-    """Write ``items/``, ``requests/train`` and ``requests/test`` of a log.
+    """Write ``items/``, ``requests/train``, ``requests/test`` and, of text ids, ``ids/``.
 
     Args:
         engine: has opened the log.
@@ -68,7 +78,7 @@ def write_prepared_events(
     counts.check(log.folder, log.log_format)
     unit = counts.unit(log.folder, log.log_format)
     if items is not None:
-        check_items(items, _shown_items(engine), counts.times(unit))
+        items = _checked_items(engine, items, counts.times(unit), scratch / "catalogue")
     with new_folder(scratch / "data") as data:
         engine.write_requests(data / "requests", counts, IN_A_SECOND[unit])
         splits = read_splits(
@@ -81,9 +91,31 @@ def write_prepared_events(
                 shutil.copytree(items / "items", data / "items")
         else:
             _write_ids(data / "items", engine.item_ids())
+        for name in log.text_ids:
+            texts = [engine.texts(name)]
+            if name == "item_id" and items is not None:
+                texts.append(read_item_texts(items))
+            write_map(data / "ids" / MAPS[name], name, chain(*texts), scratch / "texts")
     put(scratch / "data", real(run_dir))
     notes = (*log.notes(), *counts.notes(log.log_format, unit), *_repeated(counts, splits))
     return [*notes, *notes_on(splits)]
+
+
+def _checked_items(engine: Engine, given: Path, times: tuple[int, int], scratch: Path) -> Path:
+    """The folder that holds ``items/`` with numbers for ids: the one given, or a copy.
+
+    ``scratch``: where the copy is made. InputError: see ``check_items``.
+    """
+    if "item_id" not in engine.log.text_ids:
+        check_items(given, _shown_items(engine), times)
+        return given
+    hash_items(given, scratch)
+    try:
+        name_of = partial(text_of, texts=engine.texts("item_id"))
+        check_items(scratch, _shown_items(engine), times, name_of)
+    except InputError as error:  # files of the copy are called as those that the user has
+        raise InputError(str(error).replace(str(scratch), str(given))) from error
+    return scratch
 
 
 def _shown_items(engine: Engine) -> Iterator[np.ndarray]:
