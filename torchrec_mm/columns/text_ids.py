@@ -5,7 +5,8 @@ the first one the highest, shifted right by one bit. Any language and most datab
 Of a hundred million texts, two share an id with probability 0.0005: whoever has all of them must
 look (``data.prepare.id_maps`` does).
 
-A map is a Parquet file with columns id, int64, ascending, and text.
+A map is a Parquet file with columns id, int64, ascending, and text; ``ids/`` of a data folder holds
+those that its logs and its catalogue need.
 """
 
 import hashlib
@@ -17,9 +18,11 @@ import pyarrow.compute as pc
 
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.parquet import INT64, STRING, check_columns
+from torchrec_mm.columns.parquet_folder import concat_files
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex
 
+MAPS = {"user_id": "users.parquet", "item_id": "items.parquet"}
 MAP_SCHEMA = pa.schema({"id": INT64, "text": STRING})
 
 
@@ -38,30 +41,39 @@ def hash_texts(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     return ids.take(encoded.indices)
 
 
+def id_maps(folder: Path) -> dict[str, Path]:
+    """The maps in a folder like ``ids/``, by column; InputError if there is none."""
+    found = {name: folder / file for name, file in MAPS.items() if (folder / file).exists()}
+    if not found:
+        raise InputError(f"ids must be a folder with {' or '.join(MAPS.values())}, got {folder}")
+    return found
+
+
 class IdTexts:
     """The texts of some ids."""
 
     def __init__(self, file: Path, ids: np.ndarray) -> None:
-        """Read the map a piece at a time, and keep what is asked for.
+        """Read the map a piece at a time, and keep what may be asked for.
 
         Args:
             file: a map. ids: (n,) int64, in any order, with or without repeats.
 
         Raises:
-            InputError: an unreadable file, or an id that it does not have.
+            InputError: an unreadable file, or no map.
         """
-        wanted = np.unique(ids)
+        self.file = file
+        wanted = pa.array(np.unique(ids), INT64)
         found = [MAP_SCHEMA.empty_table()]
-        for table, where in read_chunks(file, MAP_SCHEMA.names):
+        for table, where in read_chunks(file):
             table = check_columns(table, where, {"id": INT64, "text": STRING})
-            found.append(table.filter(pc.is_in(table["id"], pa.array(wanted, INT64))))
-        table = pa.concat_tables([each.cast(MAP_SCHEMA) for each in found]).combine_chunks()
+            found.append(table.filter(pc.is_in(table["id"], wanted)).select(MAP_SCHEMA.names))
+        table = concat_files(found).combine_chunks()
         self._index = IdIndex(table["id"].to_numpy())
         self._texts = table["text"]
-        unknown = wanted[self._index.rows(wanted) < 0]
-        if len(unknown):
-            raise InputError(f"{file} must hold every id, got none for {unknown[0]}")
 
     def __call__(self, ids: np.ndarray) -> pa.Array:
-        """(n,) strings of (n,) int64 ids, which must be among those asked for."""
-        return self._texts.take(pa.array(self._index.rows(ids))).combine_chunks()
+        """(n,) strings of (n,) int64 ids; InputError for one that the map does not have."""
+        rows = self._index.rows(ids)
+        if (rows < 0).any():
+            raise InputError(f"{self.file} must hold every id, got none for {ids[rows < 0][0]}")
+        return self._texts.take(pa.array(rows)).combine_chunks()

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.log_files import log_files
-from torchrec_mm.columns.parquet import BOOL, INT64, STRING, check_columns
+from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.columns.text_ids import MAPS
 from torchrec_mm.data.prepare.event_counts import facts_of
 from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.file_forms import FormedFile, form_files
 from torchrec_mm.data.prepare.forms import TEXTS, Typist
-from torchrec_mm.data.prepare.id_maps import MAPS
 from torchrec_mm.data.prepare.log_format import ID_COLUMNS, LogFormat
 from torchrec_mm.data.prepare.log_reading import Piece, open_file, pieces, read
 
@@ -89,8 +89,7 @@ def typed_events(
     wanted = pa.array([*log.rules.shown, *log.rules.clicked])
     with Typist(file.forms) as typist:
         for raw, first in read(piece, file.places):
-            raw = check_columns(raw, file.opened.path, {}, {"event": STRING})
-            kinds = raw["event"].combine_chunks()
+            kinds = raw["event"].combine_chunks().cast(STRING)  # of nulls alone, it may not be
             counts = pc.or_(kinds.is_null(), pc.is_in(kinds, wanted))
             rows = pa.array(np.arange(first, first + raw.num_rows)).filter(counts)
             typed = typist(raw.filter(counts), file.opened.path, rows)

@@ -126,7 +126,8 @@ class DuckdbEngine:
 
     def _batches(self, query: str) -> Iterator[pa.RecordBatch]:
         with self._named_errors():
-            yield from self._database.sql(query).to_arrow_reader(BATCH_ROWS)
+            with self._database.cursor() as cursor:  # of its own, as others may be half read
+                yield from cursor.sql(query).to_arrow_reader(BATCH_ROWS)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """``ids/`` of a data folder: the texts that ids were, where a log or a catalogue has text.
 
-``users.parquet`` and ``items.parquet`` are maps of ``columns.text_ids``. All texts of a data set
-meet here, so that two of one id are found.
+Files and hashes are those of ``columns.text_ids``. All texts of a data set meet here, so that two
+of one id are found.
 """
 
 import glob
@@ -22,7 +22,6 @@ from torchrec_mm.columns.text_ids import MAP_SCHEMA
 from torchrec_mm.data.prepare.forms import TEXT, Typist, id_form
 from torchrec_mm.errors import InputError
 
-MAPS = {"user_id": "users.parquet", "item_id": "items.parquet"}
 SORT_GB = 1.0
 BATCH_ROWS = 122_880
 

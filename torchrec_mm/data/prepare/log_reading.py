@@ -21,7 +21,7 @@ from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import CSV, PARQUET, WORDS
 from torchrec_mm.columns.log_files import LogFile
 from torchrec_mm.columns.names import place_of, refuse_lookalikes
-from torchrec_mm.columns.parquet import INT64, STRING
+from torchrec_mm.columns.parquet import INT64, STRING, check_columns, same_kind
 from torchrec_mm.columns.reading import input_errors, read_footer, read_metadata
 from torchrec_mm.errors import InputError
 
@@ -130,7 +130,7 @@ def read(piece: Piece, places: Mapping[str, int]) -> Iterator[tuple[pa.Table, in
         A table with at least one row, and the number of its first row.
 
     Raises:
-        InputError: an unreadable file, a line of another length.
+        InputError: an unreadable file, a line of another length, text that is not UTF-8.
     """
     opened, row = piece.opened, piece.first_row
     inside = {name: at for name, at in places.items() if not opened.is_partition(at)}
@@ -138,8 +138,15 @@ def read(piece: Piece, places: Mapping[str, int]) -> Iterator[tuple[pa.Table, in
         for name in places.keys() - inside.keys():
             value = opened.file.partitions[opened.names[places[name]]]
             table = table.append_column(name, pa.array([value] * table.num_rows, STRING))
-        yield table.select(list(places)), row
+        yield _with_plain_text(table.select(list(places)), opened.path), row
         row += table.num_rows
+
+
+def _with_plain_text(table: pa.Table, path: Path) -> pa.Table:
+    """Text as string, whatever form a writer chose, and UTF-8."""
+    kinds = {field.name: field.type for field in table.schema if not pa.types.is_null(field.type)}
+    texts = {name: STRING for name, kind in kinds.items() if same_kind(kind, STRING)}
+    return check_columns(table, path, {}, texts)
 
 
 def _tables(piece: Piece, places: dict[str, int]) -> Iterator[pa.Table]:

@@ -14,16 +14,11 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
+from torchrec_mm.columns.text_ids import MAPS
 from torchrec_mm.columns.time_units import IN_A_SECOND
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog
-from torchrec_mm.data.prepare.id_maps import (
-    MAPS,
-    hash_items,
-    read_item_texts,
-    text_of,
-    write_map,
-)
+from torchrec_mm.data.prepare.id_maps import hash_items, read_item_texts, text_of, write_map
 from torchrec_mm.data.prepare.prepared import Split, check_items, notes_on, read_splits
 from torchrec_mm.data.prepare.sittings import changes
 from torchrec_mm.errors import InputError
