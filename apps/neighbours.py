@@ -31,7 +31,7 @@ class NeighboursConfig:
 
     vectors: Path
     """folder of item vectors"""
-    items: tuple[int | str, ...] | None = None
+    items: tuple[str | int, ...] | None = None
     """item_ids whose neighbours are printed, as in "[1, 2]", or with a map of ids the texts that
     they were, as in "[shirt, '12']"; an item is none of its own"""
     text: str | None = None
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"neighbours of {len(vectors)} items in {config.output}")
         return
     item_map = _item_map(config)
-    asked = _item_ids(config.items or (), item_map)
+    asked = _item_ids(config.items or (), item_map, vectors)
     names, neighbours = _ask(config, asked, search)
     shown = np.array(sorted({item_id for each in neighbours for item_id, _ in each} | {*asked}))
     titles = read_titles(config.data, shown) if config.data else {}
@@ -109,12 +109,15 @@ def _item_map(config: NeighboursConfig) -> Path | None:
     return id_maps(folder).get("item_id")
 
 
-def _item_ids(items: Sequence[int | str], item_map: Path | None) -> list[int]:
+def _item_ids(items: Sequence[int | str], item_map: Path | None, vectors: ItemVectors) -> list[int]:
     """Numbers of items that are given as numbers or as texts."""
-    texts = [item for item in items if isinstance(item, str)]
-    if texts and item_map is None:
-        raise InputError(f"items must be int64 without ids/{MAPS['item_id']}, got {texts[0]!r}")
-    return [hash_text(item) if isinstance(item, str) else item for item in items]
+    item_ids = {text: hash_text(text) for text in items if isinstance(text, str)}
+    for text, item_id in item_ids.items():
+        if item_map is None:
+            raise InputError(f"items must be int64 without ids/{MAPS['item_id']}, got {text!r}")
+        if item_id not in vectors.item_ids:
+            raise InputError(f"items must have a vector in {vectors.folder}, got {text!r}")
+    return [item_ids[item] if isinstance(item, str) else item for item in items]
 
 
 def _search(config: NeighboursConfig, vectors: ItemVectors) -> Search:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchrec_mm.config import parse, run
+from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.impressions import prepare_impressions
-from torchrec_mm.data.prepare.log_format import LogFormat
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
@@ -135,10 +135,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = _with_whole_paths(parse(PrepareConfig, argv))
     reads = (config.input, config.items and config.items / "items")
     check_new_folder(config.run_dir, "run_dir", reads)
-    if config.source == "events":
-        notes = _prepare_events(config)
-    else:
-        notes = write_prepared(config.run_dir, _prepare(config))
+    with scratch_folder(config.run_dir) as scratch:
+        if config.source == "events":
+            notes = _prepare_events(config, scratch)
+        else:
+            notes = write_prepared(config.run_dir, _prepare(config, scratch))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -149,29 +150,29 @@ def _with_whole_paths(config: PrepareConfig) -> PrepareConfig:
     return replace(config, **{name: path and path.absolute() for name, path in given.items()})
 
 
-def _prepare(config: PrepareConfig) -> Prepared:
+def _prepare(config: PrepareConfig, scratch: Path) -> Prepared:
     settings = config.settings()
     if config.source == "movielens":
         return prepare_movielens(config.input, MovieLensRules(**settings))
+    settings |= {"log_format": config.log_format(), "scratch": scratch / "items"}
     return prepare_impressions(config.input, **settings)
 
 
-def _prepare_events(config: PrepareConfig) -> list[str]:
+def _prepare_events(config: PrepareConfig, scratch: Path) -> list[str]:
     settings = config.settings()
     items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
     rules = EventRules(**(settings | _kinds_of_events(settings.pop("events"))))
     log = open_log(config.input, config.log_format(), rules)
-    with scratch_folder(config.run_dir) as scratch:
-        if engine == "duckdb":
-            from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
+    if engine == "duckdb":
+        from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-            opened: Engine = DuckdbEngine(log, scratch / "log", memory_gb)
-        else:
-            from torchrec_mm.data.prepare.events_spark import SparkEngine
+        opened: Engine = DuckdbEngine(log, scratch / "log", memory_gb)
+    else:
+        from torchrec_mm.data.prepare.events_spark import SparkEngine
 
-            opened = SparkEngine(log)
-        with closing(opened):
-            return write_prepared_events(opened, config.run_dir, items, scratch)
+        opened = SparkEngine(log)
+    with closing(opened):
+        return write_prepared_events(opened, config.run_dir, items, scratch)
 
 
 def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:

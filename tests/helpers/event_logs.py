@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from torchrec_mm.benchmarks.prepare_log import slow_requests
+from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.prepare.event_log import EventLog, open_log
 from torchrec_mm.data.prepare.events import EVENT_SCHEMA, SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
-from torchrec_mm.data.prepare.log_format import LogFormat
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
 from torchrec_mm.files import scratch_folder
 

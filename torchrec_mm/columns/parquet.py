@@ -10,8 +10,8 @@ from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
-BOOL = pa.bool_()
 INT64 = pa.int64()
+BOOL = pa.bool_()
 STRING = pa.string()
 BINARY = pa.binary()
 INT64_LIST = pa.list_(pa.int64())

@@ -3,7 +3,7 @@
 The id is the first 63 bits of the MD5 of the text in UTF-8, never negative: 8 bytes of the digest,
 the first one the highest, shifted right by one bit. Any language and most databases can repeat it.
 Of a hundred million texts, two share an id with probability 0.0005: whoever has all of them must
-look (``data.prepare.id_maps`` does).
+look (``data.logs.id_maps`` does).
 
 A map is a Parquet file with columns id, int64, ascending, and text; ``ids/`` of a data folder holds
 those that its logs and its catalogue need.

@@ -132,7 +132,7 @@ def working_in(folder):
         (["--source=events", "--engine=spark", "--memory_gb=9"], "memory_gb does not apply to eng"),
         (["--source=events"], "must have a column event, got user_id"),
         (["--source=taobao"], "source must be one of movielens, impressions, events"),
-        (["--input=nowhere"], "nowhere must be a folder of Parquet files"),
+        (["--input=nowhere"], "nowhere must be a folder of Parquet or CSV or JSON lines files"),
         (["--items=nowhere"], "nowhere/items must be a folder"),
     ],
 )
@@ -206,10 +206,11 @@ def test_what_was_left_out_or_cannot_be_measured_is_said_on_stderr(tmp_path, cap
 
 def test_rows_of_impressions_that_came_twice_count_once(impressions, tmp_path, capsys):
     main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'once'}"])
-    assert capsys.readouterr().err == ""
+    assert "rows are equal" not in capsys.readouterr().err
     (impressions / "b.parquet").write_bytes((impressions / "a.parquet").read_bytes())
     main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'twice'}"])
-    assert capsys.readouterr().err == "note: 10 rows are equal to another one, and count once\n"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "note: 10 rows are equal to another one, and count once"
     assert requests_in(tmp_path / "twice") == requests_in(tmp_path / "once")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from torchrec_mm.columns import time_units
 from torchrec_mm.columns.parquet import INT64, STRING
-from torchrec_mm.data.prepare.bad_rows import BadRows, bad_row_notes, check_bad_rows, merged
+from torchrec_mm.data.logs.bad_rows import BadRows, bad_row_notes, check_bad_rows, merged
+from torchrec_mm.data.logs.forms import Bad
+from torchrec_mm.data.logs.log_format import LogFormat
+from torchrec_mm.data.logs.times import LogTimes
 from torchrec_mm.data.prepare.events import EventRules
-from torchrec_mm.data.prepare.forms import Bad
-from torchrec_mm.data.prepare.log_format import LogFormat
 from torchrec_mm.errors import InputError
 
 # What is known of a piece of a log, one row a fact: KIND (name: value of event, or null) rows;
@@ -43,12 +43,11 @@ def facts_of(kinds: pa.Array, good: pa.Table, bad: Iterable[Bad], file: str) -> 
     clicked = pc.sum(good["is_click"]).as_py() or 0
     for name, rows in (("shown", good.num_rows - clicked), ("clicked", clicked)):
         facts.append({"fact": GOOD, "name": name, "rows": rows})
-    zoneless = good.num_rows - (pc.sum(good["is_zoned"]).as_py() or 0)
-    facts.append({"fact": ZONELESS, "rows": zoneless})
-    for fact, chosen in ((DATES, good["is_date"]), (NUMBERS, pc.invert(good["is_date"]))):
-        least, greatest = pc.min_max(good["timestamp"].filter(chosen)).as_py().values()
-        if least is not None:
-            facts.append({"fact": fact, "least": least, "greatest": greatest})
+    times = LogTimes.of(good)
+    facts.append({"fact": ZONELESS, "rows": times.zoneless})
+    for fact, span in ((NUMBERS, times.numbers), (DATES, times.dates)):
+        if span is not None:
+            facts.append({"fact": fact, "least": span[0], "greatest": span[1]})
     for each in bad:
         value = None if each.value is None else str(each.value)
         where = f"{file} row {each.first}"
@@ -62,18 +61,15 @@ class EventCounts:
     """What a pass over a log counted.
 
     rows: by kind of event, the most frequent first; None where there is none.
-    shown, clicked: good rows. bad: rows, by why. numbers, dates: least and greatest time, of whole
-    numbers in their unit and of dates in seconds; None where there are none. zoneless: dates
-    without a zone. rules: which events are impressions and clicks.
+    shown, clicked: good rows. bad: the others, by why. times: of the good ones. rules: which
+    events are impressions and clicks.
     """
 
     rows: Mapping[str | None, int]
     shown: int
     clicked: int
     bad: tuple[BadRows, ...]
-    numbers: tuple[int, int] | None
-    dates: tuple[int, int] | None
-    zoneless: int
+    times: LogTimes
     rules: EventRules
 
     @classmethod
@@ -81,7 +77,7 @@ class EventCounts:
         """``facts``: tables of FACTS_SCHEMA, in the order of the log."""
         kinds: Counter[str | None] = Counter()
         sums: Counter[str] = Counter()
-        ranges: dict[str, tuple[int, int]] = {}
+        times = LogTimes()
         bad = []
         for fact in (row for table in facts for row in table.to_pylist()):
             what, name, rows = fact["fact"], fact["name"], fact["rows"]
@@ -90,19 +86,20 @@ class EventCounts:
                     kinds[name] += rows
             elif what == BAD:
                 bad.append(BadRows(name, rows, fact["where"], fact["value"]))
-            elif what in (NUMBERS, DATES):
-                least, greatest = ranges.get(what, (fact["least"], fact["greatest"]))
-                ranges[what] = min(least, fact["least"]), max(greatest, fact["greatest"])
+            elif what == NUMBERS:
+                times += LogTimes(numbers=(fact["least"], fact["greatest"]))
+            elif what == DATES:
+                times += LogTimes(dates=(fact["least"], fact["greatest"]))
+            elif what == ZONELESS:
+                times += LogTimes(zoneless=rows)
             else:
-                sums[name or what] += rows
+                sums[name] += rows
         return cls(
             dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0] or ""))),
             sums["shown"],
             sums["clicked"],
             tuple(merged(bad)),
-            ranges.get(NUMBERS),
-            ranges.get(DATES),
-            sums[ZONELESS],
+            times,
             rules,
         )
 
@@ -116,39 +113,9 @@ class EventCounts:
         check_bad_rows(folder, self.bad, sum(self.rows.values()), log_format.bad_share)
         self._check_words(folder)
 
-    def unit(self, folder: Path, log_format: LogFormat) -> str:
-        """Of the times: s, ms, us or ns; ``s`` of dates.
-
-        Raises:
-            InputError: whole numbers beside dates or of two units, or a unit given where there are
-                dates or that their size cannot be.
-        """
-        where = f"{folder} column timestamp"
-        if self.numbers and self.dates:
-            numbers = f"such as {self.numbers[0]}"
-            raise InputError(f"{where} must hold whole numbers or dates, got both, {numbers}")
-        if self.numbers is None:
-            if log_format.timestamp_unit:
-                rule = f"timestamp_unit must be left out where {where} holds dates"
-                raise InputError(f"{rule}, got {log_format.timestamp_unit}")
-            return "s"
-        unit = log_format.timestamp_unit or time_units.unit_of(folder, "timestamp", *self.numbers)
-        time_units.check_range(folder, "timestamp", *self.numbers, unit)
-        return unit
-
-    def times(self, unit: str) -> tuple[int, int]:
-        """The first and the last, in seconds."""
-        least, greatest = self.numbers or self.dates or (0, 0)
-        in_a_second = time_units.IN_A_SECOND[unit]
-        return least // in_a_second, greatest // in_a_second
-
     def notes(self, log_format: LogFormat, unit: str) -> Iterator[str]:
         """A line on each thing worth knowing."""
-        if self.numbers and not log_format.timestamp_unit:
-            taken = time_units.told(*self.numbers, unit)
-            yield f"timestamp is taken for {taken}; --timestamp_unit says otherwise"
-        if self.zoneless:
-            yield f"timestamp has no zone in {self.zoneless} rows, which are taken for UTC"
+        yield from self.times.notes(log_format, unit)
         yield from bad_row_notes(self.bad, sum(self.rows.values()))
         others = {kind: rows for kind, rows in self.rows.items() if kind not in self._others_than}
         if others:

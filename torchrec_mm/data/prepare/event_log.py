@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 
 from torchrec_mm.columns.log_files import log_files
 from torchrec_mm.columns.parquet import BOOL, INT64, STRING
-from torchrec_mm.columns.text_ids import MAPS
+from torchrec_mm.data.logs.file_forms import FormedFile, form_files, text_ids
+from torchrec_mm.data.logs.forms import Typist
+from torchrec_mm.data.logs.log_format import LogFormat
+from torchrec_mm.data.logs.reading import Piece, open_file, pieces, read
 from torchrec_mm.data.prepare.event_counts import facts_of
 from torchrec_mm.data.prepare.events import EventRules
-from torchrec_mm.data.prepare.file_forms import FormedFile, form_files
-from torchrec_mm.data.prepare.forms import TEXTS, Typist
-from torchrec_mm.data.prepare.log_format import ID_COLUMNS, LogFormat
-from torchrec_mm.data.prepare.log_reading import Piece, open_file, pieces, read
 
 COLUMNS = ("user_id", "item_id", "timestamp", "event")
 
@@ -37,8 +36,8 @@ class EventLog:
     rules: EventRules
 
     @property
-    def text_ids(self) -> tuple[str, ...]:
-        return tuple(name for name in ID_COLUMNS if self.files[0].forms[name] in TEXTS)
+    def text_ids(self) -> list[str]:
+        return text_ids(self.files[0])
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,14 +48,6 @@ class EventLog:
     def pieces(self) -> list[tuple[FormedFile, Piece]]:
         """In the order of the log."""
         return [(file, piece) for file in self.files for piece in pieces(file.opened)]
-
-    def notes(self) -> Iterator[str]:
-        """A line on each thing that was found out: delimiters, ids that are text."""
-        if self.log_format.delimiter is None:
-            for delimiter in {file.opened.delimiter for file in self.files} - {"", ","}:
-                yield f"fields of CSV files are taken to be divided by {delimiter!r}"
-        for name in self.text_ids:
-            yield f"{name} is text: numbers stand for it, and ids/{MAPS[name]} leads back"
 
 
 def open_log(folder: Path, log_format: LogFormat, rules: EventRules) -> EventLog:

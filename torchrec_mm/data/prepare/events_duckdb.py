@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from torchrec_mm.columns.ahead import in_order
+from torchrec_mm.data.logs.file_forms import FormedFile
+from torchrec_mm.data.logs.reading import Piece
 from torchrec_mm.data.prepare.event_chunks import whole_users
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog, typed_events
 from torchrec_mm.data.prepare.events import SORTED_BY, requests_of
-from torchrec_mm.data.prepare.file_forms import FormedFile
-from torchrec_mm.data.prepare.log_reading import Piece
 from torchrec_mm.data.prepare.request_parts import RequestParts
 from torchrec_mm.errors import InputError
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from torchrec_mm.columns.parquet import BOOL, INT64, STRING
 from torchrec_mm.columns.text_ids import MAP_SCHEMA
+from torchrec_mm.data.logs.file_forms import FormedFile
+from torchrec_mm.data.logs.reading import Piece
 from torchrec_mm.data.prepare.event_chunks import whole_users
 from torchrec_mm.data.prepare.event_counts import FACTS_SCHEMA, EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog, typed_events
 from torchrec_mm.data.prepare.events import SORTED_BY, EventRules, requests_of
-from torchrec_mm.data.prepare.file_forms import FormedFile
-from torchrec_mm.data.prepare.log_reading import Piece
 from torchrec_mm.data.prepare.request_parts import GROUP_ROWS
 from torchrec_mm.errors import InputError
 

@@ -16,12 +16,18 @@ from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.text_ids import MAPS
 from torchrec_mm.columns.time_units import IN_A_SECOND
+from torchrec_mm.data.logs.file_forms import found_out
+from torchrec_mm.data.logs.id_maps import read_item_texts, text_of, write_map
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog
-from torchrec_mm.data.prepare.id_maps import hash_items, read_item_texts, text_of, write_map
-from torchrec_mm.data.prepare.prepared import Split, check_items, notes_on, read_splits
+from torchrec_mm.data.prepare.prepared import (
+    Split,
+    check_items,
+    copy_text_items,
+    notes_on,
+    read_splits,
+)
 from torchrec_mm.data.prepare.sittings import changes
-from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, put, real, refuse_existing
 
 
@@ -71,9 +77,9 @@ def write_prepared_events(
     refuse_existing(run_dir)
     counts, log = engine.count_events(), engine.log
     counts.check(log.folder, log.log_format)
-    unit = counts.unit(log.folder, log.log_format)
+    unit = counts.times.unit(log.folder, log.log_format)
     if items is not None:
-        items = _checked_items(engine, items, counts.times(unit), scratch / "catalogue")
+        items = _checked_items(engine, items, counts.times.seconds(unit), scratch / "catalogue")
     with new_folder(scratch / "data") as data:
         engine.write_requests(data / "requests", counts, IN_A_SECOND[unit])
         splits = read_splits(
@@ -92,7 +98,11 @@ def write_prepared_events(
                 texts.append(read_item_texts(items))
             write_map(data / "ids" / MAPS[name], name, chain(*texts), scratch / "texts")
     put(scratch / "data", real(run_dir))
-    notes = (*log.notes(), *counts.notes(log.log_format, unit), *_repeated(counts, splits))
+    notes = (
+        *found_out(log.files, log.log_format),
+        *counts.notes(log.log_format, unit),
+        *_repeated(counts, splits),
+    )
     return [*notes, *notes_on(splits)]
 
 
@@ -104,12 +114,8 @@ def _checked_items(engine: Engine, given: Path, times: tuple[int, int], scratch:
     if "item_id" not in engine.log.text_ids:
         check_items(given, _shown_items(engine), times)
         return given
-    hash_items(given, scratch)
-    try:
-        name_of = partial(text_of, texts=engine.texts("item_id"))
-        check_items(scratch, _shown_items(engine), times, name_of)
-    except InputError as error:  # files of the copy are called as those that the user has
-        raise InputError(str(error).replace(str(scratch), str(given))) from error
+    name_of = partial(text_of, texts=engine.texts("item_id"))
+    copy_text_items(given, scratch, _shown_items(engine), times, name_of)
     return scratch
 
 

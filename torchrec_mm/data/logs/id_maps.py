@@ -19,7 +19,7 @@ from torchrec_mm.columns.files import data_files, pictures
 from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors, read_footer
 from torchrec_mm.columns.text_ids import MAP_SCHEMA
-from torchrec_mm.data.prepare.forms import TEXT, Typist, id_form
+from torchrec_mm.data.logs.forms import TEXT, Typist, id_form
 from torchrec_mm.errors import InputError
 
 SORT_GB = 1.0

@@ -20,7 +20,7 @@ import pyarrow.json as pa_json
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import CSV, PARQUET, WORDS
 from torchrec_mm.columns.log_files import LogFile
-from torchrec_mm.columns.names import place_of, refuse_lookalikes
+from torchrec_mm.columns.names import alike, place_of, refuse_lookalikes
 from torchrec_mm.columns.parquet import INT64, STRING, check_columns, same_kind
 from torchrec_mm.columns.reading import input_errors, read_footer, read_metadata
 from torchrec_mm.errors import InputError
@@ -67,6 +67,10 @@ class OpenFile:
         if name not in self.names:
             raise InputError(f"{self.path} must have a column {name}, got {', '.join(self.names)}")
         return self.names.index(name)
+
+    def has(self, name: str) -> bool:
+        """Whether ``place`` finds a column, or several."""
+        return any(alike(name, each) if self.is_text else name == each for each in self.names)
 
     def is_partition(self, place: int) -> bool:
         return place >= len(self.columns) - len(self.file.partitions)

@@ -19,7 +19,7 @@ from tests.helpers.event_logs import (
     write_log,
 )
 from torchrec_mm.columns.time_units import IN_A_SECOND
-from torchrec_mm.data.prepare import forms
+from torchrec_mm.data.logs import forms
 from torchrec_mm.errors import InputError
 
 START = 1_650_000_000
@@ -47,7 +47,7 @@ def write_times(folder, times):
 def notes_on(log, **log_format):
     with closing(duckdb_engine(log, **log_format)) as engine:
         counts, log_format = engine.count_events(), engine.log.log_format
-        return list(counts.notes(log_format, counts.unit(log, log_format)))
+        return list(counts.notes(log_format, counts.times.unit(log, log_format)))
 
 
 def read(log, tmp_path, name="data", **log_format):

@@ -55,14 +55,14 @@ def test_rows_of_other_events_are_never_bad(tmp_path):
 def test_rows_are_counted_through_all_row_groups_and_blocks(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
 
-    from torchrec_mm.data.prepare import log_reading
+    from torchrec_mm.data.logs import reading
 
     rows = [*GOOD * 10, (4, None, 3, "view")]
     log = write_log(tmp_path / "log", rows)
     pq.write_table(pq.read_table(log / "0.parquet"), log / "0.parquet", row_group_size=7)
     with pytest.raises(InputError, match="0.parquet row 51"):
         prepare(duckdb_engine(log), tmp_path / "data")
-    monkeypatch.setattr(log_reading, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
     rows = [*(("4", "0\n", *row[2:]) for row in GOOD * 10), (4, "", 3, "view")]
     quoted = [(f'"{item}"' if at == 1 else item for at, item in enumerate(row)) for row in rows]
     log = write_csv(tmp_path / "csv" / "a.csv", quoted)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchrec_mm.data.prepare import forms
-from torchrec_mm.data.prepare.log_format import ID_COLUMNS
+from torchrec_mm.data.logs import forms
+from torchrec_mm.data.logs.log_format import ID_COLUMNS
 from torchrec_mm.errors import InputError
 
 # Reasons why ids of a CSV file are bad that others in it are not.

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.parquet import INT64, STRING, same_kind
-from torchrec_mm.data.prepare import forms
-from torchrec_mm.data.prepare.log_format import ID_COLUMNS, LogFormat
-from torchrec_mm.data.prepare.log_reading import OpenFile, pieces, read
+from torchrec_mm.columns.text_ids import MAPS
+from torchrec_mm.data.logs import forms
+from torchrec_mm.data.logs.log_format import ID_COLUMNS, LogFormat
+from torchrec_mm.data.logs.reading import OpenFile, pieces, read
 from torchrec_mm.errors import InputError
 
 
@@ -42,6 +43,23 @@ def form_files(
     for name in set(names) & set(ID_COLUMNS):
         _agree(name, files, places, found)
     return [FormedFile(*each) for each in zip(files, places, found, strict=True)]
+
+
+def text_ids(file: FormedFile) -> list[str]:
+    """Which ids are text; the same in all files of a log."""
+    return [name for name in ID_COLUMNS if file.forms[name] in forms.TEXTS]
+
+
+def found_out(files: Sequence[FormedFile], log_format: LogFormat) -> list[str]:
+    """A line on each thing that nobody said: delimiters, ids that are text."""
+    delimiters = {file.opened.delimiter for file in files} if not log_format.delimiter else set()
+    notes = [
+        f"fields of CSV files are taken to be divided by {delimiter!r}"
+        for delimiter in sorted(delimiters - {"", ","})
+    ]
+    for name in text_ids(files[0]):
+        notes.append(f"{name} is text: numbers stand for it, and ids/{MAPS[name]} leads back")
+    return notes
 
 
 def _form(file: OpenFile, name: str, place: int, log_format: LogFormat) -> str:
