@@ -85,7 +85,7 @@ def _places(
         sources = {name: log_format.source(name) for name in NAMED}
         at = {name: file.place(source) for name, source in sources.items() if file.has(source)}
         for place in set(range(len(file.names))) - set(at.values()):
-            name = file.names[place]
+            name = file.names[place].strip() if file.is_text else file.names[place]
             if not name:
                 raise InputError(f"{file.path} column {place + 1} must have a name, or be left out")
             if name in NAMED:
