@@ -3,6 +3,8 @@
 python -m apps.prepare --source movielens --input DIR --run_dir DATA
 python -m apps.prepare --source events --input LOGS --run_dir DATA --memory_gb 8
 python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spark
+python -m apps.prepare --source events --input LOGS --run_dir DATA \
+    --columns '{user_id: uid}' --events '{impression: [view], click: [tap, open]}'
 """
 
 import sys
@@ -27,15 +29,15 @@ from torchrec_mm.targets import check_new_folder
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Write items/, requests/train, requests/test and, from movielens, searches/.
+    """Write items/, requests/train, requests/test; searches/ from movielens, ids/ of ids of text.
 
     A flag that its source does not know is refused.
     """
 
     source: Literal["movielens", "impressions", "events"]
-    """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: Parquet
-    with user_id, item_id, label, timestamp and/or behaviour_item_ids; events: Parquet or CSV with
-    user_id, item_id, timestamp, event"""
+    """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
+    item_id, label, timestamp and/or behaviour_item_ids; events: user_id, item_id, timestamp, event;
+    both in Parquet, CSV or JSON lines, in folders of partitions or not"""
     input: Path
     """folder of the files"""
     run_dir: Path
@@ -75,7 +77,7 @@ class PrepareConfig:
     where it names none. Both give the same requests; Spark in any order of users (duckdb)"""
     memory_gb: float | None = None
     """events, engine duckdb: memory of this process at most; what needs more goes to disk beside
-    run_dir. At least 1 (4)"""
+    run_dir, where events of use are kept meanwhile. At least 1 (4)"""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
