@@ -18,6 +18,7 @@ from tests.helpers.event_logs import (
 from torchrec_mm.columns import text_ids
 from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.logs.file_forms import found_out
 from torchrec_mm.errors import InputError
 
 ROWS = [
@@ -53,7 +54,7 @@ def test_ids_that_are_text_become_hashes_and_maps_lead_back(tmp_path, write):
     assert map_of(data, "users") == hashes("u4", "ü1")
     assert map_of(data, "items") == hashes("i0", "i5", "i6")
     assert read_items(data).item_ids.tolist() == sorted(map_of(data, "items"))
-    assert list(opened(log).notes()) == [
+    assert found_out(opened(log).files, opened(log).log_format) == [
         "user_id is text: numbers stand for it, and ids/users.parquet leads back",
         "item_id is text: numbers stand for it, and ids/items.parquet leads back",
     ]

@@ -17,6 +17,7 @@ from tests.helpers.event_logs import (
     write_csv,
     write_log,
 )
+from torchrec_mm.data.logs.file_forms import found_out
 from torchrec_mm.errors import InputError
 
 ROWS = [(4, 0, 0, "click"), *((4, 0, time, "view") for time in range(4)), (1, 5, 9, "view")]
@@ -105,7 +106,8 @@ def test_the_delimiter_of_csv_is_the_one_that_gives_all_columns(tmp_path, delimi
     text = [delimiter.join(f'"{field}"' for field in line) + "\n" for line in lines]
     (log / "a.csv").write_text("".join(text))
     said = [f"fields of CSV files are taken to be divided by {delimiter!r}"]
-    assert list(opened(log).notes()) == ([] if delimiter == "," else said)
+    read = opened(log)
+    assert found_out(read.files, read.log_format) == ([] if delimiter == "," else said)
     assert requests_of_log(log, tmp_path) == requests_of_rows(ROWS)
 
 

@@ -75,6 +75,16 @@ def test_a_given_unit_is_not_told_again_and_small_numbers_can_be_in_it(tmp_path)
     assert found == requests_of_rows(with_times(time - 1 for time in SECONDS))
 
 
+@pytest.mark.parametrize("write", [write_log, write_one_csv])
+def test_events_of_one_second_are_in_the_order_of_their_items_and_count_once(tmp_path, write):
+    millis = [("click", 5, 0), ("view", 7, 900), ("view", 6, 950), ("view", 7, 990), ("view", 6, 0)]
+    rows = [(1, item, 1000 * START + more, event) for event, item, more in millis]
+    rows += [(1, 5, 1000 * (START + second), "view") for second in range(6)]
+    found = read(write(tmp_path / "log", rows), tmp_path)
+    assert found == requests_of_rows([(*row[:2], row[2] // 1000, row[3]) for row in rows])
+    assert found[0]["candidate_item_ids"] == [5, 6, 7]
+
+
 @pytest.mark.parametrize(
     ("times", "given", "complaint"),
     [

@@ -20,7 +20,7 @@ class FormedFile:
 
     opened: OpenFile
     places: Mapping[str, int]
-    forms: Mapping[str, str]
+    forms: dict[str, str]
 
 
 def form_files(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from torchrec_mm.columns.log_files import log_files
 from torchrec_mm.columns.parquet import BOOL, INT64, STRING
 from torchrec_mm.data.logs.file_forms import FormedFile, form_files, text_ids
-from torchrec_mm.data.logs.forms import Typist
+from torchrec_mm.data.logs.forms import BOOLEAN, Typist
 from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.logs.reading import Piece, open_file, pieces, read
 from torchrec_mm.data.prepare.event_counts import facts_of
@@ -77,13 +77,15 @@ def typed_events(
         InputError: an unreadable file.
     """
     name = str(file.opened.path.relative_to(log.folder))
+    clicked = pa.array(log.rules.clicked)
     wanted = pa.array([*log.rules.shown, *log.rules.clicked])
-    with Typist(file.forms) as typist:
+    with Typist(file.forms | {"event": BOOLEAN}) as typist:  # whether it is a click
         for raw, first in read(piece, file.places):
             kinds = raw["event"].combine_chunks().cast(STRING)  # of nulls alone, it may not be
             counts = pc.or_(kinds.is_null(), pc.is_in(kinds, wanted))
+            is_click = pc.if_else(kinds.is_null(), None, pc.is_in(kinds, clicked))
+            raw = raw.set_column(raw.column_names.index("event"), "event", is_click)
             rows = pa.array(np.arange(first, first + raw.num_rows)).filter(counts)
             typed = typist(raw.filter(counts), file.opened.path, rows)
-            is_click = pc.is_in(typed.good["event"], pa.array(log.rules.clicked))
-            good = typed.good.append_column("is_click", is_click)
+            good = typed.good.rename_columns({"event": "is_click"})
             yield good.select(log.schema.names), facts_of(kinds, good, typed.bad, name)

@@ -1,7 +1,7 @@
 """Event logs on one machine, in bounded memory: DuckDB sorts and spills.
 
 The log is read once: its impressions and clicks are kept beside the spilled rows, ids as numbers,
-in a Parquet file for each piece of the log.
+in a Parquet file for each piece of the log. Plain Parquet is read where it lies (plain_parquet.py).
 """
 
 import glob
@@ -25,6 +25,13 @@ from torchrec_mm.data.prepare.event_chunks import whole_users
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog, typed_events
 from torchrec_mm.data.prepare.events import SORTED_BY, requests_of
+from torchrec_mm.data.prepare.plain_parquet import (
+    COUNTED_SCHEMA,
+    count_query,
+    events_of_use,
+    facts_of_kinds,
+    is_plain,
+)
 from torchrec_mm.data.prepare.request_parts import RequestParts
 from torchrec_mm.errors import InputError
 
@@ -47,6 +54,7 @@ class DuckdbEngine:
     def __init__(self, log: EventLog, scratch: Path, memory_gb: float) -> None:
         self.log, self.memory_gb = log, memory_gb
         self._scratch, self._read = scratch, scratch / "read"
+        self._rows = f"read_parquet({_pattern(self._read)}, hive_partitioning = false)"
         share = memory_gb * DUCKDB_SHARE
         self._database = duckdb.connect(
             config={
@@ -60,6 +68,12 @@ class DuckdbEngine:
     def count_events(self) -> EventCounts:
         """One pass over the log, before anything else; what is asked for later is kept aside."""
         self._read.mkdir(parents=True)
+        if is_plain(self.log):
+            kinds = pa.Table.from_batches(self._batches(count_query(self.log)), COUNTED_SCHEMA)
+            facts = facts_of_kinds(kinds, self.log.rules)
+            if facts is not None:
+                self._rows = events_of_use(self.log)
+                return EventCounts.of([facts], self.log.rules)
         files = (
             self._keep(self._read / f"{number:06}.parquet", *each)
             for number, each in enumerate(self.log.pieces())
@@ -111,15 +125,16 @@ class DuckdbEngine:
         self._database.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    @property
-    def _rows(self) -> str:
-        """The rows that were kept, as SQL; ``[`` and ``*`` in a path would be wildcards."""
-        pattern = glob.escape(str(self._read)).replace("'", "''")
-        return f"read_parquet('{pattern}/*.parquet', hive_partitioning = false)"
-
     def _keep(self, path: Path, file: FormedFile, piece: Piece) -> Iterator[pa.Table]:
         """Write the rows of a piece; give what is known of them."""
-        with pq.ParquetWriter(path, self.log.schema, compression="lz4") as writer:
+        texts = [f"{name}_text" for name in self.log.text_ids]
+        with pq.ParquetWriter(  # of numbers a dictionary costs more time than it saves
+            path,
+            self.log.schema,
+            compression="lz4",
+            use_dictionary=texts,
+            write_statistics=False,
+        ) as writer:
             for events, facts in typed_events(self.log, file, piece):
                 writer.write_table(events)
                 yield facts
@@ -143,3 +158,9 @@ class DuckdbEngine:
             if str(error) == "Query interrupted":  # DuckDB's word for Ctrl-C
                 raise KeyboardInterrupt from error
             raise
+
+
+def _pattern(folder: Path) -> str:
+    """All Parquet files of a folder, as SQL; ``[`` and ``*`` in its path would be wildcards."""
+    path = glob.escape(str(folder)).replace("'", "''")
+    return f"'{path}/*.parquet'"
