@@ -42,7 +42,8 @@ class Collator:
     raw_ids: those of RAW_IDS whose tables take ids as they are.
     vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
-    vectors, or None. make: what makes ``RequestBatch.made`` of the search's hits, or None.
+    vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
+    impressions where batches begin and end.
     """
 
     items: EncodedItems
@@ -53,7 +54,7 @@ class Collator:
     vector_rows: np.ndarray | None = None
     gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
-    make: Callable[[SearchHits], Tensor] | None = None
+    make: Callable[[SearchHits, Sequence[int]], list[Tensor]] | None = None
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
@@ -71,11 +72,10 @@ class Collator:
             assert self.vector_rows is not None  # who else would search
             behaviours = behaviours.where(self.vector_rows[behaviours.values] >= 0)
         hits = search(candidates, behaviours)
-        made = None if self.make is None else self.make(hits)
         ends = offsets_of(np.array([len(share) for share in shares]))
-        per_request = candidates.lengths * behaviours.lengths * search.pairs
-        impressions = pairwise(candidates.offsets[ends])
-        pairs = pairwise(offsets_of(per_request)[ends])
+        impressions = candidates.offsets[ends].tolist()
+        pairs = offsets_of(candidates.lengths * behaviours.lengths * search.pairs)[ends]
+        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
         return [
             Compared(
                 hits.kept_items[begin:end],
@@ -83,9 +83,11 @@ class Collator:
                 hits.kept_cosine[begin:end],
                 hits.tiers[begin:end],
                 hits.cosine[begin_pair:end_pair],
-                None if made is None else made[begin:end],
+                made_of_batch,
             )
-            for (begin, end), (begin_pair, end_pair) in zip(impressions, pairs, strict=True)
+            for (begin, end), (begin_pair, end_pair), made_of_batch in zip(
+                pairwise(impressions), pairwise(pairs), made, strict=True
+            )
         ]
 
     def __call__(
