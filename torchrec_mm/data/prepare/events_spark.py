@@ -39,12 +39,13 @@ REQUEST_DDL = (
     "user_id bigint, timestamp bigint, behaviour_item_ids array<bigint>, "
     "candidate_item_ids array<bigint>, labels array<tinyint>, is_test boolean"
 )
+TASKS_A_CORE = 4  # a task costs a moment of its own, and the last ones wait for each other
 OfPiece = Callable[[EventLog, FormedFile, Piece], Iterator[pa.Table]]
 _SQL = {INT64: "bigint", STRING: "string", BOOL: "boolean"}
 
 
 class SparkEngine:
-    """One event log, read and sorted by Spark: its pieces are its tasks.
+    """One event log, read and sorted by Spark, whose tasks are its pieces.
 
     Args:
         log: what is read.
@@ -118,11 +119,12 @@ class SparkEngine:
         of_piece: OfPiece,
         schema: pa.Schema,
     ) -> DataFrame:
-        """What a function makes of each piece, in a task of its own, in the order of the log."""
+        """What a function makes of each piece, in tasks of neighbours, in the order of the log."""
         ddl = ", ".join(f"`{field.name}` {_SQL[field.type]}" for field in schema)
         read = partial(_read_pieces, log=self.log, pieces=self._pieces, of_piece=of_piece)
         count = len(self._pieces)
-        return self._spark.range(0, count, 1, count).mapInArrow(read, ddl)
+        tasks = min(count, TASKS_A_CORE * self._spark.sparkContext.defaultParallelism)
+        return self._spark.range(0, count, 1, tasks).mapInArrow(read, ddl)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -130,6 +132,9 @@ class SparkEngine:
             yield
         except PySparkException as error:
             words = str(error).partition("JVM stacktrace")[0]
+            _, ours, line = words.partition(f"{InputError.__module__}.InputError: ")
+            if ours:  # said by a task, with its traceback
+                raise InputError(line.partition("\n")[0]) from error
             raise InputError(f"{self.log.folder} could not be read: {words}") from error
         except Py4JJavaError as error:
             words = error.java_exception.getMessage()
