@@ -11,6 +11,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
 INT64 = pa.int64()
+BOOL = pa.bool_()
 STRING = pa.string()
 BINARY = pa.binary()
 INT64_LIST = pa.list_(pa.int64())
@@ -68,12 +69,13 @@ def _as_promised(column: pa.ChunkedArray, where: str, wanted: pa.DataType) -> pa
 
 
 def same_kind(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether both are integers, floats, text, bytes, or lists of the same kind."""
+    """Whether both are integers, floats, Booleans, text, bytes, or lists of the same kind."""
     if pa.types.is_dictionary(given):
         return same_kind(given.value_type, wanted)
     if _is_list(given) and _is_list(wanted):
         return same_kind(given.value_type, wanted.value_type)
-    kinds = (pa.types.is_integer, pa.types.is_floating, _is_text, _is_bytes)
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    kinds = (*numbers, _is_text, _is_bytes)
     # A column of nothing but nulls, or of empty lists, has no kind of its own yet.
     return pa.types.is_null(given) or any(kind(given) and kind(wanted) for kind in kinds)
 

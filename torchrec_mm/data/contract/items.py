@@ -1,7 +1,7 @@
 """`items/`: what is known of every item besides its picture and title, and some rows in full."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,18 @@ import pyarrow.parquet as pq
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
 from torchrec_mm.columns.names import refuse_lookalikes
-from torchrec_mm.columns.numbers import to_arrow, to_numpy
+from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.seconds import check_one_clock, check_seconds
-from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.features import (
+    CATEGORIES,
+    Categorical,
+    TextIds,
+    categorical_columns,
+    text_ids_of,
+)
 from torchrec_mm.ids import IdIndex, sort_unique
 
 ITEM_ID = {"item_id": INT64}
@@ -31,7 +37,8 @@ class ItemCatalogue:
 
     item_ids: (N,) int64, strictly ascending.
     created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
-    attributes: categorical attributes by column name, each (N,) int64, any value.
+    attributes: ids of the attributes by column name, each (N,) int64. text_ids: of those that are
+    text, by name.
     """
 
     UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -39,6 +46,7 @@ class ItemCatalogue:
     item_ids: np.ndarray
     created_at: np.ndarray | None
     attributes: Mapping[str, np.ndarray]
+    text_ids: Mapping[str, TextIds] = field(default_factory=dict)
 
     @property
     def index(self) -> IdIndex:
@@ -62,7 +70,7 @@ def read_items(data: Path) -> ItemCatalogue:
     return read_catalogue(data / "items")
 
 
-def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCatalogue:
+def read_catalogue(folder: Path, known: Mapping[str, Categorical] | None = None) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
     ``known``: see ``attribute_columns``.
@@ -72,7 +80,8 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
     """
     items = open_items(folder)
     attributes = attribute_columns(items, known)
-    table = items.read(ITEM_ID | dict.fromkeys(attributes, INT64), CREATED_AT)
+    types = {name: column.kind for name, column in attributes.items()}
+    table = items.read(ITEM_ID, CREATED_AT | types)
     item_ids = to_numpy(table["item_id"])
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
@@ -81,7 +90,13 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
         unknown = to_arrow(np.full(len(table), ItemCatalogue.UNKNOWN_TIME))
         created_at = to_numpy(pc.coalesce(table["created_at"], unknown))[order]
     return ItemCatalogue(
-        item_ids[order], created_at, {name: to_numpy(table[name])[order] for name in attributes}
+        item_ids[order],
+        created_at,
+        {
+            name: column.ids(in_one(table[name]), f"{folder} column {name}")[order]
+            for name, column in attributes.items()
+        },
+        text_ids_of(attributes),
     )
 
 
@@ -92,16 +107,20 @@ def open_items(folder: Path) -> ParquetFolder:
     return items
 
 
-def attribute_columns(items: ParquetFolder, known: Collection[str] | None = None) -> list[str]:
-    """Names of the categorical attributes among the columns of ``items/``.
+def attribute_columns(
+    items: ParquetFolder, known: Mapping[str, Categorical] | None = None
+) -> dict[str, Categorical]:
+    """The attributes among the columns of ``items/``, by name.
 
     Args:
         known: attributes of a model; the others are not looked at. None: all must be usable.
 
     Raises:
-        InputError: a further column that is no int64 in some file.
+        InputError: a further column that is of no kind that can be an attribute, or not of the
+            same in all files.
     """
-    return list(further_columns([items], ITEM_ID | CONTENTS | CREATED_AT, [INT64], known))
+    named = ITEM_ID | CONTENTS | CREATED_AT
+    return categorical_columns([items], named, CATEGORIES, known)
 
 
 def read_rows(folder: Path, item_ids: np.ndarray, nullable: Mapping[str, pa.DataType]) -> pa.Table:

@@ -1,18 +1,25 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.jagged import Jagged
-from torchrec_mm.columns.numbers import to_numpy
+from torchrec_mm.columns.jagged import Jagged, values_and_offsets
+from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.features import (
+    CATEGORIES,
+    CATEGORY_LISTS,
+    Categorical,
+    TextIds,
+    categorical_columns,
+    text_ids_of,
+)
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
@@ -28,8 +35,8 @@ class Requests:
     behaviours: item ids, oldest first, at most ``max_behaviours`` newest ones kept.
     candidates: item ids, at least one a request.
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
-    features: categorical user and context features by column name, each (R,) int64.
-    behaviour_attributes: by column name, int64 values aligned with ``behaviours.values``.
+    features: ids of user and context features by column name, each (R,) int64.
+    behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
     """
 
     user_ids: np.ndarray
@@ -45,7 +52,7 @@ class Requests:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """Categorical values by name: of users, contexts and behaviours."""
+        """Ids by feature: of users, contexts and behaviours."""
         return {"user_id": self.user_ids, **self.features, **self.behaviour_attributes}
 
     @property
@@ -57,35 +64,37 @@ class Requests:
 class RequestColumns:
     """What the columns of requests are, by their names and types.
 
-    features: categorical user and context features. behaviour_attributes: lists as long as the
-    behaviours. Each in the order of the files. has_labels: False where labels are not read.
+    features: of users and contexts. behaviour_attributes: lists as long as the behaviours. Each by
+    name in the order of the files. has_labels: False where labels are not read.
     """
 
-    features: tuple[str, ...]
-    behaviour_attributes: tuple[str, ...]
+    features: Mapping[str, Categorical]
+    behaviour_attributes: Mapping[str, Categorical]
     has_labels: bool = True
 
     @classmethod
     def of(
         cls,
         folders: Iterable[ParquetFolder],
-        known: Collection[str] | None = None,
+        known: "RequestColumns | None" = None,
         has_labels: bool = True,
     ) -> "RequestColumns":
         """The columns of all splits.
 
         Args:
-            folders: one a split. known: the features and attributes of a model, the only ones
-                that are read; None: all must be usable.
+            folders: one a split. known: the columns of a model, the only ones that are read;
+                None: all must be usable.
 
         Raises:
-            InputError: a further column that is neither int64 nor a list of them, or not the same
-                in all files.
+            InputError: a further column that is of no kind that can be a feature, or not of the
+                same in all files.
         """
-        further = further_columns(folders, NAMED, [INT64, INT64_LIST], known)
+        of_model = None if known is None else {**known.features, **known.behaviour_attributes}
+        kinds = (*CATEGORIES, *CATEGORY_LISTS)
+        further = categorical_columns(folders, NAMED, kinds, of_model)
         return cls(
-            tuple(name for name, kind in further.items() if kind == INT64),
-            tuple(name for name, kind in further.items() if kind == INT64_LIST),
+            {name: column for name, column in further.items() if column.kind in CATEGORIES},
+            {name: column for name, column in further.items() if column.kind in CATEGORY_LISTS},
             has_labels,
         )
 
@@ -93,12 +102,27 @@ class RequestColumns:
     def lists(self) -> dict[str, pa.DataType]:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
-        return named | dict.fromkeys(self.behaviour_attributes, INT64_LIST)
+        return named | {name: column.kind for name, column in self.behaviour_attributes.items()}
 
     @property
     def required(self) -> dict[str, pa.DataType]:
-        """Types of the columns that are read and must be there."""
-        return dict.fromkeys(("user_id", *self.features), INT64) | self.lists
+        """Types of the columns that are read and hold a value in every row."""
+        return {"user_id": INT64} | self.lists
+
+    @property
+    def nullable(self) -> dict[str, pa.DataType]:
+        """Types of the other columns that are read."""
+        return NULLABLE | {name: column.kind for name, column in self.features.items()}
+
+    @property
+    def text_ids(self) -> dict[str, TextIds]:
+        """Of the columns of text, by name."""
+        return text_ids_of({**self.features, **self.behaviour_attributes})
+
+    def check(self, folder: ParquetFolder) -> None:
+        """InputError for a folder without one of the columns, or with one of another type."""
+        folder.require(self.features)
+        folder.check(self.required, self.nullable)
 
 
 def parse_requests(
@@ -110,10 +134,14 @@ def parse_requests(
         InputError: missing column, wrong type or unit, null, labels not as long as the candidates
             or outside {0, 1}, a request without candidates, behaviour attributes too long or short.
     """
-    table = check_columns(table, where, columns.required, NULLABLE)
+    table = check_columns(table, where, columns.required, columns.nullable)
     if "timestamp" in table.column_names:
         check_seconds(where, "timestamp", table["timestamp"])
-    lists = {n: Jagged.from_arrow(table[n], f"{where} column {n}") for n in columns.lists}
+    attributes = columns.behaviour_attributes
+    lists = {
+        name: _list_column(table[name], f"{where} column {name}", attributes.get(name))
+        for name in columns.lists
+    }
     behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
     _check_candidates(where, candidates)
     labels = np.zeros(len(candidates.values), np.int8)
@@ -131,11 +159,22 @@ def parse_requests(
         behaviours=behaviours,
         candidates=candidates,
         labels=labels,
-        features={name: to_numpy(table[name]) for name in columns.features},
+        features={
+            name: column.ids(in_one(table[name]), f"{where} column {name}")
+            for name, column in columns.features.items()
+        },
         behaviour_attributes={
             name: lists[name].values[kept] for name in columns.behaviour_attributes
         },
     )
+
+
+def _list_column(column: pa.ChunkedArray, field: str, attribute: Categorical | None) -> Jagged:
+    """The lists of a column; those of an attribute as ids."""
+    if attribute is None:
+        return Jagged.from_arrow(column, field)
+    values, offsets = values_and_offsets(column)
+    return Jagged(attribute.ids(values, field), offsets)
 
 
 def _timestamps(table: pa.Table) -> np.ndarray | None:

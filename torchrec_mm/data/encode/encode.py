@@ -114,6 +114,8 @@ def encode(
             numbering.add(split, scratch / split)
         if numbering.times is not None:
             source.items.check_clock("items/", *numbering.times)
+        for name, text_ids in source.text_ids.items():
+            text_ids.check(f"column {name}")
         all_items = AllItems(numbering, source)
         if vocabularies is None:
             vocabularies = learn_features(source, numbering.features)

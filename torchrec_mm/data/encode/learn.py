@@ -14,7 +14,7 @@ from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary, in_ord
 def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
     request, behaviour = (
-        {name: _all(features[name].trained_ids, source) for name in in_order(names)}
+        {name: _all(name, features[name].trained_ids, source) for name in in_order(names)}
         for names in (source.request_features, source.behaviour_features)
     )
     return Vocabularies(request=request, item={}, behaviour=behaviour)
@@ -36,7 +36,7 @@ def learn_items(
     }
     for name in source.items.attributes:
         values, known = all_items.attribute(name)
-        learned[name] = _all(np.unique(values[known & (shown > 0)]), source)
+        learned[name] = _all(name, np.unique(values[known & (shown > 0)]), source)
     return {name: learned[name] for name in in_order(learned)}
 
 
@@ -47,6 +47,7 @@ def frequency_of(all_items: AllItems) -> ItemFrequency:
     return ItemFrequency(all_items.item_ids[shown], candidates[shown])
 
 
-def _all(ids: np.ndarray, source: RequestSource) -> Vocabulary:
+def _all(name: str, ids: np.ndarray, source: RequestSource) -> Vocabulary:
     known = ids if source.missing is None else ids[ids != source.missing]
-    return Vocabulary(known, np.empty(0, np.int64))
+    texts = source.text_ids[name].texts(known) if name in source.text_ids else None
+    return Vocabulary(known, np.empty(0, np.int64), texts)

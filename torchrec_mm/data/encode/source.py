@@ -9,9 +9,10 @@ import pyarrow as pa
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.contract.features import Categorical, TextIds
 from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
-from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
-from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 
 TRAIN = "train"
@@ -24,8 +25,9 @@ class RequestSource(Protocol):
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
-    for "not known" in any feature, if there is one. max_behaviours: the newest behaviours kept of
-    each request. notes: counts for the reader of ``meta.json``.
+    for "not known" in any feature, if there is one. text_ids: of the features of text, by name,
+    which know all their texts once everything has been read. max_behaviours: the newest behaviours
+    kept of each request. notes: counts for the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
@@ -35,6 +37,7 @@ class RequestSource(Protocol):
     attributes_of_behaviours: Sequence[str]
     behaviour_item_features: Sequence[str]
     missing: int | None
+    text_ids: Mapping[str, TextIds]
     max_behaviours: int
     notes: dict[str, int]
 
@@ -75,13 +78,14 @@ class RequestFolders:
         self.splits: Sequence[str] = list(folders)
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
-        of_requests = None if known is None else {*known.request, *known.behaviour}
+        of_requests = None if known is None else _known_columns(known)
         self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
         for requests in self.folders.values():
-            requests.check(self.columns.required, NULLABLE)
+            self.columns.check(requests)
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
-        self.behaviour_features: Sequence[str] = self.columns.behaviour_attributes
-        self.items = read_catalogue(items, None if known is None else known.item)
+        self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
+        self.items = read_catalogue(items, None if known is None else _known(known.item))
+        self.text_ids: Mapping[str, TextIds] = {**self.items.text_ids, **self.columns.text_ids}
         self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:
@@ -90,7 +94,7 @@ class RequestFolders:
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = HashIndex(self.items.item_ids)
-        groups = self.folders[split].groups(self.columns.required, NULLABLE)
+        groups = self.folders[split].groups(self.columns.required, self.columns.nullable)
         yield from in_order(self._parsed(chunks, index) for chunks in groups)
 
     def _parsed(
@@ -103,3 +107,16 @@ class RequestFolders:
                 rule = f"{where} column candidate_item_ids must hold ids of items/ only"
                 raise InputError(f"{rule}, got {requests.candidates.values[unknown][0]}")
             yield requests
+
+
+def _known_columns(known: Vocabularies) -> RequestColumns:
+    """Those of requests that a model knows."""
+    return RequestColumns(_known(known.request), _known(known.behaviour, is_list=True))
+
+
+def _known(vocabularies: Mapping[str, Vocabulary], is_list: bool = False) -> dict[str, Categorical]:
+    return {
+        name: Categorical.known(vocabulary.texts, is_list)
+        for name, vocabulary in vocabularies.items()
+        if name not in ("user_id", "item_id")
+    }
