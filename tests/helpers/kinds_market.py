@@ -1,5 +1,6 @@
 """The small market with further columns of every kind, nulls among their values."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,18 @@ WAYS = ("search", "mail", None)
 
 
 def write_kinds_market(folder: Path) -> SmallMarket:
-    """The small market, its items with a brand and a Boolean, its requests with as much."""
+    """The small market, its items with text, a Boolean and numbers, its requests with as much."""
     market = write_small_market(folder)
     add_columns(market.data / "items", lambda count, rng: of_items(count, rng))
     for split in ("train", "test"):
         requests = market.data / "requests" / split
-        lengths = pq.read_table(requests)["behaviour_item_ids"].combine_chunks().value_lengths()
+        table = pq.read_table(requests)
+        lengths = [
+            table[name].combine_chunks().value_lengths().to_pylist()
+            for name in ("behaviour_item_ids", "candidate_item_ids")
+        ]
         add_columns(
-            requests, lambda count, rng, s=split, n=lengths: of_requests(s, n.to_pylist(), rng)
+            requests, lambda count, rng, split=split, n=lengths: of_requests(split, *n, rng)
         )
     return market
 
@@ -39,17 +44,31 @@ def of_items(count: int, rng: np.random.Generator) -> dict[str, pa.Array]:
     return {
         "brand": drawn(BRANDS, count, rng),
         "is_new": drawn((True, False, None), count, rng),
+        "price": with_nulls(rng.lognormal(3, 1, count), rng),
+        "weight_kg": drawn((Decimal("0.50"), Decimal("1.25"), Decimal("7.00"), None), count, rng),
     }
 
 
-def of_requests(split: str, lengths: list[int], rng: np.random.Generator) -> dict[str, pa.Array]:
+def of_requests(
+    split: str, behaviours: list[int], candidates: list[int], rng: np.random.Generator
+) -> dict[str, pa.Array]:
+    count = len(behaviours)
+    discounts = [with_nulls(rng.random(length), rng) for length in candidates]
     devices = DEVICES if split == "train" else (*DEVICES, NEW_DEVICE)
     return {
-        "city": drawn((0, 1, None), len(lengths), rng),
-        "device": drawn(devices, len(lengths), rng).dictionary_encode(),
-        "premium": drawn((True, False, None), len(lengths), rng),
-        "via": pa.array([drawn(WAYS, length, rng) for length in lengths], pa.list_(pa.string())),
+        "city": drawn((0, 1, None), count, rng),
+        "device": drawn(devices, count, rng).dictionary_encode(),
+        "premium": drawn((True, False, None), count, rng),
+        "via": pa.array([drawn(WAYS, length, rng) for length in behaviours], pa.list_(pa.string())),
+        "age": with_nulls(rng.normal(40, 12, count), rng).cast(pa.float32()),
+        "temperature": pa.array(rng.normal(15, 8, count)),
+        "candidate_discount": pa.array(discounts, pa.list_(pa.float64())),
     }
+
+
+def with_nulls(numbers: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    """The numbers, every fourth or so null."""
+    return pa.array(numbers, mask=rng.random(len(numbers)) < 0.25)
 
 
 def drawn(values: tuple, count: int, rng: np.random.Generator) -> pa.Array:

@@ -54,14 +54,16 @@ class Part(Protocol):
 
 
 class Request:
-    """User and context."""
+    """User and context: their embeddings, and their numbers with a flag for null beside each."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         width = spec.embedding_dim * len(spec.tables.request)
-        return [Block(width, of_request=True, embeddings=width)]
+        embeddings = Block(width, of_request=True, embeddings=width)
+        numbers = [Block(2 * len(spec.request_numbers), of_request=True)]
+        return [embeddings, *numbers] if spec.request_numbers else [embeddings]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        return Joined((scene.requests,))
+        return Joined((scene.requests, *given(scene.batch.request_numbers)))
 
 
 class Vector:
@@ -86,13 +88,16 @@ class Vector:
 
 
 class Target:
-    """The impression's own item."""
+    """The impression's own item, and the numbers of both with a flag for null beside each."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
-        return [Block(spec.item_width, embeddings=spec.embedding_dim * len(spec.tables.item))]
+        width = spec.embedding_dim * len(spec.tables.item)
+        embeddings = Block(spec.item_width, embeddings=width)
+        numbers = [Block(2 * len(spec.target_numbers))]
+        return [embeddings, *numbers] if spec.target_numbers else [embeddings]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        return Joined((scene.targets,))
+        return Joined((scene.targets, *given(scene.batch.target_numbers)))
 
 
 class Interest:
@@ -205,6 +210,11 @@ def attended_target(spec: RankerSpec, scene: Scene) -> Tensor:
     if len(spec.behaviour_tables) == len(spec.tables.item):
         return scene.targets
     return scene.lookups.items(spec.behaviour_tables, scene.lookups.impressions)
+
+
+def given(numbers: Tensor | None) -> tuple[Tensor, ...]:
+    """The block of a batch's numbers, or none."""
+    return () if numbers is None else (numbers,)
 
 
 def history_length(scene: Scene) -> Tensor:

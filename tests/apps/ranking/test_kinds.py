@@ -1,4 +1,4 @@
-"""Columns of text, Booleans and nulls through every command: each value has a row of its own."""
+"""Columns of every kind through every command: text, Booleans, numbers and nulls all matter."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from tests.helpers.runs import (
     train_make,
     train_ranker,
 )
-from tests.helpers.small_market import SmallMarket
+from tests.helpers.small_market import NUM_ITEMS, SmallMarket
 from tests.helpers.two_ranks import Command, run_on_two_ranks
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.runs import tensor_shards
@@ -88,6 +88,33 @@ def test_each_value_and_null_is_told_from_the_others_and_from_what_was_never_see
         copy = changed(requests, tmp_path / f"{place}", **{name: pa.array([value] * rows, kind)})
         found.append(scores(runs["id"], copy, tmp_path / f"{place}.parquet"))
     assert len({str(each) for each in found}) == len(values[name])
+
+
+@pytest.mark.parametrize("name", ["age", "candidate_discount"])
+def test_numbers_of_requests_and_impressions_matter_and_null_is_none_of_them(
+    name, market, runs, tmp_path
+):
+    requests = market.data / "requests" / "test"
+    table = pq.read_table(requests)
+    lengths = table["candidate_item_ids"].combine_chunks().value_lengths().to_pylist()
+    found = []
+    for value in (0.0, 30.0, None):
+        values = [[value] * n for n in lengths] if name != "age" else [value] * len(lengths)
+        kind = pa.float64() if name == "age" else pa.list_(pa.float64())
+        copy = changed(requests, tmp_path / f"{value}", **{name: pa.array(values, kind)})
+        found.append(scores(runs["id"], copy, tmp_path / "scores.parquet"))
+    assert len({str(each) for each in found}) == 3
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_the_price_of_an_item_matters_wherever_it_is_known(method, market, runs, tmp_path):
+    requests, found = market.data / "requests" / "test", []
+    for value in (1.0, 90.0, None):
+        prices = pa.array([value] * NUM_ITEMS, pa.float64())
+        items = changed(market.data / "items", tmp_path / f"{value}", price=prices)
+        more = ("--items", str(items))
+        found.append(scores(runs[method], requests, tmp_path / "scores.parquet", *more))
+    assert len({str(each) for each in found}) == 3
 
 
 def test_a_column_of_nothing_but_nulls_is_one_of_any_kind(market, runs, tmp_path):
@@ -160,6 +187,11 @@ def test_an_encoded_folder_trains_the_same_ranker(market, runs, tmp_path):
     ("changes", "words"),
     [
         ({"device": [1] * 25}, "part.parquet column device must be string, or left out, got int64"),
+        (
+            {"age": ["a"] * 25},
+            "column age must be double or int64 or bool, or left out, got string",
+        ),
+        ({"age": [1.0] * 24 + [float("nan")]}, "column age must be finite or null, row 24 has nan"),
         ({"city": ["a"] * 25}, "part.parquet column city must be int64 or bool, or left out, got"),
     ],
 )

@@ -1,6 +1,7 @@
 """The item catalogue: sorted by id, attributes beside it, mistakes by column."""
 
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,6 +69,15 @@ def test_attributes_of_all_kinds_are_ids_with_one_for_null(tmp_path):
     assert items.text_ids["brand"].texts(items.attributes["brand"]).to_pylist() == ["b", None, "b"]
 
 
+def test_numbers_come_in_the_order_of_the_ids_with_nulls_apart(tmp_path):
+    prices = [Decimal("0.50"), None]
+    data = data_with(tmp_path, {"item_id": [3, 2], "price": prices, "kg": pa.array([1.5, 2.5])})
+    items = read_items(data)
+    found = {name: numbers.tolist() for name, numbers in items.numbers.items()}
+    assert repr(found) == repr({"price": [float("nan"), 0.5], "kg": [2.5, 1.5]})
+    assert items.attributes == {}
+
+
 def test_ids_alone_make_a_catalogue(tmp_path):
     items = read_items(data_with(tmp_path, {"item_id": [2, 1]}))
     assert items.item_ids.tolist() == [1, 2]
@@ -84,8 +94,9 @@ def test_ids_alone_make_a_catalogue(tmp_path):
         ({"item_id": [1, None]}, "items/part-0.parquet column item_id must not be null, got 1"),
         ({"item_id": [1], "created_at": ["now"]}, "items/part-0.parquet column created_at must be"),
         ({"item_id": [1], "shop_id": [NULL]}, f"items column shop_id must not hold {NULL}, the id"),
-        ({"item_id": [1], "at": [datetime.now()]}, "column at must be int64 or bool or string, or"),
-        ({"item_id": [1], "tags": [[1]]}, "column tags must be int64 or bool or string, or left"),
+        ({"item_id": [1], "at": [datetime.now()]}, "column at must be int64 or bool or string or"),
+        ({"item_id": [1], "price": [float("inf")]}, "items column price must be finite or null, r"),
+        ({"item_id": [1], "tags": [[1]]}, "or string or double, or left out, got list"),
         ({"item_id": [1], "Item_ID": [1]}, "items column 'Item_ID' must be named item_id"),
         ({"item_id": [1], "Created_at": [1]}, "column 'Created_at' must be named created_at"),
         (

@@ -1,5 +1,7 @@
 """Requests from disk: what is read, what is cut, what is refused and by what name."""
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,6 +80,23 @@ def test_features_of_all_kinds_are_ids_with_one_for_null(tmp_path):
     }
 
 
+def test_numbers_of_requests_and_impressions_are_numbers_with_nulls_apart(tmp_path):
+    columns = {name: pa.array(values) for name, values in GOOD.items()} | {
+        "labels": pa.array(GOOD["labels"], pa.list_(pa.int8())),
+        "age": pa.array([None, 41.5], pa.float32()),
+        "income": pa.array([Decimal("10.25"), None]),
+        "candidate_price": pa.array([[0.5], [None, 2.5]], pa.large_list(pa.float32())),
+    }
+    (tmp_path / "train").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "train" / "part.parquet")
+    requests = read_requests(tmp_path / "train", 2)
+    found = {name: values.tolist() for name, values in requests.numbers.items()}
+    assert repr(found) == repr({"age": [float("nan"), 41.5], "income": [10.25, float("nan")]})
+    prices = requests.impression_numbers["candidate_price"].tolist()
+    assert repr(prices) == repr([0.5, float("nan"), 2.5])
+    assert list(requests.features) == ["city"]
+
+
 def test_times_are_optional_and_all_or_none(tmp_path):
     assert requests_of(tmp_path, timestamp=None).timestamps is None
     assert requests_of(tmp_path, timestamp=[1, None]).timestamps is None
@@ -134,9 +153,18 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
         ({" labels": [[1], [0, 1]]}, "train/part.parquet column ' labels' must be named labels"),
         (
             {"f": [b"no", b"text"]},
-            "must be int64 or bool or string or list<int64> or list<string>,",
+            "int64 or bool or string or double or list<int64> or list<string>, or left out, got",
         ),
-        ({"f": [0.5, 1.5]}, "or list<string>, or left out, got double"),
+        ({"f": pa.array([[0.5] * 3, []])}, "or list<string>, or left out, got list<"),
+        ({"f": [0.5, float("nan")]}, "train column f must be finite or null, row 1 has nan"),
+        (
+            {"candidate_f": pa.array([[0.5], [1.5]])},
+            "as long as candidate_item_ids, row 1 has 1 and 2",
+        ),
+        (
+            {"candidate_f": pa.array([["a"], ["b", "c"]])},
+            "candidate_f must be list<double>, or left out, got",
+        ),
     ],
 )
 def test_a_mistake_is_named_by_column_rule_and_value(tmp_path, changes, words):

@@ -1,19 +1,21 @@
-"""Categorical columns: integers, text and Booleans become int64 ids; null is a value of its own.
+"""Further columns as features: categories, which become int64 ids, and numbers.
 
-An integer is its own id, False is 0 and True is 1. The id of a text is 64 bits of a hash that is
-the same on every machine and in every release; texts that share one are found and refused.
+Null is a value of its own among categories, and known as null among numbers. An integer is its own
+id, False is 0 and True is 1. The id of a text is 64 bits of a hash that is the same anywhere and in
+every release; texts that share one are found and refused.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.numbers import to_arrow, to_numpy
-from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.errors import InputError
@@ -21,6 +23,7 @@ from torchrec_mm.errors import InputError
 NULL = -0x6E75_6C6C_6E75_6C6C  # the id of null; no other value may have it
 CATEGORIES = (INT64, BOOL, STRING)
 CATEGORY_LISTS = (pa.list_(INT64), pa.list_(STRING))
+NUMBERS = (FLOAT64, INT64, BOOL)
 
 
 class TextIds:
@@ -112,29 +115,84 @@ class Categorical:
         return ids
 
 
-def categorical_columns(
-    folders: Iterable[ParquetFolder],
+@dataclass(frozen=True)
+class Numeric:
+    """A further column of numbers, or of lists of them.
+
+    kind: its promised type. log1p: whether log(1 + x) takes the place of x.
+    """
+
+    kind: pa.DataType
+    log1p: bool = False
+
+    @property
+    def types(self) -> tuple[pa.DataType, ...]:
+        """What may be read for it."""
+        is_list = pa.types.is_list(self.kind)
+        return tuple(pa.list_(kind) if is_list else kind for kind in NUMBERS)
+
+    def values(self, values: pa.Array, where: str, offsets: np.ndarray | None = None) -> np.ndarray:
+        """(n,) float64 of the column's values, or of those of its lists; NaN for null.
+
+        ``offsets``: where the lists begin and end in the values, (R + 1,).
+
+        Raises:
+            InputError: NaN, an infinity, or with log1p a number below 0; ``where`` and row named.
+        """
+        numbers = values.cast(FLOAT64, safe=False)
+        found = np.array(to_numpy(pc.fill_null(numbers, 0.0)))
+        wrong = ~np.isfinite(found) | ((found < 0) if self.log1p else False)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            row = place if offsets is None else np.searchsorted(offsets, place, "right") - 1
+            rule = "be at least 0 with log1p" if np.isfinite(found[place]) else "be finite or null"
+            raise InputError(f"{where} must {rule}, row {row} has {found[place]}")
+        if self.log1p:
+            np.log1p(found, out=found)
+        if numbers.null_count:
+            found[pc.is_null(numbers).to_numpy(zero_copy_only=False)] = np.nan
+        return found
+
+
+Feature = Categorical | Numeric
+FeatureT = TypeVar("FeatureT", Categorical, Numeric)
+
+
+def feature_columns(
+    folders: Sequence[ParquetFolder],
     named: Collection[str],
-    kinds: Sequence[pa.DataType],
-    known: Mapping[str, Categorical] | None = None,
-) -> dict[str, Categorical]:
+    types_of: Callable[[str], Sequence[pa.DataType]],
+    known: Mapping[str, Feature] | None = None,
+) -> dict[str, Feature]:
     """The further columns of folders, by name in the order of the files.
 
     Args:
-        folders, named: see ``further_columns``. kinds: what a column may be.
+        folders, named: see ``further_columns``. types_of: what a column of a name may be.
         known: columns of a model, the only ones that are read; None: all must be usable.
 
     Raises:
         InputError: see ``further_columns``.
     """
-    types = None if known is None else {name: column.types for name, column in known.items()}
-    columns = {}
-    for name, kind in further_columns(folders, named, kinds, types).items():
-        if kind not in (STRING, pa.list_(STRING)):
-            columns[name] = Categorical(kind)
+    if known is None:
+        types = {name: types_of(name) for folder in folders for name in folder.names}
+    else:
+        types = {name: column.types for name, column in known.items()}
+    columns: dict[str, Feature] = {}
+    for name, kind in further_columns(folders, named, (), types).items():
+        value = kind.value_type if pa.types.is_list(kind) else kind
+        of_model = None if known is None else known[name]
+        if isinstance(of_model, Numeric) or (of_model is None and value == FLOAT64):
+            columns[name] = Numeric(kind, of_model is not None and of_model.log1p)
+        elif value == STRING:
+            columns[name] = of_model or Categorical(kind, TextIds())
         else:
-            columns[name] = Categorical(kind, TextIds()) if known is None else known[name]
+            columns[name] = Categorical(kind)
     return columns
+
+
+def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, FeatureT]:
+    """Those that are categorical, or those that are numeric."""
+    return {name: column for name, column in columns.items() if isinstance(column, kind)}
 
 
 def text_ids_of(columns: Mapping[str, Categorical]) -> dict[str, TextIds]:

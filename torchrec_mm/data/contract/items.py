@@ -13,15 +13,18 @@ from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
 from torchrec_mm.columns.names import refuse_lookalikes
 from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
-from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
+from torchrec_mm.columns.parquet import BINARY, FLOAT64, INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.seconds import check_one_clock, check_seconds
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
     Categorical,
+    Feature,
+    Numeric,
     TextIds,
-    categorical_columns,
+    feature_columns,
+    of_kind,
     text_ids_of,
 )
 from torchrec_mm.ids import IdIndex, sort_unique
@@ -38,7 +41,8 @@ class ItemCatalogue:
     item_ids: (N,) int64, strictly ascending.
     created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
     attributes: ids of the attributes by column name, each (N,) int64. text_ids: of those that are
-    text, by name.
+    text, by name. numbers: by column name, each (N,) float64, NaN for null. log1p: which of them
+    have come through it.
     """
 
     UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -47,6 +51,8 @@ class ItemCatalogue:
     created_at: np.ndarray | None
     attributes: Mapping[str, np.ndarray]
     text_ids: Mapping[str, TextIds] = field(default_factory=dict)
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    log1p: frozenset[str] = frozenset()
 
     @property
     def index(self) -> IdIndex:
@@ -70,17 +76,18 @@ def read_items(data: Path) -> ItemCatalogue:
     return read_catalogue(data / "items")
 
 
-def read_catalogue(folder: Path, known: Mapping[str, Categorical] | None = None) -> ItemCatalogue:
+def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
-    ``known``: see ``attribute_columns``.
+    ``known``: see ``item_columns``.
 
     Raises:
         InputError: missing folder or column, wrong type or unit, duplicate item_id.
     """
     items = open_items(folder)
-    attributes = attribute_columns(items, known)
-    types = {name: column.kind for name, column in attributes.items()}
+    columns = item_columns(items, known)
+    attributes, numbers = of_kind(columns, Categorical), of_kind(columns, Numeric)
+    types = {name: column.kind for name, column in columns.items()}
     table = items.read(ITEM_ID, CREATED_AT | types)
     item_ids = to_numpy(table["item_id"])
     order = sort_unique(item_ids, f"{folder} column item_id")
@@ -97,6 +104,11 @@ def read_catalogue(folder: Path, known: Mapping[str, Categorical] | None = None)
             for name, column in attributes.items()
         },
         text_ids_of(attributes),
+        {
+            name: column.values(in_one(table[name]), f"{folder} column {name}")[order]
+            for name, column in numbers.items()
+        },
+        frozenset(name for name, column in numbers.items() if column.log1p),
     )
 
 
@@ -107,9 +119,14 @@ def open_items(folder: Path) -> ParquetFolder:
     return items
 
 
-def attribute_columns(
-    items: ParquetFolder, known: Mapping[str, Categorical] | None = None
-) -> dict[str, Categorical]:
+def attribute_columns(items: ParquetFolder) -> dict[str, Categorical]:
+    """The categorical ones among ``item_columns``."""
+    return of_kind(item_columns(items), Categorical)
+
+
+def item_columns(
+    items: ParquetFolder, known: Mapping[str, Feature] | None = None
+) -> dict[str, Feature]:
     """The attributes among the columns of ``items/``, by name.
 
     Args:
@@ -120,7 +137,7 @@ def attribute_columns(
             same in all files.
     """
     named = ITEM_ID | CONTENTS | CREATED_AT
-    return categorical_columns([items], named, CATEGORIES, known)
+    return feature_columns([items], named, lambda name: (*CATEGORIES, FLOAT64), known)
 
 
 def read_rows(folder: Path, item_ids: np.ndarray, nullable: Mapping[str, pa.DataType]) -> pa.Table:

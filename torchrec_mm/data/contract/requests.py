@@ -1,7 +1,7 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +9,25 @@ import pyarrow as pa
 
 from torchrec_mm.columns.jagged import Jagged, values_and_offsets
 from torchrec_mm.columns.numbers import in_one, to_numpy
-from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
+from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
     CATEGORY_LISTS,
     Categorical,
+    Feature,
+    Numeric,
     TextIds,
-    categorical_columns,
+    feature_columns,
+    of_kind,
     text_ids_of,
 )
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
+OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
 NAMED = ("user_id", *NULLABLE, *LISTS)
 
 
@@ -37,6 +41,8 @@ class Requests:
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
     features: ids of user and context features by column name, each (R,) int64.
     behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
+    numbers: of users and contexts by column name, each (R,) float64, NaN for null.
+    impression_numbers: likewise, aligned with ``candidates.values``.
     """
 
     user_ids: np.ndarray
@@ -46,6 +52,8 @@ class Requests:
     labels: np.ndarray
     features: Mapping[str, np.ndarray]
     behaviour_attributes: Mapping[str, np.ndarray]
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -64,18 +72,21 @@ class Requests:
 class RequestColumns:
     """What the columns of requests are, by their names and types.
 
-    features: of users and contexts. behaviour_attributes: lists as long as the behaviours. Each by
-    name in the order of the files. has_labels: False where labels are not read.
+    features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
+    impression_numbers: lists as long as the candidates, named ``candidate_...``. Each by name in
+    the order of the files. has_labels: False where labels are not read.
     """
 
     features: Mapping[str, Categorical]
     behaviour_attributes: Mapping[str, Categorical]
+    numbers: Mapping[str, Numeric] = field(default_factory=dict)
+    impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
     has_labels: bool = True
 
     @classmethod
     def of(
         cls,
-        folders: Iterable[ParquetFolder],
+        folders: Sequence[ParquetFolder],
         known: "RequestColumns | None" = None,
         has_labels: bool = True,
     ) -> "RequestColumns":
@@ -89,20 +100,31 @@ class RequestColumns:
             InputError: a further column that is of no kind that can be a feature, or not of the
                 same in all files.
         """
-        of_model = None if known is None else {**known.features, **known.behaviour_attributes}
-        kinds = (*CATEGORIES, *CATEGORY_LISTS)
-        further = categorical_columns(folders, NAMED, kinds, of_model)
+        further = feature_columns(folders, NAMED, _types_of, None if known is None else known.all)
+        categories, numbers = of_kind(further, Categorical), of_kind(further, Numeric)
         return cls(
-            {name: column for name, column in further.items() if column.kind in CATEGORIES},
-            {name: column for name, column in further.items() if column.kind in CATEGORY_LISTS},
+            {name: c for name, c in categories.items() if not pa.types.is_list(c.kind)},
+            {name: c for name, c in categories.items() if pa.types.is_list(c.kind)},
+            {name: c for name, c in numbers.items() if not pa.types.is_list(c.kind)},
+            {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
             has_labels,
         )
+
+    @property
+    def all(self) -> dict[str, Feature]:
+        """All of them by name."""
+        return self._scalars | {**self.behaviour_attributes, **self.impression_numbers}
+
+    @property
+    def _scalars(self) -> dict[str, Feature]:
+        return {**self.features, **self.numbers}
 
     @property
     def lists(self) -> dict[str, pa.DataType]:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
-        return named | {name: column.kind for name, column in self.behaviour_attributes.items()}
+        further: dict[str, Feature] = {**self.behaviour_attributes, **self.impression_numbers}
+        return named | {name: column.kind for name, column in further.items()}
 
     @property
     def required(self) -> dict[str, pa.DataType]:
@@ -112,16 +134,21 @@ class RequestColumns:
     @property
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
-        return NULLABLE | {name: column.kind for name, column in self.features.items()}
+        return NULLABLE | {name: column.kind for name, column in self._scalars.items()}
 
     @property
     def text_ids(self) -> dict[str, TextIds]:
         """Of the columns of text, by name."""
-        return text_ids_of({**self.features, **self.behaviour_attributes})
+        return text_ids_of(of_kind(self.all, Categorical))
+
+    @property
+    def log1p(self) -> set[str]:
+        """Of the columns of numbers, those that it is applied to."""
+        return {name for name, column in of_kind(self.all, Numeric).items() if column.log1p}
 
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""
-        folder.require(self.features)
+        folder.require(self.all)
         folder.check(self.required, self.nullable)
 
 
@@ -137,9 +164,9 @@ def parse_requests(
     table = check_columns(table, where, columns.required, columns.nullable)
     if "timestamp" in table.column_names:
         check_seconds(where, "timestamp", table["timestamp"])
-    attributes = columns.behaviour_attributes
+    features = columns.all
     lists = {
-        name: _list_column(table[name], f"{where} column {name}", attributes.get(name))
+        name: _list_column(table[name], f"{where} column {name}", features.get(name))
         for name in columns.lists
     }
     behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
@@ -150,6 +177,8 @@ def parse_requests(
         labels = lists["labels"].values
     for name in columns.behaviour_attributes:
         check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
+    for name in columns.impression_numbers:
+        check_same_lengths(where, name, lists[name], "candidate_item_ids", candidates)
     kept: np.ndarray | slice = slice(None)
     if behaviours.lengths.max(initial=0) > max_behaviours:
         behaviours, kept = behaviours.newest(max_behaviours)
@@ -166,15 +195,29 @@ def parse_requests(
         behaviour_attributes={
             name: lists[name].values[kept] for name in columns.behaviour_attributes
         },
+        numbers={
+            name: column.values(in_one(table[name]), f"{where} column {name}")
+            for name, column in columns.numbers.items()
+        },
+        impression_numbers={name: lists[name].values for name in columns.impression_numbers},
     )
 
 
-def _list_column(column: pa.ChunkedArray, field: str, attribute: Categorical | None) -> Jagged:
-    """The lists of a column; those of an attribute as ids."""
-    if attribute is None:
+def _list_column(column: pa.ChunkedArray, field: str, feature: Feature | None) -> Jagged:
+    """The lists of a column; those of a feature as its ids or numbers."""
+    if feature is None:
         return Jagged.from_arrow(column, field)
     values, offsets = values_and_offsets(column)
-    return Jagged(attribute.ids(values, field), offsets)
+    if isinstance(feature, Numeric):
+        return Jagged(feature.values(values, field, offsets), offsets)
+    return Jagged(feature.ids(values, field), offsets)
+
+
+def _types_of(name: str) -> tuple[pa.DataType, ...]:
+    """What a further column may be."""
+    if name.startswith(OF_CANDIDATES):
+        return (pa.list_(FLOAT64),)
+    return (*CATEGORIES, FLOAT64, *CATEGORY_LISTS)
 
 
 def _timestamps(table: pa.Table) -> np.ndarray | None:

@@ -28,6 +28,8 @@ class Mapper:
             {name: _table_rows(v, numbering.features[name].ids) for name, v in group.items()}
             for group in (vocabularies.request, vocabularies.behaviour)
         )
+        self._request_numbers = vocabularies.numbers_of("request")
+        self._impression_numbers = vocabularies.numbers_of("impression")
 
     def map(self, split: NumberedSplit, where: Stretch) -> tuple[pa.Table, Counter[str]]:
         """Some requests, and by feature of requests and behaviours how many ids are on row 0."""
@@ -49,6 +51,12 @@ class Mapper:
             rows = table_rows[read(f"behaviour/{name}", where.behaviours)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
             columns[f"behaviour/{name}"] = list_array(rows, num_behaviours)
+        for name, normaliser in self._request_numbers.items():
+            key = f"request_number/{name}"
+            columns[key] = to_arrow(normaliser(read(key, where.requests)))
+        for name, normaliser in self._impression_numbers.items():
+            key = f"impression_number/{name}"
+            columns[key] = list_array(normaliser(read(key, where.candidates)), num_candidates)
         return pa.table(columns), unseen
 
 
@@ -68,6 +76,9 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         (source.request_features, vocabularies.request, "requests/"),
         (source.behaviour_features, vocabularies.behaviour, "requests/"),
         (("item_id", *source.items.attributes), vocabularies.item, "items/"),
+        (source.request_numbers, vocabularies.numbers_of("request"), "requests/"),
+        (source.impression_numbers, vocabularies.numbers_of("impression"), "requests/"),
+        (source.items.numbers, vocabularies.numbers_of("item"), "items/"),
     ):
         for name in wanted:
             if name not in has:

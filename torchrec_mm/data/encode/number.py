@@ -24,7 +24,8 @@ class NumberedSplit:
     """A split whose ids are numbers.
 
     spool: the columns ``user_id`` (as they are), ``timestamp``, ``candidates``, ``labels``,
-    ``behaviours``, ``request/NAME`` and ``behaviour/NAME``. counts: of its items.
+    ``behaviours``, ``request/NAME`` and ``behaviour/NAME``, and the numbers of
+    ``request_number/NAME`` and ``impression_number/NAME``. counts: of its items.
     sizes: how many requests, impressions, behaviours and clicks. has_time: whether every request
     has a time.
     """
@@ -107,6 +108,10 @@ class Numbering:
             for name in names:
                 numbers = self.features[name].number(requests.columns[name], in_training)
                 spool.append(f"{owner}/{name}", numbers)
+        for name in self._source.request_numbers:
+            spool.append(f"request_number/{name}", requests.numbers[name])
+        for name in self._source.impression_numbers:
+            spool.append(f"impression_number/{name}", requests.impression_numbers[name])
 
     def _catalogued(self, name: str) -> LearnedAttribute:
         values = self._source.items.attributes[name]

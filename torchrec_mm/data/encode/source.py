@@ -1,6 +1,6 @@
 """Where requests to encode come from, in pieces that fit in memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.features import Categorical, TextIds
+from torchrec_mm.data.contract.features import Categorical, Feature, Numeric, TextIds
 from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
 from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_requests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
@@ -26,7 +27,9 @@ class RequestSource(Protocol):
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
     for "not known" in any feature, if there is one. text_ids: of the features of text, by name,
-    which know all their texts once everything has been read. max_behaviours: the newest behaviours
+    which know all their texts once everything has been read. request_numbers, impression_numbers:
+    the numeric features of users and contexts, and of impressions. log1p: the numeric features
+    that have come through it. max_behaviours: the newest behaviours
     kept of each request. notes: counts for the reader of ``meta.json``.
     """
 
@@ -38,6 +41,9 @@ class RequestSource(Protocol):
     behaviour_item_features: Sequence[str]
     missing: int | None
     text_ids: Mapping[str, TextIds]
+    request_numbers: Sequence[str]
+    impression_numbers: Sequence[str]
+    log1p: Collection[str]
     max_behaviours: int
     notes: dict[str, int]
 
@@ -79,12 +85,15 @@ class RequestFolders:
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
         of_requests = None if known is None else _known_columns(known)
-        self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
+        self.columns = RequestColumns.of(list(self.folders.values()), of_requests, has_labels)
         for requests in self.folders.values():
             self.columns.check(requests)
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
         self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
-        self.items = read_catalogue(items, None if known is None else _known(known.item))
+        self.items = read_catalogue(items, None if known is None else _known_items(known))
+        self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
+        self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
+        self.log1p: Collection[str] = self.columns.log1p | self.items.log1p
         self.text_ids: Mapping[str, TextIds] = {**self.items.text_ids, **self.columns.text_ids}
         self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
@@ -111,7 +120,21 @@ class RequestFolders:
 
 def _known_columns(known: Vocabularies) -> RequestColumns:
     """Those of requests that a model knows."""
-    return RequestColumns(_known(known.request), _known(known.behaviour, is_list=True))
+    return RequestColumns(
+        _known(known.request),
+        _known(known.behaviour, is_list=True),
+        _known_numbers(known, "request"),
+        _known_numbers(known, "impression", is_list=True),
+    )
+
+
+def _known_items(known: Vocabularies) -> dict[str, Feature]:
+    return {**_known(known.item), **_known_numbers(known, "item")}
+
+
+def _known_numbers(known: Vocabularies, group: str, is_list: bool = False) -> dict[str, Numeric]:
+    kind = pa.list_(FLOAT64) if is_list else FLOAT64
+    return {name: Numeric(kind, each.log1p) for name, each in known.numbers_of(group).items()}
 
 
 def _known(vocabularies: Mapping[str, Vocabulary], is_list: bool = False) -> dict[str, Categorical]:

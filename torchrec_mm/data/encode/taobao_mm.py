@@ -1,6 +1,6 @@
 """TAOBAO-MM as requests: one a user and split; a history is written once, not once a sample."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,9 @@ class TaobaoMM:
     behaviour_item_features: Sequence[str] = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
     missing: int | None = MISSING
     text_ids: Mapping[str, TextIds] = {}
+    request_numbers: Sequence[str] = ()
+    impression_numbers: Sequence[str] = ()
+    log1p: Collection[str] = ()
 
     def __init__(
         self, data: Path, splits: Sequence[str], max_behaviours: int, scratch: Path

@@ -19,12 +19,13 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.reading import input_errors, read_metadata
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
-from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_rows
+from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_numbers, check_rows
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
+NUMBERS = "numbers.npy"  # of items
 LENGTHS = "lengths.npy"  # beside the Parquet files
 
 
@@ -59,7 +60,7 @@ class EncodedRequests:
             rule = f"{folder} must hold the split {split}"
             raise InputError(f"{rule}, got {', '.join(self.meta['splits'])}")
         self.num_rows = _num_rows(folder / "vocabularies.safetensors", self.meta)
-        self.items = _open_items(folder / "items", self.meta["item_features"], self.num_rows)
+        self.items = _open_items(folder / "items", self.meta, self.num_rows)
         self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
@@ -123,6 +124,12 @@ class EncodedRequests:
                 behaviour_rows={
                     n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
                 },
+                request_numbers=_stacked(flat, "request_number", self.meta.get("request_numbers")),
+                impression_numbers=_stacked(
+                    {name: column.values for name, column in lists.items()},
+                    "impression_number",
+                    self.meta.get("impression_numbers"),
+                ),
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -139,6 +146,10 @@ class EncodedRequests:
         for owner in ("request", "behaviour"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():
                 check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
+        for group in ("request", "impression"):
+            for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
+                values = getattr(arrays, f"{group}_numbers")[:, place]
+                check_numbers(values, f"{where} column {group}_number/{name}")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -164,7 +175,17 @@ def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     return {name: rows for group in tables.values() for name, rows in group.items()}
 
 
-def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) -> EncodedItems:
+def _stacked(
+    columns: Mapping[str, np.ndarray], group: str, names: list[str] | None
+) -> np.ndarray | None:
+    """(n, P) of the columns ``<group>/<name>``, None without names."""
+    if not names:
+        return None
+    return np.stack([columns[f"{group}/{name}"] for name in names], axis=1)
+
+
+def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, int]) -> EncodedItems:
+    features = meta["item_features"]
     item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
     if rows.shape != (len(features), len(item_ids)):
         rule = f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}"
@@ -176,7 +197,14 @@ def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) 
         created_at = _load(path, np.int64)
         if created_at.shape != item_ids.shape:
             raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
-    return EncodedItems(tuple(features), item_ids, rows, created_at)
+    numbers = None
+    if names := meta.get("item_numbers"):
+        numbers = _load(folder / NUMBERS, np.float32)
+        if numbers.shape != (len(item_ids), len(names)):
+            rule = f"{folder / NUMBERS} must be {(len(item_ids), len(names))}"
+            raise InputError(f"{rule}, got {numbers.shape}")
+        check_numbers(numbers.reshape(-1), f"{folder / NUMBERS}")
+    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers)
 
 
 def _row_groups(folder: Path) -> list[RowGroup]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.features import NULL
+from torchrec_mm.data.encoded.normaliser import Normaliser
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
@@ -21,6 +22,8 @@ from torchrec_mm.ids import IdIndex
 UNSEEN, RARE = 0, 1
 GROUPS = ("request", "item", "behaviour")
 PARTS = ("known_ids", "rare_ids")
+NUMBER_GROUPS = ("request", "item", "impression")
+NORMALISER = "normaliser"
 TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
 
@@ -93,19 +96,26 @@ def _utf8(texts: pa.Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """One vocabulary a table, grouped by what the feature belongs to.
+    """One vocabulary a table, grouped by what the feature belongs to, and what numbers need.
 
     request: ``user_id`` and the user and context features, by column name.
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
+    numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
     """
 
     request: Mapping[str, Vocabulary]
     item: Mapping[str, Vocabulary]
     behaviour: Mapping[str, Vocabulary]
+    numbers: Mapping[str, Normaliser] = field(default_factory=dict)
+
+    def numbers_of(self, group: str) -> dict[str, Normaliser]:
+        """The numeric features of a group, by name in their order in a batch."""
+        found = {key.partition("/"): each for key, each in self.numbers.items()}
+        return {name: each for (of, _, name), each in sorted(found.items()) if of == group}
 
     @property
     def fingerprint(self) -> str:
-        """sha256 in hex over all names and ids: equal exactly where every id has the same row."""
+        """sha256 in hex over all names and ids: equal where each has the same row or number."""
         digest = hashlib.sha256()
         for key, ids in sorted(self._flat().items()):
             digest.update(f"{key} {len(ids)}\n".encode())
@@ -123,7 +133,7 @@ class Vocabularies:
             for group in GROUPS
             for name, vocabulary in getattr(self, group).items()
             for part, array in vocabulary.arrays().items()
-        }
+        } | {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
@@ -139,7 +149,12 @@ class Vocabularies:
                     for name in in_order(found)
                 }
                 for group, found in features.items()
-            }
+            },
+            numbers={
+                key.removeprefix(f"{NORMALISER}/"): Normaliser.from_array(array)
+                for key, array in flat.items()
+                if key.startswith(f"{NORMALISER}/")
+            },
         )
 
 

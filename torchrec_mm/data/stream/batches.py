@@ -4,7 +4,8 @@ Nothing is padded: lists lie one after another, request after request.
 
 Shape letters: R requests, I impressions, T behaviours that are attended to, P pairs of an
 impression and a searched behaviour of its request, S item slots (the batch's distinct items), K
-kept behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
+kept behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width, P numeric
+features of a request, G of an item or impression.
 """
 
 from collections.abc import Callable
@@ -95,6 +96,9 @@ class RequestBatch(BatchParts):
     loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
         the mean loss per impression of the global batch.
     rows: (R,) int64, which requests of the data set these are.
+    request_numbers: (R, 2 P) float32 of users and contexts: values, 0 for null, and after them the
+        flags, 1 for null and else 0; None without numeric features.
+    target_numbers: (I, 2 G) float32 of each impression and its item, likewise.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -116,6 +120,8 @@ class RequestBatch(BatchParts):
     labels: Tensor
     loss_weight: Tensor
     rows: Tensor
+    request_numbers: Tensor | None = None
+    target_numbers: Tensor | None = None
 
     @property
     def lists(self) -> RequestLists:

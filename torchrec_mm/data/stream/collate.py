@@ -97,7 +97,17 @@ class Collator:
             labels=torch.from_numpy(share.labels.astype(np.float32)),
             loss_weight=torch.tensor(loss_weight, dtype=torch.float32),
             rows=torch.from_numpy(share.rows),
+            request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
+            target_numbers=with_flags(self._target_numbers(share)) if self.has_tables else None,
         )
+
+    def _target_numbers(self, share: RequestArrays) -> np.ndarray | None:
+        """(I, G) float32: numbers of each impression's item, then its own; None without any."""
+        of_items = self.items.numbers
+        parts = [] if of_items is None else [of_items[share.candidates.values]]
+        if share.impression_numbers is not None:
+            parts.append(share.impression_numbers)
+        return np.concatenate(parts, axis=1) if parts else None
 
     def _results(self, hits: SearchHits, kept_slots: np.ndarray) -> SearchResults:
         """What the network is to see of it; cosines that MAKE has used are none of its business."""
@@ -155,6 +165,15 @@ class _ItemTables:
             of_recent = share.behaviour_rows[name][recent_positions]
             rows[name], attribute_index[place] = _distinct(of_recent)
         return cls(rows, raw_ids, item_index, attribute_index)
+
+
+def with_flags(numbers: np.ndarray | None) -> torch.Tensor | None:
+    """(n, P) float32, NaN for null, to (n, 2 P): values, 0 for null, and flags, 1 for null."""
+    if numbers is None:
+        return None
+    is_null = np.isnan(numbers)
+    values = np.where(is_null, np.float32(0), numbers)
+    return torch.from_numpy(np.concatenate([values, is_null.astype(np.float32)], axis=1))
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
