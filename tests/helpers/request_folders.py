@@ -8,7 +8,7 @@ from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_r
 
 def read_requests(folder: Path, max_behaviours: int) -> Requests:
     opened = ParquetFolder(folder)
-    columns = RequestColumns.of([opened])
+    columns = RequestColumns.of([opened], {})
     table = opened.read(columns.required, columns.nullable)
     return parse_requests(table, folder, columns, max_behaviours)
 

@@ -242,7 +242,10 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
         ({"image": None}, "image must hold a value for --modality image, got none in 3 rows"),
         ({"title": [[1], [2], [3]]}, "items/part-0.parquet column title must be string, got list"),
         ({"title": BROKEN}, "row group 0 from row 0 column title must be UTF-8 text: .*index 1"),
-        ({"category": [0.5, 1, 2]}, "category must be int64 or bool or string, or left out, got"),
+        (
+            {"category": [b"0", b"1", b"2"]},
+            "category must be int64 or bool or string or double, or",
+        ),
         ({"image": ["a", "b", "c"]}, "column image must be binary, got string"),
         ({"category": [1, NULL, 2]}, f"row 0 column category must not hold {NULL}, the id of null"),
         ({"searches": []}, "searches must hold at least one row, got 0"),

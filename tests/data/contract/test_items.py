@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from torchrec_mm.data.contract.features import NULL, hash_of_text
+from torchrec_mm.data.contract.features import NULL, hash_of_text, text_ids_of
 from torchrec_mm.data.contract.items import ItemCatalogue, read_items
 from torchrec_mm.errors import InputError
 
@@ -65,8 +65,8 @@ def test_attributes_of_all_kinds_are_ids_with_one_for_null(tmp_path):
         "is_new": [0, NULL, 1],
         "shop": [9, NULL, 7],
     }
-    assert list(items.text_ids) == ["brand"]
-    assert items.text_ids["brand"].texts(items.attributes["brand"]).to_pylist() == ["b", None, "b"]
+    (text_ids,) = text_ids_of(items.columns).values()
+    assert text_ids.texts(items.attributes["brand"]).to_pylist() == ["b", None, "b"]
 
 
 def test_numbers_come_in_the_order_of_the_ids_with_nulls_apart(tmp_path):

@@ -107,7 +107,7 @@ def test_without_labels_only_what_is_known_is_read(tmp_path):
     write_parquet(tmp_path / "new", GOOD | changes)
     folder = ParquetFolder(tmp_path / "new")
     known = {"city": Categorical.known(None)}, {"action": Categorical.known(None, is_list=True)}
-    columns = RequestColumns.of([folder], RequestColumns(*known), has_labels=False)
+    columns = RequestColumns.of([folder], {}, RequestColumns(*known), has_labels=False)
     assert list(columns.required) == [
         *("user_id", "behaviour_item_ids", "candidate_item_ids", "action")
     ]
@@ -153,9 +153,9 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
         ({" labels": [[1], [0, 1]]}, "train/part.parquet column ' labels' must be named labels"),
         (
             {"f": [b"no", b"text"]},
-            "int64 or bool or string or double or list<int64> or list<string>, or left out, got",
+            "int64 or bool or string or list<int64> or list<string> or double, or left out, got",
         ),
-        ({"f": pa.array([[0.5] * 3, []])}, "or list<string>, or left out, got list<"),
+        ({"f": pa.array([[0.5] * 3, []])}, "or list<string> or double, or left out, got list<"),
         ({"f": [0.5, float("nan")]}, "train column f must be finite or null, row 1 has nan"),
         (
             {"candidate_f": pa.array([[0.5], [1.5]])},

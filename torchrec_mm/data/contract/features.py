@@ -5,8 +5,9 @@ id, False is 0 and True is 1. The id of a text is 64 bits of a hash that is the 
 every release; texts that share one are found and refused.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from torchrec_mm.columns.numbers import to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
 from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.errors import InputError
 
@@ -24,6 +26,7 @@ NULL = -0x6E75_6C6C_6E75_6C6C  # the id of null; no other value may have it
 CATEGORIES = (INT64, BOOL, STRING)
 CATEGORY_LISTS = (pa.list_(INT64), pa.list_(STRING))
 NUMBERS = (FLOAT64, INT64, BOOL)
+NUMBER_LISTS = tuple(map(pa.list_, NUMBERS))
 
 
 class TextIds:
@@ -83,10 +86,12 @@ class Categorical:
     """A further column of categories, or of lists of them.
 
     kind: its promised type, of ``CATEGORIES`` or ``CATEGORY_LISTS``. text_ids: of text, else None.
+    min_count: training occurrences from which a value, but for null, has a row of its own.
     """
 
     kind: pa.DataType
     text_ids: TextIds | None = None
+    min_count: int = 1
 
     @classmethod
     def known(cls, texts: pa.Array | None, is_list: bool = False) -> "Categorical":
@@ -99,6 +104,10 @@ class Categorical:
     def types(self) -> tuple[pa.DataType, ...]:
         """What may be read for it: a Boolean has the ids of 0 and 1."""
         return (INT64, BOOL) if self.kind in (INT64, BOOL) else (self.kind,)
+
+    def read_as(self, kind: pa.DataType) -> "Categorical":
+        """The same in files where it is of that type, one of ``types``."""
+        return replace(self, kind=kind)
 
     def ids(self, values: pa.Array, where: str) -> np.ndarray:
         """(n,) int64 ids of the column's values, or of those of its lists.
@@ -129,7 +138,11 @@ class Numeric:
     def types(self) -> tuple[pa.DataType, ...]:
         """What may be read for it."""
         is_list = pa.types.is_list(self.kind)
-        return tuple(pa.list_(kind) if is_list else kind for kind in NUMBERS)
+        return NUMBER_LISTS if is_list else NUMBERS
+
+    def read_as(self, kind: pa.DataType) -> "Numeric":
+        """The same in files where it is of that type, one of ``types``."""
+        return replace(self, kind=kind)
 
     def values(self, values: pa.Array, where: str, offsets: np.ndarray | None = None) -> np.ndarray:
         """(n,) float64 of the column's values, or of those of its lists; NaN for null.
@@ -158,36 +171,58 @@ Feature = Categorical | Numeric
 FeatureT = TypeVar("FeatureT", Categorical, Numeric)
 
 
+@dataclass(frozen=True)
+class Kinds:
+    """Types that columns may have as categories, and as numbers: the first of these unasked."""
+
+    categories: tuple[pa.DataType, ...]
+    numbers: tuple[pa.DataType, ...]
+
+    def types(self, kind: str | None) -> tuple[pa.DataType, ...]:
+        """Those of the kind that is said, if any."""
+        if kind is None:
+            return (*self.categories, self.numbers[0])
+        return self.numbers if kind == "numeric" else self.categories
+
+
 def feature_columns(
     folders: Sequence[ParquetFolder],
     named: Collection[str],
-    types_of: Callable[[str], Sequence[pa.DataType]],
+    kinds_of: Callable[[str], Kinds],
+    settings: Mapping[str, FeatureSettings],
     known: Mapping[str, Feature] | None = None,
 ) -> dict[str, Feature]:
     """The further columns of folders, by name in the order of the files.
 
     Args:
-        folders, named: see ``further_columns``. types_of: what a column of a name may be.
+        folders, named: see ``further_columns``. kinds_of: what a column of a name may be.
+        settings: what is said of columns, by name; of a model's, nothing is.
         known: columns of a model, the only ones that are read; None: all must be usable.
 
     Raises:
-        InputError: see ``further_columns``.
+        InputError: see ``further_columns``; a setting that does not go with the column's type.
     """
-    if known is None:
-        types = {name: types_of(name) for folder in folders for name in folder.names}
-    else:
+    if known is not None:
         types = {name: column.types for name, column in known.items()}
-    columns: dict[str, Feature] = {}
-    for name, kind in further_columns(folders, named, (), types).items():
-        value = kind.value_type if pa.types.is_list(kind) else kind
-        of_model = None if known is None else known[name]
-        if isinstance(of_model, Numeric) or (of_model is None and value == FLOAT64):
-            columns[name] = Numeric(kind, of_model is not None and of_model.log1p)
-        elif value == STRING:
-            columns[name] = of_model or Categorical(kind, TextIds())
-        else:
-            columns[name] = Categorical(kind)
-    return columns
+        kinds = further_columns(folders, named, (), types)
+        return {name: known[name].read_as(kind) for name, kind in kinds.items()}
+    said = defaultdict(FeatureSettings, settings)
+    ignored = {name for name, each in settings.items() if each.kind == IGNORE}
+    names = {name for folder in folders for name in folder.names} - ignored
+    types = {name: kinds_of(name).types(said[name].kind) for name in names}
+    found = further_columns(folders, {*named, *ignored}, (), types)
+    return {name: _feature(name, kind, said[name]) for name, kind in found.items()}
+
+
+def _feature(name: str, kind: pa.DataType, said: FeatureSettings) -> Feature:
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    if value == FLOAT64 or said.kind == "numeric":
+        if said.min_count > 1:
+            raise InputError(f"min_count must be of a categorical column, got {name}")
+        return Numeric(kind, said.transform == "log1p")
+    if said.transform:
+        raise InputError(f"transform must be of a numeric column, got {name}: kind: numeric")
+    return Categorical(kind, TextIds() if value == STRING else None, said.min_count)
 
 
 def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, FeatureT]:
@@ -195,7 +230,7 @@ def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, F
     return {name: column for name, column in columns.items() if isinstance(column, kind)}
 
 
-def text_ids_of(columns: Mapping[str, Categorical]) -> dict[str, TextIds]:
+def text_ids_of(columns: Mapping[str, Feature]) -> dict[str, TextIds]:
     """Of those that are text, by name."""
-    found = {name: column.text_ids for name, column in columns.items()}
+    found = {name: column.text_ids for name, column in of_kind(columns, Categorical).items()}
     return {name: text_ids for name, text_ids in found.items() if text_ids is not None}

@@ -13,25 +13,28 @@ from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
 from torchrec_mm.columns.names import refuse_lookalikes
 from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
-from torchrec_mm.columns.parquet import BINARY, FLOAT64, INT64, STRING, check_columns
+from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.seconds import check_one_clock, check_seconds
+from torchrec_mm.data.contract.feature_settings import read_settings
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
+    NUMBERS,
     Categorical,
     Feature,
+    Kinds,
     Numeric,
-    TextIds,
     feature_columns,
     of_kind,
-    text_ids_of,
 )
 from torchrec_mm.ids import IdIndex, sort_unique
 
 ITEM_ID = {"item_id": INT64}
 CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
 CREATED_AT = {"created_at": INT64}
+NAMED = ITEM_ID | CONTENTS | CREATED_AT
+KINDS = Kinds(CATEGORIES, NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,8 @@ class ItemCatalogue:
 
     item_ids: (N,) int64, strictly ascending.
     created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
-    attributes: ids of the attributes by column name, each (N,) int64. text_ids: of those that are
-    text, by name. numbers: by column name, each (N,) float64, NaN for null. log1p: which of them
-    have come through it.
+    attributes: ids of the attributes by column name, each (N,) int64. numbers: likewise, (N,)
+    float64, NaN for null. columns: what both are, by name.
     """
 
     UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -50,9 +52,8 @@ class ItemCatalogue:
     item_ids: np.ndarray
     created_at: np.ndarray | None
     attributes: Mapping[str, np.ndarray]
-    text_ids: Mapping[str, TextIds] = field(default_factory=dict)
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
-    log1p: frozenset[str] = frozenset()
+    columns: Mapping[str, Feature] = field(default_factory=dict)
 
     @property
     def index(self) -> IdIndex:
@@ -103,12 +104,11 @@ def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> 
             name: column.ids(in_one(table[name]), f"{folder} column {name}")[order]
             for name, column in attributes.items()
         },
-        text_ids_of(attributes),
         {
             name: column.values(in_one(table[name]), f"{folder} column {name}")[order]
             for name, column in numbers.items()
         },
-        frozenset(name for name, column in numbers.items() if column.log1p),
+        columns,
     )
 
 
@@ -127,7 +127,7 @@ def attribute_columns(items: ParquetFolder) -> dict[str, Categorical]:
 def item_columns(
     items: ParquetFolder, known: Mapping[str, Feature] | None = None
 ) -> dict[str, Feature]:
-    """The attributes among the columns of ``items/``, by name.
+    """The attributes among the columns of ``items/``, by name; `features.yaml` has its say.
 
     Args:
         known: attributes of a model; the others are not looked at. None: all must be usable.
@@ -136,8 +136,8 @@ def item_columns(
         InputError: a further column that is of no kind that can be an attribute, or not of the
             same in all files.
     """
-    named = ITEM_ID | CONTENTS | CREATED_AT
-    return feature_columns([items], named, lambda name: (*CATEGORIES, FLOAT64), known)
+    settings = read_settings(items.folder.parent) if known is None else {}
+    return feature_columns([items], NAMED, lambda name: KINDS, settings, known)
 
 
 def read_rows(folder: Path, item_ids: np.ndarray, nullable: Mapping[str, pa.DataType]) -> pa.Table:

@@ -9,25 +9,29 @@ import pyarrow as pa
 
 from torchrec_mm.columns.jagged import Jagged, values_and_offsets
 from torchrec_mm.columns.numbers import in_one, to_numpy
-from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST, check_columns
+from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
+from torchrec_mm.data.contract.feature_settings import FeatureSettings
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
     CATEGORY_LISTS,
+    NUMBER_LISTS,
+    NUMBERS,
     Categorical,
     Feature,
+    Kinds,
     Numeric,
-    TextIds,
     feature_columns,
     of_kind,
-    text_ids_of,
 )
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
+OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
+OF_IMPRESSIONS = Kinds((), NUMBER_LISTS)
 NAMED = ("user_id", *NULLABLE, *LISTS)
 
 
@@ -87,20 +91,22 @@ class RequestColumns:
     def of(
         cls,
         folders: Sequence[ParquetFolder],
+        settings: Mapping[str, FeatureSettings],
         known: "RequestColumns | None" = None,
         has_labels: bool = True,
     ) -> "RequestColumns":
         """The columns of all splits.
 
         Args:
-            folders: one a split. known: the columns of a model, the only ones that are read;
-                None: all must be usable.
+            folders: one a split. settings: see ``feature_columns``.
+            known: the columns of a model, the only ones that are read; None: all must be usable.
 
         Raises:
             InputError: a further column that is of no kind that can be a feature, or not of the
                 same in all files.
         """
-        further = feature_columns(folders, NAMED, _types_of, None if known is None else known.all)
+        of_model = None if known is None else known.all
+        further = feature_columns(folders, NAMED, _kinds_of, settings, of_model)
         categories, numbers = of_kind(further, Categorical), of_kind(further, Numeric)
         return cls(
             {name: c for name, c in categories.items() if not pa.types.is_list(c.kind)},
@@ -135,16 +141,6 @@ class RequestColumns:
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
         return NULLABLE | {name: column.kind for name, column in self._scalars.items()}
-
-    @property
-    def text_ids(self) -> dict[str, TextIds]:
-        """Of the columns of text, by name."""
-        return text_ids_of(of_kind(self.all, Categorical))
-
-    @property
-    def log1p(self) -> set[str]:
-        """Of the columns of numbers, those that it is applied to."""
-        return {name for name, column in of_kind(self.all, Numeric).items() if column.log1p}
 
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""
@@ -213,11 +209,9 @@ def _list_column(column: pa.ChunkedArray, field: str, feature: Feature | None) -
     return Jagged(feature.ids(values, field), offsets)
 
 
-def _types_of(name: str) -> tuple[pa.DataType, ...]:
+def _kinds_of(name: str) -> Kinds:
     """What a further column may be."""
-    if name.startswith(OF_CANDIDATES):
-        return (pa.list_(FLOAT64),)
-    return (*CATEGORIES, FLOAT64, *CATEGORY_LISTS)
+    return OF_IMPRESSIONS if name.startswith(OF_CANDIDATES) else OF_REQUESTS
 
 
 def _timestamps(table: pa.Table) -> np.ndarray | None:

@@ -24,6 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.contract.features import text_ids_of
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items, learn_numbers
 from torchrec_mm.data.encode.mapping import Mapper, check_features
@@ -117,7 +118,7 @@ def encode(
             numbering.add(split, scratch / split)
         if numbering.times is not None:
             source.items.check_clock("items/", *numbering.times)
-        for name, text_ids in source.text_ids.items():
+        for name, text_ids in text_ids_of(source.further).items():
             text_ids.check(f"column {name}")
         all_items = AllItems(numbering, source)
         if vocabularies is None:

@@ -5,6 +5,8 @@ from functools import partial
 
 import numpy as np
 
+from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.data.contract.features import NULL, Categorical, Numeric
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.count import FeatureIds
 from torchrec_mm.data.encode.number import NumberedSplit
@@ -14,11 +16,13 @@ from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.normaliser import SHARES, Normaliser
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary, in_order
 
+ANY_NUMBER = Categorical(INT64)  # what ids of users are, and columns that come with names alone
+
 
 def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
     request, behaviour = (
-        {name: _all(name, features[name].trained_ids, source) for name in in_order(names)}
+        {name: _shown(name, *features[name].trained, source) for name in in_order(names)}
         for names in (source.request_features, source.behaviour_features)
     )
     return Vocabularies(request=request, item={}, behaviour=behaviour)
@@ -30,7 +34,7 @@ def learn_items(
     """Vocabularies of the item features.
 
     An item has its own row when training has it at least ``min_count`` times as a candidate or
-    behaviour; an attribute keeps each value that an item of training has.
+    behaviour; a value of an attribute when its items together have.
     """
     train = all_items.counts[TRAIN]
     shown = train.candidates + train.behaviours
@@ -40,7 +44,10 @@ def learn_items(
     }
     for name in source.items.attributes:
         values, known = all_items.attribute(name)
-        learned[name] = _all(name, np.unique(values[known & (shown > 0)]), source)
+        with_value = known & (shown > 0)
+        ids, places = np.unique(values[with_value], return_inverse=True)
+        counts = np.bincount(places, shown[with_value], len(ids))
+        learned[name] = _shown(name, ids, counts, source)
     return {name: learned[name] for name in in_order(learned)}
 
 
@@ -62,14 +69,20 @@ def learn_numbers(
         for name in names:
             blocks = partial(numbered.spool.blocks, f"{group}_number/{name}", count)
             found, column = quantiles(blocks, SHARES), f"requests/{TRAIN} column {name}"
-            learned[f"{group}/{name}"] = Normaliser.of(found, name in source.log1p, column)
+            learned[f"{group}/{name}"] = Normaliser.of(found, _log1p(name, source), column)
     train = all_items.counts[TRAIN]
     shown = (train.candidates + train.behaviours) > 0
     for name in source.items.numbers:
         found = quantiles(partial(iter, [all_items.numbers(name)[shown]]), SHARES)
         column = f"items/ column {name}"
-        learned[f"item/{name}"] = Normaliser.of(found, name in source.log1p, column)
+        learned[f"item/{name}"] = Normaliser.of(found, _log1p(name, source), column)
     return learned
+
+
+def _log1p(name: str, source: RequestSource) -> bool:
+    column = source.further[name]
+    assert isinstance(column, Numeric)  # has numbers
+    return column.log1p
 
 
 def frequency_of(all_items: AllItems) -> ItemFrequency:
@@ -79,7 +92,14 @@ def frequency_of(all_items: AllItems) -> ItemFrequency:
     return ItemFrequency(all_items.item_ids[shown], candidates[shown])
 
 
-def _all(name: str, ids: np.ndarray, source: RequestSource) -> Vocabulary:
-    known = ids if source.missing is None else ids[ids != source.missing]
-    texts = source.text_ids[name].texts(known) if name in source.text_ids else None
-    return Vocabulary(known, np.empty(0, np.int64), texts)
+def _shown(name: str, ids: np.ndarray, counts: np.ndarray, source: RequestSource) -> Vocabulary:
+    """All ids but ``source.missing``, rare where they are shown less often than is asked for."""
+    column = source.further.get(name, ANY_NUMBER)
+    assert isinstance(column, Categorical)  # has ids
+    is_own = (counts >= column.min_count) | (ids == NULL)
+    if source.missing is not None:
+        is_own, ids = is_own[ids != source.missing], ids[ids != source.missing]
+    known, rare = ids[is_own], ids[~is_own]
+    if column.text_ids is None:
+        return Vocabulary(known, rare)
+    return Vocabulary(known, rare, column.text_ids.texts(np.concatenate([known, rare])))

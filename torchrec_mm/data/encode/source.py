@@ -1,6 +1,6 @@
 """Where requests to encode come from, in pieces that fit in memory."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,8 +10,15 @@ from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.features import Categorical, Feature, Numeric, TextIds
-from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
+from torchrec_mm.data.contract.feature_settings import (
+    FeatureSettings,
+    check_settings,
+    read_settings,
+)
+from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
+from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
+from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
+from torchrec_mm.data.contract.requests import NAMED as REQUEST_COLUMNS
 from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_requests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
@@ -26,11 +33,10 @@ class RequestSource(Protocol):
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
-    for "not known" in any feature, if there is one. text_ids: of the features of text, by name,
-    which know all their texts once everything has been read. request_numbers, impression_numbers:
-    the numeric features of users and contexts, and of impressions. log1p: the numeric features
-    that have come through it. max_behaviours: the newest behaviours
-    kept of each request. notes: counts for the reader of ``meta.json``.
+    for "not known" in any feature, if there is one. request_numbers, impression_numbers:
+    the numeric features of users and contexts, and of impressions. further: what the features are,
+    by name; those of text know all their texts once everything has been read. max_behaviours: the
+    newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
@@ -40,10 +46,9 @@ class RequestSource(Protocol):
     attributes_of_behaviours: Sequence[str]
     behaviour_item_features: Sequence[str]
     missing: int | None
-    text_ids: Mapping[str, TextIds]
     request_numbers: Sequence[str]
     impression_numbers: Sequence[str]
-    log1p: Collection[str]
+    further: Mapping[str, Feature]
     max_behaviours: int
     notes: dict[str, int]
 
@@ -85,16 +90,19 @@ class RequestFolders:
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
         of_requests = None if known is None else _known_columns(known)
-        self.columns = RequestColumns.of(list(self.folders.values()), of_requests, has_labels)
+        settings = {} if known is not None else read_settings(items.parent)
+        opened = list(self.folders.values())
+        self.columns = RequestColumns.of(opened, settings, of_requests, has_labels)
         for requests in self.folders.values():
             self.columns.check(requests)
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
         self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
         self.items = read_catalogue(items, None if known is None else _known_items(known))
+        if settings:
+            _check_named(settings, items, opened)
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
-        self.log1p: Collection[str] = self.columns.log1p | self.items.log1p
-        self.text_ids: Mapping[str, TextIds] = {**self.items.text_ids, **self.columns.text_ids}
+        self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
         self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:
@@ -116,6 +124,16 @@ class RequestFolders:
                 rule = f"{where} column candidate_item_ids must hold ids of items/ only"
                 raise InputError(f"{rule}, got {requests.candidates.values[unknown][0]}")
             yield requests
+
+
+def _check_named(
+    settings: Mapping[str, FeatureSettings], items: Path, requests: list[ParquetFolder]
+) -> None:
+    """Refuse settings of a column that none of the folders has, or that has a meaning: InputError."""
+    further = {*open_items(items).names} - {*ITEM_COLUMNS}
+    for folder in requests:
+        further |= {*folder.names} - {*REQUEST_COLUMNS}
+    check_settings(settings, items.parent, further)
 
 
 def _known_columns(known: Vocabularies) -> RequestColumns:

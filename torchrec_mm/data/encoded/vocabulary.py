@@ -41,7 +41,7 @@ class Vocabulary:
     their own. The two differ: what is rare has been shown and passed over, unseen may be new.
 
     known_ids, rare_ids: int64, ascending, with nothing in common. texts: large_string, what each
-    known id stands for, null for ``NULL``; None where ids are numbers themselves.
+    known id stands for and then each rare one, null for ``NULL``; None where ids are numbers.
     """
 
     known_ids: np.ndarray
@@ -59,7 +59,7 @@ class Vocabulary:
         return np.where(known >= 0, known + 2, np.where(rare >= 0, RARE, UNSEEN))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is saved: by PARTS and, of text, by TEXTS: UTF-8, and (K,) int64 ends in it."""
+        """What is saved, by PARTS and, of text, by TEXTS: UTF-8, and int64 ends in it."""
         arrays = {part: getattr(self, part) for part in PARTS}
         if self.texts is None:
             return arrays
@@ -74,7 +74,8 @@ class Vocabulary:
         assert known_ids is not None and rare_ids is not None  # of every feature
         if text_bytes is None or ends is None:
             return cls(known_ids, rare_ids)
-        return cls(known_ids, rare_ids, texts_of(known_ids, text_bytes, np.append([0], ends)))
+        ids = np.concatenate([known_ids, rare_ids])
+        return cls(known_ids, rare_ids, texts_of(ids, text_bytes, np.append([0], ends)))
 
 
 def texts_of(ids: np.ndarray, text_bytes: np.ndarray, offsets: np.ndarray) -> pa.Array:
