@@ -129,7 +129,7 @@ class RequestFolders:
 def _check_named(
     settings: Mapping[str, FeatureSettings], items: Path, requests: list[ParquetFolder]
 ) -> None:
-    """Refuse settings of a column that none of the folders has, or that has a meaning: InputError."""
+    """Refuse settings of a column that no folder has, or that the contract names: InputError."""
     further = {*open_items(items).names} - {*ITEM_COLUMNS}
     for folder in requests:
         further |= {*folder.names} - {*REQUEST_COLUMNS}
