@@ -8,7 +8,6 @@
 `kind: ignore` of a column says the same as its name in the list.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -78,14 +77,3 @@ def read_settings(data: Path) -> dict[str, FeatureSettings]:
             raise InputError(f"{path} must say one thing of {name}, got more besides {IGNORE}")
         settings[name] = FeatureSettings(kind=IGNORE)
     return settings
-
-
-def check_settings(
-    settings: Mapping[str, FeatureSettings], data: Path, further: Iterable[str]
-) -> None:
-    """InputError for settings of a column that is none of the ``further`` ones of the folder."""
-    names = {*further}
-    for name in settings:
-        if name not in names:
-            rule = f"{data / FILE} must name columns of items/ or requests/ that may be features"
-            raise InputError(f"{rule}, got {name}")

@@ -1,6 +1,6 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.contract.feature_settings import FeatureSettings
+from torchrec_mm.data.contract.feature_settings import FILE, FeatureSettings
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
     CATEGORY_LISTS,
@@ -25,6 +25,7 @@ from torchrec_mm.data.contract.features import (
     feature_columns,
     of_kind,
 )
+from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
@@ -146,6 +147,29 @@ class RequestColumns:
         """InputError for a folder without one of the columns, or with one of another type."""
         folder.require(self.all)
         folder.check(self.required, self.nullable)
+
+
+def check_named(
+    settings: Mapping[str, FeatureSettings],
+    data: Path,
+    items: Iterable[str],
+    requests: Iterable[Iterable[str]],
+) -> None:
+    """Refuse settings of a column that no folder has, or that the contract names.
+
+    Args:
+        settings: of the folder ``data``. items, requests: names of the columns there, by split.
+
+    Raises:
+        InputError: naming the column.
+    """
+    further = {*items} - {*ITEM_COLUMNS}
+    for names in requests:
+        further |= {*names} - {*NAMED}
+    for name in settings:
+        if name not in further:
+            rule = f"{data / FILE} must name columns of items/ or requests/ that may be features"
+            raise InputError(f"{rule}, got {name}")
 
 
 def parse_requests(

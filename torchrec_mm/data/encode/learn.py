@@ -1,5 +1,6 @@
 """What training holds, as vocabularies and normalisers."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 
@@ -16,13 +17,16 @@ from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.normaliser import SHARES, Normaliser
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary, in_order
 
+logger = logging.getLogger(__name__)
+
+MANY = 1000  # rows from which it is no chance that no value comes twice
 ANY_NUMBER = Categorical(INT64)  # what ids of users are, and columns that come with names alone
 
 
 def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
     request, behaviour = (
-        {name: _shown(name, *features[name].trained, source) for name in in_order(names)}
+        {name: _of_requests(name, features[name], source) for name in in_order(names)}
         for names in (source.request_features, source.behaviour_features)
     )
     return Vocabularies(request=request, item={}, behaviour=behaviour)
@@ -46,6 +50,7 @@ def learn_items(
         values, known = all_items.attribute(name)
         with_value = known & (shown > 0)
         ids, places = np.unique(values[with_value], return_inverse=True)
+        _warn_of_rows(name, len(ids), len(places))
         counts = np.bincount(places, shown[with_value], len(ids))
         learned[name] = _shown(name, ids, counts, source)
     return {name: learned[name] for name in in_order(learned)}
@@ -90,6 +95,22 @@ def frequency_of(all_items: AllItems) -> ItemFrequency:
     candidates = all_items.counts[TRAIN].candidates
     shown = candidates > 0
     return ItemFrequency(all_items.item_ids[shown], candidates[shown])
+
+
+def _of_requests(name: str, feature: FeatureIds, source: RequestSource) -> Vocabulary:
+    ids, counts = feature.trained
+    if name != "user_id":
+        _warn_of_rows(name, len(ids), int(counts.sum()))
+    return _shown(name, ids, counts, source)
+
+
+def _warn_of_rows(name: str, values: int, rows: int) -> None:
+    if values == rows >= MANY:
+        logger.warning(
+            "column %s has as many values as rows, %d: a table row each that is learned from once",
+            name,
+            rows,
+        )
 
 
 def _shown(name: str, ids: np.ndarray, counts: np.ndarray, source: RequestSource) -> Vocabulary:

@@ -10,16 +10,10 @@ from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.feature_settings import (
-    FeatureSettings,
-    check_settings,
-    read_settings,
-)
+from torchrec_mm.data.contract.feature_settings import read_settings
 from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
-from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
-from torchrec_mm.data.contract.requests import NAMED as REQUEST_COLUMNS
-from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.contract.requests import RequestColumns, Requests, check_named, parse_requests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 
@@ -99,7 +93,8 @@ class RequestFolders:
         self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
         self.items = read_catalogue(items, None if known is None else _known_items(known))
         if settings:
-            _check_named(settings, items, opened)
+            names = [folder.names for folder in opened]
+            check_named(settings, items.parent, open_items(items).names, names)
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
         self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
@@ -124,16 +119,6 @@ class RequestFolders:
                 rule = f"{where} column candidate_item_ids must hold ids of items/ only"
                 raise InputError(f"{rule}, got {requests.candidates.values[unknown][0]}")
             yield requests
-
-
-def _check_named(
-    settings: Mapping[str, FeatureSettings], items: Path, requests: list[ParquetFolder]
-) -> None:
-    """Refuse settings of a column that no folder has, or that the contract names: InputError."""
-    further = {*open_items(items).names} - {*ITEM_COLUMNS}
-    for folder in requests:
-        further |= {*folder.names} - {*REQUEST_COLUMNS}
-    check_settings(settings, items.parent, further)
 
 
 def _known_columns(known: Vocabularies) -> RequestColumns:
