@@ -83,10 +83,7 @@ def test_the_doctor_prints_it_and_nothing_of_the_machine(data, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {"price": [0.5, float("nan")]},
-            "train row group 0 .* column price must be finite or null",
-        ),
+        ({"cost": [0.5, float("nan")]}, "part.parquet row group 0 .* column cost must be finite"),
         ({"tags": [[[1]], [[2]]]}, "column tags must be int64 or .*, or left out, got list"),
         ({"brand": ["a", "b"]}, "feature brand must not share its name with a column of items/"),
     ],
