@@ -53,15 +53,18 @@ def of_requests(
     split: str, behaviours: list[int], candidates: list[int], rng: np.random.Generator
 ) -> dict[str, pa.Array]:
     count = len(behaviours)
+    texts = pa.list_(pa.string())
     discounts = [with_nulls(rng.random(length), rng) for length in candidates]
     devices = DEVICES if split == "train" else (*DEVICES, NEW_DEVICE)
     return {
         "city": drawn((0, 1, None), count, rng),
         "device": drawn(devices, count, rng).dictionary_encode(),
         "premium": drawn((True, False, None), count, rng),
-        "via": pa.array([drawn(WAYS, length, rng) for length in behaviours], pa.list_(pa.string())),
+        "via": pa.array([drawn(WAYS, length, rng) for length in behaviours], texts),
         "age": with_nulls(rng.normal(40, 12, count), rng).cast(pa.float32()),
         "temperature": pa.array(rng.normal(15, 8, count)),
+        "candidate_position": pa.array([list(range(length)) for length in candidates]),
+        "candidate_source": pa.array([drawn(WAYS, n, rng) for n in candidates], texts),
         "candidate_discount": pa.array(discounts, pa.list_(pa.float64())),
     }
 

@@ -74,9 +74,33 @@ def test_without_numbers_there_is_no_block_and_nothing_in_the_batch(encoded):
     assert Target().build(None, spec) == [Block(12, embeddings=12)]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_features_of_impressions_are_embeddings_with_biases(method, with_numbers):
+    spec = spec_of(method, with_numbers)
+    names = ["candidate_position", "candidate_source"]
+    assert list(spec.tables.impression) == names
+    model, batch = ranker_of(spec), with_numbers.batch(ROWS, method)
+    arrays = with_numbers.arrays.take(np.array(ROWS))
+    for place, name in enumerate(names):
+        jagged = batch.features[name]
+        rows = jagged.values()[batch.impression_index[place].long()]
+        assert rows.tolist() == arrays.impression_rows[name].tolist()
+    with torch.no_grad():
+        model.network.mlp.logit.weight.zero_()
+        before = logits_of(model, batch)
+        weight = model.feature_tables.embedding_bags["candidate_source_table"].weight
+        weight[:, 1:] += 1
+        assert torch.equal(logits_of(model, batch), before)
+        weight[:, 0] += 1
+    torch.testing.assert_close(logits_of(model, batch), before + 1)
+
+
 def test_the_pieces_of_a_request_and_none_of_its_candidates_keep_their_numbers(with_numbers):
     (long,) = np.flatnonzero(with_numbers.arrays.candidates.lengths > 3)[:1]
     request = with_numbers.arrays.take(np.array([long]))
     piece = request.cut(1, 3)
     assert np.array_equal(piece.impression_numbers, request.impression_numbers[1:3], equal_nan=True)
     assert request.without_candidates().impression_numbers.shape == (0, 1)
+    whole = request.impression_rows["candidate_position"].tolist()
+    assert piece.impression_rows["candidate_position"].tolist() == whole[1:3]
+    assert not len(request.without_candidates().impression_rows["candidate_position"])

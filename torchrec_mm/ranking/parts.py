@@ -59,8 +59,8 @@ class Request:
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         width = spec.embedding_dim * len(spec.tables.request)
         embeddings = Block(width, of_request=True, embeddings=width)
-        numbers = [Block(2 * len(spec.request_numbers), of_request=True)]
-        return [embeddings, *numbers] if spec.request_numbers else [embeddings]
+        numbers = Block(2 * len(spec.request_numbers), of_request=True)
+        return [embeddings, numbers] if numbers.width else [embeddings]
 
     def join(self, network: Any, scene: Scene) -> Joined:
         return Joined((scene.requests, *given(scene.batch.request_numbers)))
@@ -88,16 +88,18 @@ class Vector:
 
 
 class Target:
-    """The impression's own item, and the numbers of both with a flag for null beside each."""
+    """The impression's item and its own features, and numbers of both with flags for null."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         width = spec.embedding_dim * len(spec.tables.item)
         embeddings = Block(spec.item_width, embeddings=width)
-        numbers = [Block(2 * len(spec.target_numbers))]
-        return [embeddings, *numbers] if spec.target_numbers else [embeddings]
+        own = spec.embedding_dim * len(spec.tables.impression)
+        further = [Block(own, embeddings=own), Block(2 * len(spec.target_numbers))]
+        return [embeddings, *(block for block in further if block.width)]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        return Joined((scene.targets, *given(scene.batch.target_numbers)))
+        own, numbers = scene.lookups.of_impressions(), scene.batch.target_numbers
+        return Joined((scene.targets, *given(own), *given(numbers)))
 
 
 class Interest:
@@ -212,9 +214,9 @@ def attended_target(spec: RankerSpec, scene: Scene) -> Tensor:
     return scene.lookups.items(spec.behaviour_tables, scene.lookups.impressions)
 
 
-def given(numbers: Tensor | None) -> tuple[Tensor, ...]:
-    """The block of a batch's numbers, or none."""
-    return () if numbers is None else (numbers,)
+def given(columns: Tensor | None) -> tuple[Tensor, ...]:
+    """A block of what a batch may have, or none."""
+    return () if columns is None else (columns,)
 
 
 def history_length(scene: Scene) -> Tensor:

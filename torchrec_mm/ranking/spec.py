@@ -32,9 +32,15 @@ class TableSizes:
     request: Mapping[str, int]
     item: Mapping[str, int]
     behaviour: Mapping[str, int]
+    impression: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_names(self.item, self.request, self.behaviour)
+        check_names(self.item, self.request, self.behaviour, self.impression)
+
+    @property
+    def all(self) -> dict[str, int]:
+        """Rows by feature, in the order of tables."""
+        return {**self.request, **self.item, **self.behaviour, **self.impression}
 
     @classmethod
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
@@ -44,11 +50,12 @@ class TableSizes:
             {name: vocabularies.request[name].num_rows for name in meta["request_features"]},
             {name: vocabularies.item[name].num_rows for name in meta["item_features"]},
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
+            {name: each.num_rows for name, each in vocabularies.impression.items()},
         )
 
     def check(self, num_rows: Mapping[str, int], where: Path) -> None:
         """InputError, naming the first that differs, unless ``where`` has these ``num_rows``."""
-        for name, rows in {**self.request, **self.item, **self.behaviour}.items():
+        for name, rows in self.all.items():
             if num_rows.get(name) != rows:
                 rule = f"{where} must have {rows} table rows for feature {name}, as the ranker has"
                 raise InputError(f"{rule}, got {num_rows.get(name, 'none')}")
@@ -179,9 +186,12 @@ def check_raw_ids(features: Iterable[str]) -> None:
 def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     """What ``spec_from_json`` reads.
 
-    Numeric features are left out where there are none, as in runs of releases before them.
+    Numeric features and those of impressions are left out where there are none, as in runs of
+    releases before them.
     """
     described = asdict(spec)
+    if not spec.tables.impression:
+        del described["tables"]["impression"]
     return {n: v for n, v in described.items() if v or n not in NUMBERS}
 
 

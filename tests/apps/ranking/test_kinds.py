@@ -90,6 +90,24 @@ def test_each_value_and_null_is_told_from_the_others_and_from_what_was_never_see
     assert len({str(each) for each in found}) == len(values[name])
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_the_place_and_source_of_an_impression_matter_in_every_method(
+    method, market, runs, tmp_path
+):
+    requests, found = market.data / "requests" / "test", []
+    lengths = pq.read_table(requests)["candidate_item_ids"].combine_chunks().value_lengths()
+    for name, values in {
+        "candidate_source": ("mail", None, "new"),
+        "candidate_position": (0, 2),
+    }.items():
+        for value in values:
+            kind = pa.list_(pa.array(values).type)
+            lists = pa.array([[value] * n for n in lengths.to_pylist()], kind)
+            copy = changed(requests, tmp_path / f"{value}", **{name: lists})
+            found.append(scores(runs[method], copy, tmp_path / "scores.parquet"))
+    assert len({str(each) for each in found}) == 5
+
+
 @pytest.mark.parametrize("name", ["age", "candidate_discount"])
 def test_numbers_of_requests_and_impressions_matter_and_null_is_none_of_them(
     name, market, runs, tmp_path
@@ -136,6 +154,7 @@ def test_tables_are_exported_with_their_texts(runs, tmp_path):
         "request/device": DEVICES,
         "request/premium": (0, 1, None),
         "behaviour/via": WAYS,
+        "impression/candidate_source": WAYS,
     }.items():
         table = pq.read_table(tmp_path / "tables" / f"{name}.parquet").to_pydict()
         assert table["id"][:2] == [None, None]
@@ -206,5 +225,5 @@ def test_a_column_of_another_kind_than_in_training_is_refused(
 def test_the_plan_has_a_table_for_each(runs, capsys):
     apps.plan.main(["--train", str(runs["id"] / "config.yaml"), "--device", "cpu", "--json"])
     tables = {table["table"] for table in json.loads(capsys.readouterr().out)["tables"]}
-    names = ("brand", "is_new", "device", "premium", "via")
+    names = ("brand", "is_new", "device", "premium", "via", "candidate_source")
     assert {f"{name}_table" for name in names} <= tables

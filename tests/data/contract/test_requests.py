@@ -86,6 +86,7 @@ def test_numbers_of_requests_and_impressions_are_numbers_with_nulls_apart(tmp_pa
         "age": pa.array([None, 41.5], pa.float32()),
         "income": pa.array([Decimal("10.25"), None]),
         "candidate_price": pa.array([[0.5], [None, 2.5]], pa.large_list(pa.float32())),
+        "candidate_position": pa.array([[1], [1, None]], pa.list_(pa.uint8())),
     }
     (tmp_path / "train").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "train" / "part.parquet")
@@ -94,6 +95,7 @@ def test_numbers_of_requests_and_impressions_are_numbers_with_nulls_apart(tmp_pa
     assert repr(found) == repr({"age": [float("nan"), 41.5], "income": [10.25, float("nan")]})
     prices = requests.impression_numbers["candidate_price"].tolist()
     assert repr(prices) == repr([0.5, float("nan"), 2.5])
+    assert requests.impression_features["candidate_position"].tolist() == [1, 1, NULL]
     assert list(requests.features) == ["city"]
 
 
@@ -162,8 +164,8 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
             "as long as candidate_item_ids, row 1 has 1 and 2",
         ),
         (
-            {"candidate_f": pa.array([["a"], ["b", "c"]])},
-            "candidate_f must be list<double>, or left out, got",
+            {"candidate_f": pa.array([[b"a"], [b"b", b"c"]])},
+            "candidate_f must be list<int64> or list<string> or list<double>, or left out, got",
         ),
     ],
 )

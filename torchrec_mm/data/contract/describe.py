@@ -83,8 +83,8 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
     of_items, of_requests = item_columns(items), RequestColumns.of(splits, settings)
     for split in splits:
         of_requests.check(split)
-    request = (*of_requests.features, *of_requests.numbers, *of_requests.impression_numbers)
-    check_names(of_items, request, of_requests.behaviour_attributes)
+    of_request, of_behaviour, of_impression = of_requests.names
+    check_names(of_items, of_request, of_behaviour, of_impression)
     found = {
         "items": _of_folder([items], of_items, ITEM_COLUMNS, settings),
         "requests": _of_folder(splits, of_requests.all, REQUEST_COLUMNS, settings),

@@ -32,7 +32,7 @@ LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "la
 NULLABLE = {"timestamp": INT64}
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
 OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
-OF_IMPRESSIONS = Kinds((), NUMBER_LISTS)
+OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
 NAMED = ("user_id", *NULLABLE, *LISTS)
 
 
@@ -46,6 +46,7 @@ class Requests:
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
     features: ids of user and context features by column name, each (R,) int64.
     behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
+    impression_features: likewise, aligned with ``candidates.values``.
     numbers: of users and contexts by column name, each (R,) float64, NaN for null.
     impression_numbers: likewise, aligned with ``candidates.values``.
     """
@@ -57,6 +58,7 @@ class Requests:
     labels: np.ndarray
     features: Mapping[str, np.ndarray]
     behaviour_attributes: Mapping[str, np.ndarray]
+    impression_features: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -65,8 +67,9 @@ class Requests:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """Ids by feature: of users, contexts and behaviours."""
-        return {"user_id": self.user_ids, **self.features, **self.behaviour_attributes}
+        """Ids by feature: of users, contexts, behaviours and impressions."""
+        of_lists = {**self.behaviour_attributes, **self.impression_features}
+        return {"user_id": self.user_ids, **self.features, **of_lists}
 
     @property
     def num_impressions(self) -> int:
@@ -78,12 +81,14 @@ class RequestColumns:
     """What the columns of requests are, by their names and types.
 
     features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
-    impression_numbers: lists as long as the candidates, named ``candidate_...``. Each by name in
-    the order of the files. has_labels: False where labels are not read.
+    impression_features, impression_numbers: lists as long as the candidates, named
+    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels are
+    not read.
     """
 
     features: Mapping[str, Categorical]
     behaviour_attributes: Mapping[str, Categorical]
+    impression_features: Mapping[str, Categorical] = field(default_factory=dict)
     numbers: Mapping[str, Numeric] = field(default_factory=dict)
     impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
     has_labels: bool = True
@@ -109,9 +114,11 @@ class RequestColumns:
         of_model = None if known is None else known.all
         further = feature_columns(folders, NAMED, _kinds_of, settings, of_model)
         categories, numbers = of_kind(further, Categorical), of_kind(further, Numeric)
+        lists = {name: c for name, c in categories.items() if pa.types.is_list(c.kind)}
         return cls(
             {name: c for name, c in categories.items() if not pa.types.is_list(c.kind)},
-            {name: c for name, c in categories.items() if pa.types.is_list(c.kind)},
+            {name: c for name, c in lists.items() if not name.startswith(OF_CANDIDATES)},
+            {name: c for name, c in lists.items() if name.startswith(OF_CANDIDATES)},
             {name: c for name, c in numbers.items() if not pa.types.is_list(c.kind)},
             {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
             has_labels,
@@ -120,7 +127,16 @@ class RequestColumns:
     @property
     def all(self) -> dict[str, Feature]:
         """All of them by name."""
-        return self._scalars | {**self.behaviour_attributes, **self.impression_numbers}
+        return {**self._scalars, **self.behaviour_attributes, **self._of_candidates}
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """Of users and contexts, of behaviours, and of impressions."""
+        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self._of_candidates)))
+
+    @property
+    def _of_candidates(self) -> dict[str, Feature]:
+        return {**self.impression_features, **self.impression_numbers}
 
     @property
     def _scalars(self) -> dict[str, Feature]:
@@ -130,7 +146,7 @@ class RequestColumns:
     def lists(self) -> dict[str, pa.DataType]:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
-        further: dict[str, Feature] = {**self.behaviour_attributes, **self.impression_numbers}
+        further: dict[str, Feature] = {**self.behaviour_attributes, **self._of_candidates}
         return named | {name: column.kind for name, column in further.items()}
 
     @property
@@ -197,7 +213,7 @@ def parse_requests(
         labels = lists["labels"].values
     for name in columns.behaviour_attributes:
         check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
-    for name in columns.impression_numbers:
+    for name in (*columns.impression_features, *columns.impression_numbers):
         check_same_lengths(where, name, lists[name], "candidate_item_ids", candidates)
     kept: np.ndarray | slice = slice(None)
     if behaviours.lengths.max(initial=0) > max_behaviours:
@@ -215,6 +231,7 @@ def parse_requests(
         behaviour_attributes={
             name: lists[name].values[kept] for name in columns.behaviour_attributes
         },
+        impression_features={name: lists[name].values for name in columns.impression_features},
         numbers={
             name: column.values(in_one(table[name]), f"{where} column {name}")
             for name, column in columns.numbers.items()

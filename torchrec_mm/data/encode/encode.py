@@ -107,8 +107,9 @@ def encode(
     else:
         check_names(
             ("item_id", *source.items.attributes, *source.items.numbers),
-            (*source.request_features, *source.request_numbers, *source.impression_numbers),
+            (*source.request_features, *source.request_numbers),
             source.behaviour_features,
+            (*source.impression_features, *source.impression_numbers),
         )
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
@@ -128,7 +129,8 @@ def encode(
             )
         mapper = Mapper(numbering, all_items, vocabularies)
         numbering.forget_ids()
-        unseen = Counter(dict.fromkeys((*vocabularies.request, *vocabularies.behaviour), 0))
+        of_lists = (*vocabularies.behaviour, *vocabularies.impression)
+        unseen = Counter(dict.fromkeys((*vocabularies.request, *of_lists), 0))
         for split, numbered in numbering.splits.items():
             requests = numbered.sizes["requests"]
             mapped = partial(mapper.map, numbered)
@@ -180,6 +182,9 @@ def _unseen_items(
 def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, Any]:
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
+    further = {"impression_features": vocabularies.impression} | {
+        f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS
+    }
     return {
         "format": FORMAT,
         "vocabulary": vocabularies.fingerprint,
@@ -189,9 +194,6 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
             name for name in item_features if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
+        **{kind: list(names) for kind, names in further.items() if names},
         "max_behaviours": source.max_behaviours,
-    } | {
-        f"{group}_numbers": list(names)
-        for group in NUMBER_GROUPS
-        if (names := vocabularies.numbers_of(group))
     }

@@ -25,11 +25,15 @@ ANY_NUMBER = Categorical(INT64)  # what ids of users are, and columns that come 
 
 def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
-    request, behaviour = (
+    request, behaviour, impression = (
         {name: _of_requests(name, features[name], source) for name in in_order(names)}
-        for names in (source.request_features, source.behaviour_features)
+        for names in (
+            source.request_features,
+            source.behaviour_features,
+            source.impression_features,
+        )
     )
-    return Vocabularies(request=request, item={}, behaviour=behaviour)
+    return Vocabularies(request=request, item={}, behaviour=behaviour, impression=impression)
 
 
 def learn_items(

@@ -27,8 +27,9 @@ class RequestSource(Protocol):
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
-    for "not known" in any feature, if there is one. request_numbers, impression_numbers:
-    the numeric features of users and contexts, and of impressions. further: what the features are,
+    for "not known" in any feature, if there is one. impression_features:
+    of impressions. request_numbers, impression_numbers: the numeric features of users and contexts,
+    and of impressions. further: what the features are,
     by name; those of text know all their texts once everything has been read. max_behaviours: the
     newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
     """
@@ -40,6 +41,7 @@ class RequestSource(Protocol):
     attributes_of_behaviours: Sequence[str]
     behaviour_item_features: Sequence[str]
     missing: int | None
+    impression_features: Sequence[str]
     request_numbers: Sequence[str]
     impression_numbers: Sequence[str]
     further: Mapping[str, Feature]
@@ -95,6 +97,7 @@ class RequestFolders:
         if settings:
             names = [folder.names for folder in opened]
             check_named(settings, items.parent, open_items(items).names, names)
+        self.impression_features: Sequence[str] = tuple(self.columns.impression_features)
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
         self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
@@ -126,6 +129,7 @@ def _known_columns(known: Vocabularies) -> RequestColumns:
     return RequestColumns(
         _known(known.request),
         _known(known.behaviour, is_list=True),
+        _known(known.impression, is_list=True),
         _known_numbers(known, "request"),
         _known_numbers(known, "impression", is_list=True),
     )

@@ -50,6 +50,7 @@ class TaobaoMM:
     attributes_of_behaviours: Sequence[str] = (ITEM_ATTRIBUTES[CATEGORY],)
     behaviour_item_features: Sequence[str] = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
     missing: int | None = MISSING
+    impression_features: Sequence[str] = ()
     request_numbers: Sequence[str] = ()
     impression_numbers: Sequence[str] = ()
     further: Mapping[str, Feature] = {}

@@ -44,7 +44,8 @@ def check_numbers(values: np.ndarray, where: str) -> None:
 
 def is_of_candidates(column: str) -> bool:
     """Whether a list column of encoded requests is as long as the candidates, or the behaviours."""
-    return column in ("candidates", "labels") or column.startswith("impression_number/")
+    owner = column.partition("/")[0]
+    return owner in ("candidates", "labels", "impression", "impression_number")
 
 
 def check_counts(lengths: np.ndarray, where: Path) -> None:

@@ -124,6 +124,10 @@ class EncodedRequests:
                 behaviour_rows={
                     n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
                 },
+                impression_rows={
+                    n: lists[f"impression/{n}"].values
+                    for n in self.meta.get("impression_features", ())
+                },
                 request_numbers=_stacked(flat, "request_number", self.meta.get("request_numbers")),
                 impression_numbers=_stacked(
                     {name: column.values for name, column in lists.items()},
@@ -143,7 +147,7 @@ class EncodedRequests:
         num_items = len(self.items.item_ids)
         for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
             check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
-        for owner in ("request", "behaviour"):
+        for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():
                 check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
         for group in ("request", "impression"):
@@ -166,7 +170,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
 def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each table of an encoded data set."""
     names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
-    check_names(names["item"], names["request"], names["behaviour"], f"{path.parent}: ")
+    names["impression"] = meta.get("impression_features", [])
+    of_lists = names["behaviour"], names["impression"]
+    check_names(names["item"], names["request"], *of_lists, f"{path.parent}: ")
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():

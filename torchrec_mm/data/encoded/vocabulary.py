@@ -20,7 +20,7 @@ from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
 UNSEEN, RARE = 0, 1
-GROUPS = ("request", "item", "behaviour")
+GROUPS = ("request", "item", "behaviour", "impression")
 PARTS = ("known_ids", "rare_ids")
 NUMBER_GROUPS = ("request", "item", "impression")
 NORMALISER = "normaliser"
@@ -101,12 +101,14 @@ class Vocabularies:
 
     request: ``user_id`` and the user and context features, by column name.
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
+    impression: the features of impressions.
     numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
     """
 
     request: Mapping[str, Vocabulary]
     item: Mapping[str, Vocabulary]
     behaviour: Mapping[str, Vocabulary]
+    impression: Mapping[str, Vocabulary] = field(default_factory=dict)
     numbers: Mapping[str, Normaliser] = field(default_factory=dict)
 
     def numbers_of(self, group: str) -> dict[str, Normaliser]:
@@ -172,5 +174,6 @@ def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
                     rows[group][name] = file.get_slice(key).get_shape()[0] + 2
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} must be a whole file of vocabularies: {error}") from error
-    check_names(rows["item"], rows["request"], rows["behaviour"], f"{path}: ")
+    of_lists = rows["behaviour"], rows["impression"]
+    check_names(rows["item"], rows["request"], *of_lists, f"{path}: ")
     return rows
