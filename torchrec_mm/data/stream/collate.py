@@ -105,7 +105,7 @@ class Collator:
             compared: what ``compare`` said of it; asked here if None.
         """
         # Looked up all the same: no collection of tables is to be without a bag.
-        all_candidates = share.candidates.values
+        all_candidates, impression_rows = share.candidates.values, share.impression_rows
         if masked:
             share = share.without_candidates()
         if compared is None:
@@ -123,7 +123,7 @@ class Collator:
             assert is_attended is not None  # else the model would have nothing to go by
             attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
-        tables = _ItemTables.of(self, items, candidates, share, recent_positions)
+        tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
         vectors = vector_mask = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
@@ -149,7 +149,18 @@ class Collator:
             labels=torch.from_numpy(share.labels.astype(np.float32)),
             loss_weight=torch.tensor(loss_weight, dtype=torch.float32),
             rows=torch.from_numpy(share.rows),
+            impression_index=tables.impression_index,
+            request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
+            target_numbers=with_flags(self._target_numbers(share)) if self.has_tables else None,
         )
+
+    def _target_numbers(self, share: RequestArrays) -> np.ndarray | None:
+        """(I, G) float32: numbers of each impression's item, then its own; None without any."""
+        of_items = self.items.numbers
+        parts = [] if of_items is None else [of_items[share.candidates.values]]
+        if share.impression_numbers is not None:
+            parts.append(share.impression_numbers)
+        return np.concatenate(parts, axis=1) if parts else None
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
         """What the network is to see of it; cosines that MAKE has used are none of its business."""
@@ -176,6 +187,7 @@ class _ItemTables:
     raw_ids: dict[str, np.ndarray]
     item_index: np.ndarray
     attribute_index: np.ndarray
+    impression_index: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -185,6 +197,7 @@ class _ItemTables:
         candidates: np.ndarray,
         share: RequestArrays,
         recent_positions: np.ndarray,
+        impression_rows: Mapping[str, np.ndarray],
     ) -> "_ItemTables":
         attribute_index = np.empty(
             (len(collator.behaviour_features), len(recent_positions)), dtype=np.int32
@@ -206,7 +219,26 @@ class _ItemTables:
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
             rows[name], attribute_index[place] = _distinct(of_recent)
-        return cls(rows, raw_ids, item_index, attribute_index)
+        of_impressions = []
+        for name, of_all in impression_rows.items():
+            rows[name], index = _distinct(of_all)
+            of_impressions.append(index[: len(candidates)])
+        return cls(
+            rows,
+            raw_ids,
+            item_index,
+            attribute_index,
+            torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
+        )
+
+
+def with_flags(numbers: np.ndarray | None) -> torch.Tensor | None:
+    """(n, P) float32, NaN for null, to (n, 2 P): values, 0 for null, and flags, 1 for null."""
+    if numbers is None:
+        return None
+    is_null = np.isnan(numbers)
+    values = np.where(is_null, np.float32(0), numbers)
+    return torch.from_numpy(np.concatenate([values, is_null.astype(np.float32)], axis=1))
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
