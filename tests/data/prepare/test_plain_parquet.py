@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.event_logs import (
     EVENTS,
+    NAMES,
     RULES,
     duckdb_engine,
     opened,
@@ -50,6 +52,17 @@ def test_another_type_of_a_column_is_not_plain_unless_its_values_are_whole_numbe
     pq.write_table(table.set_column(at, name, table[name].cast(kind)), log / "0.parquet")
     assert is_plain(opened(log)) == (kind == pa.uint64())
     assert requests_in(prepare(duckdb_engine(log), tmp_path / "data"))
+
+
+def test_an_event_that_a_folder_names_is_not_plain(tmp_path):
+    for event in ("view", "click"):
+        (tmp_path / "log" / f"event={event}").mkdir(parents=True)
+        table = pa.table([list(column) for column in zip(*ROWS, strict=True)], names=NAMES)
+        some = table.filter(pc.equal(table["event"], event)).drop_columns("event")
+        pq.write_table(some, tmp_path / "log" / f"event={event}" / "a.parquet")
+    assert not is_plain(opened(tmp_path / "log"))
+    data = prepare(duckdb_engine(tmp_path / "log"), tmp_path / "data")
+    assert requests_in(data) == requests_of_rows(ROWS)
 
 
 @settings(max_examples=50, deadline=None)
