@@ -55,8 +55,7 @@ def sbatch_script(app: AppDef, options: Mapping[str, Optional[str]]) -> str:
         raise ValueError(f"component must have one role, got {len(app.roles)}")
     (role,) = app.roles
     wanted = {"job-name": app.name} | resources(role) | dict(options)
-    # The first node that ends, for whatever reason, gives the others time to save.
-    srun = f"--label --wait=60 --kill-on-bad-exit=0 --cpus-per-task={role.resource.cpu}"
+    srun = f"--label --wait=60 --kill-on-bad-exit=1 --cpus-per-task={role.resource.cpu}"
     return SCRIPT.format(
         directives="\n".join(directive(name, v) for name, v in wanted.items() if v is not None),
         exports="\n".join(export(*variable) for variable in role.env.items()),

@@ -113,7 +113,7 @@ def test_each_node_runs_the_command_of_the_component_and_meets_at_the_first(caps
     flags = ["--run_dir", "runs/${app_id}", "--method", "id"]
     assert stubs.run(script_of(capsys, COMPONENT, *arguments, "--", *flags)) == 0
     srun, torchrun = stubs.words()[:4], stubs.words()[4:]
-    assert srun == ["--label", "--wait=60", "--kill-on-bad-exit=0", "--cpus-per-task=16"]
+    assert srun == ["--label", "--wait=60", "--kill-on-bad-exit=1", "--cpus-per-task=16"]
     assert torchrun == [
         *("torchrun", "--rdzv_backend", "c10d", "--rdzv_endpoint", "n7:15030"),
         *("--rdzv_id", "15003", "--nnodes", "2", "--nproc_per_node", "8", "--tee", "3"),

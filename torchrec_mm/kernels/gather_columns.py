@@ -6,6 +6,7 @@ table.
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernel: ctypes.CDLL,
-        columns: Sequence[tuple[int, int]],
+        columns: tuple[tuple[int, int], ...],
         index: Tensor,
         width: int,
         *sources: Tensor,
@@ -79,20 +80,18 @@ class _Compiled(torch.autograd.Function):
 def _call(
     function: Callable[..., object],
     sources: Sequence[Tensor],
-    columns: Sequence[tuple[int, int]],
+    columns: tuple[tuple[int, int], ...],
     index: Tensor,
     width: int,
     rows: Tensor,
 ) -> None:
     count = len(columns)
     # A table is columns of its source: where they begin (4 bytes a float32), and the row's stride.
-    pointers = (ctypes.c_void_p * count)(
-        *(sources[source].data_ptr() + 4 * start for source, start in columns)
-    )
-    strides = (ctypes.c_int64 * count)(*(sources[source].shape[1] for source, _ in columns))
+    begins = [source.data_ptr() for source in sources]
+    pointers = (ctypes.c_void_p * count)(*[begins[source] + 4 * start for source, start in columns])
     function(
         pointers,
-        strides,
+        _strides(columns, tuple(source.shape[1] for source in sources)),
         ctypes.c_void_p(index.data_ptr()),
         ctypes.c_int64(count),
         ctypes.c_int64(index.shape[1]),
@@ -100,3 +99,8 @@ def _call(
         ctypes.c_void_p(rows.data_ptr()),
         ctypes.c_int32(torch.get_num_threads()),
     )
+
+
+@cache
+def _strides(columns: tuple[tuple[int, int], ...], widths: tuple[int, ...]) -> ctypes.Array:
+    return (ctypes.c_int64 * len(columns))(*(widths[source] for source, _ in columns))

@@ -21,6 +21,7 @@ from torchrec_mm.parallel.communication import communication_codecs
 from torchrec_mm.parallel.cpu.adamw import QuickAdamW
 from torchrec_mm.parallel.cpu.exchange import Exchange
 from torchrec_mm.parallel.cpu.forward import shorten
+from torchrec_mm.parallel.cpu.links import Links, connect
 from torchrec_mm.parallel.cpu.pipeline import CpuPipeline
 from torchrec_mm.parallel.initialise import initialise_tables
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables, read_plan, save_plan
@@ -78,13 +79,17 @@ class SparsePipeline(TrainPipelineSparseDist):
 
 @dataclass(frozen=True)
 class ShardedModel:
-    """A model over all ranks: what scores. exchange: that look-ups go through on CPUs, if any."""
+    """A model over all ranks: what scores.
+
+    exchange: that look-ups go through on CPUs, if any. links: between ranks on CPUs.
+    """
 
     model: DistributedModelParallel
     plan: ShardingPlan
     planned: tuple[PlannedTable, ...]
     worker: Worker
     exchange: Exchange | None
+    links: Links | None
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,10 @@ class DistributedModel(ShardedModel):
     def pipeline(self) -> SparsePipeline | PlainPipeline | CpuPipeline:
         """A fresh pipeline; never shared between training and evaluation, nor between epochs."""
         if self.worker.device.type == "cpu":
-            groups = self.dense_optimizer.param_groups if self.worker.world_size > 1 else []
+            groups = self.dense_optimizer.param_groups
             dense = [parameter for group in groups for parameter in group["params"]]
             optimizers = (self.optimizer, self.dense_optimizer)
-            return CpuPipeline(self.model, *optimizers, dense, self.exchange)
+            return CpuPipeline(self.model, *optimizers, dense, self.exchange, self.links)
         if not self.plan.plan:
             return PlainPipeline(self.model, self.optimizer, self.worker.device)
         return SparsePipeline(
@@ -192,8 +197,9 @@ def shard(
     )
     if not wrapped:
         sharded.module.to(worker.device)
-    exchange = shorten(sharded, of_table, worker, learns) if on_cpu else None
-    return ShardedModel(sharded, plan, tuple(planned), worker, exchange)
+    links = connect(worker) if on_cpu and worker.world_size > 1 else None
+    exchange = shorten(sharded, of_table, worker, learns, links) if on_cpu else None
+    return ShardedModel(sharded, plan, tuple(planned), worker, exchange, links)
 
 
 def check_gpu(device: torch.device) -> None:

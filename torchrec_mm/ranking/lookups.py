@@ -6,6 +6,7 @@ features' tables, Q features of impressions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -35,11 +36,8 @@ class Lookups:
         cls, batch: RequestBatch, spec: RankerSpec, embeddings: Sequence[KeyedTensor]
     ) -> "Lookups":
         """Out of what the collections of tables return."""
-        columns = {
-            name: (source, start)
-            for source, tables in enumerate(embeddings)
-            for name, start in zip(tables.keys(), tables.offset_per_key(), strict=False)
-        }
+        names = tuple(tuple(tables.keys()) for tables in embeddings)
+        columns = columns_of(names, spec.embedding_dim)
         return cls(batch, spec, tuple(tables.values() for tables in embeddings), columns)
 
     def requests(self) -> Tensor:
@@ -85,3 +83,16 @@ class Lookups:
         """(m, E) embeddings of a behaviour attribute, for ``behaviour_attributes``."""
         source, start = self.columns[name]
         return self.sources[source][:, start : start + self.spec.embedding_dim]
+
+
+@cache
+def columns_of(sources: tuple[tuple[str, ...], ...], width: int) -> dict[str, tuple[int, int]]:
+    """Where the embeddings of each feature lie: the source, and the column that they begin at.
+
+    ``sources``: names of features in the order of their columns, each ``width`` wide.
+    """
+    return {
+        name: (source, place * width)
+        for source, names in enumerate(sources)
+        for place, name in enumerate(names)
+    }

@@ -11,7 +11,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
-from torchrec_mm.ranking.parts import PARTS, Block
+from torchrec_mm.ranking.parts import PARTS
 from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.spec import RankerSpec
 
@@ -28,7 +28,7 @@ class RankingNetwork(nn.Module):
     arXiv:2407.19467; muse is arXiv:2512.07216. Ours: the bias columns, and no padding.
     """
 
-    order: Tensor
+    first_order_of_requests: Tensor
     first_order: Tensor
 
     def __init__(self, spec: RankerSpec) -> None:
@@ -44,18 +44,18 @@ class RankingNetwork(nn.Module):
         )
         self.parts = PARTS[spec.method]
         self.blocks = [block for part in self.parts for block in part.build(self, spec)]
-        self.request_width = sum(block.width for block in self.blocks if block.of_request)
         width = sum(block.width for block in self.blocks)
         if spec.method == "muse":  # its checkpoints hold the two kinds of columns apart
-            self.request_layer = nn.Linear(self.request_width, spec.hidden[0], bias=False)
-            width -= self.request_width
+            request_width = sum(block.width for block in self.blocks if block.of_request)
+            self.request_layer = nn.Linear(request_width, spec.hidden[0], bias=False)
+            width -= request_width
         self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
         # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
-        order, first_order = columns(self.blocks, spec.embedding_dim)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("first_order", first_order, persistent=False)
+        of_requests, others = self._apart([b.first_order(spec.embedding_dim) for b in self.blocks])
+        self.register_buffer("first_order_of_requests", torch.cat(of_requests)[None], False)
+        self.register_buffer("first_order", torch.cat(others)[None], False)
 
     def forward(
         self, batch: RequestBatch, *embeddings: KeyedTensor
@@ -64,14 +64,19 @@ class RankingNetwork(nn.Module):
         scene = Scene.of(batch, self.spec, embeddings, self.behaviour_projection)
         joined = [part.join(self, scene) for part in self.parts]
         blocks = [block for part in joined for block in part.blocks]
-        kinds = [block.of_request for block in self.blocks]
-        of_requests = [x for x, of_request in zip(blocks, kinds, strict=True) if of_request]
-        others = [x for x, of_request in zip(blocks, kinds, strict=True) if not of_request]
+        of_requests, others = self._apart(blocks)
         first, logit = self._first_layer(scene, torch.cat(of_requests, 1), torch.cat(others, 1))
         companion = next((part.companion for part in joined if part.companion), None)
         score, _ = self.mlp.rest(first, companion)
         logits = [part.logit for part in joined if part.logit is not None]
         return click_loss(batch, sum(logits, start=score + logit))
+
+    def _apart(self, blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """What belongs to the request, and to the impression; but for muse, the former is first."""
+        apart: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for values, block in zip(blocks, self.blocks, strict=True):
+            apart[not block.of_request].append(values)
+        return apart
 
     def _first_layer(
         self, scene: Scene, of_requests: Tensor, others: Tensor
@@ -81,32 +86,15 @@ class RankingNetwork(nn.Module):
         Both are sums over the columns of the input, so the latter are computed as one more unit.
         """
         first = self.mlp.first
+        widths = [of_requests.shape[1], others.shape[1]]
         if self.spec.method == "muse":
-            weights = torch.cat([self.request_layer.weight, first.weight], dim=1)
+            weights = self.request_layer.weight, first.weight
         else:
-            weights = first.weight.index_select(1, self.order)
-        weights = torch.cat([weights, self.first_order])
-        widths = [self.request_width, weights.shape[1] - self.request_width]
-        weight_of_requests, weight_of_others = weights.split(widths, dim=1)
+            weights = first.weight.split(widths, dim=1)
+        weight_of_requests = torch.cat([weights[0], self.first_order_of_requests])
+        weight_of_others = torch.cat([weights[1], self.first_order])
         bias = torch.cat([first.bias, self.base_logit[None]])
         shared = scene.at_impressions(F.linear(of_requests, weight_of_requests))
         units = F.linear(others, weight_of_others, bias) + shared
         hidden, logit = units.split([units.shape[1] - 1, 1], dim=1)
         return hidden, logit[:, 0]
-
-
-def columns(blocks: list[Block], embedding_dim: int) -> tuple[Tensor, Tensor]:
-    """How a network looks at its W columns.
-
-    Returns:
-        (W,) int64, columns of requests and then the others; and, in that order, (1, W) float, 1
-        where a column is the bias of an embedding, else 0.
-    """
-    of_request = torch.cat([torch.full((block.width,), block.of_request) for block in blocks])
-    order = torch.cat([of_request.nonzero(), (~of_request).nonzero()]).flatten()
-    first_order = torch.zeros(len(of_request))
-    start = 0
-    for block in blocks:
-        first_order[start : start + block.embeddings : embedding_dim] = 1
-        start += block.width
-    return order, first_order[order][None]

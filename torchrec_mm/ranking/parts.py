@@ -32,6 +32,12 @@ class Block(NamedTuple):
     of_request: bool = False
     embeddings: int = 0
 
+    def first_order(self, embedding_dim: int) -> Tensor:
+        """(width,) float, 1 where a column is the bias of an embedding, else 0."""
+        columns = torch.zeros(self.width)
+        columns[: self.embeddings : embedding_dim] = 1
+        return columns
+
 
 class Joined(NamedTuple):
     """What a part gives of one batch.
@@ -116,7 +122,7 @@ class Interest:
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         width = spec.item_width
         network.attention = TargetAttention(width, side_information=self.cosine)
-        return [Block(width), Block(width), Block(1, of_request=True)] + [Block(1)] * self.cosine
+        return [Block(width), Block(width), Block(1)] + [Block(1)] * self.cosine
 
     def join(self, network: Any, scene: Scene) -> Joined:
         cosine = None
@@ -126,7 +132,8 @@ class Interest:
         interest, mean_cosine = target_attention(
             network.attention, scene.targets, scene.rows, scene.index, scene.batch.lists, cosine
         )
-        blocks = (interest, scene.targets * interest, history_length(scene))
+        length = scene.at_impressions(history_length(scene))
+        blocks = (interest, scene.targets * interest, length)
         return Joined(blocks if mean_cosine is None else (*blocks, mean_cosine[:, None]))
 
 

@@ -1,7 +1,9 @@
 """The general search of a batch: which behaviours it goes over, and what each number is of."""
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,8 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.encode.arrays import arrays_of, items_of, jagged32
+from tests.data.encode.arrays import InMemory, arrays_of, items_of, jagged32
+from torchrec_mm.data.stream import loader
+from torchrec_mm.data.stream.batch_limits import BatchLimits
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.collate import Collator
+from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -133,3 +139,44 @@ def test_what_is_not_asked_for_is_empty(search):
     found = replace(search, pairs=False)(candidates, behaviours)
     assert found.kept_items.shape == (2, 0) and found.kept_cosine.shape == (2, 0)
     assert found.tiers.shape == (2, 0) and found.cosine.shape == (0,)
+
+
+@pytest.mark.parametrize("scope", SEARCHED)
+@pytest.mark.parametrize("pairs", [False, True])
+def test_batches_that_are_compared_together_are_those_compared_one_by_one(
+    scope, pairs, search, monkeypatch
+):
+    lists = ([[0, 4], [], [2, 5, 1], [3]], [[4, 6], [1], [2, 5, 0], [0]])
+    behaviours, candidates = (one * 5 for one in lists)
+    data = InMemory(arrays_of(behaviours, candidates), ITEMS, 7, [])
+    asking = replace(search, scope=scope, kept=2, num_tiers=4, pairs=pairs)
+
+    def epoch(at_once: int) -> list[RequestBatch]:
+        monkeypatch.setattr(loader, "AT_ONCE", at_once)
+        # Of three ranks with two requests a batch, one has none, and masks what it gets.
+        return [
+            batch
+            for rank in range(3)
+            for batch in RequestLoader(
+                data,
+                collator_of(asking, make=made_of),
+                BatchLimits(requests=2),
+                rank=rank,
+                world_size=3,
+                shuffle_seed=0,
+            ).epoch(0)
+        ]
+
+    def made_of(hits: SearchHits, ends: Sequence[int]) -> list[torch.Tensor]:
+        rows = torch.from_numpy(hits.candidate_rows.values)
+        made = torch.stack([hits.tiers.sum(1), rows], 1)
+        return [made[begin:end] for begin, end in pairwise(ends)]
+
+    alone, together = epoch(1), epoch(1000)
+    assert len(alone) == 30 and any(len(batch.labels) == 0 for batch in alone)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.made, other.made)
+        for field in fields(one.search):
+            ours, theirs = getattr(one.search, field.name), getattr(other.search, field.name)
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.equal(ours, theirs)

@@ -38,9 +38,18 @@ def test_what_is_announced_and_what_is_not_are_looked_up_alike(ranks, rank):
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_a_step_takes_five_messages_on_every_rank_whatever_it_looks_up(ranks):
+@pytest.mark.parametrize("rank", range(2))
+def test_over_gloo_and_over_sockets_ranks_learn_the_same(ranks, rank):
+    assert_alike(ranks[rank]["over gloo"], ranks[rank]["short"])
+
+
+def test_a_step_takes_five_messages_of_gloos_on_every_rank_whatever_it_looks_up(ranks):
     for found in ranks:
-        assert found["calls"] == {"all_to_all_single": 4 * STEPS, "all_reduce": STEPS}
+        assert found["calls over gloo"] == {"all_to_all_single": 4 * STEPS, "all_reduce": STEPS}
+
+
+def test_on_one_host_a_step_takes_none_of_gloos(ranks):
+    assert [found["calls short"] for found in ranks] == [{}, {}]
 
 
 @pytest.mark.parametrize("rank", range(2))

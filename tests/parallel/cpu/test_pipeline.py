@@ -12,6 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tests.helpers import another_rank
 from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.parallel.cpu.links import Gloo
 from torchrec_mm.parallel.cpu.pipeline import CpuPipeline, average_gradients
 
 
@@ -43,7 +44,9 @@ def seen(exchange: object) -> list[int]:
     """What an epoch learns from."""
     model, found = Model(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    pipeline, coming = CpuPipeline(model, optimizer, optimizer, [], exchange), iter(batches())
+    learning = list(model.parameters())
+    pipeline = CpuPipeline(model, optimizer, optimizer, learning, exchange, None)
+    coming = iter(batches())
     for _ in batches():
         found.append(pipeline.progress(coming))
     with pytest.raises(StopIteration):
@@ -71,7 +74,23 @@ def test_gradients_are_averaged_over_ranks_in_one_message_absent_ones_as_zeros(m
     for parameter in parameters[:2]:
         parameter.grad = torch.full_like(parameter, 8.0)
     with mock.patch.object(dist, "all_reduce", side_effect=dist.all_reduce) as messages:
-        average_gradients(parameters)
+        average_gradients(parameters, Gloo())
     assert messages.call_count == 1
     for parameter, expected in zip(parameters, (7.0, 7.0, 3.0), strict=True):
         assert torch.equal(parameter.grad, torch.full_like(parameter, expected))
+
+
+def test_a_learning_rate_that_changes_is_handed_on_to_the_tables_in_that_step():
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pipeline = CpuPipeline(model, optimizer, optimizer, list(model.parameters()), None, None)
+    coming = iter(batches())
+    with mock.patch.object(optimizer, "zero_grad", side_effect=optimizer.zero_grad) as handed_on:
+        counts = []
+        for rate in (0.1, 0.1, 0.2, 0.2):
+            optimizer.param_groups[0]["lr"] = rate
+            pipeline.progress(coming)
+            counts.append(handed_on.call_count)
+    assert counts == [1, 1, 2, 2]
+    # The gradient of a step alone is learned from: 0, 1, 2, 3.
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 1 - 0.2 * (2 + 3))

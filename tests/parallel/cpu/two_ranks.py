@@ -92,6 +92,12 @@ def short(worker: Worker) -> DistributedModel:
     return distribute(TwoCollections(), worker, SETTINGS, 0, OPTIONS)
 
 
+def over_gloo(worker: Worker) -> DistributedModel:
+    """As it is made where ranks are on several hosts."""
+    with mock.patch.dict("os.environ", LOCAL_WORLD_SIZE="1"):
+        return short(worker)
+
+
 def to_torchrecs(model: nn.Module) -> None:
     for collection in (model.module.first, model.module.second):
         del collection.forward
@@ -152,12 +158,13 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     """One rank's part."""
     found = {"torchrec": learned(torchrecs(worker), worker.rank)}
     ours = short(worker)
-    with counted() as calls:
-        found["short"] = learned(ours, worker.rank)
+    for name, made in (("short", ours), ("over gloo", over_gloo(worker))):
+        with counted() as calls:
+            found[name] = learned(made, worker.rank)
+        found[f"calls {name}"] = dict(calls)
     unannounced = short(worker)
     unannounced.exchange.announce = lambda coming: None
     found["unannounced"] = learned(unannounced, worker.rank)
-    found["calls"] = dict(calls)
     found["scored"] = scored(worker, lambda model: None)
     found["scored by torchrec"] = scored(worker, to_torchrecs)
     long = KeyedJaggedTensor(["c"], torch.tensor([1, 2]), lengths=torch.tensor([2]))

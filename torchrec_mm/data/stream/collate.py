@@ -3,17 +3,33 @@
 Shape letters: R requests, I impressions, S item slots, K kept behaviours, U items.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
+from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 from torchrec_mm.kernels.distinct import distinct
+
+
+class Compared(NamedTuple):
+    """What the vectors say of the requests of a batch: ``SearchHits``, and ``made`` of them."""
+
+    kept_items: np.ndarray
+    kept_length: Tensor
+    kept_cosine: Tensor
+    tiers: Tensor
+    cosine: Tensor
+    made: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,8 @@ class Collator:
     raw_ids: those of RAW_IDS whose tables take ids as they are.
     vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
-    vectors, or None. make: what makes ``RequestBatch.made`` of the search's hits, or None.
+    vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
+    impressions where batches begin and end.
     """
 
     items: EncodedItems
@@ -36,42 +53,79 @@ class Collator:
     max_behaviours: int
     raw_ids: tuple[str, ...] = ()
     vector_rows: np.ndarray | None = None
-    gather: Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]] | None = None
+    gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
-    make: Callable[[SearchHits], torch.Tensor] | None = None
+    make: Callable[[SearchHits, Sequence[int]], list[Tensor]] | None = None
+
+    def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
+        """What vectors say of the requests of several batches: to compare them at once is faster.
+
+        ``shares``: each with the candidates that its batch is to have. Nothing without a search.
+        """
+        search = self.search
+        if search is None:
+            return [None] * len(shares)
+        candidates = Jagged.concatenate([share.candidates for share in shares])
+        behaviours = Jagged.concatenate([share.behaviours for share in shares])
+        if search.scope != "all":
+            behaviours, _ = behaviours.newest(self.max_behaviours)
+        if search.scope == "known":
+            assert self.vector_rows is not None  # who else would search
+            behaviours = behaviours.where(self.vector_rows[behaviours.values] >= 0)
+        hits = search(candidates, behaviours)
+        ends = offsets_of(np.array([len(share) for share in shares]))
+        impressions = candidates.offsets[ends].tolist()
+        pairs = offsets_of(candidates.lengths * behaviours.lengths * search.pairs)[ends]
+        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
+        return [
+            Compared(
+                hits.kept_items[begin:end],
+                hits.kept_length[begin:end],
+                hits.kept_cosine[begin:end],
+                hits.tiers[begin:end],
+                hits.cosine[begin_pair:end_pair],
+                made_of_batch,
+            )
+            for (begin, end), (begin_pair, end_pair), made_of_batch in zip(
+                pairwise(impressions), pairwise(pairs), made, strict=True
+            )
+        ]
 
     def __call__(
-        self, share: RequestArrays, loss_weight: float, masked: bool = False
+        self,
+        share: RequestArrays,
+        loss_weight: float,
+        masked: bool = False,
+        compared: Compared | None = None,
     ) -> RequestBatch:
         """Collect the requests of ``share``, at least one.
 
         Args:
             share: the requests. loss_weight: see ``RequestBatch``.
             masked: leave all candidates out: the batch is only there to keep a rank in step.
+            compared: what ``compare`` said of it; asked here if None.
         """
         # Looked up all the same: no collection of tables is to be without a bag.
         all_candidates, impression_rows = share.candidates.values, share.impression_rows
         if masked:
             share = share.without_candidates()
+        if compared is None:
+            (compared,) = self.compare([share])
         recent, recent_positions = share.behaviours.newest(self.max_behaviours)
         attended, is_attended = recent, None
         if self.vector_rows is not None:
             is_attended = self.vector_rows[recent.values] >= 0
-        known = recent if is_attended is None else recent.where(is_attended)
-        hits = None
-        if self.search is not None:
-            scopes = {"all": share.behaviours, "newest": recent, "known": known}
-            hits = self.search(share.candidates, scopes[self.search.scope])
-        kept = np.empty((0, 0), np.int32) if hits is None else hits.kept_items
+        kept = np.empty((0, 0), np.int32) if compared is None else compared.kept_items
         items, slots = _distinct(np.concatenate([all_candidates, recent.values, kept.ravel()]))
         _, recent_slots, kept_slots = np.split(
             slots, np.cumsum([len(all_candidates), len(recent.values)])
         )
         if not self.has_tables:
             assert is_attended is not None  # else the model would have nothing to go by
-            attended, recent_slots = known, recent_slots[is_attended]
+            attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
+        numbers = target_numbers(self.items, share) if self.has_tables else None
         vectors = vector_mask = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
@@ -92,35 +146,29 @@ class Collator:
             most_behaviours=int(attended.lengths.max()),
             vectors=vectors,
             vector_mask=vector_mask,
-            search=None if hits is None else self._results(hits, kept_slots),
-            made=None if hits is None or self.make is None else self.make(hits),
+            search=None if compared is None else self._results(compared, kept_slots),
+            made=None if compared is None else compared.made,
             labels=torch.from_numpy(share.labels.astype(np.float32)),
             loss_weight=torch.tensor(loss_weight, dtype=torch.float32),
             rows=torch.from_numpy(share.rows),
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
-            target_numbers=with_flags(self._target_numbers(share)) if self.has_tables else None,
+            target_numbers=with_flags(target_numbers(self.items, share))
+            if self.has_tables
+            else None,
         )
 
-    def _target_numbers(self, share: RequestArrays) -> np.ndarray | None:
-        """(I, G) float32: numbers of each impression's item, then its own; None without any."""
-        of_items = self.items.numbers
-        parts = [] if of_items is None else [of_items[share.candidates.values]]
-        if share.impression_numbers is not None:
-            parts.append(share.impression_numbers)
-        return np.concatenate(parts, axis=1) if parts else None
-
-    def _results(self, hits: SearchHits, kept_slots: np.ndarray) -> SearchResults:
+    def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
         """What the network is to see of it; cosines that MAKE has used are none of its business."""
         search = self.search
         assert search is not None  # who else has found it
-        kept_index = torch.from_numpy(kept_slots.reshape(hits.kept_items.shape))
+        kept_index = torch.from_numpy(kept_slots.reshape(found.kept_items.shape))
         return SearchResults(
             kept_index=kept_index if search.kept else None,
-            kept_length=hits.kept_length if search.kept else None,
-            kept_cosine=hits.kept_cosine if search.kept else None,
-            tiers=hits.tiers if search.num_tiers else None,
-            cosine=hits.cosine if search.pairs and self.make is None else None,
+            kept_length=found.kept_length if search.kept else None,
+            kept_cosine=found.kept_cosine if search.kept else None,
+            tiers=found.tiers if search.num_tiers else None,
+            cosine=found.cosine if search.pairs and self.make is None else None,
         )
 
 
@@ -178,15 +226,6 @@ class _ItemTables:
             attribute_index,
             torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
         )
-
-
-def with_flags(numbers: np.ndarray | None) -> torch.Tensor | None:
-    """(n, P) float32, NaN for null, to (n, 2 P): values, 0 for null, and flags, 1 for null."""
-    if numbers is None:
-        return None
-    is_null = np.isnan(numbers)
-    values = np.where(is_null, np.float32(0), numbers)
-    return torch.from_numpy(np.concatenate([values, is_null.astype(np.float32)], axis=1))
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:

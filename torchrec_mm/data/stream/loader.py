@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.epoch import EpochOrder, share_bounds
 
 READ_AHEAD = 2  # batches made while the model works on one
+AT_ONCE = 1000  # impressions, of small batches several: work with vectors begins with a millisecond
+
+# Requests of a batch, its loss weight, whether it is only there to be masked.
+Share: TypeAlias = tuple[RequestArrays, float, bool]
 
 # Held while a batch is made. Whoever changes what modules do in all threads, as torch.fx does while
 # it traces a model, takes it first: a collator may call modules too.
@@ -74,16 +79,30 @@ class RequestLoader:
             return read_ahead(lambda: self._collated(self._shares(epoch, done)), READ_AHEAD)
         return self._collated(read_ahead(lambda: self._shares(epoch, done), READ_AHEAD))
 
-    def _collated(
-        self, shares: Iterator[tuple[RequestArrays, float, bool]]
-    ) -> Iterator[RequestBatch]:
-        for share, loss_weight, is_empty in shares:
+    def _collated(self, shares: Iterable[Share]) -> Iterator[RequestBatch]:
+        for group in self._groups(shares):
             with COLLATING:
-                batch = self.collator(share, loss_weight, masked=is_empty)
-            yield batch.pin_memory() if self.pin_memory else batch
-            del share, batch
+                compared = self.collator.compare(
+                    [share.without_candidates() if empty else share for share, _, empty in group]
+                )
+            for (share, loss_weight, is_empty), found in zip(group, compared, strict=True):
+                with COLLATING:
+                    batch = self.collator(share, loss_weight, masked=is_empty, compared=found)
+                yield batch.pin_memory() if self.pin_memory else batch
+                del share, batch
 
-    def _shares(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, float, bool]]:
+    def _groups(self, shares: Iterable[Share]) -> Iterator[list[Share]]:
+        """Those whose vectors are compared at once; one by one where that is collective."""
+        group: list[Share] = []
+        for share in shares:
+            group.append(share)
+            if not self.collate_ahead or sum(len(s.labels) for s, *_ in group) >= AT_ONCE:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _shares(self, epoch: int, done: int) -> Iterator[Share]:
         """Requests of each step, their weight, and whether they are there to be masked."""
         for window in self.order.windows(epoch, done=done):
             shares = [self._share_of_rank(*part) for part in window.parts()]

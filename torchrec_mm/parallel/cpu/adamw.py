@@ -41,6 +41,9 @@ class QuickAdamW(torch.optim.AdamW):
             )
         return None
 
+    # Else torch wraps it in marks for its profiler and hooks that nobody sets.
+    step.hooked = True  # type: ignore[attr-defined]
+
 
 def counted(states: list[dict[str, Tensor]]) -> list[Tensor]:
     """The number of steps of each parameter, this one included.

@@ -1,4 +1,4 @@
-"""Look-ups among ranks over gloo: each row is asked for and sent once, for all tables together.
+"""Look-ups among ranks on CPUs: each row is asked for and sent once, for all tables together.
 
 A message costs more than what is in it. A step of training takes three here besides the one of the
 dense gradients: ids to the ranks that hold their rows, rows back, their gradients there again; and
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torchrec.distributed.types import LazyAwaitable, LazyGetItemMixin
@@ -20,6 +19,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from torchrec_mm.kernels.exchange_ids import Part, by_table, route
 from torchrec_mm.kernels.one_id_bags import Ids, anchor, look_up, update
+from torchrec_mm.parallel.cpu.links import Links
 from torchrec_mm.parallel.cpu.shards import Shards
 
 
@@ -29,7 +29,8 @@ class Exchange:
     Every rank asks in the same order, be it for nothing; so messages meet.
     """
 
-    def __init__(self, collections: Sequence[Shards]) -> None:
+    def __init__(self, collections: Sequence[Shards], links: Links) -> None:
+        self.links = links
         joined = Shards.joined(collections)
         self.tables, self.ends = joined.tables, joined.ends
         self.numbers = {name: number for number, name in enumerate(joined.names)}
@@ -102,12 +103,13 @@ class Asked:
     """
 
     def __init__(self, exchange: Exchange, features: Sequence[KeyedJaggedTensor]) -> None:
-        self.features = features
+        self.features, self.links = features, exchange.links
         self.size = sum(bags.stride() * len(bags.keys()) for bags in features)
         self.routed = route([exchange.part(bags) for bags in features], exchange.ends)
         self.to = self.routed.counts.sum(1).tolist()
         self.counts = torch.empty_like(self.routed.counts)
-        self.message = _start(self.counts, self.routed.counts)
+        one = [1] * len(self.to)
+        self.message = self.links.all_to_all(self.counts, self.routed.counts, one, one)
         self.came: Tensor | None = None
 
     def send(self) -> None:
@@ -115,7 +117,7 @@ class Asked:
         self.message.wait()
         self.from_ranks = self.counts.sum(1).tolist()
         self.came = torch.empty(sum(self.from_ranks), dtype=torch.int64)
-        self.message = _start(self.came, self.routed.ids, self.from_ranks, self.to)
+        self.message = self.links.all_to_all(self.came, self.routed.ids, self.from_ranks, self.to)
 
     def wanted(self) -> Ids:
         """What other ranks and this one want of the rows here."""
@@ -126,17 +128,6 @@ class Asked:
         return Ids(self.came, *by_table(self.counts))
 
 
-def _start(
-    came: Tensor,
-    sent: Tensor,
-    from_ranks: list[int] | None = None,
-    to: list[int] | None = None,
-) -> dist.Work:
-    work = dist.all_to_all_single(came, sent, from_ranks, to, async_op=True)
-    assert work is not None  # this rank is in the group
-    return work
-
-
 class _Exchanged(torch.autograd.Function):
     """Rows of all that is asked for, one bag after another, zeros for empty ones."""
 
@@ -145,7 +136,7 @@ class _Exchanged(torch.autograd.Function):
         ctx.exchange, ctx.asked, ctx.wanted = exchange, asked, asked.wanted()
         rows = look_up(exchange.tables, ctx.wanted)
         came = rows.new_empty(len(asked.routed.places), exchange.tables.width)
-        dist.all_to_all_single(came, rows, asked.to, asked.from_ranks)
+        exchange.links.all_to_all(came, rows, asked.to, asked.from_ranks).wait()
         out = came.new_zeros(asked.size, exchange.tables.width)
         return out.index_copy_(0, asked.routed.places, came)
 
@@ -156,6 +147,6 @@ class _Exchanged(torch.autograd.Function):
         # As TorchRec has it: the mean over ranks, as of the dense part.
         mine = gradient.index_select(0, asked.routed.places).div_(len(asked.to))
         came = mine.new_empty(sum(asked.from_ranks), mine.shape[1])
-        dist.all_to_all_single(came, mine, asked.from_ranks, asked.to)
+        asked.links.all_to_all(came, mine, asked.from_ranks, asked.to).wait()
         update(ctx.exchange.tables, ctx.wanted, came)
         return (None,) * 3

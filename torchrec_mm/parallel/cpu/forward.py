@@ -10,6 +10,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
 from torchrec_mm.parallel.cpu.exchange import Exchange
+from torchrec_mm.parallel.cpu.links import Links
 from torchrec_mm.parallel.cpu.shards import Shards, fits
 from torchrec_mm.parallel.cpu.tables import use_one_id_forward
 from torchrec_mm.parallel.process_group import Worker
@@ -19,7 +20,11 @@ from torchrec_mm.parallel.zero_collision import ShardedZeroCollisionTables
 
 
 def shorten(
-    model: nn.Module, of_table: Mapping[str, TableSettings], worker: Worker, learns: bool
+    model: nn.Module,
+    of_table: Mapping[str, TableSettings],
+    worker: Worker,
+    learns: bool,
+    links: Links | None,
 ) -> Exchange | None:
     """Let collections whose tables fit take batches of one-id bags the short way.
 
@@ -28,7 +33,7 @@ def shorten(
 
     Args:
         model: sharded over all ranks, on the CPU. of_table: settings of each table.
-        worker: this rank. learns: whether the model will.
+        worker: this rank. learns: whether the model will. links: to others, if there are any.
 
     Returns:
         What the look-ups of several ranks go through; None on a lone rank, or if nothing fits.
@@ -44,13 +49,13 @@ def shorten(
                     continue
         if worker.world_size > 1:
             equalise_strides(collection)
-    if worker.world_size == 1:
+    if links is None:
         for collection, own in short:
             collection.forward = ShortForward(collection, own)
         return None
     if not short:
         return None
-    exchange = Exchange([own for _, own in short])
+    exchange = Exchange([own for _, own in short], links)
     for collection, _ in short:
         collection.forward = exchange.promise
     return exchange
