@@ -153,9 +153,7 @@ class Collator:
             rows=torch.from_numpy(share.rows),
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
-            target_numbers=with_flags(target_numbers(self.items, share))
-            if self.has_tables
-            else None,
+            target_numbers=with_flags(numbers),
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
