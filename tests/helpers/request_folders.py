@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.requests import RequestColumns, Requests, parse_requests
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.requests import Requests, parse_requests
 
 
 def read_requests(folder: Path, max_behaviours: int) -> Requests:

@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.kinds_market import write_kinds_market
 from tests.ranking.small_ranker import Encoded, encode, ranker_of, spec_of
-from torchrec_mm.data.stream.collate import with_flags
+from torchrec_mm.data.stream.numbers import with_flags
 from torchrec_mm.ranking.parts import Block, Request, Target
 from torchrec_mm.ranking.spec import METHODS
 

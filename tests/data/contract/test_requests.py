@@ -10,7 +10,8 @@ from tests.helpers.request_folders import read_requests
 from tests.helpers.small_market import write_parquet
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.features import NULL, Categorical, hash_of_text
-from torchrec_mm.data.contract.requests import RequestColumns, parse_requests
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.requests import parse_requests
 from torchrec_mm.errors import InputError
 
 GOOD = {

@@ -17,8 +17,8 @@ from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings, 
 from torchrec_mm.data.contract.features import NULL, Categorical, Feature, text_ids_of
 from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import item_columns, open_items
-from torchrec_mm.data.contract.requests import NAMED as REQUEST_COLUMNS
-from torchrec_mm.data.contract.requests import RequestColumns, check_named
+from torchrec_mm.data.contract.request_columns import NAMED as REQUEST_COLUMNS
+from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
 
 EXAMPLES = 3
 

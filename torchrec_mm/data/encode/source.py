@@ -13,7 +13,8 @@ from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import read_settings
 from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
 from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
-from torchrec_mm.data.contract.requests import RequestColumns, Requests, check_named, parse_requests
+from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
+from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 

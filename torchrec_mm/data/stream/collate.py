@@ -16,6 +16,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
+from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 from torchrec_mm.kernels.distinct import distinct
 
@@ -124,6 +125,7 @@ class Collator:
             attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
+        numbers = target_numbers(self.items, share) if self.has_tables else None
         vectors = vector_mask = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
@@ -151,16 +153,8 @@ class Collator:
             rows=torch.from_numpy(share.rows),
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
-            target_numbers=with_flags(self._target_numbers(share)) if self.has_tables else None,
+            target_numbers=with_flags(numbers),
         )
-
-    def _target_numbers(self, share: RequestArrays) -> np.ndarray | None:
-        """(I, G) float32: numbers of each impression's item, then its own; None without any."""
-        of_items = self.items.numbers
-        parts = [] if of_items is None else [of_items[share.candidates.values]]
-        if share.impression_numbers is not None:
-            parts.append(share.impression_numbers)
-        return np.concatenate(parts, axis=1) if parts else None
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
         """What the network is to see of it; cosines that MAKE has used are none of its business."""
@@ -230,15 +224,6 @@ class _ItemTables:
             attribute_index,
             torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
         )
-
-
-def with_flags(numbers: np.ndarray | None) -> torch.Tensor | None:
-    """(n, P) float32, NaN for null, to (n, 2 P): values, 0 for null, and flags, 1 for null."""
-    if numbers is None:
-        return None
-    is_null = np.isnan(numbers)
-    values = np.where(is_null, np.float32(0), numbers)
-    return torch.from_numpy(np.concatenate([values, is_null.astype(np.float32)], axis=1))
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
