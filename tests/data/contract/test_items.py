@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from torchrec_mm.data.contract.features import NULL, hash_of_text, text_ids_of
+from torchrec_mm.columns.text_ids import hash_text
+from torchrec_mm.data.contract.features import NULL, text_ids_of
 from torchrec_mm.data.contract.items import ItemCatalogue, read_items
 from torchrec_mm.errors import InputError
 
@@ -59,7 +60,7 @@ def test_attributes_of_all_kinds_are_ids_with_one_for_null(tmp_path):
         | {"shop": pa.array([9], pa.int8())},
     )
     items = read_items(data)
-    b = hash_of_text("b")
+    b = hash_text("b")
     assert {name: ids.tolist() for name, ids in items.attributes.items()} == {
         "brand": [b, NULL, b],
         "is_new": [0, NULL, 1],

@@ -9,7 +9,8 @@ import pytest
 from tests.helpers.request_folders import read_requests
 from tests.helpers.small_market import write_parquet
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.features import NULL, Categorical, hash_of_text
+from torchrec_mm.columns.text_ids import hash_text
+from torchrec_mm.data.contract.features import NULL, Categorical
 from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.data.contract.requests import parse_requests
 from torchrec_mm.errors import InputError
@@ -72,12 +73,12 @@ def test_features_of_all_kinds_are_ids_with_one_for_null(tmp_path):
     requests = read_requests(tmp_path / "train", 2)
     assert {name: ids.tolist() for name, ids in requests.features.items()} == {
         "city": [NULL, 4],
-        "device": [hash_of_text("phone"), NULL],
+        "device": [hash_text("phone"), NULL],
         "is_new": [NULL, 1],
     }
     assert {name: ids.tolist() for name, ids in requests.behaviour_attributes.items()} == {
         "action": [NULL, 30],
-        "via": [NULL, hash_of_text("")],
+        "via": [NULL, hash_text("")],
     }
 
 

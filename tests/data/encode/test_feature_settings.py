@@ -9,7 +9,8 @@ import pytest
 
 from tests.data.encode.test_kinds import column, encoded, robust
 from tests.helpers.kinds_market import add_columns, write_kinds_market
-from torchrec_mm.data.contract.features import NULL, hash_of_text
+from torchrec_mm.columns.text_ids import hash_text
+from torchrec_mm.data.contract.features import NULL
 from torchrec_mm.data.encoded.vocabulary import RARE, Vocabularies
 from torchrec_mm.errors import InputError
 
@@ -65,8 +66,8 @@ def test_rare_values_share_a_row_and_null_keeps_its_own(data, tmp_path):
     say(data, "device: {min_count: 3}")
     out = encoded(data, tmp_path / "out")
     device = learned(out).request["device"]
-    assert {*device.known_ids.tolist()} == {hash_of_text("often"), NULL}
-    assert {*device.rare_ids.tolist()} == {hash_of_text("twice"), hash_of_text("once")}
+    assert {*device.known_ids.tolist()} == {hash_text("often"), NULL}
+    assert {*device.rare_ids.tolist()} == {hash_text("twice"), hash_text("once")}
     assert {*device.texts.to_pylist()} == {"often", "twice", "once", None}
     assert column(out / "requests" / "train", "request/device")[5:8] == [RARE] * 3
 
@@ -83,9 +84,9 @@ def test_values_of_items_and_behaviours_are_counted_as_often_as_they_are_shown(d
     most = ways.count("mail") + 1
     say(data, f"{{brand: {{min_count: {least}}}, via: {{min_count: {most}}}}}")
     known = learned(encoded(data, tmp_path / "out"))
-    rare = {hash_of_text(b) for b, count in counts.items() if b is not None and count < least}
+    rare = {hash_text(b) for b, count in counts.items() if b is not None and count < least}
     assert {*known.item["brand"].rare_ids.tolist()} == rare and rare
-    rare = {hash_of_text(way) for way in ("mail", "search") if ways.count(way) < most}
+    rare = {hash_text(way) for way in ("mail", "search") if ways.count(way) < most}
     assert {*known.behaviour["via"].rare_ids.tolist()} == rare
 
 

@@ -12,8 +12,9 @@ from tests.helpers.kinds_market import NEW_DEVICE, add_columns, write_kinds_mark
 from tests.helpers.request_folders import contents, parquet_files
 from tests.helpers.small_market import write_small_market
 from torchrec_mm.columns import ahead, chunks
+from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.contract import features
-from torchrec_mm.data.contract.features import NULL, hash_of_text
+from torchrec_mm.data.contract.features import NULL
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.normaliser import CLIP
@@ -45,7 +46,7 @@ def column(folder: Path, name: str) -> list:
 def number(value: str | bool | int | None) -> int:
     if value is None:
         return NULL
-    return hash_of_text(value) if isinstance(value, str) else int(value)
+    return hash_text(value) if isinstance(value, str) else int(value)
 
 
 def rows_by_hand(shown: list, values: list) -> list[int]:
@@ -210,8 +211,8 @@ def test_numbers_that_encoding_never_writes_are_refused(number, words, data, tmp
 
 def test_a_text_that_shares_its_id_with_one_of_training_is_refused(data, tmp_path, monkeypatch):
     known = Vocabularies.load(encoded(data, tmp_path / "out") / "vocabularies.safetensors")
-    alike = {NEW_DEVICE: hash_of_text("phone")}
-    monkeypatch.setattr(features, "hash_of_text", lambda t: alike.get(t) or hash_of_text(t))
+    alike = {NEW_DEVICE: hash_text("phone")}
+    monkeypatch.setattr(features, "hash_text", lambda t: alike.get(t) or hash_text(t))
     with pytest.raises(InputError, match="column device must not hold both 'phone' and 'fridge'"):
         encoded(data, tmp_path / "again", ("test",), vocabularies=known)
     with pytest.raises(InputError, match="column device must not hold both 'phone' and 'fridge'"):

@@ -1,14 +1,13 @@
 """Further columns as features: categories, which become int64 ids, and numbers.
 
 Null is a value of its own among categories, and known as null among numbers. An integer is its own
-id, False is 0 and True is 1. The id of a text is 64 bits of a hash that is the same anywhere and in
-every release; texts that share one are found and refused.
+id, False is 0 and True is 1. The id of a text is its hash (``columns.text_ids``); texts that share
+one are found and refused.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from torchrec_mm.columns.numbers import to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
 from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.errors import InputError
@@ -51,7 +51,7 @@ class TextIds:
     def _id(self, text: str) -> int:
         found = self._ids.get(text)
         if found is None:
-            found = self._ids[text] = hash_of_text(text)
+            found = self._ids[text] = hash_text(text)
         return found
 
     def check(self, column: str) -> None:
@@ -73,12 +73,6 @@ class TextIds:
         """The ids of all texts and, the last, that of null; and their order."""
         ids = np.array([*self._ids.values(), NULL], np.int64)
         return ids, np.argsort(ids, kind="stable")
-
-
-def hash_of_text(text: str) -> int:
-    """Signed 64 bits."""
-    digest = blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
 
 
 @dataclass(frozen=True)
