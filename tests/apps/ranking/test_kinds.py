@@ -179,15 +179,25 @@ def test_two_ranks_learn_and_predict_what_one_does(market, runs, tmp_path):
     together = tmp_path / "two"
     file = tmp_path / "there.parquet"
     flags = [*market.flags, "--run_dir", str(together), "--predictions", str(file)]
+    request = ("--run_dir", runs["id"], "--requests", market.data / "requests/test", "--output")
+    one_each = ("--batch_requests", "1")
     commands = [
         Command("train_ranker", ranker_flags(market, together, "id")),
         Command("evaluate", flags),
+        # Batches of one request leave a rank without any.
+        Command("predict", [*map(str, request), str(tmp_path / "two.parquet"), *one_each]),
     ]
     run_on_two_ranks(tmp_path, commands)
     alone, there = (
         [line["loss"] for line in lines_of(run_dir, "step")] for run_dir in (runs["id"], together)
     )
     assert there == pytest.approx(alone, rel=1e-5)
+    apps.predict.main([*map(str, request), str(tmp_path / "one.parquet")])
+    found = [
+        sum(pq.read_table(tmp_path / f"{n}.parquet")["click_probabilities"].to_pylist(), [])
+        for n in ("one", "two")
+    ]
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
     here = predictions(market, runs["id"], tmp_path / "here.parquet")["logit"]
     assert pq.read_table(file)["logit"].to_pylist() == pytest.approx(here, abs=1e-4)
 

@@ -43,7 +43,8 @@ class Normaliser:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(n,) float64 to (n,) float32."""
-        scaled = (values - self.centre) / self.scale
+        with np.errstate(over="ignore"):  # of a tiny scale: clipped all the same
+            scaled = (values - self.centre) / self.scale
         return np.clip(scaled, -CLIP, CLIP).astype(np.float32)
 
     def array(self) -> np.ndarray:
