@@ -1,13 +1,14 @@
-"""What is installed, which devices and links there are, what works here and what does not.
+"""What is installed, which devices and links there are, what works here; or what data hold.
 
 python -m apps.doctor
+python -m apps.doctor --data market
 """
 
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,12 +43,22 @@ class DoctorConfig:
     command that mends it, when torch, torchrec and fbgemm do not go together.
     """
 
+    data: Path | None = None
+    """Folder that holds items/ and requests/: print instead what each of their columns is taken
+    for, with the share of nulls, distinct values or the range, and examples; all files are read."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """See DoctorConfig."""
     if broken := version_problem():  # first: the rest needs what may not be installed
         raise InputError(broken)
-    parse(DoctorConfig, argv)
+    config = parse(DoctorConfig, argv)
+    if config.data is not None:
+        # Only here: the rest must work where pyarrow does not.
+        from torchrec_mm.data.contract.describe import describe
+
+        show({f"{config.data / folder}": rows for folder, rows in describe(config.data).items()})
+        return
     trial = tried()
     if broken := import_problem(trial):
         raise InputError(broken)
@@ -60,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "kernels": kernels(),
         "here": training(problems) | abilities(),
     }
+    show(blocks)
+
+
+def show(blocks: Mapping[str, Mapping[str, str]]) -> None:
+    """Print rows of name and value below their titles."""
     for title, rows in blocks.items():
         print(f"{title}:")
         for name, value in rows.items():

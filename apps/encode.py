@@ -30,7 +30,8 @@ class EncodeConfig:
     """
 
     data: Path
-    """folder of items/ and requests/, or of the tables of TAOBAO-MM"""
+    """folder of items/ and requests/, and of features.yaml where columns are to be taken for other
+    than their types say; or of the tables of TAOBAO-MM"""
     run_dir: Path
     """folder to create"""
     source: Literal["requests", "taobao_mm"] = "requests"

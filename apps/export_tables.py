@@ -32,8 +32,8 @@ WRITERS = {"parquet": write_parquet, "safetensors": write_safetensors}
 class ExportTablesConfig:
     """Write every table as OUTPUT/request/FEATURE.FORMAT, OUTPUT/item/... or OUTPUT/behaviour/...
 
-    parquet: a row a table row, with the id it is of. safetensors: weights, and the ids of its rows
-    from 2 on; row 0 is of unseen ids, row 1 of rare ones.
+    parquet: a row a table row, with the id or text it is of. safetensors: weights, and the ids of
+    its rows from 2 on, of text hashes; row 0 is of unseen ids, row 1 of rare ones.
     """
 
     run_dir: Path
@@ -81,8 +81,8 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
                     f"feature {feature[:20]}... must have a name of at most {LONGEST_NAME} bytes "
                     f"to become a file, got {len(file)}"
                 )
-            known_ids = f"known_ids/{group}/{feature}"
-            yield f"{group}/{file}", SavedTable(checkpoint, key, vocabularies, known_ids)
+            name = f"{group}/{feature}"
+            yield f"{group}/{file}", SavedTable(checkpoint, key, vocabularies, name)
 
 
 if __name__ == "__main__":

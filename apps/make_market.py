@@ -41,7 +41,7 @@ class MakeMarketConfig:
     data: Path | None = None
     """folder with an items/ catalogue to simulate users for; not given: items are drawn"""
     category_column: str = ""
-    """with --data: the integer column of the catalogue that stays an attribute column; empty: the
+    """with --data: the column of the catalogue whose ids stay an attribute column; empty: the
     first. Tastes are over all of them, the others can be seen only in pictures and titles"""
     items: int = 20_000
     """items to draw, without --data"""

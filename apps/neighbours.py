@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from torchrec_mm.columns.text_ids import MAPS, IdTexts, hash_text, id_maps
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.items import read_titles
 from torchrec_mm.errors import InputError
@@ -30,8 +31,9 @@ class NeighboursConfig:
 
     vectors: Path
     """folder of item vectors"""
-    items: tuple[int, ...] | None = None
-    """item_ids whose neighbours are printed, as in "[1, 2]"; an item is none of its own"""
+    items: tuple[str | int, ...] | None = None
+    """item_ids whose neighbours are printed, as in "[1, 2]", or with a map of ids the texts that
+    they were, as in "[shirt, '12']"; an item is none of its own"""
     text: str | None = None
     """words to search by; with --image too, both make one query"""
     image: Path | None = None
@@ -49,6 +51,9 @@ class NeighboursConfig:
     """with faiss: folder of the index, created if missing, else reused; in memory if left out"""
     data: Path | None = None
     """folder that holds items/, for the titles"""
+    ids: Path | None = None
+    """folder of maps from ids to texts, which apps.prepare writes; not given: ids/ in --data, if
+    there. item_ids are printed as those texts; those in --output are not"""
 
     def __post_init__(self) -> None:
         """Refuse values out of range and flags that do not go together."""
@@ -57,7 +62,7 @@ class NeighboursConfig:
         if (self.items is not None) + by_content + (self.output is not None) != 1:
             raise InputError("one of --items, --text or --image, --output must be given")
         if self.items is not None:
-            check_fields(self, lambda item: -(2**63) <= item < 2**63, "item_ids of int64", "items")
+            check_fields(self, _may_be_item, "item_ids of int64 or text", "items")
         if self.text is not None and not self.text.strip():
             raise InputError(f"text must not be blank, got {self.text!r}")
         if by_content != (self.encoder is not None):
@@ -80,11 +85,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_neighbours(search, config.k, config.output)
         print(f"neighbours of {len(vectors)} items in {config.output}")
         return
-    names, neighbours = _ask(config, search)
-    shown = {item_id for each in neighbours for item_id, _ in each} | set(config.items or [])
-    titles = read_titles(config.data, np.array(sorted(shown))) if config.data else {}
-    for line in _table(names, neighbours, titles):
+    item_map = _item_map(config)
+    asked = _item_ids(config.items or (), item_map, vectors)
+    names, neighbours = _ask(config, asked, search)
+    shown = np.array(sorted({item_id for each in neighbours for item_id, _ in each} | {*asked}))
+    titles = read_titles(config.data, shown) if config.data else {}
+    texts = shown.tolist() if item_map is None else IdTexts(item_map, shown)(shown).to_pylist()
+    for line in _table(names, neighbours, titles, dict(zip(shown.tolist(), texts, strict=True))):
         print(line)
+
+
+def _may_be_item(item: int | str) -> bool:
+    return isinstance(item, str) or -(2**63) <= item < 2**63
+
+
+def _item_map(config: NeighboursConfig) -> Path | None:
+    """The map of items, if there is one."""
+    folder = config.ids
+    if folder is None:
+        folder = config.data and config.data / "ids"
+        if folder is None or not folder.exists():
+            return None
+    return id_maps(folder).get("item_id")
+
+
+def _item_ids(items: Sequence[int | str], item_map: Path | None, vectors: ItemVectors) -> list[int]:
+    """Numbers of items that are given as numbers or as texts."""
+    item_ids = {text: hash_text(text) for text in items if isinstance(text, str)}
+    for text, item_id in item_ids.items():
+        if item_map is None:
+            raise InputError(f"items must be int64 without ids/{MAPS['item_id']}, got {text!r}")
+        if item_id not in vectors.item_ids:
+            raise InputError(f"items must have a vector in {vectors.folder}, got {text!r}")
+    return [item_ids[item] if isinstance(item, str) else item for item in items]
 
 
 def _search(config: NeighboursConfig, vectors: ItemVectors) -> Search:
@@ -99,34 +132,39 @@ def _search(config: NeighboursConfig, vectors: ItemVectors) -> Search:
 
 
 def _ask(
-    config: NeighboursConfig, search: Search
+    config: NeighboursConfig, asked: list[int], search: Search
 ) -> tuple[list[int | str], list[list[tuple[int, float]]]]:
     """What was asked for, an item_id or words, and the neighbours (item_id, cosine) of each."""
     item_ids = search.vectors.item_ids
     if config.items is not None:
-        found = neighbours_of(search, np.array(config.items, dtype=np.int64), config.k)
-        return list(config.items), found.named(item_ids)
+        found = neighbours_of(search, np.array(asked, dtype=np.int64), config.k)
+        return [*asked], found.named(item_ids)
     from torchrec_mm.pretraining.embed.queries import encode_query
 
     assert config.encoder is not None  # with words or a picture there is one
     query = encode_query(config.encoder, search.vectors, config.text, config.image)
-    asked = [str(part) for part in (config.text, config.image) if part is not None]
-    return [" + ".join(asked)], search.search(query, config.k).named(item_ids)
+    words = [str(part) for part in (config.text, config.image) if part is not None]
+    return [" + ".join(words)], search.search(query, config.k).named(item_ids)
 
 
 def _table(
-    names: list[int | str], neighbours: list[list[tuple[int, float]]], titles: dict[int, str]
+    names: list[int | str],
+    neighbours: list[list[tuple[int, float]]],
+    titles: dict[int, str],
+    texts: dict[int, int | str],
 ) -> Iterator[str]:
-    """Lines: a heading for each query, then its neighbours."""
-    column = ["item_id", *(str(item_id) for each in neighbours for item_id, _ in each)]
+    """Lines: a heading for each query, then its neighbours; ``texts``: what items are called."""
+    column = ["item_id", *(str(texts[item_id]) for each in neighbours for item_id, _ in each)]
     width = max(map(len, column))
     for name, found in zip(names, neighbours, strict=True):
-        heading = f"item {name}  {titles.get(name, '')}" if isinstance(name, int) else name
-        yield heading.rstrip()
+        heading = name
+        if isinstance(name, int):
+            heading = f"item {texts[name]}  {titles.get(name, '')}"
+        yield str(heading).rstrip()
         yield f"  rank  cosine  {'item_id':>{width}}  {'title' if titles else ''}".rstrip()
         for rank, (item_id, cosine) in enumerate(found, start=1):
             title = titles.get(item_id, "")
-            yield f"  {rank:>4}  {cosine:6.3f}  {item_id:>{width}}  {title}".rstrip()
+            yield f"  {rank:>4}  {cosine:6.3f}  {texts[item_id]:>{width}}  {title}".rstrip()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.text_ids import IdTexts, id_maps
 from torchrec_mm.config import parse, run
 from torchrec_mm.data.encode.encode import SCORED, encode_to_score
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -44,6 +49,9 @@ class PredictConfig(ScoreSettings):
     items: Path | None = None
     """Folder like items/, holding every candidate; not given: items/ of the run's data. Ids that
     training never showed are scored by what is known of them: attributes and vectors."""
+    ids: Path | None = None
+    """Folder of maps from ids to texts, which apps.prepare writes; not given: ids/ of the data
+    folder that requests/ lies in, if there. user_id and candidate_item_ids are then those texts"""
     vectors: Path | None = None
     """Folder of item vectors of the same encoder; not given: the run's."""
 
@@ -66,13 +74,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         with shared_folder(beside(config.output, "parts"), worker) as folder:
             first_writes(folder / "encoded", encode)
             data = EncodedRequests(folder / "encoded", SCORED)
+            texts = _texts(config, data)
             scored = score(trained, data, vectors, config, worker)
-            write_scores(scored, data, folder, worker, config.output)
+            write_scores(scored, data, folder, worker, config.output, texts)
             if worker.is_first:
                 print(
                     f"{len(data)} requests with {data.num_impressions} candidates scored by "
                     f"{trained.checkpoint}, written to {config.output}"
                 )
+
+
+def _texts(config: PredictConfig, data: EncodedRequests) -> dict[str, IdTexts]:
+    """Of all users and items of the requests, where there is a map."""
+    folder = config.ids
+    if folder is None:
+        above = config.requests.absolute().parent
+        folder = above.parent / "ids"
+        if above.name != "requests" or not folder.exists():
+            return {}
+    maps = id_maps(folder)
+    ids = {"item_id": data.items.item_ids}
+    if "user_id" in maps:
+        ids["user_id"] = _user_ids(config.requests)
+    return {name: IdTexts(file, ids[name]) for name, file in maps.items()}
+
+
+def _user_ids(requests: Path) -> np.ndarray:
+    """(U,) int64, each once."""
+    users = np.empty(0, np.int64)
+    for table, _ in ParquetFolder(requests).chunks({"user_id": INT64}):
+        users = np.union1d(users, table["user_id"].to_numpy())
+    return users
 
 
 if __name__ == "__main__":

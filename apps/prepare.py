@@ -3,6 +3,8 @@
 python -m apps.prepare --source movielens --input DIR --run_dir DATA
 python -m apps.prepare --source events --input LOGS --run_dir DATA --memory_gb 8
 python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spark
+python -m apps.prepare --source events --input LOGS --run_dir DATA \
+    --columns '{user_id: uid}' --events '{impression: [view], click: [tap, open]}'
 """
 
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchrec_mm.config import parse, run
+from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.prepare.event_log import open_log
 from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.data.prepare.impressions import prepare_impressions
@@ -26,15 +29,15 @@ from torchrec_mm.targets import check_new_folder
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Write items/, requests/train, requests/test and, from movielens, searches/.
+    """Write items/, requests/train, requests/test; searches/ from movielens, ids/ of ids of text.
 
     A flag that its source does not know is refused.
     """
 
     source: Literal["movielens", "impressions", "events"]
-    """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: Parquet
-    with user_id, item_id, label, timestamp and/or behaviour_item_ids; events: Parquet or CSV with
-    user_id, item_id, timestamp, event"""
+    """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
+    item_id, label, timestamp and/or behaviour_item_ids; events: user_id, item_id, timestamp, event;
+    both in Parquet, CSV or JSON lines, in folders of partitions or not"""
     input: Path
     """folder of the files"""
     run_dir: Path
@@ -51,10 +54,22 @@ class PrepareConfig:
     """movielens, events: a longer pause, in seconds, ends a request (1800 and 0)"""
     like_from: float | None = None
     """movielens: least rating that is a like (4.0)"""
-    shown_event: str | None = None
-    """events: value of column event for an impression (impression)"""
-    clicked_event: str | None = None
-    """events: value of column event for a click (click)"""
+    events: dict[str, list[str]] | None = None
+    """events: values of column event that are impressions and clicks, as in '{impression: [view],
+    click: [tap, open]}'; others are left out ({impression: [impression], click: [click]})"""
+    columns: dict[str, str] | None = None
+    """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'"""
+    timestamp_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """impressions, events: of times that are whole numbers; not given: told by their size, and
+    said. Dates need none"""
+    delimiter: str | None = None
+    """impressions, events: of CSV files, one character; not given: comma, semicolon, tab or |,
+    whichever gives all columns"""
+    text_ids: tuple[str, ...] | None = None
+    """impressions, events: user_id and/or item_id of CSV files that are text though some look like
+    numbers, as in '[user_id]'; not given: they are where none of the first looks so"""
+    bad_share: float | None = None
+    """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None
@@ -62,7 +77,7 @@ class PrepareConfig:
     where it names none. Both give the same requests; Spark in any order of users (duckdb)"""
     memory_gb: float | None = None
     """events, engine duckdb: memory of this process at most; what needs more goes to disk beside
-    run_dir. At least 1 (4)"""
+    run_dir, where events of use are kept meanwhile. At least 1 (4)"""
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
@@ -78,11 +93,17 @@ class PrepareConfig:
             if value is not None and value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
         for field in fields(self):
-            if field.default is None and field.name not in SETTINGS[self.source]:
+            known = SETTINGS[self.source].keys() | (FORMAT if self.source in LOGS else ())
+            if field.default is None and field.name not in known:
                 if getattr(self, field.name) is not None:
                     raise InputError(f"{field.name} does not apply to source {self.source}")
         if self.engine == "spark" and self.memory_gb is not None:
             raise InputError("memory_gb does not apply to engine spark: set spark.driver.memory")
+
+    def log_format(self) -> LogFormat:
+        """What the flags say of the files."""
+        given = {name: getattr(self, name) for name in FORMAT}
+        return LogFormat(**{name: value for name, value in given.items() if value is not None})
 
     def settings(self) -> dict[str, Any]:
         """The flags that apply to the source, defaults filled in."""
@@ -93,6 +114,9 @@ class PrepareConfig:
         }
 
 
+LOGS = ("impressions", "events")
+KINDS = {"impression": "shown", "click": "clicked"}
+FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
 SETTINGS: dict[str, dict[str, Any]] = {
     "movielens": {"max_candidates": 20, "pause_s": 1800, "like_from": 4.0},
     "impressions": {"items": None},
@@ -100,8 +124,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "items": None,
         "max_candidates": 20,
         "pause_s": 0,
-        "shown_event": "impression",
-        "clicked_event": "click",
+        "events": {},
         "attribution_s": 1800,
         "engine": "duckdb",
         "memory_gb": 4.0,
@@ -114,10 +137,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = _with_whole_paths(parse(PrepareConfig, argv))
     reads = (config.input, config.items and config.items / "items")
     check_new_folder(config.run_dir, "run_dir", reads)
-    if config.source == "events":
-        notes = _prepare_events(config)
-    else:
-        notes = write_prepared(config.run_dir, _prepare(config))
+    with scratch_folder(config.run_dir) as scratch:
+        if config.source == "events":
+            notes = _prepare_events(config, scratch)
+        else:
+            notes = write_prepared(config.run_dir, _prepare(config, scratch))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
@@ -128,29 +152,36 @@ def _with_whole_paths(config: PrepareConfig) -> PrepareConfig:
     return replace(config, **{name: path and path.absolute() for name, path in given.items()})
 
 
-def _prepare(config: PrepareConfig) -> Prepared:
+def _prepare(config: PrepareConfig, scratch: Path) -> Prepared:
     settings = config.settings()
     if config.source == "movielens":
         return prepare_movielens(config.input, MovieLensRules(**settings))
+    settings |= {"log_format": config.log_format(), "scratch": scratch / "items"}
     return prepare_impressions(config.input, **settings)
 
 
-def _prepare_events(config: PrepareConfig) -> list[str]:
+def _prepare_events(config: PrepareConfig, scratch: Path) -> list[str]:
     settings = config.settings()
     items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
-    rules = EventRules(**settings)
-    log = open_log(config.input)
-    with scratch_folder(config.run_dir) as scratch:
-        if engine == "duckdb":
-            from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
+    rules = EventRules(**(settings | _kinds_of_events(settings.pop("events"))))
+    log = open_log(config.input, config.log_format(), rules)
+    if engine == "duckdb":
+        from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 
-            opened: Engine = DuckdbEngine(config.input, log, rules, scratch / "spill", memory_gb)
-        else:
-            from torchrec_mm.data.prepare.events_spark import SparkEngine
+        opened: Engine = DuckdbEngine(log, scratch / "log", memory_gb)
+    else:
+        from torchrec_mm.data.prepare.events_spark import SparkEngine
 
-            opened = SparkEngine(config.input, log, rules)
-        with closing(opened):
-            return write_prepared_events(opened, config.run_dir, items, scratch)
+        opened = SparkEngine(log)
+    with closing(opened):
+        return write_prepared_events(opened, config.run_dir, items, scratch)
+
+
+def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    for name in given:
+        if name not in KINDS:
+            raise InputError(f"events must map some of {', '.join(KINDS)}, got {name}")
+    return {field: tuple(given.get(name, [name])) for name, field in KINDS.items()}
 
 
 if __name__ == "__main__":

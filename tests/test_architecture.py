@@ -37,7 +37,8 @@ ARROWS = {
     "item_vectors": WALLS | {"columns"},
     # From the folders a user brings to what a training step reads
     "data.contract": WALLS | {"columns"},
-    "data.prepare": WALLS | {"columns", "data.contract"},
+    "data.logs": WALLS | {"columns"},
+    "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
@@ -108,7 +109,7 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "duckdb": {"data.prepare", "benchmarks"},
+    "duckdb": {"data.logs", "data.prepare", "benchmarks"},
     "pyspark": {"data.prepare"},
 }
 

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchrec_mm.columns import files
-from torchrec_mm.columns.files import CSV, PARQUET, data_files, pictures
+from torchrec_mm.columns.files import LOGS, PARQUET, data_files, kind_of, pictures
 from torchrec_mm.errors import InputError
 
-LOGS = (PARQUET, CSV)
 ENDINGS = (
     *("", ".parquet", ".PARQUET", ".parq", ".csv", ".CSV", ".csv.gz", ".tsv", ".json", ".md"),
     *(".parquet.bak", ".parquet.crc", ".csv~", ".jpg", ".JPEG", "/", "/a.parquet", ".parquet/"),
@@ -43,12 +42,8 @@ def test_every_file_is_read_once_or_an_entry_of_the_folder_is_refused_by_name(en
     with tempfile.TemporaryDirectory() as scratch:
         folder = folder_of(Path(scratch), *(name + ending for name, ending in entries.items()))
         shown = sorted(name for name in os.listdir(folder) if name[0] not in "._")
-        alike = [
-            kind
-            for kind in kinds
-            if shown and all(n.endswith(kind) and (folder / n).is_file() for n in shown)
-        ]
-        if alike:
+        tables = [n for n in shown if n.endswith(kinds) and (folder / n).is_file()]
+        if shown and tables == shown and len({kind_of(folder / n) for n in tables}) == 1:
             assert names_of(folder, kinds) == shown
             return
         with pytest.raises(InputError) as refusal:
@@ -61,14 +56,15 @@ def test_every_file_is_read_once_or_an_entry_of_the_folder_is_refused_by_name(en
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["a.parquet", "b.csv"], "not both, got a.parquet and b.csv"),
-        (["a.csv", "b.csv.gz"], "got b.csv.gz: convert it, move it elsewhere"),
+        (["a.parquet", "b.csv"], "of one kind, got a.parquet and b.csv"),
+        (["a.csv.zst", "b.ndjson"], "of one kind, got a.csv.zst and b.ndjson"),
+        (["a.csv", "b.csv.xz"], "got b.csv.xz: convert it, move it elsewhere"),
         (["a.csv", "b.CSV"], "got b.CSV: convert it"),
         (["a.parquet", "day=1/a.parquet"], "got day=1: it is a folder, and only one level is read"),
         (["day=1/a.parquet"], "got day=1: it is a folder"),
         (["a.parquet/part-0.parquet"], "got a.parquet: it is a folder"),
-        (["a.parquet", "README.md"], "or .csv files only, got README.md"),
-        ([".a.parquet", "_b.parquet"], "must hold at least one .parquet or .csv file, found none"),
+        (["a.parquet", "README.md"], ".parquet, .csv, .* or .ndjson.zst files only, got README.md"),
+        ([".a.parquet", "_b.parquet"], "must hold at least one .parquet, .* file, found none"),
     ],
 )
 def test_what_would_be_left_out_is_refused_and_how_to_go_on_is_said(tmp_path, names, words):

@@ -8,15 +8,16 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from torchrec_mm.benchmarks.prepare_log import slow_requests
-from torchrec_mm.data.prepare.event_log import open_log
+from torchrec_mm.data.logs.log_format import LogFormat
+from torchrec_mm.data.prepare.event_log import EventLog, open_log
 from torchrec_mm.data.prepare.events import EVENT_SCHEMA, SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
 from torchrec_mm.files import scratch_folder
 
 RULES = EventRules(
-    shown_event="view",
-    clicked_event="click",
+    shown=("view",),
+    clicked=("click",),
     attribution_s=5,
     pause_s=0,
     max_candidates=20,
@@ -58,8 +59,14 @@ def write_csv(path: Path, rows: list[tuple], header: str = ",".join(NAMES)) -> P
     return path.parent
 
 
-def duckdb_engine(log: Path, rules: EventRules = RULES, memory_gb: float = 1) -> DuckdbEngine:
-    return DuckdbEngine(log, open_log(log), rules, log.parent / "spill", memory_gb)
+def opened(log: Path, rules: EventRules = RULES, **log_format) -> EventLog:
+    return open_log(log, LogFormat(**log_format), rules)
+
+
+def duckdb_engine(
+    log: Path, rules: EventRules = RULES, memory_gb: float = 1, **log_format
+) -> DuckdbEngine:
+    return DuckdbEngine(opened(log, rules, **log_format), log.parent / "scratch", memory_gb)
 
 
 def prepare(engine: Engine, run_dir: Path, items: Path | None = None) -> Path:

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.requests import Requests, parse_requests
 
 
 def read_requests(folder: Path, max_behaviours: int) -> Requests:
     opened = ParquetFolder(folder)
-    columns = RequestColumns.of([opened])
-    return parse_requests(opened.read(columns.required, NULLABLE), folder, columns, max_behaviours)
+    columns = RequestColumns.of([opened], {})
+    table = opened.read(columns.required, columns.nullable)
+    return parse_requests(table, folder, columns, max_behaviours)
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -83,6 +83,11 @@ def spec_of(method: str, encoded: Encoded) -> RankerSpec:
         make=MAKE if "make" in method else None,
         behaviour_tables=("item_id", "shop_id"),
         kept=3,
+        request_numbers=tuple(encoded.data.meta.get("request_numbers", ())),
+        target_numbers=(
+            *encoded.data.meta.get("item_numbers", ()),
+            *encoded.data.meta.get("impression_numbers", ()),
+        ),
     )
 
 

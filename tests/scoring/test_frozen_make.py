@@ -103,6 +103,16 @@ def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded
     assert batch.search.cosine is None
 
 
+def test_what_is_made_of_a_batch_is_the_same_bits_whatever_is_compared_at_once(encoded, worker):
+    _, collator = collator_of("make", encoded, worker)
+    count = len(encoded.data)
+    shares = [encoded.arrays.take(np.arange(begin, count, 3)) for begin in range(3)]
+    together = collator.compare(shares)
+    for share, found in zip(shares, together, strict=True):
+        (alone,) = collator.compare([share])
+        assert torch.equal(found.made, alone.made) and len(alone.made) == len(share.labels)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker):
     _, collator = collator_of(method, encoded, worker)

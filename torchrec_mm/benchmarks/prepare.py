@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,13 +23,12 @@ from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, compariso
 from torchrec_mm.benchmarks.prepare_log import draw_log, slow_requests
 from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.prepare.event_log import open_log
-from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, EventRules
-from torchrec_mm.data.prepare.events_duckdb import DuckdbEngine
+from torchrec_mm.data.prepare.events import REQUEST_SCHEMA, SORTED_BY, EventRules
+from torchrec_mm.data.prepare.events_duckdb import BATCH_ROWS, DUCKDB_SHARE
 
 RULES = EventRules(
-    shown_event="impression",
-    clicked_event="click",
+    shown=("impression",),
+    clicked=("click",),
     attribution_s=1800,
     pause_s=0,
     max_candidates=20,
@@ -120,9 +119,15 @@ def resident_gb(pid: int) -> float:
 def sort_alone(root: Path, memory_gb: float) -> float:
     """Seconds in which the same rows come in the same order, and are dropped."""
     begin = time.perf_counter()
-    log = open_log(root / "log")
-    with closing(DuckdbEngine(root / "log", log, RULES, root / "spill", memory_gb)) as engine:
-        for _ in engine.sorted_events():
+    config: dict[str, Any] = {
+        "memory_limit": f"{memory_gb * DUCKDB_SHARE}GB",
+        "temp_directory": str(root / "spill"),
+        "preserve_insertion_order": False,
+    }
+    with duckdb.connect(config=config) as database:
+        log = _rows(database, root / "log").filter("event IN ('impression', 'click')")
+        events = log.select("user_id, timestamp, item_id, event = 'click' AS is_click")
+        for _ in events.order(", ".join(SORTED_BY)).to_arrow_reader(BATCH_ROWS):
             pass
     return time.perf_counter() - begin
 

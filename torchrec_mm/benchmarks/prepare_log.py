@@ -67,8 +67,8 @@ def slow_requests(
     ``events``: (timestamp, item_id, event) in any order, with other kinds and repetitions.
     """
     events = set(events)
-    shown = sorted((time, item) for time, item, kind in events if kind == rules.shown_event)
-    clicked = sorted((time, item) for time, item, kind in events if kind == rules.clicked_event)
+    shown = sorted((time, item) for time, item, kind in events if kind in rules.shown)
+    clicked = sorted((time, item) for time, item, kind in events if kind in rules.clicked)
     in_training = math.ceil(len(shown) * (1 - rules.test_share) - 1e-9)
     labels = _labels(shown, clicked, rules.attribution_s)
     requests: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """CSV files with a header: names as in ``names.py``, values of the promised type."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,27 +13,17 @@ from torchrec_mm.errors import InputError
 RULE = "must be a CSV file in UTF-8 with a header"
 
 
-def csv_columns(path: Path, columns: Iterable[str]) -> tuple[dict[str, int], int]:
-    """The place in a line of each of ``columns``, and how many fields a line has.
-
-    Names may differ by case and the spaces around them.
-
-    Raises:
-        InputError: no such file, no header, or not one column of a name.
-    """
-    header = _header(path)
-    return {name: place_of(path, header, name) for name in columns}, len(header)
-
-
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     """Read some columns of a CSV file, under the names given in ``columns``.
 
+    Names in the file may differ by case and the spaces around them.
+
     Raises:
-        InputError: no such file, a column is missing, or a value has the wrong type or is missing
-            in a column that is not a string.
+        InputError: no such file, no header, not one column of a name, or a value has the wrong type
+            or is missing in a column that is not a string.
     """
     header = _header(path)
-    places, _ = csv_columns(path, columns)
+    places = {name: place_of(path, header, name) for name in columns}
     found = {header[places[name]]: kind for name, kind in columns.items()}
     with input_errors(path, RULE):
         table = pa_csv.read_csv(

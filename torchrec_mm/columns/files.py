@@ -6,20 +6,26 @@ name: no file is left out in silence, none is counted twice.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from torchrec_mm.errors import InputError
 
-PARQUET, CSV = ".parquet", ".csv"
-WORDS = {PARQUET: "Parquet", CSV: "CSV"}
+PARQUET = ".parquet"
+CSV, JSON_LINES = "CSV", "JSON lines"
+TEXT = {".csv": CSV, ".tsv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES}
+# What a file holds, by the ending of its name.
+WORDS = {PARQUET: "Parquet"} | {
+    ending + packed: kind for ending, kind in TEXT.items() for packed in ("", ".gz", ".zst")
+}
+LOGS = tuple(WORDS)
 PICTURES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
     *(".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
 }
 TABLES = {
-    *(PARQUET, ".parq", ".pq", CSV, ".tsv", ".jsonl", ".ndjson"),
+    *(PARQUET, ".parq", ".pq", *TEXT),
     *(".arrow", ".feather", ".ipc", ".orc", ".avro"),
 }
 LOOKED_AT = 1000  # entries of a folder of pictures, of which there may be millions
@@ -46,14 +52,14 @@ def data_files(
 
     Args:
         folder: looked at one level deep.
-        kinds: suffixes of WORDS, exactly as names must have them.
+        kinds: endings of WORDS, exactly as names must have them.
         beside: says of an entry whether it may lie there although it is no table.
 
     Raises:
         InputError: no such folder, not a table in it, tables of two kinds, one file under two
             names, or any other entry that is not hidden: a folder, a broken link, another suffix.
     """
-    wanted, words = " or ".join(kinds), " or ".join(WORDS[kind] for kind in kinds)
+    wanted, words = _wanted(kinds), " or ".join(dict.fromkeys(WORDS[kind] for kind in kinds))
     try:
         names = _distinct(folder, kinds, beside)
     except FileNotFoundError as error:
@@ -62,11 +68,27 @@ def data_files(
         raise InputError(f"{folder} must be a folder of {words} files: {error}") from error
     if not names:
         raise InputError(f"{folder} must hold at least one {wanted} file, found none")
-    for name in names:
-        if Path(name).suffix != Path(names[0]).suffix:
-            rule = f"{folder} must hold {wanted} files, not both"
-            raise InputError(f"{rule}, got {names[0]} and {name}")
+    check_one_kind(folder, [folder / name for name in names])
     return [folder / name for name in names]
+
+
+def check_one_kind(folder: Path, files: Sequence[Path]) -> str:
+    """What all the files hold, a value of WORDS; InputError naming two that differ."""
+    for file in files:
+        if kind_of(file) != kind_of(files[0]):
+            rule = f"{folder} must hold files of one kind"
+            pair = (each.relative_to(folder) for each in (files[0], file))
+            raise InputError(f"{rule}, got {' and '.join(map(str, pair))}")
+    return kind_of(files[0])
+
+
+def kind_of(file: Path) -> str:
+    """What a file of ``data_files`` holds, by its name."""
+    return next(kind for ending, kind in WORDS.items() if file.name.endswith(ending))
+
+
+def _wanted(kinds: tuple[str, ...]) -> str:
+    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
 
 
 def _distinct(
@@ -79,7 +101,7 @@ def _distinct(
     for entry in sorted(counted, key=lambda entry: entry.name):
         fault = _fault(entry, kinds)
         if fault:
-            rule = f"{folder} must hold {' or '.join(kinds)} files only"
+            rule = f"{folder} must hold {_wanted(kinds)} files only"
             raise InputError(f"{rule}, got {entry.name}: {fault}")
         status = entry.stat()
         other = names.setdefault((status.st_dev, status.st_ino), entry.name)
@@ -93,7 +115,7 @@ def _fault(entry: os.DirEntry, kinds: tuple[str, ...]) -> str:
     """Why an entry is no table; empty if it is one."""
     if entry.is_dir():
         return "it is a folder, and only one level is read"
-    if Path(entry.name).suffix not in kinds:
+    if not entry.name.endswith(kinds):
         return "convert it, move it elsewhere or let its name begin with _"
     if not entry.is_file():
         return "it is a link to nothing, or no regular file"

@@ -67,12 +67,18 @@ class Jagged:
     @classmethod
     def from_arrow(cls, column: pa.ChunkedArray, field: str) -> "Jagged":
         """An Arrow list column, no copy per row; InputError, naming ``field``, for nulls inside."""
-        lists = in_one(column)
-        values = lists.flatten()  # unlike .values, of these lists alone where they are a slice
+        values, offsets = values_and_offsets(column)
         if values.null_count:
             raise InputError(f"{field} must not hold nulls, got {values.null_count}")
-        offsets = to_numpy(lists.offsets).astype(np.int64)
-        return cls(to_numpy(values), offsets - offsets[0])
+        return cls(to_numpy(values), offsets)
+
+
+def values_and_offsets(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """An Arrow list column in two: (T,) values of any type, and (R + 1,) int64 offsets."""
+    lists = in_one(column)
+    offsets = to_numpy(lists.offsets).astype(np.int64)
+    # Unlike .values, of these lists alone where they are a slice.
+    return lists.flatten(), offsets - offsets[0]
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

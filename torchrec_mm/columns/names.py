@@ -29,6 +29,11 @@ def refuse_lookalikes(where: Path | str, given: Collection[str], promised: Colle
             )
 
 
+def alike(one: str, other: str) -> bool:
+    """Whether two names are one but for case and the spaces around them."""
+    return _key(one) == _key(other)
+
+
 def place_of(where: Path | str, header: Sequence[str], name: str) -> int:
     """Where a column is in a CSV header, case and spaces apart; InputError for none, or several."""
     places = [at for at, given in enumerate(header) if _key(given) == _key(name)]

@@ -11,6 +11,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
 INT64 = pa.int64()
+BOOL = pa.bool_()
+FLOAT64 = pa.float64()
 STRING = pa.string()
 BINARY = pa.binary()
 INT64_LIST = pa.list_(pa.int64())
@@ -68,12 +70,13 @@ def _as_promised(column: pa.ChunkedArray, where: str, wanted: pa.DataType) -> pa
 
 
 def same_kind(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether both are integers, floats, text, bytes, or lists of the same kind."""
+    """Whether both are integers, reals, Booleans, text, bytes, or lists of the same kind."""
     if pa.types.is_dictionary(given):
         return same_kind(given.value_type, wanted)
     if _is_list(given) and _is_list(wanted):
         return same_kind(given.value_type, wanted.value_type)
-    kinds = (pa.types.is_integer, pa.types.is_floating, _is_text, _is_bytes)
+    numbers = (pa.types.is_integer, _is_real, pa.types.is_boolean)
+    kinds = (*numbers, _is_text, _is_bytes)
     # A column of nothing but nulls, or of empty lists, has no kind of its own yet.
     return pa.types.is_null(given) or any(kind(given) and kind(wanted) for kind in kinds)
 
@@ -82,6 +85,10 @@ def _is_list(kind: pa.DataType) -> bool:
     """Whether it casts to a list. Arrow 26 drops values of list views when it casts them."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
+
+
+def _is_real(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

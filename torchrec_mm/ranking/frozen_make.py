@@ -7,7 +7,9 @@ Shape letters: N items with a vector, I impressions, D item-vector width, M widt
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.kernels.target_attention import RequestLists
 from torchrec_mm.nn.make import Make
-from torchrec_mm.ranking.make import make_features, unit_vectors
+from torchrec_mm.ranking.make import attended_vectors, unit_vectors
 
 VALUES_AT_ONCE = 1 << 24  # of vectors that are being projected
 
@@ -34,10 +36,15 @@ class FrozenMake:
         self.projected = projected
 
     @torch.no_grad()
-    def __call__(self, hits: SearchHits) -> Tensor:
-        """(I, M + hidden + 1) float32: interest, hidden layers and logit of each impression.
+    def __call__(self, hits: SearchHits, ends: Sequence[int]) -> list[Tensor]:
+        """Interest, hidden layers and logit of each impression, batch by batch.
 
-        ``hits``: of a search among behaviours that have a vector, with the cosine of every pair.
+        Args:
+            hits: of a search among behaviours that have a vector, with the cosine of every pair.
+            ends: n + 1 impressions, where batches begin and the last one ends.
+
+        Returns:
+            n of (I, M + hidden + 1) float32, whatever else was searched at once the same bits.
         """
         candidates, behaviours = hits.candidate_rows, hits.behaviour_rows
         rows, places = distinct(
@@ -50,16 +57,19 @@ class FrozenMake:
             int(candidates.lengths.max()),
             int(behaviours.lengths.max()),
         )
-        features = make_features(
+        targets, pooled = attended_vectors(
             self.make,
             table,
             places[: len(candidates.values)],
             places[len(candidates.values) :],
             lists,
             hits.cosine,
-            torch.from_numpy(candidates.values >= 0),
         )
-        return torch.cat([features.interest, *features.hidden, features.logit[:, None]], dim=1)
+        known = torch.from_numpy(candidates.values >= 0)
+        # A product of matrices may be rounded differently with more rows: each batch has its own.
+        parts = [slice(begin, end) for begin, end in pairwise(ends)]
+        made = [self.make.judge(targets[part], pooled[part], known[part]) for part in parts]
+        return [torch.cat([x.interest, *x.hidden, x.logit[:, None]], dim=1) for x in made]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """What a batch's tables returned, handed out to requests, item slots and candidates.
 
-Shape letters: R requests, S item slots, N places, E width of a table, W of all features' tables.
+Shape letters: R requests, I impressions, S item slots, N places, E width of a table, W of all
+features' tables, Q features of impressions.
 """
 
 from collections.abc import Sequence
@@ -58,6 +59,14 @@ class Lookups:
         index = self.batch.item_index[:, whose]
         if len(chosen) < len(order):
             index = index[chosen]
+        return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
+
+    def of_impressions(self) -> Tensor | None:
+        """(I, Q * E) embeddings of the impressions' own features, None without any."""
+        index = self.batch.impression_index
+        if index is None:
+            return None
+        columns = [self.columns[name] for name in self.spec.tables.impression]
         return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.kernels.target_attention import RequestLists, target_attention
-from torchrec_mm.nn.make import Make, MakeFeatures
+from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 
 
@@ -29,28 +29,30 @@ class MakeSpec:
         return Make(**asdict(self))
 
 
-def make_features(
+def attended_vectors(
     make: Make,
     table: Tensor,
     candidates: Tensor,
     behaviours: Tensor,
     lists: RequestLists,
     cosine: Tensor,
-    known: Tensor,
-) -> MakeFeatures:
-    """What ``make`` says of each impression, from vectors that are projected already.
+) -> tuple[Tensor, Tensor]:
+    """What ``make.judge`` goes by, from vectors that are projected already.
 
     Args:
         table: (S, M) float. candidates: (I,) int, row of each impression's item.
         behaviours: (T,) int32, row of each behaviour that has a vector; no others.
-        lists: whose they are. cosine: of each pair. known: (I,) bool, False without a vector.
+        lists: whose they are. cosine: of each pair.
+
+    Returns:
+        (I, M) targets; (I, M + 1), their interest and mean cosine.
     """
     targets = F.embedding(candidates, table)
     interest, mean_cosine = target_attention(
         make.attention, targets, table, behaviours, lists, cosine
     )
     assert mean_cosine is not None  # MAKE's attention has side information
-    return make.judge(targets, torch.cat([interest, mean_cosine[:, None]], dim=-1), known)
+    return targets, torch.cat([interest, mean_cosine[:, None]], dim=-1)
 
 
 class MakeRanker(nn.Module):
@@ -66,15 +68,15 @@ class MakeRanker(nn.Module):
         # The collator of this model has them.
         assert vectors is not None and known is not None
         assert search is not None and search.cosine is not None
-        features = make_features(
+        targets, pooled = attended_vectors(
             self.make,
             self.make.project(unit_vectors(vectors)),
             batch.candidates,
             batch.behaviours,
             batch.lists,
             search.cosine,
-            known[batch.candidates],
         )
+        features = self.make.judge(targets, pooled, known[batch.candidates])
         return click_loss(batch, features.logit)
 
 

@@ -60,14 +60,16 @@ class Part(Protocol):
 
 
 class Request:
-    """User and context."""
+    """User and context: their embeddings, and their numbers with a flag for null beside each."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         width = spec.embedding_dim * len(spec.tables.request)
-        return [Block(width, of_request=True, embeddings=width)]
+        embeddings = Block(width, of_request=True, embeddings=width)
+        numbers = Block(2 * len(spec.request_numbers), of_request=True)
+        return [embeddings, numbers] if numbers.width else [embeddings]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        return Joined((scene.requests,))
+        return Joined((scene.requests, *given(scene.batch.request_numbers)))
 
 
 class Vector:
@@ -92,13 +94,18 @@ class Vector:
 
 
 class Target:
-    """The impression's own item."""
+    """The impression's item and its own features, and numbers of both with flags for null."""
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
-        return [Block(spec.item_width, embeddings=spec.embedding_dim * len(spec.tables.item))]
+        width = spec.embedding_dim * len(spec.tables.item)
+        embeddings = Block(spec.item_width, embeddings=width)
+        own = spec.embedding_dim * len(spec.tables.impression)
+        further = [Block(own, embeddings=own), Block(2 * len(spec.target_numbers))]
+        return [embeddings, *(block for block in further if block.width)]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        return Joined((scene.targets,))
+        own, numbers = scene.lookups.of_impressions(), scene.batch.target_numbers
+        return Joined((scene.targets, *given(own), *given(numbers)))
 
 
 class Interest:
@@ -212,6 +219,11 @@ def attended_target(spec: RankerSpec, scene: Scene) -> Tensor:
     if len(spec.behaviour_tables) == len(spec.tables.item):
         return scene.targets
     return scene.lookups.items(spec.behaviour_tables, scene.lookups.impressions)
+
+
+def given(columns: Tensor | None) -> tuple[Tensor, ...]:
+    """A block of what a batch may have, or none."""
+    return () if columns is None else (columns,)
 
 
 def history_length(scene: Scene) -> Tensor:

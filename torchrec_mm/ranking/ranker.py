@@ -25,8 +25,7 @@ class Ranker(nn.Module):
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
-        tables = {**spec.tables.request, **spec.tables.item, **spec.tables.behaviour}
-        tables = {name: rows for name, rows in tables.items() if name not in spec.zero_collision}
+        tables = {n: rows for n, rows in spec.tables.all.items() if n not in spec.zero_collision}
         item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
         width, raw_ids = spec.embedding_dim, spec.zero_collision
         self.item_id_tables = build_tables(item_ids, width) if item_ids else None

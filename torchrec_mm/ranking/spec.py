@@ -1,7 +1,7 @@
 """What fixes a ranker's shape: written to model.json, read back for the checkpoint."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
+NUMBERS = ("request_numbers", "target_numbers")
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -31,9 +32,15 @@ class TableSizes:
     request: Mapping[str, int]
     item: Mapping[str, int]
     behaviour: Mapping[str, int]
+    impression: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_names(self.item, self.request, self.behaviour)
+        check_names(self.item, self.request, self.behaviour, self.impression)
+
+    @property
+    def all(self) -> dict[str, int]:
+        """Rows by feature, in the order of tables."""
+        return {**self.request, **self.item, **self.behaviour, **self.impression}
 
     @classmethod
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
@@ -43,11 +50,12 @@ class TableSizes:
             {name: vocabularies.request[name].num_rows for name in meta["request_features"]},
             {name: vocabularies.item[name].num_rows for name in meta["item_features"]},
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
+            {name: each.num_rows for name, each in vocabularies.impression.items()},
         )
 
     def check(self, num_rows: Mapping[str, int], where: Path) -> None:
         """InputError, naming the first that differs, unless ``where`` has these ``num_rows``."""
-        for name, rows in {**self.request, **self.item, **self.behaviour}.items():
+        for name, rows in self.all.items():
             if num_rows.get(name) != rows:
                 rule = f"{where} must have {rows} table rows for feature {name}, as the ranker has"
                 raise InputError(f"{rule}, got {num_rows.get(name, 'none')}")
@@ -87,6 +95,8 @@ class RankerSpec:
     hold it, None for the others. behaviour_tables: the item tables that behaviours have rows in,
     where muse attends. kept: behaviours that muse's general search keeps, K. zero_collision: tables
     of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
+    request_numbers, target_numbers: numeric features of user and context, and of an impression and
+    its item, in the batch's order.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -104,6 +114,8 @@ class RankerSpec:
     behaviour_tables: tuple[str, ...]
     kept: int
     zero_collision: Mapping[str, ZeroCollision] = field(default_factory=dict)
+    request_numbers: tuple[str, ...] = ()
+    target_numbers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -138,6 +150,11 @@ class RankerSpec:
             behaviour_tables=tuple(train.meta["behaviour_item_features"]),
             kept=settings.kept,
             zero_collision=settings.zero_collision,
+            request_numbers=tuple(train.meta.get("request_numbers", ())),
+            target_numbers=(
+                *train.meta.get("item_numbers", ()),
+                *train.meta.get("impression_numbers", ()),
+            ),
         )
 
     @property
@@ -166,13 +183,26 @@ def check_raw_ids(features: Iterable[str]) -> None:
             )
 
 
+def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
+    """What ``spec_from_json`` reads.
+
+    Numeric features and those of impressions are left out where there are none, as in runs of
+    releases before them.
+    """
+    described = asdict(spec)
+    if not spec.tables.impression:
+        del described["tables"]["impression"]
+    return {n: v for n, v in described.items() if v or n not in NUMBERS}
+
+
 def spec_from_json(value: dict) -> RankerSpec:
-    """The spec that ``asdict`` and JSON made ``value`` of; InputError if another version's did."""
+    """The spec that ``spec_to_json`` has described; InputError if another version's did."""
     try:
         parts = {
             "tables": TableSizes(**value["tables"]),
             "hidden": tuple(value["hidden"]),
             "behaviour_tables": tuple(value["behaviour_tables"]),
+            **{name: tuple(value.get(name, ())) for name in NUMBERS},
             "zero_collision": {
                 name: ZeroCollision(**table) for name, table in value["zero_collision"].items()
             },

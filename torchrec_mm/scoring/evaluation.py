@@ -1,6 +1,6 @@
 """What metrics.json says of a data set, scored by all ranks and held by none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from torchrec_mm.columns.text_ids import IdTexts
 from torchrec_mm.data.contract.items import ItemCatalogue
 from torchrec_mm.data.encoded.encoded import EncodedItems, EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -83,7 +84,12 @@ def measure(
 
 
 def write_scores(
-    scored: Iterable[Scored], data: EncodedRequests, folder: Path, worker: Worker, output: Path
+    scored: Iterable[Scored],
+    data: EncodedRequests,
+    folder: Path,
+    worker: Worker,
+    output: Path,
+    texts: Mapping[str, IdTexts],
 ) -> None:
     """Write a Parquet file with a row a request, ``PER_REQUEST``, in their order. Collective.
 
@@ -91,11 +97,12 @@ def write_scores(
         scored: this rank's requests, ascending; all ranks' together are ``data``.
         folder: an empty one that all ranks share. worker: this rank.
         output: file to create or replace, whole or not at all.
+        texts: of the ids of user_id, item_id, both or neither, to be written in their place.
     """
     read = RequestReader(data)
     with RankPredictions(folder, worker.rank) as rows:
         for part in scored:
-            rows.add(request_rows(part, read(part.requests), data.items))
+            rows.add(request_rows(part, read(part.requests), data.items, texts))
     dist.barrier()  # everyone's files are there
     if worker.is_first:
         merge_predictions(folder, output, PER_REQUEST)

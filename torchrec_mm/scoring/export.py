@@ -16,11 +16,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from torchrec_mm.data.contract.features import NULL
+from torchrec_mm.data.encoded.vocabulary import texts_of
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.runs.checkpoint import checkpoint_shapes, read_row_blocks
 
-KINDS = pa.array(["unseen", "rare", "known"])
+KINDS = pa.array(["unseen", "rare", "known", "null"])
+OF_NULL = 3
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -29,7 +32,7 @@ class SavedTable:
     """A table in a checkpoint and the ids of its rows.
 
     checkpoint: folder. key: of its weights in it, (rows, E).
-    vocabularies: a file of ``Vocabularies``. known_ids: the key in it of the ids of rows 2, 3, ...
+    vocabularies: a file of ``Vocabularies``. feature: its key in it, ``<group>/<name>``.
 
     Raises:
         InputError: the number of rows is not what the vocabulary calls for.
@@ -38,12 +41,12 @@ class SavedTable:
     checkpoint: Path
     key: str
     vocabularies: Path
-    known_ids: str
+    feature: str
 
     def __post_init__(self) -> None:
         rows = checkpoint_shapes(self.checkpoint)[self.key][0]
         with safe_open(self.vocabularies, framework="numpy") as file:
-            known = file.get_slice(self.known_ids).get_shape()[0]
+            known = file.get_slice(f"known_ids/{self.feature}").get_shape()[0]
         if rows != known + 2:
             raise InputError(f"{self.key} must have {known + 2} rows, one an id, got {rows}")
 
@@ -54,13 +57,26 @@ class SavedTable:
     def ids(self, start: int, stop: int) -> np.ndarray:
         """(known rows in [start, stop),) int64: rows 0 and 1 are of no single id."""
         with safe_open(self.vocabularies, framework="numpy") as file:
-            return file.get_slice(self.known_ids)[max(start - 2, 0) : max(stop - 2, 0)]
+            known = file.get_slice(f"known_ids/{self.feature}")
+            return known[max(start - 2, 0) : max(stop - 2, 0)]
+
+    def texts(self, start: int, stop: int) -> pa.Array | None:
+        """What the ``ids`` stand for, null for ``NULL``; None where they are numbers themselves."""
+        first, end = max(start - 2, 0), max(stop - 2, 0)
+        with safe_open(self.vocabularies, framework="numpy") as file:
+            if f"text_ends/{self.feature}" not in file.keys():
+                return None
+            ends = file.get_slice(f"text_ends/{self.feature}")[max(first - 1, 0) : end]
+            offsets = ends if first else np.append([0], ends)
+            text_bytes = file.get_slice(f"text_bytes/{self.feature}")[offsets[0] : offsets[-1]]
+        return texts_of(self.ids(start, stop), text_bytes, offsets - offsets[0])
 
 
 def write_parquet(table: SavedTable, path: Path) -> None:
     """One row a table row: ``row``, ``kind``, ``id`` (null unless known) and ``weights``.
 
-    kind: "unseen" for row 0, "rare" for row 1, "known" for the others; see ``Vocabulary``.
+    kind: "unseen" for row 0, "rare" for row 1, "null" for that of null, "known" for the others; see
+    ``Vocabulary``. id: int64, or the text itself.
     """
     writer = None
     with new_file(path) as aside:
@@ -76,7 +92,10 @@ def write_parquet(table: SavedTable, path: Path) -> None:
 
 
 def write_safetensors(table: SavedTable, path: Path) -> None:
-    """``weights`` (rows, E) as saved, and ``known_ids`` (rows - 2,) int64 of rows 2, 3, ..."""
+    """``weights`` (rows, E) as saved, and ``known_ids`` (rows - 2,) int64 of rows 2, 3, ...
+
+    Of text the ids are hashes: ``columns.text_ids``.
+    """
     blocks = table.blocks()
     start, weights = next(blocks)
     rows, width = checkpoint_shapes(table.checkpoint)[table.key]
@@ -112,12 +131,18 @@ def _arrow(table: SavedTable, start: int, weights: Tensor) -> pa.Table:
     rows = np.arange(start, start + len(weights))
     ids = np.zeros(len(rows), dtype=np.int64)
     ids[rows >= 2] = table.ids(start, start + len(weights))
+    is_null = (rows >= 2) & (ids == NULL)
+    kinds = np.where(is_null, OF_NULL, np.minimum(rows, 2)).astype(np.int8)
+    texts = table.texts(start, start + len(weights))
+    shared = pa.nulls(np.count_nonzero(rows < 2), pa.large_string())
     values = weights.float() if weights.dtype == torch.bfloat16 else weights
     return pa.table(
         {
             "row": rows,
-            "kind": pa.DictionaryArray.from_arrays(np.minimum(rows, 2).astype(np.int8), KINDS),
-            "id": pa.array(ids, mask=rows < 2),
+            "kind": pa.DictionaryArray.from_arrays(kinds, KINDS),
+            "id": pa.array(ids, mask=(rows < 2) | is_null)
+            if texts is None
+            else pa.concat_arrays([shared, texts]),
             "weights": pa.FixedSizeListArray.from_arrays(
                 values.numpy().reshape(-1), weights.shape[1]
             ),

@@ -1,6 +1,6 @@
 """What the ranks predict as one Parquet file, merged from their own without holding it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from torchrec_mm.columns.jagged import list_array
+from torchrec_mm.columns.jagged import list_array, offsets_of
+from torchrec_mm.columns.text_ids import IdTexts
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.files import new_file
 from torchrec_mm.scoring.predictions import Scored
@@ -26,17 +27,25 @@ def impression_rows(scored: Scored, user_ids: np.ndarray, item_ids: np.ndarray) 
     return pa.table(dict(zip(PER_IMPRESSION, columns, strict=True)))
 
 
-def request_rows(scored: Scored, requests: RequestArrays, items: EncodedItems) -> pa.Table:
+def request_rows(
+    scored: Scored, requests: RequestArrays, items: EncodedItems, texts: Mapping[str, IdTexts]
+) -> pa.Table:
     """A row a request: its number, then columns ``PER_REQUEST``.
 
     timestamp only where the data set has it. candidate_item_ids is list<int64>,
-    click_probabilities list<float32>, in the order of the candidates.
+    click_probabilities list<float32>, in the order of the candidates. Ids are strings where
+    ``texts`` has the texts of user_id or item_id.
     """
-    columns = {REQUEST: scored.requests, "user_id": requests.user_ids}
+    user_ids = requests.user_ids
+    columns = {REQUEST: scored.requests, "user_id": user_ids}
+    if "user_id" in texts:
+        columns["user_id"] = texts["user_id"](user_ids)
     if requests.timestamps is not None:
         columns["timestamp"] = requests.timestamps
     item_ids = items.item_ids[requests.candidates.values]
-    columns["candidate_item_ids"] = list_array(item_ids, scored.lengths)
+    named = texts["item_id"](item_ids) if "item_id" in texts else pa.array(item_ids)
+    offsets = pa.array(offsets_of(scored.lengths).astype(np.int32))
+    columns["candidate_item_ids"] = pa.ListArray.from_arrays(offsets, named)
     columns["click_probabilities"] = list_array(probabilities(scored.logits), scored.lengths)
     return pa.table(columns)
 

@@ -1,7 +1,7 @@
 """A ranker's run as it is described for scoring: which checkpoint, and where its inputs are."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.plan_files import PLAN_FILE
 from torchrec_mm.parallel.sharding import TableOptions
 from torchrec_mm.parallel.tables import read_tables
-from torchrec_mm.ranking.spec import RankerSpec
+from torchrec_mm.ranking.spec import RankerSpec, spec_to_json
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, read_run
 
@@ -49,7 +49,7 @@ def write_ranker(
             "vectors": vectors.origin if vectors else None,
             "vocabulary": train.meta["vocabulary"],
             "train": train.sizes,
-            "spec": asdict(spec) if spec else None,
+            "spec": spec_to_json(spec) if spec else None,
         }
     )
     if run_folder.worker.is_first:

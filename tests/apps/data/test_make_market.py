@@ -190,7 +190,7 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, flags, complaint):
     [
         ({"title": ["  "] * 60}, "title and image must not both be null, got item_id"),
         ({"item_id": [1] * 60}, "item_id must be unique, got 1"),
-        ({"kind": None, "shade": None}, "must have an int64 attribute column"),
+        ({"kind": None, "shade": None}, "must have an attribute column"),
         ({"image": [b"junk"] * 60}, "image must be a JPEG, PNG or WebP"),
         ({"image_path": ["gone.png"] * 60, "image": None}, "image_path must name readable files"),
     ],

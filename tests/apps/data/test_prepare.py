@@ -127,12 +127,14 @@ def working_in(folder):
         (["--like_from=3"], "like_from does not apply to source impressions"),
         (["--test_share=1"], "test_share must be between 0 and 1, got 1.0"),
         (["--behaviours=0"], "behaviours must be at least 1, got 0"),
+        (["--events={click: [a]}"], "events does not apply to source impressions"),
+        (["--source=movielens", "--bad_share=0.1"], "bad_share does not apply to source movielens"),
         (["--engine=spark"], "engine does not apply to source impressions"),
         (["--source=events", "--memory_gb=0.5"], "memory_gb must be at least 1, got 0.5"),
         (["--source=events", "--engine=spark", "--memory_gb=9"], "memory_gb does not apply to eng"),
         (["--source=events"], "must have a column event, got user_id"),
         (["--source=taobao"], "source must be one of movielens, impressions, events"),
-        (["--input=nowhere"], "nowhere must be a folder of Parquet files"),
+        (["--input=nowhere"], "nowhere must be a folder of Parquet or CSV or JSON lines files"),
         (["--items=nowhere"], "nowhere/items must be a folder"),
     ],
 )
@@ -195,6 +197,8 @@ def test_what_was_left_out_or_cannot_be_measured_is_said_on_stderr(tmp_path, cap
     main(["--source=events", f"--input={log}", f"--run_dir={tmp_path / 'data'}"])
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("note: ")] == [
+        "note: timestamp is taken for seconds since 1970, 1970-01-01T00:00:00Z to "
+        "1970-01-01T00:00:04Z; --timestamp_unit says otherwise",
         "note: 3 events of other kinds are left out: 2 of 'basket', 1 of ''",
         "note: 2 of 7 impressions repeat another of the same user, item and second, and are left "
         "out; so are such clicks",
@@ -204,11 +208,45 @@ def test_what_was_left_out_or_cannot_be_measured_is_said_on_stderr(tmp_path, cap
 
 def test_rows_of_impressions_that_came_twice_count_once(impressions, tmp_path, capsys):
     main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'once'}"])
-    assert capsys.readouterr().err == ""
+    assert "rows are equal" not in capsys.readouterr().err
     (impressions / "b.parquet").write_bytes((impressions / "a.parquet").read_bytes())
     main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'twice'}"])
-    assert capsys.readouterr().err == "note: 10 rows are equal to another one, and count once\n"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "note: 10 rows are equal to another one, and count once"
     assert requests_in(tmp_path / "twice") == requests_in(tmp_path / "once")
+
+
+def test_names_and_kinds_of_events_are_told_by_flags(events, tmp_path):
+    text = (events / "log.csv").read_text()
+    main(["--source=events", f"--input={events}", f"--run_dir={tmp_path / 'data'}"])
+    for old, new in (("user_id", "uid"), ("impression", "seen"), ("3,click", "3,open")):
+        text = text.replace(old, new)
+    (events / "log.csv").write_text(text.replace("\n1,5,5,click", "\n1,5,5,tap"))
+    flags = ["--columns={user_id: uid}", "--events={impression: [seen], click: [click, open, tap]}"]
+    main(["--source=events", f"--input={events}", f"--run_dir={tmp_path / 'again'}", *flags])
+    assert requests_in(tmp_path / "again") == requests_in(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--events={show: [view]}"], "events must map some of impression, click, got show"),
+        (["--events={click: [impression]}"], "must not take one kind for both .*, got impression"),
+        (["--events={click: []}"], "events must name a kind of events for click, got none"),
+        (["--events={click: tap}"], "--events must be .*list"),
+        (["--shown_event=view"], "unknown flag: --shown_event=view"),
+        (["--columns={user: uid}"], "columns must map some of user_id, item_id, timestamp, event"),
+        (["--timestamp_unit=min"], "timestamp_unit must be one of s, ms, us, ns"),
+        (["--text_ids=[label]"], "text_ids must be columns of user_id, item_id, got label"),
+        (["--bad_share=1"], "bad_share must be at least 0 and below 1, got 1.0"),
+        (["--delimiter=;;"], "delimiter must be one ASCII character, got ';;'"),
+    ],
+)
+def test_a_flag_of_logs_that_says_nothing_is_refused(events, tmp_path, flags, complaint):
+    given = ["--source=events", f"--input={events}", f"--run_dir={tmp_path / 'data'}"]
+    with pytest.raises(InputError, match=complaint):
+        main([*given, *flags])
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from apps.neighbours import main
 from tests.item_vectors.test_neighbours import written
 from tests.pretraining.tiny import save_text_encoder
+from torchrec_mm.columns.text_ids import MAP_SCHEMA, hash_text
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
 from torchrec_mm.pretraining.encoder.encoder_files import save_encoder
@@ -58,6 +59,37 @@ def test_without_data_there_are_no_titles_and_long_ids_keep_the_columns_straight
         "  rank  cosine              item_id",
         f"     1   0.600  {2**60}",
     ]
+
+
+def test_items_are_called_by_the_texts_that_they_were_where_a_map_has_them(room, ask):
+    texts = sorted(["shirt", "a coat", "12"], key=hash_text)
+    item_ids = [hash_text(text) for text in texts]
+    (room / "ids").mkdir()
+    pq.write_table(pa.table([item_ids, texts], schema=MAP_SCHEMA), room / "ids" / "items.parquet")
+    near = dict(zip(["shirt", "a coat", "12"], VECTORS, strict=False))
+    written(room / "w", item_ids, [near[text] for text in texts])
+    asked = ("--vectors", room / "w", "--items", "[shirt, '12']", "--k", 1)
+    lines = [
+        "item shirt",
+        "  rank  cosine  item_id",
+        "     1   0.600   a coat",
+        "item 12",
+        "  rank  cosine  item_id",
+        "     1   0.800   a coat",
+    ]
+    assert ask(*asked, "--ids", room / "ids") == lines
+    with pytest.raises(InputError, match="items must have a vector in .*w, got 'cap'"):
+        ask("--vectors", room / "w", "--items", "[cap]", "--ids", room / "ids")
+    with pytest.raises(InputError, match="items must be int64 without ids/items.parquet, got 'shi"):
+        ask(*asked)
+    (room / "ids").rename(room / "data" / "ids")
+    (room / "data" / "items" / "part.parquet").unlink()
+    items = pa.table({"item_id": item_ids, "title": [text.upper() for text in texts]})
+    pq.write_table(items, room / "data" / "items" / "part.parquet")
+    found = ask(*asked, "--data", room / "data")
+    assert (found[0], found[2]) == ("item shirt  SHIRT", "     1   0.600   a coat  A COAT")
+    numbers = ask("--vectors", room / "w", "--items", f"[{hash_text('12')}]", "--k", 1)
+    assert numbers[0] == f"item {hash_text('12')}"
 
 
 @pytest.mark.parametrize("search", ["exact", "faiss"])

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,7 +23,9 @@ from tests.helpers.small_market import (
     rewrite,
     write_parquet,
 )
+from torchrec_mm.columns.text_ids import MAP_SCHEMA
 from torchrec_mm.data.encode import writer as encode_writer
+from torchrec_mm.errors import InputError
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring import evaluation, score
 
@@ -116,6 +119,38 @@ def test_a_run_of_gpus_is_scored_on_the_cpu(market, runs, tmp_path):
     config |= {"tables": {"item_id": cached}, "communication": "fp16"}
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     assert scores(run_dir, test_requests(market), tmp_path / "p.parquet") == wanted
+
+
+def write_map(path: Path, texts: dict[int, str]) -> None:
+    rows = dict(sorted(texts.items()))
+    table = pa.table([list(rows), list(rows.values())], schema=MAP_SCHEMA)
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+
+
+def test_ids_are_the_texts_that_they_were_where_maps_have_them(market, runs, tmp_path):
+    requests = copied(market, tmp_path / "data" / "requests" / "test")
+    numbers = scores(runs["bias"], requests, tmp_path / "numbers.parquet")
+    users = {user: f"user {user}" for user in numbers["user_id"]}
+    items = {item: f"item {item}" for item in ITEM_IDS}
+    named = {
+        "user_id": [users[user] for user in numbers["user_id"]],
+        "candidate_item_ids": [[items[i] for i in row] for row in numbers["candidate_item_ids"]],
+    }
+    write_map(tmp_path / "data" / "ids" / "users.parquet", users)
+    found = scores(runs["bias"], requests, tmp_path / "p.parquet")
+    assert found == numbers | {"user_id": named["user_id"]}
+    write_map(tmp_path / "data" / "ids" / "items.parquet", items)
+    assert scores(runs["bias"], requests, tmp_path / "p.parquet") == numbers | named
+    ids = (tmp_path / "data" / "ids").rename(tmp_path / "elsewhere")
+    assert scores(runs["bias"], requests, tmp_path / "p.parquet") == numbers
+    assert scores(runs["bias"], requests, tmp_path / "p.parquet", f"--ids={ids}") == numbers | named
+    write_map(ids / "users.parquet", {-1: "another"})
+    missing = f"users.parquet must hold every id, got none for {numbers['user_id'][0]}"
+    with pytest.raises(InputError, match=missing):
+        scores(runs["bias"], requests, tmp_path / "p.parquet", f"--ids={ids}")
+    with pytest.raises(InputError, match="ids must be a folder with users.parquet or items"):
+        scores(runs["bias"], requests, tmp_path / "p.parquet", f"--ids={tmp_path}")
 
 
 def test_rows_keep_the_order_of_files_and_rows_over_groups(market, runs, tmp_path, monkeypatch):

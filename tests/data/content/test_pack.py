@@ -14,6 +14,7 @@ from torchrec_mm.columns import chunks
 from torchrec_mm.data.content.content_writer import ContentWriter
 from torchrec_mm.data.content.pack import pack
 from torchrec_mm.data.content.packed import PackedContent
+from torchrec_mm.data.contract.features import NULL
 from torchrec_mm.errors import InputError
 
 BOTH = ("image", "text")
@@ -241,9 +242,12 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
         ({"image": None}, "image must hold a value for --modality image, got none in 3 rows"),
         ({"title": [[1], [2], [3]]}, "items/part-0.parquet column title must be string, got list"),
         ({"title": BROKEN}, "row group 0 from row 0 column title must be UTF-8 text: .*index 1"),
-        ({"category": [0.5, 1, 2]}, "column category must be int64, or left out, got double"),
+        (
+            {"category": [b"0", b"1", b"2"]},
+            "category must be int64 or bool or string or double, or",
+        ),
         ({"image": ["a", "b", "c"]}, "column image must be binary, got string"),
-        ({"category": [1, None, 2]}, "column category must not be null, got 1 null"),
+        ({"category": [1, NULL, 2]}, f"row 0 column category must not hold {NULL}, the id of null"),
         ({"searches": []}, "searches must hold at least one row, got 0"),
         ({"clicked_item_ids": None}, "searches must have a column clicked_item_ids"),
         ({"searches": SEARCHES[:1] * 2}, "searches column search_id must be unique, got 5"),

@@ -38,7 +38,7 @@ def test_names_are_refused_exactly_where_two_tables_would_be_one(item, request, 
     names = [*item, *request, *behaviour]
     distinct = {name.replace(".", "_") for name in names}
     try:
-        check_names(item, request, behaviour)
+        check_names(item, request, behaviour, ())
     except InputError as error:
         assert len(distinct) < len(names) and "\n" not in str(error)
     else:

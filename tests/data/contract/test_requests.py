@@ -1,5 +1,7 @@
 """Requests from disk: what is read, what is cut, what is refused and by what name."""
 
+from decimal import Decimal
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -7,7 +9,10 @@ import pytest
 from tests.helpers.request_folders import read_requests
 from tests.helpers.small_market import write_parquet
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, parse_requests
+from torchrec_mm.columns.text_ids import hash_text
+from torchrec_mm.data.contract.features import NULL, Categorical
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.requests import parse_requests
 from torchrec_mm.errors import InputError
 
 GOOD = {
@@ -54,6 +59,48 @@ def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, ke
     assert requests.behaviour_attributes["action"].tolist() == [10 * item for item in kept]
 
 
+def test_features_of_all_kinds_are_ids_with_one_for_null(tmp_path):
+    columns = {name: pa.array(values) for name, values in GOOD.items()} | {
+        "labels": pa.array(GOOD["labels"], pa.list_(pa.int8())),
+        "city": pa.array([None, 4], pa.int16()),
+        "device": pa.array(["phone", None], pa.string_view()),
+        "is_new": pa.array([None, True]),
+        "via": pa.array([["mail", None, ""], []], pa.large_list(pa.large_string())),
+        "action": pa.array([[10, None, 30], []]),
+    }
+    (tmp_path / "train").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "train" / "part.parquet")
+    requests = read_requests(tmp_path / "train", 2)
+    assert {name: ids.tolist() for name, ids in requests.features.items()} == {
+        "city": [NULL, 4],
+        "device": [hash_text("phone"), NULL],
+        "is_new": [NULL, 1],
+    }
+    assert {name: ids.tolist() for name, ids in requests.behaviour_attributes.items()} == {
+        "action": [NULL, 30],
+        "via": [NULL, hash_text("")],
+    }
+
+
+def test_numbers_of_requests_and_impressions_are_numbers_with_nulls_apart(tmp_path):
+    columns = {name: pa.array(values) for name, values in GOOD.items()} | {
+        "labels": pa.array(GOOD["labels"], pa.list_(pa.int8())),
+        "age": pa.array([None, 41.5], pa.float32()),
+        "income": pa.array([Decimal("10.25"), None]),
+        "candidate_price": pa.array([[0.5], [None, 2.5]], pa.large_list(pa.float32())),
+        "candidate_position": pa.array([[1], [1, None]], pa.list_(pa.uint8())),
+    }
+    (tmp_path / "train").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "train" / "part.parquet")
+    requests = read_requests(tmp_path / "train", 2)
+    found = {name: values.tolist() for name, values in requests.numbers.items()}
+    assert repr(found) == repr({"age": [float("nan"), 41.5], "income": [10.25, float("nan")]})
+    prices = requests.impression_numbers["candidate_price"].tolist()
+    assert repr(prices) == repr([0.5, float("nan"), 2.5])
+    assert requests.impression_features["candidate_position"].tolist() == [1, 1, NULL]
+    assert list(requests.features) == ["city"]
+
+
 def test_times_are_optional_and_all_or_none(tmp_path):
     assert requests_of(tmp_path, timestamp=None).timestamps is None
     assert requests_of(tmp_path, timestamp=[1, None]).timestamps is None
@@ -63,11 +110,14 @@ def test_without_labels_only_what_is_known_is_read(tmp_path):
     changes = {"labels": ["5", ""], "number": [None, 1], "price": [2.5, 1], "note": ["", ""]}
     write_parquet(tmp_path / "new", GOOD | changes)
     folder = ParquetFolder(tmp_path / "new")
-    columns = RequestColumns.of([folder], {"city", "action"}, has_labels=False)
+    known = {"city": Categorical.known(None)}, {"action": Categorical.known(None, is_list=True)}
+    columns = RequestColumns.of([folder], {}, RequestColumns(*known), has_labels=False)
     assert list(columns.required) == [
-        *("user_id", "city", "behaviour_item_ids", "candidate_item_ids", "action")
+        *("user_id", "behaviour_item_ids", "candidate_item_ids", "action")
     ]
-    requests = parse_requests(folder.read(columns.required, NULLABLE), "new", columns, 50)
+    assert list(columns.nullable) == ["timestamp", "city"]
+    table = folder.read(columns.required, columns.nullable)
+    requests = parse_requests(table, "new", columns, 50)
     assert requests.timestamps.tolist() == [100, 200]
     assert requests.labels.tolist() == [0, 0, 0]
     assert list(requests.features) == ["city"] and requests.features["city"].tolist() == [3, 4]
@@ -97,14 +147,28 @@ def test_files_of_a_folder_are_read_in_name_order(tmp_path):
         ({"candidate_item_ids": [[7], []], "labels": [[1], []]}, "must not be empty, row 1 is"),
         ({"behaviour_item_ids": [[1, 2, 3], None]}, "column behaviour_item_ids must not be null"),
         ({"behaviour_item_ids": [[1, 2, None], []]}, "behaviour_item_ids must not hold nulls"),
-        ({"city": [1, None]}, "column city must not be null"),
+        ({"city": [1, NULL]}, f"train column city must not hold {NULL}, the id of null"),
+        ({"action": [[10, 20, NULL], []]}, f"train column action must not hold {NULL}, the id"),
+        ({"action": [[10, 20, 30], None]}, "column action must not be null"),
         ({"action": [[10, 20], []]}, "as long as behaviour_item_ids, row 0 has 2 and 3"),
         ({"timestamp": ["noon", "one"]}, "column timestamp must be int64, got string"),
         ({"timestamp": [None, 10**12]}, "column timestamp must be seconds .* divide by 1000$"),
         ({"timestamp": None, "TimeStamp": [1, 2]}, "column 'TimeStamp' must be named timestamp"),
         ({" labels": [[1], [0, 1]]}, "train/part.parquet column ' labels' must be named labels"),
-        ({"f": ["text", "is"]}, "column f must be int64 or list<int64>, or left out, got string"),
-        ({"f": [0.5, 1.5]}, "column f must be int64 or list<int64>, or left out, got double"),
+        (
+            {"f": [b"no", b"text"]},
+            "int64 or bool or string or list<int64> or list<string> or double, or left out, got",
+        ),
+        ({"f": pa.array([[0.5] * 3, []])}, "or list<string> or double, or left out, got list<"),
+        ({"f": [0.5, float("nan")]}, "train column f must be finite or null, row 1 has nan"),
+        (
+            {"candidate_f": pa.array([[0.5], [1.5]])},
+            "as long as candidate_item_ids, row 1 has 1 and 2",
+        ),
+        (
+            {"candidate_f": pa.array([[b"a"], [b"b", b"c"]])},
+            "candidate_f must be list<int64> or list<string> or list<double>, or left out, got",
+        ),
     ],
 )
 def test_a_mistake_is_named_by_column_rule_and_value(tmp_path, changes, words):

@@ -107,9 +107,20 @@ def test_the_index_of_pandas_is_no_feature(tmp_path):
 def test_a_model_reads_what_it_knows_and_the_rest_is_named(tmp_path, caplog):
     folder = folder_of(tmp_path / "d", *[{"a": INT64, "note": pa.string(), "b": INT64}] * 2)
     with caplog.at_level(logging.WARNING):
-        assert roles(folder, known={"a", "c"}) == {"a": INT64}
+        assert roles(folder, known={"a": [INT64], "c": [INT64]}) == {"a": INT64}
     (record,) = caplog.records
     words = f"{tmp_path / 'd'} columns that the model was not trained with are not used: note, b"
     assert record.getMessage() == words
     with pytest.raises(InputError, match="column note must be int64"):
-        roles(folder, known={"note"})
+        roles(folder, known={"note": [INT64]})
+
+
+def test_lists_of_nothing_are_what_the_others_say(tmp_path):
+    empty, texts = {"f": pa.list_(pa.null())}, {"f": pa.list_(pa.string())}
+    kinds = [INT64, INT64_LIST, pa.list_(pa.string())]
+    folder = folder_of(tmp_path / "d", empty, texts, empty)
+    assert further_columns([folder], {"id"}, kinds) == {"f": pa.list_(pa.string())}
+    folder = folder_of(tmp_path / "e", empty, {"f": INT64})
+    words = "column f must be list<int64> or list<string> as in .*e/0.parquet, got int64"
+    with pytest.raises(InputError, match=words):
+        further_columns([folder], {"id"}, kinds)

@@ -20,8 +20,8 @@ from torchrec_mm.errors import InputError
 
 RULES_OF_ANY_KIND = st.builds(
     EventRules,
-    shown_event=st.just("view"),
-    clicked_event=st.just("click"),
+    shown=st.just(("view",)),
+    clicked=st.just(("click",)),
     attribution_s=st.integers(0, 8),
     pause_s=st.integers(0, 4),
     max_candidates=st.integers(1, 5),
@@ -69,5 +69,7 @@ def test_events_of_one_second_are_in_the_order_of_their_item_ids():
 
 
 def test_one_event_cannot_be_both_impression_and_click():
-    with pytest.raises(InputError, match="clicked_event must differ from shown_event, got view"):
-        replace(SHORT_PAUSES, clicked_event="view")
+    with pytest.raises(InputError, match="events must not take one kind for both .*, got view"):
+        replace(SHORT_PAUSES, clicked=("click", "view"))
+    with pytest.raises(InputError, match="must name a kind of events for click, got none"):
+        replace(SHORT_PAUSES, clicked=())

@@ -1,16 +1,19 @@
 """Event logs through Spark, on this machine: the same requests as through DuckDB."""
 
+import gzip
 import os
 import random
 import sys
+from contextlib import closing
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from apps.prepare import main
 from tests.helpers.event_logs import (
-    RULES,
     duckdb_engine,
+    opened,
     prepare,
     requests_in,
     requests_of_rows,
@@ -20,8 +23,9 @@ from tests.helpers.event_logs import (
 )
 from torchrec_mm.benchmarks.prepare_log import draw_log
 from torchrec_mm.data.contract.items import read_items
-from torchrec_mm.data.prepare.event_log import open_log
+from torchrec_mm.data.prepare.prepared_events import write_prepared_events
 from torchrec_mm.errors import InputError
+from torchrec_mm.files import scratch_folder
 
 KINDS = ("view", "click", "basket")
 
@@ -48,10 +52,10 @@ def spark(tmp_path_factory):
         session.stop()
 
 
-def spark_engine(log):
+def spark_engine(log, **log_format):
     from torchrec_mm.data.prepare.events_spark import SparkEngine
 
-    return SparkEngine(log, open_log(log), RULES)
+    return SparkEngine(opened(log, **log_format))
 
 
 def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
@@ -98,17 +102,53 @@ def test_csv_logs_are_read_as_duckdb_reads_them(tmp_path):
     assert by_spark == requests_of_rows(rows)
 
 
+def test_every_form_is_read_as_duckdb_reads_it(tmp_path):
+    start = 1_650_000_000_999
+    rows = [(f"u{n // 2 % 3}", f"i{n // 2 % 5}", start + 1000 * n, KINDS[n % 2]) for n in range(40)]
+    for day in (1, 2):
+        folder = tmp_path / "log" / f"day={day}"
+        folder.mkdir(parents=True)
+        lines = [(kind, time, item, user) for user, item, time, kind in rows[day - 1 :: 2]]
+        write_csv(folder / "a.csv", [*lines, ("view", "soon", "i1", "u1")], "type|when|iid|uid")
+        text = (folder / "a.csv").read_text().replace(",", "|")
+        (folder / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
+        (folder / "a.csv").unlink()
+    names = {"user_id": "uid", "item_id": "iid", "timestamp": "when", "event": "type"}
+    flags = {"columns": names, "timestamp_unit": "ms", "bad_share": 0.1}
+    (tmp_path / "shop" / "items").mkdir(parents=True)
+    items = pa.table({"item_id": [f"i{n}" for n in range(9)]})
+    pq.write_table(items, tmp_path / "shop" / "items" / "a.parquet")
+    told = {}
+    for name, engine in (("spark", spark_engine), ("duckdb", duckdb_engine)):
+        with closing(engine(tmp_path / "log", **flags)) as opened_log:
+            with scratch_folder(tmp_path / name) as scratch:
+                where = (tmp_path / name, tmp_path / "shop", scratch)
+                told[name] = write_prepared_events(opened_log, *where)
+    assert told["spark"] == told["duckdb"]
+    assert "2 of 42 rows are bad and left out: 2 where timestamp is not" in told["spark"][3]
+    assert "(day=1/a.csv.gz row 21: 'soon')" in told["spark"][3]
+    assert requests_in(tmp_path / "spark") == requests_in(tmp_path / "duckdb")
+    for path in ("ids/users.parquet", "ids/items.parquet", "items/a.parquet"):
+        assert pq.read_table(tmp_path / "spark" / path) == pq.read_table(tmp_path / "duckdb" / path)
+
+
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([(1, 5, 10, "click")], "event must hold 'view' at least once, got click"),
-        ([(1, 5, "1.5", "view"), (1, 5, 3, "click")], "must hold int64 .* 1 rows without"),
+        ([(1, 5, 10, "click")], "event must hold 'view' .* at least once, got click"),
         (
-            [(1, 5, 1_650_000_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
-            "timestamp must be seconds .* got 1650000000001, .* milliseconds: divide by 1000",
+            [(1, 5, "1.5", "view"), (1, 5, 3, "click")],
+            "is not a whole number .*csv row 1: '1.5'",
+        ),
+        (
+            [(1, 5, 1_650_000_000, "view"), (1, 5, 1_650_000_000_001, "click")],
+            "timestamp must be in one unit, got 1650000000 .seconds. and 1650000000001 .milli",
         ),
         ([(1, 6, 3, "click"), *((1, 5, time, "view") for time in range(4))], "got 0 for all 4"),
-        ([(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)], "csv could not be read"),
+        (
+            [(1, 5, 3, "click"), *[(1, 5, 3, "view")] * 100_000, (1, 5)],
+            "^[^ ]*a.csv must be readable as CSV in UTF-8: CSV .*",
+        ),
     ],
 )
 def test_logs_that_cannot_be_used_are_refused_by_name(tmp_path, rows, complaint):

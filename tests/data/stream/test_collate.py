@@ -233,11 +233,12 @@ def test_a_batch_tells_of_a_search_what_was_asked_for(asked, told, searching):
 
 def test_what_is_made_of_a_search_comes_in_the_place_of_its_cosines(searching):
     seen = []
-    make = lambda hits: seen.append(hits) or torch.arange(6.0)[:, None]  # noqa: E731
+    make = lambda *asked: seen.append(asked) or [torch.arange(6.0)[:, None]]  # noqa: E731
     batch = replace(searching, make=make)(ARRAYS, 1.0)
     assert batch.made.tolist() == [[0], [1], [2], [3], [4], [5]]
     assert batch.search.cosine is None and batch.search.tiers is not None
-    (hits,) = seen
+    ((hits, ends),) = seen
+    assert ends == [0, 6]
     assert torch.equal(hits.cosine, searching(ARRAYS, 1.0).search.cosine)
     assert searching(ARRAYS, 1.0).made is None
 

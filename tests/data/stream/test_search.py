@@ -1,7 +1,9 @@
 """The general search of a batch: which behaviours it goes over, and what each number is of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -165,8 +167,10 @@ def test_batches_that_are_compared_together_are_those_compared_one_by_one(
             ).epoch(0)
         ]
 
-    def made_of(hits: SearchHits) -> torch.Tensor:
-        return torch.stack([hits.tiers.sum(1), torch.from_numpy(hits.candidate_rows.values)], 1)
+    def made_of(hits: SearchHits, ends: Sequence[int]) -> list[torch.Tensor]:
+        rows = torch.from_numpy(hits.candidate_rows.values)
+        made = torch.stack([hits.tiers.sum(1), rows], 1)
+        return [made[begin:end] for begin, end in pairwise(ends)]
 
     alone, together = epoch(1), epoch(1000)
     assert len(alone) == 30 and any(len(batch.labels) == 0 for batch in alone)

@@ -27,13 +27,26 @@ class ContentFolder:
     """
 
     def __init__(
-        self, opened: ParquetFolder, required: Mapping[str, pa.DataType], columns: Mapping[str, str]
+        self,
+        opened: ParquetFolder,
+        required: Mapping[str, pa.DataType],
+        columns: Mapping[str, str],
+        nullable: Mapping[str, pa.DataType] | None = None,
     ) -> None:
-        """Look at names and types only; InputError for a missing column or one of another type."""
+        """Look at names and types only.
+
+        ``nullable``: further columns that must be there, nulls among their values or not.
+
+        Raises:
+            InputError: a missing column or one of another type.
+        """
         self.folder, self.required, self.columns = opened.folder, required, columns
         self.id_column = next(iter(required))
         self._opened = opened
-        self._nullable = {columns["text"]: STRING} if "text" in columns else {}
+        self._nullable = dict(nullable or {})
+        opened.require(self._nullable)
+        if "text" in columns:
+            self._nullable[columns["text"]] = STRING
         if "image" in columns:
             column = columns["image"]
             self._nullable |= {column: BINARY, f"{column}_path": STRING}

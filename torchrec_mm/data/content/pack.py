@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.files import pictures
+from torchrec_mm.columns.numbers import in_one
 from torchrec_mm.columns.parquet import INT64, INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.content.content_columns import MODALITIES, ContentFolder
 from torchrec_mm.data.content.content_writer import ContentWriter
 from torchrec_mm.data.content.packed import FORMAT, META
+from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.items import ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.data.contract.search_rows import SearchRows
@@ -49,52 +51,62 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
             are wanted; or ``folder`` exists.
     """
     modalities = [modality for modality in MODALITIES if modality in modalities]
-    items, searches = _open(data, modalities)
+    items, attributes, searches = _open(data, modalities)
     with new_folder(folder) as aside:
         writers = {modality: ContentWriter(aside / modality) for modality in modalities}
-        item_arrays, item_order = _pack_items(items, writers)
+        item_arrays, item_order = _pack_items(items, attributes, writers)
         search_arrays, search_order = _pack_searches(searches, writers, item_arrays["item_ids"])
         order = np.concatenate([item_order, len(item_order) + search_order])
         digests = {name: writer.finish(order) for name, writer in writers.items()}
         arrays = item_arrays | search_arrays
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array)
-        attributes = [name for name in items.required if name != "item_id"]
         meta = {
             "format": FORMAT,
             "items": len(item_order),
             "searches": len(search_order),
             "modalities": modalities,
-            "attributes": attributes,
+            "attributes": list(attributes),
             "hard_slots": arrays["hard"].shape[1],
             "bytes": {name: writer.num_bytes for name, writer in writers.items()},
-            "fingerprint": _fingerprint(attributes, arrays | digests),
+            "fingerprint": _fingerprint(list(attributes), arrays | digests),
         }
         write_json(aside / META, meta)
 
 
-def _open(data: Path, modalities: Sequence[str]) -> tuple[ContentFolder, ContentFolder]:
+def _open(
+    data: Path, modalities: Sequence[str]
+) -> tuple[ContentFolder, dict[str, Categorical], ContentFolder]:
+    """The items, their attributes, and the searches."""
     opened = open_items(data / "items")
+    attributes = attribute_columns(opened)
     items = ContentFolder(
         opened,
-        ITEM_ID | dict.fromkeys(attribute_columns(opened), INT64),
+        ITEM_ID,
         {modality: ITEM_COLUMNS[modality] for modality in modalities},
+        {name: column.kind for name, column in attributes.items()},
     )
     opened = ParquetFolder(data / "searches", beside=pictures)
     further_columns([opened], {*SEARCHED, *OTHER_SEARCH_COLUMNS}, [])
     searches = ContentFolder(
         opened, SEARCHED, {modality: SEARCH_COLUMNS[modality] for modality in modalities}
     )
-    return items, searches
+    return items, attributes, searches
 
 
 def _pack_items(
-    items: ContentFolder, writers: Mapping[str, ContentWriter]
+    items: ContentFolder,
+    attributes: Mapping[str, Categorical],
+    writers: Mapping[str, ContentWriter],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Arrays of items in ascending id, and that order: (N,) int64."""
     columns, present = [], []
-    for table, _ in items.chunks():
-        columns.append(np.stack([table[name].to_numpy() for name in items.required]))
+    for table, where in items.chunks():
+        of_attributes = [
+            column.ids(in_one(table[name]), f"{where} column {name}")
+            for name, column in attributes.items()
+        ]
+        columns.append(np.stack([table["item_id"].to_numpy(), *of_attributes]))
         present.append(_add(items, table, writers))
     together = np.concatenate(columns, axis=1)
     order = sort_unique(together[0], f"{items.folder} column {items.id_column}")

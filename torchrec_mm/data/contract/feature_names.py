@@ -13,6 +13,7 @@ OWNERS = (
     ("item attribute", "items/"),
     ("user or context feature", "requests/"),
     ("behaviour attribute", "requests/"),
+    ("impression feature", "requests/"),
 )
 
 
@@ -22,19 +23,24 @@ def table_name(feature: str) -> str:
 
 
 def check_names(
-    item: Iterable[str], request: Iterable[str], behaviour: Iterable[str], where: str = ""
+    item: Iterable[str],
+    request: Iterable[str],
+    behaviour: Iterable[str],
+    impression: Iterable[str],
+    where: str = "",
 ) -> None:
     """Refuse two features of one name, and two whose tables would have one.
 
     Args:
-        item, request, behaviour: names by owner, ``item_id`` and ``user_id`` among them.
+        item, request, behaviour, impression: names by owner, ``item_id`` and ``user_id`` too.
         where: begins the complaint.
 
     Raises:
         InputError: naming both columns.
     """
+    owned = (item, request, behaviour, impression)
     taken: dict[str, tuple[str, str]] = {}
-    for (owner, folder), names in zip(OWNERS, (item, request, behaviour), strict=True):
+    for (owner, folder), names in zip(OWNERS, owned, strict=True):
         for name in names:
             table = table_name(name)
             if table in taken:

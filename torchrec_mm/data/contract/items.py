@@ -1,7 +1,7 @@
 """`items/`: what is known of every item besides its picture and title, and some rows in full."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,29 @@ import pyarrow.parquet as pq
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
 from torchrec_mm.columns.names import refuse_lookalikes
-from torchrec_mm.columns.numbers import to_arrow, to_numpy
+from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder, concat_files
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.seconds import check_one_clock, check_seconds
-from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.feature_settings import read_settings
+from torchrec_mm.data.contract.features import (
+    CATEGORIES,
+    NUMBERS,
+    Categorical,
+    Feature,
+    Kinds,
+    Numeric,
+    feature_columns,
+    of_kind,
+)
 from torchrec_mm.ids import IdIndex, sort_unique
 
 ITEM_ID = {"item_id": INT64}
 CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
 CREATED_AT = {"created_at": INT64}
+NAMED = ITEM_ID | CONTENTS | CREATED_AT
+KINDS = Kinds(CATEGORIES, NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class ItemCatalogue:
 
     item_ids: (N,) int64, strictly ascending.
     created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
-    attributes: categorical attributes by column name, each (N,) int64, any value.
+    attributes: ids of the attributes by column name, each (N,) int64. numbers: likewise, (N,)
+    float64, NaN for null. columns: what both are, by name.
     """
 
     UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -39,6 +52,8 @@ class ItemCatalogue:
     item_ids: np.ndarray
     created_at: np.ndarray | None
     attributes: Mapping[str, np.ndarray]
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, Feature] = field(default_factory=dict)
 
     @property
     def index(self) -> IdIndex:
@@ -62,17 +77,19 @@ def read_items(data: Path) -> ItemCatalogue:
     return read_catalogue(data / "items")
 
 
-def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCatalogue:
+def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> ItemCatalogue:
     """Read a folder in the layout of ``items/``, without pictures and titles.
 
-    ``known``: see ``attribute_columns``.
+    ``known``: see ``item_columns``.
 
     Raises:
         InputError: missing folder or column, wrong type or unit, duplicate item_id.
     """
     items = open_items(folder)
-    attributes = attribute_columns(items, known)
-    table = items.read(ITEM_ID | dict.fromkeys(attributes, INT64), CREATED_AT)
+    columns = item_columns(items, known)
+    attributes, numbers = of_kind(columns, Categorical), of_kind(columns, Numeric)
+    types = {name: column.kind for name, column in columns.items()}
+    table = items.read(ITEM_ID, CREATED_AT | types)
     item_ids = to_numpy(table["item_id"])
     order = sort_unique(item_ids, f"{folder} column item_id")
     created_at = None
@@ -81,7 +98,17 @@ def read_catalogue(folder: Path, known: Collection[str] | None = None) -> ItemCa
         unknown = to_arrow(np.full(len(table), ItemCatalogue.UNKNOWN_TIME))
         created_at = to_numpy(pc.coalesce(table["created_at"], unknown))[order]
     return ItemCatalogue(
-        item_ids[order], created_at, {name: to_numpy(table[name])[order] for name in attributes}
+        item_ids[order],
+        created_at,
+        {
+            name: column.ids(in_one(table[name]), f"{folder} column {name}")[order]
+            for name, column in attributes.items()
+        },
+        {
+            name: column.values(in_one(table[name]), f"{folder} column {name}")[order]
+            for name, column in numbers.items()
+        },
+        columns,
     )
 
 
@@ -92,16 +119,25 @@ def open_items(folder: Path) -> ParquetFolder:
     return items
 
 
-def attribute_columns(items: ParquetFolder, known: Collection[str] | None = None) -> list[str]:
-    """Names of the categorical attributes among the columns of ``items/``.
+def attribute_columns(items: ParquetFolder) -> dict[str, Categorical]:
+    """The categorical ones among ``item_columns``."""
+    return of_kind(item_columns(items), Categorical)
+
+
+def item_columns(
+    items: ParquetFolder, known: Mapping[str, Feature] | None = None
+) -> dict[str, Feature]:
+    """The attributes among the columns of ``items/``, by name; `features.yaml` has its say.
 
     Args:
         known: attributes of a model; the others are not looked at. None: all must be usable.
 
     Raises:
-        InputError: a further column that is no int64 in some file.
+        InputError: a further column that is of no kind that can be an attribute, or not of the
+            same in all files.
     """
-    return list(further_columns([items], ITEM_ID | CONTENTS | CREATED_AT, [INT64], known))
+    settings = read_settings(items.folder.parent) if known is None else {}
+    return feature_columns([items], NAMED, lambda name: KINDS, settings, known)
 
 
 def read_rows(folder: Path, item_ids: np.ndarray, nullable: Mapping[str, pa.DataType]) -> pa.Table:

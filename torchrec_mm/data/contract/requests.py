@@ -1,23 +1,19 @@
 """`requests/train` and `requests/test`: one row a request, candidates and behaviours jagged."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.jagged import Jagged
-from torchrec_mm.columns.numbers import to_numpy
-from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST, check_columns
-from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.jagged import Jagged, values_and_offsets
+from torchrec_mm.columns.numbers import in_one, to_numpy
+from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.features import Feature, Numeric
+from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.errors import InputError
-
-LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
-NULLABLE = {"timestamp": INT64}
-NAMED = ("user_id", *NULLABLE, *LISTS)
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,11 @@ class Requests:
     behaviours: item ids, oldest first, at most ``max_behaviours`` newest ones kept.
     candidates: item ids, at least one a request.
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
-    features: categorical user and context features by column name, each (R,) int64.
-    behaviour_attributes: by column name, int64 values aligned with ``behaviours.values``.
+    features: ids of user and context features by column name, each (R,) int64.
+    behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
+    impression_features: likewise, aligned with ``candidates.values``.
+    numbers: of users and contexts by column name, each (R,) float64, NaN for null.
+    impression_numbers: likewise, aligned with ``candidates.values``.
     """
 
     user_ids: np.ndarray
@@ -39,66 +38,22 @@ class Requests:
     labels: np.ndarray
     features: Mapping[str, np.ndarray]
     behaviour_attributes: Mapping[str, np.ndarray]
+    impression_features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """Categorical values by name: of users, contexts and behaviours."""
-        return {"user_id": self.user_ids, **self.features, **self.behaviour_attributes}
+        """Ids by feature: of users, contexts, behaviours and impressions."""
+        of_lists = {**self.behaviour_attributes, **self.impression_features}
+        return {"user_id": self.user_ids, **self.features, **of_lists}
 
     @property
     def num_impressions(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True)
-class RequestColumns:
-    """What the columns of requests are, by their names and types.
-
-    features: categorical user and context features. behaviour_attributes: lists as long as the
-    behaviours. Each in the order of the files. has_labels: False where labels are not read.
-    """
-
-    features: tuple[str, ...]
-    behaviour_attributes: tuple[str, ...]
-    has_labels: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        folders: Iterable[ParquetFolder],
-        known: Collection[str] | None = None,
-        has_labels: bool = True,
-    ) -> "RequestColumns":
-        """The columns of all splits.
-
-        Args:
-            folders: one a split. known: the features and attributes of a model, the only ones
-                that are read; None: all must be usable.
-
-        Raises:
-            InputError: a further column that is neither int64 nor a list of them, or not the same
-                in all files.
-        """
-        further = further_columns(folders, NAMED, [INT64, INT64_LIST], known)
-        return cls(
-            tuple(name for name, kind in further.items() if kind == INT64),
-            tuple(name for name, kind in further.items() if kind == INT64_LIST),
-            has_labels,
-        )
-
-    @property
-    def lists(self) -> dict[str, pa.DataType]:
-        """Types of the list columns, by name, that are read."""
-        named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
-        return named | dict.fromkeys(self.behaviour_attributes, INT64_LIST)
-
-    @property
-    def required(self) -> dict[str, pa.DataType]:
-        """Types of the columns that are read and must be there."""
-        return dict.fromkeys(("user_id", *self.features), INT64) | self.lists
 
 
 def parse_requests(
@@ -110,10 +65,14 @@ def parse_requests(
         InputError: missing column, wrong type or unit, null, labels not as long as the candidates
             or outside {0, 1}, a request without candidates, behaviour attributes too long or short.
     """
-    table = check_columns(table, where, columns.required, NULLABLE)
+    table = check_columns(table, where, columns.required, columns.nullable)
     if "timestamp" in table.column_names:
         check_seconds(where, "timestamp", table["timestamp"])
-    lists = {n: Jagged.from_arrow(table[n], f"{where} column {n}") for n in columns.lists}
+    features = columns.all
+    lists = {
+        name: _list_column(table[name], f"{where} column {name}", features.get(name))
+        for name in columns.lists
+    }
     behaviours, candidates = lists["behaviour_item_ids"], lists["candidate_item_ids"]
     _check_candidates(where, candidates)
     labels = np.zeros(len(candidates.values), np.int8)
@@ -122,6 +81,8 @@ def parse_requests(
         labels = lists["labels"].values
     for name in columns.behaviour_attributes:
         check_same_lengths(where, name, lists[name], "behaviour_item_ids", behaviours)
+    for name in (*columns.impression_features, *columns.impression_numbers):
+        check_same_lengths(where, name, lists[name], "candidate_item_ids", candidates)
     kept: np.ndarray | slice = slice(None)
     if behaviours.lengths.max(initial=0) > max_behaviours:
         behaviours, kept = behaviours.newest(max_behaviours)
@@ -131,11 +92,30 @@ def parse_requests(
         behaviours=behaviours,
         candidates=candidates,
         labels=labels,
-        features={name: to_numpy(table[name]) for name in columns.features},
+        features={
+            name: column.ids(in_one(table[name]), f"{where} column {name}")
+            for name, column in columns.features.items()
+        },
         behaviour_attributes={
             name: lists[name].values[kept] for name in columns.behaviour_attributes
         },
+        impression_features={name: lists[name].values for name in columns.impression_features},
+        numbers={
+            name: column.values(in_one(table[name]), f"{where} column {name}")
+            for name, column in columns.numbers.items()
+        },
+        impression_numbers={name: lists[name].values for name in columns.impression_numbers},
     )
+
+
+def _list_column(column: pa.ChunkedArray, field: str, feature: Feature | None) -> Jagged:
+    """The lists of a column; those of a feature as its ids or numbers."""
+    if feature is None:
+        return Jagged.from_arrow(column, field)
+    values, offsets = values_and_offsets(column)
+    if isinstance(feature, Numeric):
+        return Jagged(feature.values(values, field, offsets), offsets)
+    return Jagged(feature.ids(values, field), offsets)
 
 
 def _timestamps(table: pa.Table) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,17 +21,18 @@ def further_columns(
     folders: Iterable[ParquetFolder],
     named: Collection[str],
     types: Sequence[pa.DataType],
-    known: Collection[str] | None = None,
+    known: Mapping[str, Sequence[pa.DataType]] | None = None,
 ) -> dict[str, pa.DataType]:
     """The promised type of every column that is not ``named``, in the order they are met.
 
-    A column of nothing but nulls in one file is what the others say.
+    A column of nothing but nulls, or of lists of them, in one file is what the others say, and the
+    first that it can be where none says more.
 
     Args:
         folders: all that must agree; a column that only one of them has is among the columns.
         named: columns with a meaning of their own. types: what a further column may be.
-        known: the further columns of a model that is there already: others are left out, and a
-            warning names them. None: none is left out.
+        known: the further columns of a model that is there already, and what each may be: others
+            are left out, and a warning names them. None: none is left out.
 
     Raises:
         InputError: a column called like a named one but for case or spaces, one that is none of
@@ -49,28 +50,28 @@ def further_columns(
     if known is not None:
         _warn_of_others(fields, known)
         fields = [(file, field) for file, field in fields if field.name in known]
-    types_found: dict[str, tuple[pa.DataType, Path]] = {}
+    found: dict[str, tuple[Sequence[pa.DataType], Path]] = {}
     for file, field in fields:
-        kind = _kind(field, file, types)
-        if pa.types.is_null(field.type):
-            continue
-        first, by = types_found.setdefault(field.name, (kind, file))
-        if kind != first:
-            rule = f"{file} column {field.name} must be {_words(first)} as in {by}"
+        kinds = _kinds(field, file, types if known is None else known[field.name])
+        before, by = found.get(field.name, (kinds, file))
+        both = [kind for kind in before if kind in kinds]
+        if not both:
+            rule = f"{file} column {field.name} must be {_alternatives(before)} as in {by}"
             raise InputError(f"{rule}, got {field.type}")
-    return {field.name: types_found.get(field.name, (types[0],))[0] for _, field in fields}
+        found[field.name] = (both, by if len(both) == len(before) else file)
+    return {name: kinds[0] for name, (kinds, _) in found.items()}
 
 
-def _kind(field: pa.Field, file: Path, types: Sequence[pa.DataType]) -> pa.DataType:
-    """The first of ``types`` that a column can be."""
+def _kinds(field: pa.Field, file: Path, types: Sequence[pa.DataType]) -> list[pa.DataType]:
+    """Those of ``types`` that a column can be: at least one."""
     if field.name.startswith(PANDAS_INDEX):
         rule = f"{file} column {field.name} must be left out, it is pandas' index"
         raise InputError(f"{rule}: to_parquet(..., index=False)")
-    for kind in types:
-        if same_kind(field.type, kind):
-            return kind
-    wanted = f"be {' or '.join(map(_words, types))}, or" if types else "be"
-    raise InputError(f"{file} column {field.name} must {wanted} left out, got {field.type}")
+    kinds = [kind for kind in types if same_kind(field.type, kind)]
+    if not kinds:
+        wanted = f"be {_alternatives(types)}, or" if types else "be"
+        raise InputError(f"{file} column {field.name} must {wanted} left out, got {field.type}")
+    return kinds
 
 
 def _warn_of_others(fields: Iterable[tuple[Path, pa.Field]], known: Collection[str]) -> None:
@@ -86,5 +87,5 @@ def _warn_of_others(fields: Iterable[tuple[Path, pa.Field]], known: Collection[s
         )
 
 
-def _words(kind: pa.DataType) -> str:
-    return str(kind).replace("item: ", "")
+def _alternatives(kinds: Iterable[pa.DataType]) -> str:
+    return " or ".join(str(kind).replace("item: ", "") for kind in kinds)

@@ -9,6 +9,7 @@ from torchrec_mm.data.contract.items import ItemCatalogue
 from torchrec_mm.data.encode.count import grown
 from torchrec_mm.data.encode.number import Numbering
 from torchrec_mm.data.encode.source import RequestSource
+from torchrec_mm.data.encoded.encoded import NUMBERS
 from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
 
 
@@ -45,6 +46,12 @@ class AllItems:
         """(U,) int64 values, and (U,) bool where there is one."""
         return self._learned[name] if name in self._learned else self._from_catalogue(name)
 
+    def numbers(self, name: str) -> np.ndarray:
+        """(U,) float64 of a numeric attribute, NaN where it is null or the item is unknown."""
+        values = np.full(len(self), np.nan)
+        values[self._catalogue_rows] = self._catalogue.numbers[name]
+        return values
+
     def save(self, folder: Path, vocabularies: Vocabularies) -> None:
         """Write ``items/`` of an encoded data set, one feature in memory at a time."""
         folder.mkdir(parents=True)
@@ -54,6 +61,12 @@ class AllItems:
         for row, name in zip(rows, vocabularies.item, strict=True):
             row[:] = self.table_rows(name, vocabularies)
         rows.flush()
+        if normalisers := vocabularies.numbers_of("item"):
+            shape = len(self), len(normalisers)
+            numbers = new_array(folder / NUMBERS, shape, np.dtype(np.float32))
+            for place, (name, normaliser) in enumerate(normalisers.items()):
+                numbers[:, place] = normaliser(self.numbers(name))
+            numbers.flush()
         if self._catalogue.created_at is not None:
             created_at = np.full(len(self), ItemCatalogue.UNKNOWN_TIME)
             created_at[self._catalogue_rows] = self._catalogue.created_at

@@ -37,11 +37,11 @@ class ItemCounts:
 
 
 class FeatureIds:
-    """The values of a feature by number, and which of them training shows."""
+    """The values of a feature by number, and how often training shows each."""
 
     def __init__(self) -> None:
         self._index = HashIndex()
-        self._is_trained = np.zeros(0, bool)
+        self._trained = np.zeros(0, np.int64)
 
     @property
     def ids(self) -> np.ndarray:
@@ -49,16 +49,18 @@ class FeatureIds:
         return self._index.ids
 
     @property
-    def trained_ids(self) -> np.ndarray:
-        """Those that training shows, int64, ascending."""
-        return np.sort(self.ids[np.flatnonzero(self._is_trained)])
+    def trained(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those that training shows, (n,) int64, ascending, and how often: (n,) int64."""
+        numbers = np.flatnonzero(self._trained)
+        order = np.argsort(self.ids[numbers])
+        return self.ids[numbers][order], self._trained[numbers][order]
 
     def number(self, ids: np.ndarray, in_training: bool) -> np.ndarray:
         """(n,) int32 numbers of (n,) int64 ids."""
         numbers = self._index.add(ids)
         if in_training:
-            self._is_trained = grown(self._is_trained, len(self._index))
-            self._is_trained[numbers] = True
+            self._trained = grown(self._trained, len(self._index))
+            count(self._trained, numbers)
         return numbers
 
 

@@ -1,10 +1,10 @@
 """Requests to an encoded data set: every id mapped to its row once, never again in training.
 
     meta.json                     names, sizes, unseen ids, fingerprint of the vocabularies
-    vocabularies.safetensors      table rows by id
+    vocabularies.safetensors      table rows by id, texts by id, normalisers of numbers
     item_frequency.safetensors    training impressions by item
-    items/                        ids, table rows and creation times of all items
-    requests/<split>/             Parquet: table rows by feature, items as rows of items/
+    items/                        ids, table rows, numbers and creation times of all items
+    requests/<split>/             Parquet: table rows, numbers, items as rows of items/
 
 Two passes: one over the source, which numbers the ids (number.py) and leaves the numbers on disk,
 and one over these, which maps them (mapping.py, writer.py). Memory grows with the number of
@@ -24,15 +24,16 @@ from typing import Any
 from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.contract.features import text_ids_of
 from torchrec_mm.data.encode.all_items import AllItems
-from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items
+from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items, learn_numbers
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.number import Numbering
 from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode.writer import write_split
 from torchrec_mm.data.encoded.encoded import FORMAT
 from torchrec_mm.data.encoded.frequency import ItemFrequency
-from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
+from torchrec_mm.data.encoded.vocabulary import NUMBER_GROUPS, UNSEEN, Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, refuse_existing, write_json
 
@@ -104,8 +105,12 @@ def encode(
     if vocabularies is not None:
         check_features(source, vocabularies)
     else:
-        attributes = ("item_id", *source.items.attributes)
-        check_names(attributes, source.request_features, source.behaviour_features)
+        check_names(
+            ("item_id", *source.items.attributes, *source.items.numbers),
+            (*source.request_features, *source.request_numbers),
+            source.behaviour_features,
+            (*source.impression_features, *source.impression_numbers),
+        )
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     with new_folder(out) as folder, _scratch(folder) as scratch:
@@ -114,12 +119,18 @@ def encode(
             numbering.add(split, scratch / split)
         if numbering.times is not None:
             source.items.check_clock("items/", *numbering.times)
+        for name, text_ids in text_ids_of(source.further).items():
+            text_ids.check(f"column {name}")
         all_items = AllItems(numbering, source)
         if vocabularies is None:
-            vocabularies = learn_features(source, numbering.features)
+            vocabularies = replace(
+                learn_features(source, numbering.features),
+                numbers=learn_numbers(source, numbering.splits[TRAIN], all_items),
+            )
         mapper = Mapper(numbering, all_items, vocabularies)
         numbering.forget_ids()
-        unseen = Counter(dict.fromkeys((*vocabularies.request, *vocabularies.behaviour), 0))
+        of_lists = (*vocabularies.behaviour, *vocabularies.impression)
+        unseen = Counter(dict.fromkeys((*vocabularies.request, *of_lists), 0))
         for split, numbered in numbering.splits.items():
             requests = numbered.sizes["requests"]
             mapped = partial(mapper.map, numbered)
@@ -171,6 +182,9 @@ def _unseen_items(
 def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, Any]:
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
+    further = {"impression_features": vocabularies.impression} | {
+        f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS
+    }
     return {
         "format": FORMAT,
         "vocabulary": vocabularies.fingerprint,
@@ -180,5 +194,6 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
             name for name in item_features if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
+        **{kind: list(names) for kind, names in further.items() if names},
         "max_behaviours": source.max_behaviours,
     }

@@ -1,23 +1,39 @@
-"""What training holds, as vocabularies."""
+"""What training holds, as vocabularies and normalisers."""
 
+import logging
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
+from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.data.contract.features import NULL, Categorical, Numeric
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.count import FeatureIds
+from torchrec_mm.data.encode.number import NumberedSplit
+from torchrec_mm.data.encode.quantiles import quantiles
 from torchrec_mm.data.encode.source import TRAIN, RequestSource
 from torchrec_mm.data.encoded.frequency import ItemFrequency
+from torchrec_mm.data.encoded.normaliser import SHARES, Normaliser
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary, in_order
+
+logger = logging.getLogger(__name__)
+
+MANY = 1000  # rows from which it is no chance that no value comes twice
+ANY_NUMBER = Categorical(INT64)  # what ids of users are, and columns that come with names alone
 
 
 def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) -> Vocabularies:
     """Vocabularies of requests and behaviours: every value in training but ``source.missing``."""
-    request, behaviour = (
-        {name: _all(features[name].trained_ids, source) for name in in_order(names)}
-        for names in (source.request_features, source.behaviour_features)
+    request, behaviour, impression = (
+        {name: _of_requests(name, features[name], source) for name in in_order(names)}
+        for names in (
+            source.request_features,
+            source.behaviour_features,
+            source.impression_features,
+        )
     )
-    return Vocabularies(request=request, item={}, behaviour=behaviour)
+    return Vocabularies(request=request, item={}, behaviour=behaviour, impression=impression)
 
 
 def learn_items(
@@ -26,7 +42,7 @@ def learn_items(
     """Vocabularies of the item features.
 
     An item has its own row when training has it at least ``min_count`` times as a candidate or
-    behaviour; an attribute keeps each value that an item of training has.
+    behaviour; a value of an attribute when its items together have.
     """
     train = all_items.counts[TRAIN]
     shown = train.candidates + train.behaviours
@@ -36,8 +52,46 @@ def learn_items(
     }
     for name in source.items.attributes:
         values, known = all_items.attribute(name)
-        learned[name] = _all(np.unique(values[known & (shown > 0)]), source)
+        with_value = known & (shown > 0)
+        ids, places = np.unique(values[with_value], return_inverse=True)
+        _warn_of_rows(name, len(ids), len(places))
+        counts = np.bincount(places, shown[with_value], len(ids))
+        learned[name] = _shown(name, ids, counts, source)
     return {name: learned[name] for name in in_order(learned)}
+
+
+def learn_numbers(
+    source: RequestSource, numbered: NumberedSplit, all_items: AllItems
+) -> dict[str, Normaliser]:
+    """Normalisers of the numeric features, by ``<group>/<name>``.
+
+    ``numbered``: the training split. Items count once each, those that training shows.
+
+    Raises:
+        InputError: a column of nothing but nulls, or of one value.
+    """
+    learned = {}
+    for group, names, count in (
+        ("request", source.request_numbers, numbered.sizes["requests"]),
+        ("impression", source.impression_numbers, numbered.sizes["impressions"]),
+    ):
+        for name in names:
+            blocks = partial(numbered.spool.blocks, f"{group}_number/{name}", count)
+            found, column = quantiles(blocks, SHARES), f"requests/{TRAIN} column {name}"
+            learned[f"{group}/{name}"] = Normaliser.of(found, _log1p(name, source), column)
+    train = all_items.counts[TRAIN]
+    shown = (train.candidates + train.behaviours) > 0
+    for name in source.items.numbers:
+        found = quantiles(partial(iter, [all_items.numbers(name)[shown]]), SHARES)
+        column = f"items/ column {name}"
+        learned[f"item/{name}"] = Normaliser.of(found, _log1p(name, source), column)
+    return learned
+
+
+def _log1p(name: str, source: RequestSource) -> bool:
+    column = source.further[name]
+    assert isinstance(column, Numeric)  # has numbers
+    return column.log1p
 
 
 def frequency_of(all_items: AllItems) -> ItemFrequency:
@@ -47,6 +101,30 @@ def frequency_of(all_items: AllItems) -> ItemFrequency:
     return ItemFrequency(all_items.item_ids[shown], candidates[shown])
 
 
-def _all(ids: np.ndarray, source: RequestSource) -> Vocabulary:
-    known = ids if source.missing is None else ids[ids != source.missing]
-    return Vocabulary(known, np.empty(0, np.int64))
+def _of_requests(name: str, feature: FeatureIds, source: RequestSource) -> Vocabulary:
+    ids, counts = feature.trained
+    if name != "user_id":
+        _warn_of_rows(name, len(ids), int(counts.sum()))
+    return _shown(name, ids, counts, source)
+
+
+def _warn_of_rows(name: str, values: int, rows: int) -> None:
+    if values == rows >= MANY:
+        logger.warning(
+            "column %s has as many values as rows, %d: a table row each that is learned from once",
+            name,
+            rows,
+        )
+
+
+def _shown(name: str, ids: np.ndarray, counts: np.ndarray, source: RequestSource) -> Vocabulary:
+    """All ids but ``source.missing``, rare where they are shown less often than is asked for."""
+    column = source.further.get(name, ANY_NUMBER)
+    assert isinstance(column, Categorical)  # has ids
+    is_own = (counts >= column.min_count) | (ids == NULL)
+    if source.missing is not None:
+        is_own, ids = is_own[ids != source.missing], ids[ids != source.missing]
+    known, rare = ids[is_own], ids[~is_own]
+    if column.text_ids is None:
+        return Vocabulary(known, rare)
+    return Vocabulary(known, rare, column.text_ids.texts(np.concatenate([known, rare])))

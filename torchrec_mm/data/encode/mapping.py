@@ -22,15 +22,17 @@ class Mapper:
     def __init__(
         self, numbering: Numbering, all_items: AllItems, vocabularies: Vocabularies
     ) -> None:
-        """Of the vocabularies, those of requests and behaviours are used here."""
+        """Of the vocabularies, those of items are not used here."""
         self._item_rows = all_items.rows
-        self._request, self._behaviour = (
+        self._request, self._behaviour, self._impression = (
             {name: _table_rows(v, numbering.features[name].ids) for name, v in group.items()}
-            for group in (vocabularies.request, vocabularies.behaviour)
+            for group in (vocabularies.request, vocabularies.behaviour, vocabularies.impression)
         )
+        self._request_numbers = vocabularies.numbers_of("request")
+        self._impression_numbers = vocabularies.numbers_of("impression")
 
     def map(self, split: NumberedSplit, where: Stretch) -> tuple[pa.Table, Counter[str]]:
-        """Some requests, and by feature of requests and behaviours how many ids are on row 0."""
+        """Some requests, and by feature but those of items how many ids are on row 0."""
         read, unseen = split.spool.read, Counter[str]()
         num_candidates, num_behaviours = split.spool.lengths(where.requests).T
         columns = {"user_id": to_arrow(read("user_id", where.requests))}
@@ -49,6 +51,16 @@ class Mapper:
             rows = table_rows[read(f"behaviour/{name}", where.behaviours)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
             columns[f"behaviour/{name}"] = list_array(rows, num_behaviours)
+        for name, table_rows in self._impression.items():
+            rows = table_rows[read(f"impression/{name}", where.candidates)]
+            unseen[name] = int(np.count_nonzero(rows == UNSEEN))
+            columns[f"impression/{name}"] = list_array(rows, num_candidates)
+        for name, normaliser in self._request_numbers.items():
+            key = f"request_number/{name}"
+            columns[key] = to_arrow(normaliser(read(key, where.requests)))
+        for name, normaliser in self._impression_numbers.items():
+            key = f"impression_number/{name}"
+            columns[key] = list_array(normaliser(read(key, where.candidates)), num_candidates)
         return pa.table(columns), unseen
 
 
@@ -67,7 +79,11 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
     for has, wanted, where in (
         (source.request_features, vocabularies.request, "requests/"),
         (source.behaviour_features, vocabularies.behaviour, "requests/"),
+        (source.impression_features, vocabularies.impression, "requests/"),
         (("item_id", *source.items.attributes), vocabularies.item, "items/"),
+        (source.request_numbers, vocabularies.numbers_of("request"), "requests/"),
+        (source.impression_numbers, vocabularies.numbers_of("impression"), "requests/"),
+        (source.items.numbers, vocabularies.numbers_of("item"), "items/"),
     ):
         for name in wanted:
             if name not in has:

@@ -24,7 +24,8 @@ class NumberedSplit:
     """A split whose ids are numbers.
 
     spool: the columns ``user_id`` (as they are), ``timestamp``, ``candidates``, ``labels``,
-    ``behaviours``, ``request/NAME`` and ``behaviour/NAME``. counts: of its items.
+    ``behaviours``, ``request/NAME``, ``behaviour/NAME`` and ``impression/NAME``, and the numbers of
+    ``request_number/NAME`` and ``impression_number/NAME``. counts: of its items.
     sizes: how many requests, impressions, behaviours and clicks. has_time: whether every request
     has a time.
     """
@@ -39,7 +40,7 @@ class Numbering:
     """Numbers the ids of all splits of a source.
 
     items: ids of the catalogue, in its order, then of candidates and behaviours. features: by
-    name, of ``user_id``, the request features and the behaviour features. attributes: by name,
+    name, of ``user_id``, the request, behaviour and impression features. attributes: by name,
     those of ``source.attributes_of_behaviours``. splits: by name, once they are numbered. times:
     the first and the last of them; None where there is none.
     """
@@ -47,7 +48,8 @@ class Numbering:
     def __init__(self, source: RequestSource) -> None:
         self._source = source
         self.items = HashIndex(source.items.item_ids)
-        names = (*source.request_features, *source.behaviour_features)
+        of_lists = (*source.behaviour_features, *source.impression_features)
+        names = (*source.request_features, *of_lists)
         self.features = {name: FeatureIds() for name in names}
         self.attributes = {name: self._catalogued(name) for name in source.attributes_of_behaviours}
         self.splits: dict[str, NumberedSplit] = {}
@@ -103,10 +105,15 @@ class Numbering:
         for owner, names in (
             ("request", self._source.request_features),
             ("behaviour", self._source.behaviour_features),
+            ("impression", self._source.impression_features),
         ):
             for name in names:
                 numbers = self.features[name].number(requests.columns[name], in_training)
                 spool.append(f"{owner}/{name}", numbers)
+        for name in self._source.request_numbers:
+            spool.append(f"request_number/{name}", requests.numbers[name])
+        for name in self._source.impression_numbers:
+            spool.append(f"impression_number/{name}", requests.impression_numbers[name])
 
     def _catalogued(self, name: str) -> LearnedAttribute:
         values = self._source.items.attributes[name]

@@ -8,10 +8,14 @@ import pyarrow as pa
 
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.items import ItemCatalogue, read_catalogue
-from torchrec_mm.data.contract.requests import NULLABLE, RequestColumns, Requests, parse_requests
-from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.contract.feature_settings import read_settings
+from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
+from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
+from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
+from torchrec_mm.data.contract.requests import Requests, parse_requests
+from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 
 TRAIN = "train"
@@ -24,8 +28,11 @@ class RequestSource(Protocol):
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
-    for "not known" in any feature, if there is one. max_behaviours: the newest behaviours kept of
-    each request. notes: counts for the reader of ``meta.json``.
+    for "not known" in any feature, if there is one. impression_features:
+    of impressions. request_numbers, impression_numbers: the numeric features of users and contexts,
+    and of impressions. further: what the features are,
+    by name; those of text know all their texts once everything has been read. max_behaviours: the
+    newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
     """
 
     splits: Sequence[str]
@@ -35,6 +42,10 @@ class RequestSource(Protocol):
     attributes_of_behaviours: Sequence[str]
     behaviour_item_features: Sequence[str]
     missing: int | None
+    impression_features: Sequence[str]
+    request_numbers: Sequence[str]
+    impression_numbers: Sequence[str]
+    further: Mapping[str, Feature]
     max_behaviours: int
     notes: dict[str, int]
 
@@ -75,13 +86,22 @@ class RequestFolders:
         self.splits: Sequence[str] = list(folders)
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
-        of_requests = None if known is None else {*known.request, *known.behaviour}
-        self.columns = RequestColumns.of(self.folders.values(), of_requests, has_labels)
+        of_requests = None if known is None else _known_columns(known)
+        settings = {} if known is not None else read_settings(items.parent)
+        opened = list(self.folders.values())
+        self.columns = RequestColumns.of(opened, settings, of_requests, has_labels)
         for requests in self.folders.values():
-            requests.check(self.columns.required, NULLABLE)
+            self.columns.check(requests)
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
-        self.behaviour_features: Sequence[str] = self.columns.behaviour_attributes
-        self.items = read_catalogue(items, None if known is None else known.item)
+        self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
+        self.items = read_catalogue(items, None if known is None else _known_items(known))
+        if settings:
+            names = [folder.names for folder in opened]
+            check_named(settings, items.parent, open_items(items).names, names)
+        self.impression_features: Sequence[str] = tuple(self.columns.impression_features)
+        self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
+        self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
+        self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
         self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
     def num_rows(self, split: str) -> int:
@@ -90,7 +110,7 @@ class RequestFolders:
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = HashIndex(self.items.item_ids)
-        groups = self.folders[split].groups(self.columns.required, NULLABLE)
+        groups = self.folders[split].groups(self.columns.required, self.columns.nullable)
         yield from in_order(self._parsed(chunks, index) for chunks in groups)
 
     def _parsed(
@@ -103,3 +123,31 @@ class RequestFolders:
                 rule = f"{where} column candidate_item_ids must hold ids of items/ only"
                 raise InputError(f"{rule}, got {requests.candidates.values[unknown][0]}")
             yield requests
+
+
+def _known_columns(known: Vocabularies) -> RequestColumns:
+    """Those of requests that a model knows."""
+    return RequestColumns(
+        _known(known.request),
+        _known(known.behaviour, is_list=True),
+        _known(known.impression, is_list=True),
+        _known_numbers(known, "request"),
+        _known_numbers(known, "impression", is_list=True),
+    )
+
+
+def _known_items(known: Vocabularies) -> dict[str, Feature]:
+    return {**_known(known.item), **_known_numbers(known, "item")}
+
+
+def _known_numbers(known: Vocabularies, group: str, is_list: bool = False) -> dict[str, Numeric]:
+    kind = pa.list_(FLOAT64) if is_list else FLOAT64
+    return {name: Numeric(kind, each.log1p) for name, each in known.numbers_of(group).items()}
+
+
+def _known(vocabularies: Mapping[str, Vocabulary], is_list: bool = False) -> dict[str, Categorical]:
+    return {
+        name: Categorical.known(vocabulary.texts, is_list)
+        for name, vocabulary in vocabularies.items()
+        if name not in ("user_id", "item_id")
+    }

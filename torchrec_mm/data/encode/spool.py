@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 LENGTHS = "lengths"
-BLOCK = 1 << 18  # requests whose lengths are looked at together
+BLOCK = 1 << 18  # lengths of requests, or values, that are looked at together
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Spool:
         kind = self._types[name]
         count, offset = where.stop - where.start, where.start * kind.itemsize
         return np.fromfile(self._files[name].name, kind, count, offset=offset)
+
+    def blocks(self, name: str, count: int) -> Iterator[np.ndarray]:
+        """The first ``count`` values of a column, ``BLOCK`` at a time."""
+        for begin in range(0, count, BLOCK):
+            yield self.read(name, slice(begin, min(begin + BLOCK, count)))
 
     def lengths(self, requests: slice) -> np.ndarray:
         """(n, 2) int32, candidates and behaviours of each of those requests."""

@@ -13,6 +13,7 @@ from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.parquet_folder import check_types
 from torchrec_mm.columns.reading import read_footer
+from torchrec_mm.data.contract.features import Feature
 from torchrec_mm.data.contract.items import ItemCatalogue
 from torchrec_mm.data.contract.requests import Requests, check_same_lengths
 from torchrec_mm.data.encode.taobao_mm_files import (
@@ -49,6 +50,10 @@ class TaobaoMM:
     attributes_of_behaviours: Sequence[str] = (ITEM_ATTRIBUTES[CATEGORY],)
     behaviour_item_features: Sequence[str] = ("item_id", ITEM_ATTRIBUTES[CATEGORY])
     missing: int | None = MISSING
+    impression_features: Sequence[str] = ()
+    request_numbers: Sequence[str] = ()
+    impression_numbers: Sequence[str] = ()
+    further: Mapping[str, Feature] = {}
 
     def __init__(
         self, data: Path, splits: Sequence[str], max_behaviours: int, scratch: Path

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.encode.spool import Spool, Stretch
+from torchrec_mm.data.encoded.checks import is_of_candidates
 
 ROW_GROUP_BYTES = 2 << 20
 GROUPS_PER_FILE = 64
@@ -117,7 +118,7 @@ def _sizes(schema: pa.Schema) -> tuple[int, np.ndarray]:
             fixed += field.type.byte_width
             continue
         fixed += 4
-        if field.name in ("candidates", "labels"):
+        if is_of_candidates(field.name):
             candidate += field.type.value_type.byte_width
         else:
             behaviour += field.type.value_type.byte_width

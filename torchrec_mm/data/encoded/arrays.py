@@ -4,7 +4,7 @@ Shape letters: U items, F item tables, n requests.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,13 +16,15 @@ class EncodedItems:
     """What the requests' item numbers mean; all arrays memory-mapped.
 
     item_ids: (U,) int64, strictly ascending. rows: (F, U) int32 table rows, in the order of
-    ``features``. created_at: (U,) int64 seconds, or None.
+    ``features``. created_at: (U,) int64 seconds, or None. numbers: (U, G) float32 of the numeric
+    attributes, NaN for null, or None.
     """
 
     features: tuple[str, ...]
     item_ids: np.ndarray
     rows: np.ndarray
     created_at: np.ndarray | None
+    numbers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class RequestArrays:
     timestamps: (n,) int64 seconds, or None. request_rows: (n,) int32 table rows by feature.
     candidates, behaviours: item numbers in [0, U), int32. labels: int8, as the candidates' values.
     behaviour_rows: int32 table rows by behaviour feature, aligned with ``behaviours.values``.
+    impression_rows: likewise, aligned with ``candidates.values``.
+    request_numbers: (n, P) float32 of users and contexts, NaN for null, or None.
+    impression_numbers: (impressions, Q) float32, likewise.
     """
 
     rows: np.ndarray
@@ -43,6 +48,9 @@ class RequestArrays:
     labels: np.ndarray
     behaviours: Jagged
     behaviour_rows: Mapping[str, np.ndarray]
+    impression_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+    request_numbers: np.ndarray | None = None
+    impression_numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,20 +68,33 @@ class RequestArrays:
             self.labels[at_candidates],
             behaviours,
             {name: rows[at_behaviours] for name, rows in self.behaviour_rows.items()},
+            {name: rows[at_candidates] for name, rows in self.impression_rows.items()},
+            None if self.request_numbers is None else self.request_numbers[chosen],
+            None if self.impression_numbers is None else self.impression_numbers[at_candidates],
         )
 
     def cut(self, first: int, end: int) -> "RequestArrays":
         """A lone request with its candidates [first, end) and no others."""
+        numbers = self.impression_numbers
         return replace(
             self,
             candidates=Jagged(self.candidates.values[first:end], np.array([0, end - first])),
             labels=self.labels[first:end],
+            impression_rows={n: rows[first:end] for n, rows in self.impression_rows.items()},
+            impression_numbers=None if numbers is None else numbers[first:end],
         )
 
     def without_candidates(self) -> "RequestArrays":
         """The same requests, nothing to score in them."""
         candidates = Jagged(self.candidates.values[:0], np.zeros_like(self.candidates.offsets))
-        return replace(self, candidates=candidates, labels=self.labels[:0])
+        numbers = None if self.impression_numbers is None else self.impression_numbers[:0]
+        return replace(
+            self,
+            candidates=candidates,
+            labels=self.labels[:0],
+            impression_rows={name: rows[:0] for name, rows in self.impression_rows.items()},
+            impression_numbers=numbers,
+        )
 
     @classmethod
     def concatenate(cls, parts: "list[RequestArrays]") -> "RequestArrays":
@@ -92,4 +113,14 @@ class RequestArrays:
             np.concatenate([part.labels for part in parts]),
             Jagged.concatenate([part.behaviours for part in parts]),
             {n: np.concatenate([p.behaviour_rows[n] for p in parts]) for n in first.behaviour_rows},
+            {
+                n: np.concatenate([p.impression_rows[n] for p in parts])
+                for n in first.impression_rows
+            },
+            None
+            if first.request_numbers is None
+            else np.concatenate([part.request_numbers for part in parts]),
+            None
+            if first.impression_numbers is None
+            else np.concatenate([part.impression_numbers for part in parts]),
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.data.encoded.normaliser import CLIP
 from torchrec_mm.errors import InputError
 
 BLOCK = 1 << 22  # of a memory-mapped array at a time
@@ -30,6 +31,23 @@ def check_rows(values: np.ndarray, num_rows: int, where: str, of: str = "rows of
             raise InputError(f"{where} must be {of} of {num_rows}, got {wrong}")
 
 
+def check_numbers(values: np.ndarray, where: str) -> None:
+    """InputError, naming ``where``, for numbers that no ``Normaliser`` gives."""
+    if values.dtype != np.float32:
+        raise InputError(f"{where} must be float32, got {values.dtype}")
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        wrong = np.abs(block) > CLIP
+        if wrong.any():
+            raise InputError(f"{where} must be in [-{CLIP}, {CLIP}], got {block[wrong][0]}")
+
+
+def is_of_candidates(column: str) -> bool:
+    """Whether a list column of encoded requests is as long as the candidates, or the behaviours."""
+    owner = column.partition("/")[0]
+    return owner in ("candidates", "labels", "impression", "impression_number")
+
+
 def check_counts(lengths: np.ndarray, where: Path) -> None:
     """InputError, naming ``where``, for (R, 2) candidates and behaviours that no requests have."""
     for column, name, least in zip(lengths.T, ("candidates", "behaviours"), (1, 0), strict=True):
@@ -41,13 +59,13 @@ def check_lengths(lists: Mapping[str, Jagged], lengths: np.ndarray, where: str) 
     """Refuse lists that are not as long as ``lengths.npy`` says.
 
     Args:
-        lists: by column; "candidates" and "labels" are candidates', others are behaviours'.
+        lists: by column; see ``is_of_candidates``.
         lengths: (n, 2), candidates and behaviours of each request.
 
     Raises:
         InputError: naming the column.
     """
     for name, column in lists.items():
-        kind = 0 if name in ("candidates", "labels") else 1
+        kind = 0 if is_of_candidates(name) else 1
         if not np.array_equal(column.lengths, lengths[:, kind]):
             raise InputError(f"{where} column {name} must be as long as lengths.npy says")

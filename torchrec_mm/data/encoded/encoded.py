@@ -19,12 +19,13 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.reading import input_errors, read_metadata
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
-from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_rows
+from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_numbers, check_rows
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
+NUMBERS = "numbers.npy"  # of items
 LENGTHS = "lengths.npy"  # beside the Parquet files
 
 
@@ -59,7 +60,7 @@ class EncodedRequests:
             rule = f"{folder} must hold the split {split}"
             raise InputError(f"{rule}, got {', '.join(self.meta['splits'])}")
         self.num_rows = _num_rows(folder / "vocabularies.safetensors", self.meta)
-        self.items = _open_items(folder / "items", self.meta["item_features"], self.num_rows)
+        self.items = _open_items(folder / "items", self.meta, self.num_rows)
         self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
@@ -123,6 +124,16 @@ class EncodedRequests:
                 behaviour_rows={
                     n: lists[f"behaviour/{n}"].values for n in self.meta["behaviour_features"]
                 },
+                impression_rows={
+                    n: lists[f"impression/{n}"].values
+                    for n in self.meta.get("impression_features", ())
+                },
+                request_numbers=_stacked(flat, "request_number", self.meta.get("request_numbers")),
+                impression_numbers=_stacked(
+                    {name: column.values for name, column in lists.items()},
+                    "impression_number",
+                    self.meta.get("impression_numbers"),
+                ),
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -136,9 +147,13 @@ class EncodedRequests:
         num_items = len(self.items.item_ids)
         for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
             check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
-        for owner in ("request", "behaviour"):
+        for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():
                 check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
+        for group in ("request", "impression"):
+            for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
+                values = getattr(arrays, f"{group}_numbers")[:, place]
+                check_numbers(values, f"{where} column {group}_number/{name}")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -155,7 +170,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
 def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each table of an encoded data set."""
     names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
-    check_names(names["item"], names["request"], names["behaviour"], f"{path.parent}: ")
+    names["impression"] = meta.get("impression_features", [])
+    of_lists = names["behaviour"], names["impression"]
+    check_names(names["item"], names["request"], *of_lists, f"{path.parent}: ")
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():
@@ -164,7 +181,17 @@ def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     return {name: rows for group in tables.values() for name, rows in group.items()}
 
 
-def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) -> EncodedItems:
+def _stacked(
+    columns: Mapping[str, np.ndarray], group: str, names: list[str] | None
+) -> np.ndarray | None:
+    """(n, P) of the columns ``<group>/<name>``, None without names."""
+    if not names:
+        return None
+    return np.stack([columns[f"{group}/{name}"] for name in names], axis=1)
+
+
+def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, int]) -> EncodedItems:
+    features = meta["item_features"]
     item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
     if rows.shape != (len(features), len(item_ids)):
         rule = f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}"
@@ -176,7 +203,14 @@ def _open_items(folder: Path, features: list[str], num_rows: Mapping[str, int]) 
         created_at = _load(path, np.int64)
         if created_at.shape != item_ids.shape:
             raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
-    return EncodedItems(tuple(features), item_ids, rows, created_at)
+    numbers = None
+    if names := meta.get("item_numbers"):
+        numbers = _load(folder / NUMBERS, np.float32)
+        if numbers.shape != (len(item_ids), len(names)):
+            rule = f"{folder / NUMBERS} must be {(len(item_ids), len(names))}"
+            raise InputError(f"{rule}, got {numbers.shape}")
+        check_numbers(numbers.reshape(-1), f"{folder / NUMBERS}")
+    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers)
 
 
 def _row_groups(folder: Path) -> list[RowGroup]:

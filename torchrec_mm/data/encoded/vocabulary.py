@@ -2,21 +2,29 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.data.contract.feature_names import check_names
+from torchrec_mm.data.contract.features import NULL
+from torchrec_mm.data.encoded.normaliser import Normaliser
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
 UNSEEN, RARE = 0, 1
-GROUPS = ("request", "item", "behaviour")
+GROUPS = ("request", "item", "behaviour", "impression")
 PARTS = ("known_ids", "rare_ids")
+NUMBER_GROUPS = ("request", "item", "impression")
+NORMALISER = "normaliser"
+TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -32,11 +40,13 @@ class Vocabulary:
     began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
     their own. The two differ: what is rare has been shown and passed over, unseen may be new.
 
-    known_ids, rare_ids: int64, ascending, with nothing in common.
+    known_ids, rare_ids: int64, ascending, with nothing in common. texts: large_string, what each
+    known id stands for and then each rare one, null for ``NULL``; None where ids are numbers.
     """
 
     known_ids: np.ndarray
     rare_ids: np.ndarray
+    texts: pa.Array | None = None
 
     @property
     def num_rows(self) -> int:
@@ -48,26 +58,71 @@ class Vocabulary:
         rare = IdIndex(self.rare_ids).rows(ids)
         return np.where(known >= 0, known + 2, np.where(rare >= 0, RARE, UNSEEN))
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is saved, by PARTS and, of text, by TEXTS: UTF-8, and int64 ends in it."""
+        arrays = {part: getattr(self, part) for part in PARTS}
+        if self.texts is None:
+            return arrays
+        whole = pc.fill_null(self.texts, "")
+        ends = np.cumsum(to_numpy(pc.binary_length(whole)), dtype=np.int64)
+        return arrays | {"text_bytes": _utf8(whole), "text_ends": ends}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray | None]) -> "Vocabulary":
+        """What ``arrays`` has made; None for what a feature without text lacks."""
+        known_ids, rare_ids, text_bytes, ends = (arrays[part] for part in (*PARTS, *TEXTS))
+        assert known_ids is not None and rare_ids is not None  # of every feature
+        if text_bytes is None or ends is None:
+            return cls(known_ids, rare_ids)
+        ids = np.concatenate([known_ids, rare_ids])
+        return cls(known_ids, rare_ids, texts_of(ids, text_bytes, np.append([0], ends)))
+
+
+def texts_of(ids: np.ndarray, text_bytes: np.ndarray, offsets: np.ndarray) -> pa.Array:
+    """(n,) large_string, null for ``NULL``.
+
+    ``ids``: (n,). ``text_bytes``: uint8, UTF-8. ``offsets``: (n + 1,), where each text begins in it
+    and the last ends.
+    """
+    buffers = [pa.py_buffer(np.ascontiguousarray(offsets, np.int64)), pa.py_buffer(text_bytes)]
+    texts = pa.Array.from_buffers(pa.large_string(), len(ids), [None, *buffers])
+    return pc.if_else(pa.array(ids == NULL), pa.scalar(None, texts.type), texts)
+
+
+def _utf8(texts: pa.Array) -> np.ndarray:
+    """All texts in one, uint8; none of them null."""
+    joined = "".join(texts.to_pylist()).encode()
+    return np.frombuffer(joined, np.uint8)
+
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """One vocabulary a table, grouped by what the feature belongs to.
+    """One vocabulary a table, grouped by what the feature belongs to, and what numbers need.
 
     request: ``user_id`` and the user and context features, by column name.
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
+    impression: the features of impressions.
+    numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
     """
 
     request: Mapping[str, Vocabulary]
     item: Mapping[str, Vocabulary]
     behaviour: Mapping[str, Vocabulary]
+    impression: Mapping[str, Vocabulary] = field(default_factory=dict)
+    numbers: Mapping[str, Normaliser] = field(default_factory=dict)
+
+    def numbers_of(self, group: str) -> dict[str, Normaliser]:
+        """The numeric features of a group, by name in their order in a batch."""
+        found = {key.partition("/"): each for key, each in self.numbers.items()}
+        return {name: each for (of, _, name), each in sorted(found.items()) if of == group}
 
     @property
     def fingerprint(self) -> str:
-        """sha256 in hex over all names and ids: equal exactly where every id has the same row."""
+        """sha256 in hex over all names and ids: equal where each has the same row or number."""
         digest = hashlib.sha256()
         for key, ids in sorted(self._flat().items()):
             digest.update(f"{key} {len(ids)}\n".encode())
-            digest.update(np.ascontiguousarray(ids, dtype="<i8").data)
+            digest.update(np.ascontiguousarray(ids, ids.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -77,11 +132,11 @@ class Vocabularies:
 
     def _flat(self) -> dict[str, np.ndarray]:
         return {
-            f"{part}/{group}/{name}": getattr(vocabulary, part)
+            f"{part}/{group}/{name}": array
             for group in GROUPS
             for name, vocabulary in getattr(self, group).items()
-            for part in PARTS
-        }
+            for part, array in vocabulary.arrays().items()
+        } | {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
@@ -91,11 +146,18 @@ class Vocabularies:
         return cls(
             **{
                 group: {
-                    name: Vocabulary(*(flat[f"{part}/{group}/{name}"] for part in PARTS))
+                    name: Vocabulary.from_arrays(
+                        {part: flat.get(f"{part}/{group}/{name}") for part in (*PARTS, *TEXTS)}
+                    )
                     for name in in_order(found)
                 }
                 for group, found in features.items()
-            }
+            },
+            numbers={
+                key.removeprefix(f"{NORMALISER}/"): Normaliser.from_array(array)
+                for key, array in flat.items()
+                if key.startswith(f"{NORMALISER}/")
+            },
         )
 
 
@@ -112,5 +174,6 @@ def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
                     rows[group][name] = file.get_slice(key).get_shape()[0] + 2
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} must be a whole file of vocabularies: {error}") from error
-    check_names(rows["item"], rows["request"], rows["behaviour"], f"{path}: ")
+    of_lists = rows["behaviour"], rows["impression"]
+    check_names(rows["item"], rows["request"], *of_lists, f"{path}: ")
     return rows

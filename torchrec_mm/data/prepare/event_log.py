@@ -1,63 +1,91 @@
-"""The files of an event log, and what must hold of them before anything is read."""
+"""An event log: its files, how each is read, and its rows as the data contract has them.
 
-from collections import defaultdict
-from collections.abc import Iterable
+Every engine reads a log through ``typed_events``, a piece at a time, wherever that runs.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from torchrec_mm.columns.csv_files import csv_columns
-from torchrec_mm.columns.files import CSV, PARQUET, data_files
-from torchrec_mm.columns.names import refuse_lookalikes
-from torchrec_mm.columns.parquet import INT64, STRING, check_columns
-from torchrec_mm.columns.reading import read_footer
+from torchrec_mm.columns.log_files import log_files
+from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.data.logs.file_forms import FormedFile, form_files, text_ids
+from torchrec_mm.data.logs.forms import BOOLEAN, Typist
+from torchrec_mm.data.logs.log_format import LogFormat
+from torchrec_mm.data.logs.reading import Piece, open_file, pieces, read
+from torchrec_mm.data.prepare.event_counts import facts_of
+from torchrec_mm.data.prepare.events import EventRules
 
-NUMBERS = ("user_id", "item_id", "timestamp")
-COLUMNS = dict.fromkeys(NUMBERS, INT64) | {"event": STRING}
-WHOLE_NUMBER = r"^\s*[+-]?[0-9]+\s*$"  # of CSV fields: a cast alone would take 1.5 for 2
+COLUMNS = ("user_id", "item_id", "timestamp", "event")
 
 
 @dataclass(frozen=True)
-class LogFiles:
-    """Files of a log that are read alike.
+class EventLog:
+    """A folder of logs whose headers have been read.
 
-    files: in name order. places: of CSV files, the place of each of COLUMNS in a line; None of
-    Parquet files. width: of CSV files, the fields of a line; 0 of Parquet files.
+    text_ids: which ids are text. rules: which events count.
     """
 
-    files: tuple[Path, ...]
-    places: dict[str, int] | None = None
-    width: int = 0
+    folder: Path
+    files: tuple[FormedFile, ...]
+    log_format: LogFormat
+    rules: EventRules
+
+    @property
+    def text_ids(self) -> list[str]:
+        return text_ids(self.files[0])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of events; of the text of ids, if they are text."""
+        columns = dict.fromkeys(("user_id", "timestamp", "item_id"), INT64) | {"is_click": BOOL}
+        return pa.schema(columns | {f"{name}_text": STRING for name in self.text_ids})
+
+    def pieces(self) -> list[tuple[FormedFile, Piece]]:
+        """In the order of the log."""
+        return [(file, piece) for file in self.files for piece in pieces(file.opened)]
 
 
-def open_log(folder: Path) -> list[LogFiles]:
-    """The files of a folder of Parquet or of CSV logs, by how they are read.
-
-    Only headers and schemas are looked at.
+def open_log(folder: Path, log_format: LogFormat, rules: EventRules) -> EventLog:
+    """The files of a folder of logs; only headers, schemas and first rows are looked at.
 
     Raises:
-        InputError: missing folder, both kinds of files or neither, any other entry, an unreadable
-            file, a missing column, two that differ by case or spaces alone or a wrong type.
+        InputError: what ``log_files`` refuses, an unreadable file, a missing column, two that
+            differ by case or spaces alone or a wrong type.
     """
-    files = data_files(folder, (PARQUET, CSV))
-    if files[0].suffix == CSV:
-        layouts = [(file, csv_columns(file, COLUMNS)) for file in files]
-        alike = _alike((file, (tuple(places.items()), width)) for file, (places, width) in layouts)
-        return [LogFiles(files, dict(places), width) for (places, width), files in alike]
-    return [LogFiles(files) for _, files in _alike((f, _types(f)) for f in files)]
+    log_format.check_names(COLUMNS)
+    sources = [log_format.source(name) for name in COLUMNS]
+    opened = [open_file(file, log_format.delimiter, sources) for file in log_files(folder)]
+    return EventLog(folder, tuple(form_files(opened, COLUMNS, log_format)), log_format, rules)
 
 
-def _alike(files: Iterable[tuple[Path, tuple]]) -> list[tuple[tuple, tuple[Path, ...]]]:
-    groups = defaultdict(list)
-    for file, key in files:
-        groups[key].append(file)
-    return [(key, tuple(group)) for key, group in groups.items()]
+def typed_events(
+    log: EventLog, file: FormedFile, piece: Piece
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Impressions and clicks of a piece, and what is known of it.
 
+    Rows of other kinds of events are left out, whatever else they hold.
 
-def _types(file: Path) -> tuple[pa.DataType, ...]:
-    """Checked types of COLUMNS in a Parquet file."""
-    schema = read_footer(file).schema
-    refuse_lookalikes(file, schema.names, COLUMNS)
-    check_columns(schema.empty_table(), file, COLUMNS)
-    return tuple(schema.field(name).type for name in COLUMNS)
+    Yields:
+        Rows of ``EventLog.schema``, times in their own unit; rows of FACTS_SCHEMA.
+
+    Raises:
+        InputError: an unreadable file.
+    """
+    name = str(file.opened.path.relative_to(log.folder))
+    clicked = pa.array(log.rules.clicked)
+    wanted = pa.array([*log.rules.shown, *log.rules.clicked])
+    with Typist(file.forms | {"event": BOOLEAN}) as typist:  # whether it is a click
+        for raw, first in read(piece, file.places):
+            kinds = raw["event"].combine_chunks().cast(STRING)  # of nulls alone, it may not be
+            counts = pc.or_(kinds.is_null(), pc.is_in(kinds, wanted))
+            is_click = pc.if_else(kinds.is_null(), None, pc.is_in(kinds, clicked))
+            raw = raw.set_column(raw.column_names.index("event"), "event", is_click)
+            rows = pa.array(np.arange(first, first + raw.num_rows)).filter(counts)
+            typed = typist(raw.filter(counts), file.opened.path, rows)
+            good = typed.good.rename_columns({"event": "is_click"})
+            yield good.select(log.schema.names), facts_of(kinds, good, typed.bad, name)

@@ -36,14 +36,15 @@ VALUES_A_TABLE = 4_000_000  # behaviours in a table at most, so that a long user
 class EventRules:
     """How events become requests.
 
-    shown_event, clicked_event: values of the column ``event``; other events are left out.
+    shown, clicked: values of the column ``event`` for impressions and for clicks; other events are
+    left out.
     attribution_s: seconds after an impression within which a click counts as its click.
     pause_s: seconds between impressions that end a request; 0 keeps one timestamp together.
     max_candidates, behaviours: per request at most. test_share: of each user's impressions.
     """
 
-    shown_event: str
-    clicked_event: str
+    shown: tuple[str, ...]
+    clicked: tuple[str, ...]
     attribution_s: int
     pause_s: int
     max_candidates: int
@@ -51,9 +52,13 @@ class EventRules:
     test_share: float
 
     def __post_init__(self) -> None:
-        if self.shown_event == self.clicked_event:
-            rule = "clicked_event must differ from shown_event"
-            raise InputError(f"{rule}, got {self.clicked_event} for both")
+        for name, kinds in (("impression", self.shown), ("click", self.clicked)):
+            if not kinds:
+                raise InputError(f"events must name a kind of events for {name}, got none")
+        both = [kind for kind in self.shown if kind in self.clicked]
+        if both:
+            rule = "events must not take one kind for both impression and click"
+            raise InputError(f"{rule}, got {both[0]}")
 
 
 def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:

@@ -6,20 +6,23 @@ must be reachable from every executor, and this package must be installed there.
 """
 
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import INT64, STRING
+from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.columns.text_ids import MAP_SCHEMA
+from torchrec_mm.data.logs.file_forms import FormedFile
+from torchrec_mm.data.logs.reading import Piece
 from torchrec_mm.data.prepare.event_chunks import whole_users
-from torchrec_mm.data.prepare.event_counts import KINDS_SCHEMA, MAX_KINDS, EventCounts
-from torchrec_mm.data.prepare.event_log import COLUMNS, NUMBERS, WHOLE_NUMBER, LogFiles
+from torchrec_mm.data.prepare.event_counts import FACTS_SCHEMA, EventCounts
+from torchrec_mm.data.prepare.event_log import EventLog, typed_events
 from torchrec_mm.data.prepare.events import SORTED_BY, EventRules, requests_of
 from torchrec_mm.data.prepare.request_parts import GROUP_ROWS
 from torchrec_mm.errors import InputError
@@ -36,29 +39,23 @@ REQUEST_DDL = (
     "user_id bigint, timestamp bigint, behaviour_item_ids array<bigint>, "
     "candidate_item_ids array<bigint>, labels array<tinyint>, is_test boolean"
 )
-_SQL = {INT64: "BIGINT", STRING: "STRING"}
-# Columns come from the files alone, never from folders called user_id=3, and from every file,
-# whatever the session is set to.
-_AS_IT_IS = {
-    "recursiveFileLookup": True,
-    "mergeSchema": False,
-    "ignoreCorruptFiles": False,
-    "ignoreMissingFiles": False,
-}
+TASKS_A_CORE = 4  # a task costs a moment of its own, and the last ones wait for each other
+OfPiece = Callable[[EventLog, FormedFile, Piece], Iterator[pa.Table]]
+_SQL = {INT64: "bigint", STRING: "string", BOOL: "boolean"}
 
 
 class SparkEngine:
-    """One event log, read by Spark.
+    """One event log, read and sorted by Spark, whose tasks are its pieces.
 
     Args:
-        folder: of the log, for messages. log: its files. rules: which events count.
+        log: what is read.
 
     Raises:
         InputError: Spark does not start.
     """
 
-    def __init__(self, folder: Path, log: list[LogFiles], rules: EventRules) -> None:
-        self.folder, self.rules = folder, rules
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         self._is_ours = SparkSession.getActiveSession() is None
         try:
@@ -66,43 +63,39 @@ class SparkEngine:
             self._spark = builder.config("spark.sql.caseSensitive", "true").getOrCreate()
         except PySparkException as error:
             raise InputError(f"engine spark needs Java, 17 or newer: {error}") from error
-        with self._named_errors():
-            frames = [_read(self._spark, files) for files in log]
-        self._events = reduce(DataFrame.unionAll, frames)
+        self._pieces = log.pieces()
 
     def count_events(self) -> EventCounts:
         """One pass over the log."""
         with self._named_errors():
-            kinds = self._events.groupBy("event").agg(
-                F.count("*").alias("events"),
-                *(F.count(name).alias(name) for name in NUMBERS),
-                F.min("timestamp").alias("first"),
-                F.max("timestamp").alias("last"),
-            )
-            counted = kinds.limit(MAX_KINDS + 1).toArrow()
-            return EventCounts.of(counted.cast(KINDS_SCHEMA), self.rules)
+            facts = self._read(_facts, FACTS_SCHEMA).toArrow()
+        return EventCounts.of([facts], self.log.rules)
 
-    def item_ids(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """item_id: the distinct items of these kinds of events, ascending; all in the driver."""
-        chosen = self._events.filter(F.col("event").isin(list(kinds)))
-        ids = chosen.select("item_id").distinct().sort("item_id").toArrow()
-        yield from ids.cast(pa.schema({"item_id": INT64})).to_batches()
+    def item_ids(self) -> Iterator[pa.RecordBatch]:
+        """item_id, is_click: the distinct pairs, by item_id; all in the driver."""
+        pairs = self._events(1).select("item_id", "is_click").distinct()
+        yield from pairs.sort("item_id").toArrow().to_batches()
 
-    def write_requests(self, folder: Path, events: int) -> None:
+    def texts(self, name: str) -> Iterator[pa.RecordBatch]:
+        """MAP_SCHEMA: the distinct ids of a column of text and their texts; all in the driver."""
+        columns = F.col(name).alias("id"), F.col(f"{name}_text").alias("text")
+        texts = self._events(1).select(*columns).distinct()
+        yield from texts.toArrow().cast(MAP_SCHEMA).to_batches()
+
+    def write_requests(self, folder: Path, counts: EventCounts, in_a_second: int) -> None:
         """Write ``folder/train`` and ``folder/test``, users in any order.
 
         Args:
             folder: may not exist yet.
-            events: how many there are; Spark shows progress its own way.
+            counts: of the log; Spark shows progress its own way.
+            in_a_second: units of its times.
         """
-        clicked = self.rules.clicked_event
         requests = (
-            self._events.filter(F.col("event").isin(self.rules.shown_event, clicked))
-            .withColumn("is_click", F.col("event") == clicked)
+            self._events(in_a_second)
             .select(*SORTED_BY)
             .repartition("user_id")
             .sortWithinPartitions(*SORTED_BY)
-            .mapInArrow(partial(_requests_of_partition, rules=self.rules), REQUEST_DDL)
+            .mapInArrow(partial(_requests_of_partition, rules=self.log.rules), REQUEST_DDL)
         )
         aside = folder / "by_split"
         by_split = requests.write.partitionBy("is_test").option("compression", "zstd")
@@ -118,16 +111,34 @@ class SparkEngine:
         if self._is_ours:
             self._spark.stop()
 
+    def _events(self, in_a_second: int) -> DataFrame:
+        return self._read(partial(_events, in_a_second=in_a_second), self.log.schema)
+
+    def _read(
+        self,
+        of_piece: OfPiece,
+        schema: pa.Schema,
+    ) -> DataFrame:
+        """What a function makes of each piece, in tasks of neighbours, in the order of the log."""
+        ddl = ", ".join(f"`{field.name}` {_SQL[field.type]}" for field in schema)
+        read = partial(_read_pieces, log=self.log, pieces=self._pieces, of_piece=of_piece)
+        count = len(self._pieces)
+        tasks = min(count, TASKS_A_CORE * self._spark.sparkContext.defaultParallelism)
+        return self._spark.range(0, count, 1, tasks).mapInArrow(read, ddl)
+
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
         except PySparkException as error:
             words = str(error).partition("JVM stacktrace")[0]
-            raise InputError(f"{self.folder} could not be read: {words}") from error
+            _, ours, line = words.partition(f"{InputError.__module__}.InputError: ")
+            if ours:  # said by a task, with its traceback
+                raise InputError(line.partition("\n")[0]) from error
+            raise InputError(f"{self.log.folder} could not be read: {words}") from error
         except Py4JJavaError as error:
             words = error.java_exception.getMessage()
-            raise InputError(f"{self.folder} could not be read: {words}") from error
+            raise InputError(f"{self.log.folder} could not be read: {words}") from error
 
 
 def _requests_of_partition(
@@ -138,30 +149,27 @@ def _requests_of_partition(
             yield from requests.to_batches()
 
 
-def _read(spark: SparkSession, files: LogFiles) -> DataFrame:
-    """COLUMNS of some files, null where a value is not of its column's type."""
-    paths = [_pattern(file) for file in files.files]
-    reader = spark.read.options(**_AS_IT_IS)
-    if files.places is None:
-        casts = (f"TRY_CAST({name} AS {_SQL[kind]}) AS {name}" for name, kind in COLUMNS.items())
-        return reader.parquet(*paths).selectExpr(*casts)
-    fields = ", ".join(f"c{at} string" for at in range(files.width))
-    lines = reader.schema(fields).csv(
-        paths, header=True, quote='"', escape='"', multiLine=True, mode="FAILFAST"
-    )
-    return lines.select(*(_csv_column(name, f"c{at}") for name, at in files.places.items()))
+def _read_pieces(
+    batches: Iterable[pa.RecordBatch],
+    log: EventLog,
+    pieces: list[tuple[FormedFile, Piece]],
+    of_piece: OfPiece,
+) -> Iterator[pa.RecordBatch]:
+    for number in (number for batch in batches for number in batch["id"].to_pylist()):
+        for table in of_piece(log, *pieces[number]):
+            yield from table.combine_chunks().to_batches()
 
 
-def _csv_column(name: str, field: str) -> "F.Column":
-    if name == "event":
-        return F.coalesce(F.col(field), F.lit("")).alias("event")
-    is_number = F.col(field).rlike(WHOLE_NUMBER)
-    return F.when(is_number, F.expr(f"TRY_CAST({field} AS BIGINT)")).alias(name)
+def _facts(log: EventLog, file: FormedFile, piece: Piece) -> Iterator[pa.Table]:
+    for _, facts in typed_events(log, file, piece):
+        yield facts
 
 
-def _pattern(path: Path) -> str:
-    """A file to read, for Spark, to which ``[`` and ``*`` in a path would be wildcards."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", _uri(path))
+def _events(log: EventLog, file: FormedFile, piece: Piece, in_a_second: int) -> Iterator[pa.Table]:
+    for events, _ in typed_events(log, file, piece):
+        at = events.column_names.index("timestamp")
+        seconds = np.floor_divide(events["timestamp"].to_numpy(), in_a_second)
+        yield events.set_column(at, "timestamp", pa.array(seconds, INT64))
 
 
 def _uri(path: Path) -> str:

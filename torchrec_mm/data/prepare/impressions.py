@@ -1,7 +1,7 @@
 """Row-per-impression data as requests.
 
 Columns: user_id, item_id, label; timestamp and behaviour_item_ids where known; any further int64
-column is a user or context feature.
+column is a user or context feature. impression_rows.py reads them.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,27 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.jagged import Jagged, list_array
-from torchrec_mm.columns.parquet import INT64, INT64_LIST
-from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.logs.id_maps import read_item_texts
+from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.prepare.behaviours import behaviours_before
+from torchrec_mm.data.prepare.impression_rows import NAMED, read_impressions
 from torchrec_mm.data.prepare.prepared import Prepared, items_for
 from torchrec_mm.data.prepare.sittings import changes, latest_rows, request_table
 from torchrec_mm.errors import InputError
 
-REQUIRED = ("user_id", "item_id", "label")
-PAST = {"timestamp": INT64, "behaviour_item_ids": INT64_LIST}  # one of them at least
-NAMED = frozenset({*REQUIRED, *PAST})
 ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def prepare_impressions(
-    folder: Path, items: Path | None, *, behaviours: int, test_share: float
+    folder: Path,
+    items: Path | None,
+    *,
+    behaviours: int,
+    test_share: float,
+    log_format: LogFormat,
+    scratch: Path,
 ) -> Prepared:
-    """Read a folder of Parquet files, one row an impression.
+    """Read a folder of files, one row an impression; ``scratch``: folder to make, for copies.
 
     With a timestamp, the rows of one user at one time are a request, and the latest
     ``test_share`` of each user's rows are for testing. Without, neighbouring rows of one user with
@@ -38,19 +40,18 @@ def prepare_impressions(
     equal in every column count once.
 
     Raises:
-        InputError: missing folder or column, wrong type or unit, null, label outside {0, 1},
-            neither timestamp nor behaviours, a feature or behaviours that differ inside a request,
-            an item with two labels at one time of a user, items of another clock.
+        InputError: what ``read_impressions`` refuses, a feature or behaviours that differ inside a
+            request, an item with two labels at one time of a user, items of another clock.
     """
-    rows = _read(folder)
-    columns, given = _distinct(rows, folder)
-    repeated = rows.num_rows - len(columns["user_id"])
+    rows = read_impressions(folder, log_format)
+    columns, given = _distinct(rows.table, folder)
+    repeated = rows.table.num_rows - len(columns["user_id"])
     user, item, label = (columns[name] for name in ("user_id", "item_id", "label"))
     time = columns.get("timestamp")
     if time is not None:
         begins = changes(user) | changes(time)
     else:
-        assert given is not None  # _read wants one of the two
+        assert given is not None  # read_impressions wants one of the two
         begins = changes(user) | list_changes(given)
     first = np.flatnonzero(begins)
     features = {name: values for name, values in columns.items() if name not in NAMED}
@@ -71,30 +72,19 @@ def prepare_impressions(
         is_test = latest_rows(user, time, test_share)[first]
     else:
         is_test = np.arange(len(first)) >= np.ceil(len(first) * (1 - test_share) - 1e-9)
+    texts = dict(rows.texts)
+    items_to_write = items_for(requests, items, texts.get("item_id"), scratch)
+    if "item_id" in texts and items is not None:
+        texts["item_id"] = [*texts["item_id"], *read_item_texts(scratch)]
+    again = (f"{repeated} rows are equal to another one, and count once",) * bool(repeated)
     return Prepared(
-        items_for(requests, items),
+        items_to_write,
         requests.filter(pa.array(~is_test)),
         requests.filter(pa.array(is_test)),
         no_click=f"{folder} column label is 0 in every row",
-        notes=(f"{repeated} rows are equal to another one, and count once",) * bool(repeated),
+        notes=rows.notes + again,
+        texts=texts,
     )
-
-
-def _read(folder: Path) -> pa.Table:
-    rows = ParquetFolder(folder)
-    required = dict.fromkeys(REQUIRED, INT64) | further_columns([rows], NAMED, [INT64])
-    known = {name: kind for name, kind in PAST.items() if name in rows.names}
-    if not known:
-        rule = f"{folder} must have a column timestamp or behaviour_item_ids"
-        raise InputError(f"{rule}, got {', '.join(rows.names)}")
-    table = rows.read(required | known)
-    if "timestamp" in known:
-        check_seconds(folder, "timestamp", table["timestamp"])
-    label = table["label"].to_numpy()
-    wrong = label[(label != 0) & (label != 1)]
-    if len(wrong):
-        raise InputError(f"{folder} column label must be 0 or 1, got {wrong[0]}")
-    return table
 
 
 def _distinct(table: pa.Table, folder: Path) -> tuple[dict[str, np.ndarray], Jagged | None]:

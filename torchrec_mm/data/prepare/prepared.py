@@ -1,7 +1,8 @@
 """What an adapter makes of a user's own data, how it is written, and what its footers tell."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.columns.reading import input_errors
+from torchrec_mm.columns.text_ids import MAPS
 from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.logs.id_maps import hash_items, text_of, write_map
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 
@@ -23,6 +26,7 @@ class Prepared:
 
     items: a table, or a folder of Parquet files to copy as it is. searches: None where unknown.
     no_click: what may be wrong where no label is 1. notes: a line on each thing worth knowing.
+    texts: rows of MAP_SCHEMA of the ids that were text, by column.
     """
 
     items: pa.Table | Path
@@ -31,16 +35,18 @@ class Prepared:
     searches: pa.Table | None = None
     no_click: str = ""
     notes: tuple[str, ...] = ()
+    texts: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
 
 
 def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
-    """Write ``items/``, ``requests/train``, ``requests/test`` and, if any, ``searches/``.
+    """Write ``items/``, ``requests/train``, ``requests/test``; ``searches/`` and ``ids/`` if any.
 
     Returns:
         ``prepared.notes``, and more on what cannot be measured.
 
     Raises:
-        InputError: one of the two splits would be empty, no label is 1, or ``run_dir`` exists.
+        InputError: one of the two splits would be empty, no label is 1, two texts have one id, or
+            ``run_dir`` exists.
     """
     with new_folder(run_dir) as folder:
         write_table(folder / "requests" / "train" / "part-0000.parquet", prepared.train)
@@ -53,11 +59,20 @@ def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
             write_table(folder / "items" / "part-0000.parquet", prepared.items)
         if prepared.searches is not None:
             write_table(folder / "searches" / "part-0000.parquet", prepared.searches)
+        for name, texts in prepared.texts.items():
+            write_map(folder / "ids" / MAPS[name], name, texts, folder / "texts")
     return [*prepared.notes, *notes_on(splits)]
 
 
-def items_for(requests: pa.Table, data: Path | None) -> pa.Table | Path:
+def items_for(
+    requests: pa.Table, data: Path | None, texts: Sequence[pa.Table] | None, scratch: Path
+) -> pa.Table | Path:
     """The ``items/`` folder of ``data``; without it, a table of every id in ``requests``.
+
+    Args:
+        requests: of both splits. data: folder that holds ``items/``. texts: rows of MAP_SCHEMA,
+            where ids of items are text; None where they are numbers. scratch: folder to make, for
+            a copy of ``items/`` with numbers for text.
 
     Raises:
         InputError: ``data/items`` is no catalogue, lacks a candidate or is of another clock.
@@ -67,18 +82,41 @@ def items_for(requests: pa.Table, data: Path | None) -> pa.Table | Path:
         past = Jagged.from_arrow(requests["behaviour_item_ids"], "behaviour_item_ids").values
         return pa.table({"item_id": np.unique(np.concatenate([candidates, past]))})
     times = requests["timestamp"].to_numpy() if "timestamp" in requests.column_names else None
-    check_items(data, [candidates], None if times is None else (times.min(), times.max()))
-    return data / "items"
+    span = None if times is None else (times.min(), times.max())
+    if texts is None:
+        check_items(data, [candidates], span)
+        return data / "items"
+    copy_text_items(data, scratch, [candidates], span, partial(text_of, texts=texts))
+    return scratch / "items"
+
+
+def copy_text_items(
+    given: Path,
+    copy: Path,
+    candidates: Iterable[np.ndarray],
+    times: tuple[int, int] | None,
+    name_of: Callable[[int], str],
+) -> None:
+    """``hash_items``, and ``check_items`` of the copy in words of what was given."""
+    hash_items(given, copy)
+    try:
+        check_items(copy, candidates, times, name_of)
+    except InputError as error:  # files of the copy are called as those that the user has
+        raise InputError(str(error).replace(str(copy), str(given))) from error
 
 
 def check_items(
-    data: Path, candidates: Iterable[np.ndarray], times: tuple[int, int] | None
+    data: Path,
+    candidates: Iterable[np.ndarray],
+    times: tuple[int, int] | None,
+    name_of: Callable[[int], object] = int,
 ) -> None:
     """Refuse a catalogue that does not go with the requests.
 
     Args:
         data: folder that holds ``items/``. candidates: int64 ids, in any number of arrays.
         times: of the first and the last request, None where they have none.
+        name_of: what the user calls an id.
 
     Raises:
         InputError: no catalogue, one of another clock, or without one of the candidates.
@@ -90,7 +128,7 @@ def check_items(
     for item_ids in candidates:
         unknown = item_ids[index.rows(item_ids) < 0]
         if len(unknown):
-            raise InputError(f"item_id must be in {data / 'items'}, got {unknown[0]}")
+            raise InputError(f"item_id must be in {data / 'items'}, got {name_of(unknown[0])}")
 
 
 SPLITS = {"train": "nothing is learned from it", "test": "it has neither AUC nor GAUC"}

@@ -4,7 +4,8 @@ Nothing is padded: lists lie one after another, request after request.
 
 Shape letters: R requests, I impressions, T behaviours that are attended to, P pairs of an
 impression and a searched behaviour of its request, S item slots (the batch's distinct items), K
-kept behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width.
+kept behaviours, N tiers, F item tables, A behaviour attributes, D item-vector width, P numeric
+features of a request, G of an item or impression, Q categorical features of an impression.
 """
 
 from collections.abc import Callable
@@ -73,8 +74,8 @@ class RequestBatch(BatchParts):
 
     item_ids: the distinct rows of the table of item ids, each in a bag of its own; None without.
     features: all other tables of rows, None for models without any. User and context: one bag a
-        request. Item attributes and behaviour attributes: one bag for each distinct row in the
-        batch. The shorter ones end in empty bags.
+        request. Attributes of items and behaviours, features of impressions: one bag for each
+        distinct row in the batch. The shorter ones end in empty bags.
     raw_ids: ids as they are, for tables without a vocabulary: users, one bag a request, and items,
         one bag a slot; None for models without such tables.
     item_index: (F, S + I) int32, which bag of each item table is the slot's, and, after all slots,
@@ -95,6 +96,10 @@ class RequestBatch(BatchParts):
     loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
         the mean loss per impression of the global batch.
     rows: (R,) int64, which requests of the data set these are.
+    impression_index: (Q, I) int32, bag of each feature of impressions; None without any.
+    request_numbers: (R, 2 P) float32 of users and contexts: values, 0 for null, and after them the
+        flags, 1 for null and else 0; None without numeric features.
+    target_numbers: (I, 2 G) float32 of each impression and its item, likewise.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -116,6 +121,9 @@ class RequestBatch(BatchParts):
     labels: Tensor
     loss_weight: Tensor
     rows: Tensor
+    impression_index: Tensor | None = None
+    request_numbers: Tensor | None = None
+    target_numbers: Tensor | None = None
 
     @property
     def lists(self) -> RequestLists:

@@ -16,6 +16,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
+from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 from torchrec_mm.kernels.distinct import distinct
 
@@ -42,7 +43,8 @@ class Collator:
     raw_ids: those of RAW_IDS whose tables take ids as they are.
     vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
-    vectors, or None. make: what makes ``RequestBatch.made`` of the search's hits, or None.
+    vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
+    impressions where batches begin and end.
     """
 
     items: EncodedItems
@@ -53,7 +55,7 @@ class Collator:
     vector_rows: np.ndarray | None = None
     gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
-    make: Callable[[SearchHits], Tensor] | None = None
+    make: Callable[[SearchHits, Sequence[int]], list[Tensor]] | None = None
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
@@ -71,11 +73,10 @@ class Collator:
             assert self.vector_rows is not None  # who else would search
             behaviours = behaviours.where(self.vector_rows[behaviours.values] >= 0)
         hits = search(candidates, behaviours)
-        made = None if self.make is None else self.make(hits)
         ends = offsets_of(np.array([len(share) for share in shares]))
-        per_request = candidates.lengths * behaviours.lengths * search.pairs
-        impressions = pairwise(candidates.offsets[ends])
-        pairs = pairwise(offsets_of(per_request)[ends])
+        impressions = candidates.offsets[ends].tolist()
+        pairs = offsets_of(candidates.lengths * behaviours.lengths * search.pairs)[ends]
+        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
         return [
             Compared(
                 hits.kept_items[begin:end],
@@ -83,9 +84,11 @@ class Collator:
                 hits.kept_cosine[begin:end],
                 hits.tiers[begin:end],
                 hits.cosine[begin_pair:end_pair],
-                None if made is None else made[begin:end],
+                made_of_batch,
             )
-            for (begin, end), (begin_pair, end_pair) in zip(impressions, pairs, strict=True)
+            for (begin, end), (begin_pair, end_pair), made_of_batch in zip(
+                pairwise(impressions), pairwise(pairs), made, strict=True
+            )
         ]
 
     def __call__(
@@ -103,7 +106,7 @@ class Collator:
             compared: what ``compare`` said of it; asked here if None.
         """
         # Looked up all the same: no collection of tables is to be without a bag.
-        all_candidates = share.candidates.values
+        all_candidates, impression_rows = share.candidates.values, share.impression_rows
         if masked:
             share = share.without_candidates()
         if compared is None:
@@ -121,7 +124,8 @@ class Collator:
             assert is_attended is not None  # else the model would have nothing to go by
             attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
-        tables = _ItemTables.of(self, items, candidates, share, recent_positions)
+        tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
+        numbers = target_numbers(self.items, share) if self.has_tables else None
         vectors = vector_mask = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
@@ -147,6 +151,9 @@ class Collator:
             labels=torch.from_numpy(share.labels.astype(np.float32)),
             loss_weight=torch.tensor(loss_weight, dtype=torch.float32),
             rows=torch.from_numpy(share.rows),
+            impression_index=tables.impression_index,
+            request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
+            target_numbers=with_flags(numbers),
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
@@ -174,6 +181,7 @@ class _ItemTables:
     raw_ids: dict[str, np.ndarray]
     item_index: np.ndarray
     attribute_index: np.ndarray
+    impression_index: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -183,6 +191,7 @@ class _ItemTables:
         candidates: np.ndarray,
         share: RequestArrays,
         recent_positions: np.ndarray,
+        impression_rows: Mapping[str, np.ndarray],
     ) -> "_ItemTables":
         attribute_index = np.empty(
             (len(collator.behaviour_features), len(recent_positions)), dtype=np.int32
@@ -204,7 +213,17 @@ class _ItemTables:
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
             rows[name], attribute_index[place] = _distinct(of_recent)
-        return cls(rows, raw_ids, item_index, attribute_index)
+        of_impressions = []
+        for name, of_all in impression_rows.items():
+            rows[name], index = _distinct(of_all)
+            of_impressions.append(index[: len(candidates)])
+        return cls(
+            rows,
+            raw_ids,
+            item_index,
+            attribute_index,
+            torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
+        )
 
 
 def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import INT64
+from torchrec_mm.columns.numbers import in_one
 from torchrec_mm.data.content.content_columns import as_sources, picture_bytes, text_strings
 from torchrec_mm.data.contract.items import CONTENTS, ITEM_ID, attribute_columns, open_items
 from torchrec_mm.errors import InputError
@@ -102,8 +102,8 @@ def _scattered_ids(num: int, rng: np.random.Generator) -> np.ndarray:
 def read_catalogue(data: Path, category_column: str, *, days: int, seed: int) -> Catalogue:
     """Read ``data/items/`` whole and give every item a simulated date of birth.
 
-    Users' tastes are over all integer columns; only ``category_column`` (empty: the first of
-    them) is handed on as an attribute column, so that the rest can be learned from looks and
+    Users' tastes are over all attributes; only ``category_column`` (empty: the first of them) is
+    handed on as an attribute column, of its ids, so that the rest can be learned from looks and
     titles alone. Pictures and titles are kept as they are. An existing ``created_at`` is replaced:
     the market runs in simulated time.
 
@@ -113,26 +113,32 @@ def read_catalogue(data: Path, category_column: str, *, days: int, seed: int) ->
     """
     folder = data / "items"
     items = open_items(folder)
-    names = attribute_columns(items)
+    attributes = attribute_columns(items)
+    names = list(attributes)
     if not names:
-        raise InputError(f"{folder} must have an int64 attribute column, got none")
+        raise InputError(f"{folder} must have an attribute column, got none")
     category = category_column or names[0]
     if category not in names:
         rule = f"category_column must be one of {', '.join(names)}"
         raise InputError(f"{rule}, got {category_column}")
-    table = items.read(ITEM_ID | dict.fromkeys(names, INT64), CONTENTS)
+    types = {name: column.kind for name, column in attributes.items()}
+    table = items.read(ITEM_ID, CONTENTS | types)
     rng = np.random.default_rng([seed, 0])
     table = table.take(sort_unique(table["item_id"].to_numpy(), f"{folder} column item_id"))
     table = table.take(rng.permutation(table.num_rows))
     pictures, titles = _pictures(table, folder), text_strings(table, "title").to_pylist()
     _check_content(table, pictures, titles, folder)
+    ids = {
+        name: column.ids(in_one(table[name]), f"{folder} column {name}")
+        for name, column in attributes.items()
+    }
     return Catalogue(
         item_ids=table["item_id"].to_numpy(),
         created_at=births(table.num_rows, days, rng),
         attributes=np.stack(
-            [np.unique(table[name].to_numpy(), return_inverse=True)[1] for name in names], axis=1
+            [np.unique(of_column, return_inverse=True)[1] for of_column in ids.values()], axis=1
         ),
-        columns={category: table[category].to_numpy()},
+        columns={category: ids[category]},
         titles=titles,
         pictures=pictures,
         has_picture=np.array([picture is not None for picture in pictures]),

@@ -1,0 +1,98 @@
+"""Whatever columns logs hold: each is used, or else the refusal names it."""
+
+import json
+import tempfile
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchrec_mm.data.encode.encode import encode_folder
+from torchrec_mm.errors import InputError
+
+INTS, TEXTS, REALS = [3, None, 5, 3], ["a", "b", None, ""], [0.5, 1.5, None, 2.5]
+SCALARS = {
+    **dict.fromkeys((pa.int8(), pa.int64(), pa.uint32()), INTS),
+    **dict.fromkeys((pa.string(), pa.large_string(), pa.string_view()), TEXTS),
+    pa.dictionary(pa.int32(), pa.string()): TEXTS,
+    pa.bool_(): [True, None, False, True],
+    **dict.fromkeys((pa.float16(), pa.float32(), pa.float64()), REALS),
+    pa.decimal128(9, 2): [Decimal("0.25"), None, Decimal(3), Decimal(4)],
+    pa.null(): [None] * 4,
+}
+LISTS = {
+    **dict.fromkeys((pa.list_(pa.int16()), pa.large_list(pa.int64())), INTS),
+    **dict.fromkeys((pa.list_(pa.string()), pa.list_(pa.large_string())), TEXTS),
+}
+OF_CANDIDATES = LISTS | {pa.list_(pa.float32()): REALS, pa.large_list(pa.float64()): REALS}
+OTHERS = {
+    pa.timestamp("us"): [datetime(2024, 1, 1)] * 4,
+    pa.date32(): [date(2024, 1, 1)] * 4,
+    pa.binary(): [b"x"] * 4,
+    pa.struct({"a": pa.int64()}): [{"a": 1}] * 4,
+    pa.map_(pa.string(), pa.int64()): [[("a", 1)]] * 4,
+    pa.list_(pa.list_(pa.int64())): [[[1]]] * 4,
+}
+BEHAVIOURS = [[1], [2], [3], [4]]  # one each, so that lists of either are as long
+COLUMNS = {
+    "items": SCALARS,
+    "requests": SCALARS,
+    "behaviours": {kind: [[value] for value in values] for kind, values in LISTS.items()},
+    "candidates": {kind: [[value] for value in values] for kind, values in OF_CANDIDATES.items()},
+}
+
+
+@st.composite
+def schemas(draw) -> dict[str, dict[str, pa.Array]]:
+    """Columns by folder, with names that say which may not be used."""
+    columns: dict[str, dict[str, pa.Array]] = {"items": {}, "requests": {}}
+    for owner, kinds in COLUMNS.items():
+        folder = "items" if owner == "items" else "requests"
+        for place, kind in enumerate(draw(st.lists(st.sampled_from([*kinds]), max_size=3))):
+            name = f"candidate_{place}" if owner == "candidates" else f"{owner}_{place}"
+            columns[folder][name] = pa.array(kinds[kind], kind)
+    for place, kind in enumerate(draw(st.lists(st.sampled_from([*OTHERS]), max_size=1))):
+        folder = draw(st.sampled_from([*columns]))
+        columns[folder][f"unusable_{place}"] = pa.array(OTHERS[kind], kind)
+    return columns
+
+
+def write(data: Path, columns: dict[str, dict[str, pa.Array]]) -> None:
+    items = {"item_id": pa.array([1, 2, 3, 4]), **columns["items"]}
+    lists = {name: BEHAVIOURS for name in ("behaviour_item_ids", "candidate_item_ids")}
+    labels = pa.array([[1], [0], [1], [0]], pa.list_(pa.int8()))
+    requests = {"user_id": [1, 1, 2, 2], **lists, "labels": labels, **columns["requests"]}
+    for folder, table in {"items": items, "requests/train": requests}.items():
+        (data / folder).mkdir(parents=True)
+        pq.write_table(pa.table(table), data / folder / "part.parquet")
+
+
+@given(schemas(), st.booleans())
+@settings(max_examples=60)
+def test_every_column_is_used_or_named_in_the_refusal(columns, is_ignored):
+    names = {*columns["items"], *columns["requests"]}
+    wrong = {name for name in names if name.startswith("unusable")}
+    with tempfile.TemporaryDirectory() as scratch:
+        data, out = Path(scratch, "data"), Path(scratch, "out")
+        write(data, columns)
+        if is_ignored:
+            said = f"ignore: [{', '.join(wrong)}]"
+            (data / "features.yaml").write_text(said, encoding="utf-8")
+        elif wrong:
+            with pytest.raises(InputError, match=f"column {wrong.pop()} must be int64 or "):
+                encode_folder(data, ("train",), out, max_behaviours=5)
+            return
+        encode_folder(data, ("train",), out, max_behaviours=5)
+        meta = json.loads((out / "meta.json").read_text(encoding="utf-8"))
+    used = [
+        name
+        for key, each in meta.items()
+        if key.endswith(("_features", "_numbers"))
+        for name in each
+    ]
+    assert {*used} - {"user_id", "item_id"} == names - wrong

@@ -1,0 +1,230 @@
+"""Further columns as features: categories, which become int64 ids, and numbers.
+
+Null is a value of its own among categories, and known as null among numbers. An integer is its own
+id, False is 0 and True is 1. The id of a text is its hash (``columns.text_ids``); texts that share
+one are found and refused.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from torchrec_mm.columns.numbers import to_arrow, to_numpy
+from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.columns.text_ids import hash_text
+from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings
+from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.errors import InputError
+
+NULL = -0x6E75_6C6C_6E75_6C6C  # the id of null; no other value may have it
+CATEGORIES = (INT64, BOOL, STRING)
+CATEGORY_LISTS = (pa.list_(INT64), pa.list_(STRING))
+NUMBERS = (FLOAT64, INT64, BOOL)
+NUMBER_LISTS = tuple(map(pa.list_, NUMBERS))
+
+
+class TextIds:
+    """Ids of the texts of one column; each text that was asked for is kept, once."""
+
+    def __init__(self, known: pa.Array | None = None) -> None:
+        """``known``: texts that are there before any is asked for, null among them or not."""
+        self._ids: dict[str, int] = {}
+        if known is not None:
+            self.ids(known)
+
+    def ids(self, texts: pa.Array) -> np.ndarray:
+        """(n,) int64 ids of strings, ``NULL`` where there is none; from several threads if need be.
+
+        Texts are compared byte by byte: neither case nor space nor accent is made equal.
+        """
+        encoded = texts.dictionary_encode()
+        of_texts = [self._id(text) for text in encoded.dictionary.to_pylist()]
+        places = pc.fill_null(encoded.indices, len(of_texts))
+        return np.array([*of_texts, NULL], np.int64)[to_numpy(places)]
+
+    def _id(self, text: str) -> int:
+        found = self._ids.get(text)
+        if found is None:
+            found = self._ids[text] = hash_text(text)
+        return found
+
+    def check(self, column: str) -> None:
+        """InputError, naming ``column``, if two texts share an id, or one has that of null."""
+        ids, order = self._sorted()
+        twice = np.flatnonzero(np.diff(ids[order]) == 0)
+        if len(twice):
+            texts = [*map(repr, self._ids), "null"]
+            one, other = (texts[order[twice[0] + place]] for place in (0, 1))
+            raise InputError(f"{column} must not hold both {one} and {other}, they have one id")
+
+    def texts(self, ids: np.ndarray) -> pa.Array:
+        """(n,) large_string, the text of each id, null for ``NULL``; ids that were given out."""
+        all_ids, order = self._sorted()
+        rows = order[np.searchsorted(all_ids, ids, sorter=order)]
+        return pa.array([*self._ids, None], pa.large_string()).take(to_arrow(rows))
+
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts and, the last, that of null; and their order."""
+        ids = np.array([*self._ids.values(), NULL], np.int64)
+        return ids, np.argsort(ids, kind="stable")
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A further column of categories, or of lists of them.
+
+    kind: its promised type, of ``CATEGORIES`` or ``CATEGORY_LISTS``. text_ids: of text, else None.
+    min_count: training occurrences from which a value, but for null, has a row of its own.
+    """
+
+    kind: pa.DataType
+    text_ids: TextIds | None = None
+    min_count: int = 1
+
+    @classmethod
+    def known(cls, texts: pa.Array | None, is_list: bool = False) -> "Categorical":
+        """A column as a model knows it; ``texts``: what it has seen, None for no text column."""
+        kind = INT64 if texts is None else STRING
+        known = None if texts is None else TextIds(texts)
+        return cls(pa.list_(kind) if is_list else kind, known)
+
+    @property
+    def types(self) -> tuple[pa.DataType, ...]:
+        """What may be read for it: a Boolean has the ids of 0 and 1."""
+        return (INT64, BOOL) if self.kind in (INT64, BOOL) else (self.kind,)
+
+    def read_as(self, kind: pa.DataType) -> "Categorical":
+        """The same in files where it is of that type, one of ``types``."""
+        return replace(self, kind=kind)
+
+    def ids(self, values: pa.Array, where: str) -> np.ndarray:
+        """(n,) int64 ids of the column's values, or of those of its lists.
+
+        Raises:
+            InputError: the integer that stands for null, naming ``where``.
+        """
+        if self.text_ids is not None:
+            return self.text_ids.ids(values)
+        numbers = values.cast(INT64)
+        ids = to_numpy(pc.fill_null(numbers, NULL) if numbers.null_count else numbers)
+        if np.count_nonzero(ids == NULL) > numbers.null_count:
+            raise InputError(f"{where} must not hold {NULL}, the id of null")
+        return ids
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A further column of numbers, or of lists of them.
+
+    kind: its promised type. log1p: whether log(1 + x) takes the place of x.
+    """
+
+    kind: pa.DataType
+    log1p: bool = False
+
+    @property
+    def types(self) -> tuple[pa.DataType, ...]:
+        """What may be read for it."""
+        is_list = pa.types.is_list(self.kind)
+        return NUMBER_LISTS if is_list else NUMBERS
+
+    def read_as(self, kind: pa.DataType) -> "Numeric":
+        """The same in files where it is of that type, one of ``types``."""
+        return replace(self, kind=kind)
+
+    def values(self, values: pa.Array, where: str, offsets: np.ndarray | None = None) -> np.ndarray:
+        """(n,) float64 of the column's values, or of those of its lists; NaN for null.
+
+        ``offsets``: where the lists begin and end in the values, (R + 1,).
+
+        Raises:
+            InputError: NaN, an infinity, or with log1p a number below 0; ``where`` and row named.
+        """
+        numbers = values.cast(FLOAT64, safe=False)
+        found = np.array(to_numpy(pc.fill_null(numbers, 0.0)))
+        wrong = ~np.isfinite(found) | ((found < 0) if self.log1p else False)
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            row = place if offsets is None else np.searchsorted(offsets, place, "right") - 1
+            rule = "be at least 0 with log1p" if np.isfinite(found[place]) else "be finite or null"
+            raise InputError(f"{where} must {rule}, row {row} has {found[place]}")
+        if self.log1p:
+            np.log1p(found, out=found)
+        if numbers.null_count:
+            found[pc.is_null(numbers).to_numpy(zero_copy_only=False)] = np.nan
+        return found
+
+
+Feature = Categorical | Numeric
+FeatureT = TypeVar("FeatureT", Categorical, Numeric)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Types that columns may have as categories, and as numbers: the first of these unasked."""
+
+    categories: tuple[pa.DataType, ...]
+    numbers: tuple[pa.DataType, ...]
+
+    def types(self, kind: str | None) -> tuple[pa.DataType, ...]:
+        """Those of the kind that is said, if any."""
+        if kind is None:
+            return (*self.categories, self.numbers[0])
+        return self.numbers if kind == "numeric" else self.categories
+
+
+def feature_columns(
+    folders: Sequence[ParquetFolder],
+    named: Collection[str],
+    kinds_of: Callable[[str], Kinds],
+    settings: Mapping[str, FeatureSettings],
+    known: Mapping[str, Feature] | None = None,
+) -> dict[str, Feature]:
+    """The further columns of folders, by name in the order of the files.
+
+    Args:
+        folders, named: see ``further_columns``. kinds_of: what a column of a name may be.
+        settings: what is said of columns, by name; of a model's, nothing is.
+        known: columns of a model, the only ones that are read; None: all must be usable.
+
+    Raises:
+        InputError: see ``further_columns``; a setting that does not go with the column's type.
+    """
+    if known is not None:
+        types = {name: column.types for name, column in known.items()}
+        kinds = further_columns(folders, named, (), types)
+        return {name: known[name].read_as(kind) for name, kind in kinds.items()}
+    said = defaultdict(FeatureSettings, settings)
+    ignored = {name for name, each in settings.items() if each.kind == IGNORE}
+    names = {name for folder in folders for name in folder.names} - ignored
+    types = {name: kinds_of(name).types(said[name].kind) for name in names}
+    found = further_columns(folders, {*named, *ignored}, (), types)
+    return {name: _feature(name, kind, said[name]) for name, kind in found.items()}
+
+
+def _feature(name: str, kind: pa.DataType, said: FeatureSettings) -> Feature:
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    if value == FLOAT64 or said.kind == "numeric":
+        if said.min_count > 1:
+            raise InputError(f"min_count must be of a categorical column, got {name}")
+        return Numeric(kind, said.transform == "log1p")
+    if said.transform:
+        raise InputError(f"transform must be of a numeric column, got {name}: kind: numeric")
+    return Categorical(kind, TextIds() if value == STRING else None, said.min_count)
+
+
+def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, FeatureT]:
+    """Those that are categorical, or those that are numeric."""
+    return {name: column for name, column in columns.items() if isinstance(column, kind)}
+
+
+def text_ids_of(columns: Mapping[str, Feature]) -> dict[str, TextIds]:
+    """Of those that are text, by name."""
+    found = {name: column.text_ids for name, column in of_kind(columns, Categorical).items()}
+    return {name: text_ids for name, text_ids in found.items() if text_ids is not None}

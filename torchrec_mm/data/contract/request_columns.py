@@ -1,0 +1,149 @@
+"""What the columns of `requests/` are, by their names and types."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.columns.parquet_folder import ParquetFolder
+from torchrec_mm.data.contract.feature_settings import FILE, FeatureSettings
+from torchrec_mm.data.contract.features import (
+    CATEGORIES,
+    CATEGORY_LISTS,
+    NUMBER_LISTS,
+    NUMBERS,
+    Categorical,
+    Feature,
+    Kinds,
+    Numeric,
+    feature_columns,
+    of_kind,
+)
+from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
+from torchrec_mm.errors import InputError
+
+LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
+NULLABLE = {"timestamp": INT64}
+OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
+OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
+OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
+NAMED = ("user_id", *NULLABLE, *LISTS)
+
+
+@dataclass(frozen=True)
+class RequestColumns:
+    """What the columns of requests are, by their names and types.
+
+    features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
+    impression_features, impression_numbers: lists as long as the candidates, named
+    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels are
+    not read.
+    """
+
+    features: Mapping[str, Categorical]
+    behaviour_attributes: Mapping[str, Categorical]
+    impression_features: Mapping[str, Categorical] = field(default_factory=dict)
+    numbers: Mapping[str, Numeric] = field(default_factory=dict)
+    impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
+    has_labels: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        folders: Sequence[ParquetFolder],
+        settings: Mapping[str, FeatureSettings],
+        known: "RequestColumns | None" = None,
+        has_labels: bool = True,
+    ) -> "RequestColumns":
+        """The columns of all splits.
+
+        Args:
+            folders: one a split. settings: see ``feature_columns``.
+            known: the columns of a model, the only ones that are read; None: all must be usable.
+
+        Raises:
+            InputError: a further column that is of no kind that can be a feature, or not of the
+                same in all files.
+        """
+        of_model = None if known is None else known.all
+        further = feature_columns(folders, NAMED, _kinds_of, settings, of_model)
+        categories, numbers = of_kind(further, Categorical), of_kind(further, Numeric)
+        lists = {name: c for name, c in categories.items() if pa.types.is_list(c.kind)}
+        return cls(
+            {name: c for name, c in categories.items() if not pa.types.is_list(c.kind)},
+            {name: c for name, c in lists.items() if not name.startswith(OF_CANDIDATES)},
+            {name: c for name, c in lists.items() if name.startswith(OF_CANDIDATES)},
+            {name: c for name, c in numbers.items() if not pa.types.is_list(c.kind)},
+            {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
+            has_labels,
+        )
+
+    @property
+    def all(self) -> dict[str, Feature]:
+        """All of them by name."""
+        return {**self._scalars, **self.behaviour_attributes, **self._of_candidates}
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """Of users and contexts, of behaviours, and of impressions."""
+        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self._of_candidates)))
+
+    @property
+    def _of_candidates(self) -> dict[str, Feature]:
+        return {**self.impression_features, **self.impression_numbers}
+
+    @property
+    def _scalars(self) -> dict[str, Feature]:
+        return {**self.features, **self.numbers}
+
+    @property
+    def lists(self) -> dict[str, pa.DataType]:
+        """Types of the list columns, by name, that are read."""
+        named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
+        further: dict[str, Feature] = {**self.behaviour_attributes, **self._of_candidates}
+        return named | {name: column.kind for name, column in further.items()}
+
+    @property
+    def required(self) -> dict[str, pa.DataType]:
+        """Types of the columns that are read and hold a value in every row."""
+        return {"user_id": INT64} | self.lists
+
+    @property
+    def nullable(self) -> dict[str, pa.DataType]:
+        """Types of the other columns that are read."""
+        return NULLABLE | {name: column.kind for name, column in self._scalars.items()}
+
+    def check(self, folder: ParquetFolder) -> None:
+        """InputError for a folder without one of the columns, or with one of another type."""
+        folder.require(self.all)
+        folder.check(self.required, self.nullable)
+
+
+def check_named(
+    settings: Mapping[str, FeatureSettings],
+    data: Path,
+    items: Iterable[str],
+    requests: Iterable[Iterable[str]],
+) -> None:
+    """Refuse settings of a column that no folder has, or that the contract names.
+
+    Args:
+        settings: of the folder ``data``. items, requests: names of the columns there, by split.
+
+    Raises:
+        InputError: naming the column.
+    """
+    further = {*items} - {*ITEM_COLUMNS}
+    for names in requests:
+        further |= {*names} - {*NAMED}
+    for name in settings:
+        if name not in further:
+            rule = f"{data / FILE} must name columns of items/ or requests/ that may be features"
+            raise InputError(f"{rule}, got {name}")
+
+
+def _kinds_of(name: str) -> Kinds:
+    """What a further column may be."""
+    return OF_IMPRESSIONS if name.startswith(OF_CANDIDATES) else OF_REQUESTS
