@@ -68,7 +68,9 @@ class SavedTable:
                 return None
             ends = file.get_slice(f"text_ends/{self.feature}")[max(first - 1, 0) : end]
             offsets = ends if first else np.append([0], ends)
-            text_bytes = file.get_slice(f"text_bytes/{self.feature}")[offsets[0] : offsets[-1]]
+            text_bytes = np.empty(0, np.uint8)
+            if offsets[0] < offsets[-1]:  # else it might be out of bounds to safetensors
+                text_bytes = file.get_slice(f"text_bytes/{self.feature}")[offsets[0] : offsets[-1]]
         return texts_of(self.ids(start, stop), text_bytes, offsets - offsets[0])
 
 
