@@ -24,5 +24,5 @@ def test_both_sides_train_the_same_steps(monkeypatch, tmp_path):
 
 
 def test_steps_are_timed_from_start_to_start_after_the_warm_up():
-    timed = Timed(*[None] * 7, starts=[0, 90, 95, 100, 101, 102, 104])
+    timed = Timed(*[None] * 8, starts=[0, 90, 95, 100, 101, 102, 104])
     assert timed.steps_per_s() == pytest.approx(3 / 4)

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.benchmarks.conftest import SMALL
 from torchrec_mm.benchmarks import loader
-from torchrec_mm.benchmarks.loader import LoaderConfig, as_tensors, compare, reading, repeat
+from torchrec_mm.benchmarks.loader import AsTensors, LoaderConfig, compare, reading, repeat
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.loader import RequestLoader
@@ -12,7 +12,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 
 def test_our_batches_hold_each_request_once_with_all_its_behaviours(folder):
     data = EncodedRequests(folder / "encoded", "train")
-    batches = list(RequestLoader(data, as_tensors, BatchLimits(requests=5)).epoch(0))
+    batches = list(RequestLoader(data, AsTensors(), BatchLimits(requests=5)).epoch(0))
     (group,) = data.groups
     requests = data.read(group)
     for name, values in (

@@ -102,20 +102,26 @@ def read_requests(encoded: Path, batch_impressions: int, seconds: float) -> Read
         requests=max(1, round(batch_impressions * len(data) / data.num_impressions))
     )
     # The loader hands on whatever the collator makes.
-    loader = RequestLoader(data, as_tensors, limits, shuffle_seed=0)  # type: ignore[arg-type]
+    loader = RequestLoader(data, AsTensors(), limits, shuffle_seed=0)  # type: ignore[arg-type]
     return reading((len(b["labels"]) for e in range(1 << 30) for b in loader.epoch(e)), seconds)
 
 
-def as_tensors(share: RequestArrays, loss_weight: float, masked: bool) -> dict[str, Tensor]:
-    """What the baseline's batches hold, without padding or repetition."""
-    return {
-        "candidates": torch.from_numpy(share.candidates.values),
-        "candidate_offsets": torch.from_numpy(share.candidates.offsets),
-        "behaviours": torch.from_numpy(share.behaviours.values),
-        "behaviour_offsets": torch.from_numpy(share.behaviours.offsets),
-        "labels": torch.from_numpy(share.labels),
-        **{name: torch.from_numpy(rows) for name, rows in share.request_rows.items()},
-    }
+class AsTensors:
+    """In the place of a collator: what the baseline's batches hold, no padding, no repetition."""
+
+    def compare(self, shares: list[RequestArrays]) -> list[None]:
+        """Nothing: there are no vectors."""
+        return [None] * len(shares)
+
+    def __call__(self, share: RequestArrays, *_: Any, **__: Any) -> dict[str, Tensor]:
+        return {
+            "candidates": torch.from_numpy(share.candidates.values),
+            "candidate_offsets": torch.from_numpy(share.candidates.offsets),
+            "behaviours": torch.from_numpy(share.behaviours.values),
+            "behaviour_offsets": torch.from_numpy(share.behaviours.offsets),
+            "labels": torch.from_numpy(share.labels),
+            **{name: torch.from_numpy(rows) for name, rows in share.request_rows.items()},
+        }
 
 
 def read_rows(joined: Path, batch_impressions: int, seconds: float) -> Reading:

@@ -55,8 +55,8 @@ def test_pieces_are_scored_as_the_whole_request(method, market, runs, tmp_path):
     with small_batches(PADDED):
         again = scored(market, runs[method], tmp_path / "pieces")
     assert again[0]["log_loss"] == pytest.approx(figures["log_loss"], abs=1e-6)
-    for name in ("auc", "gauc"):  # rounding may part a pair that was a tie
-        assert again[0][name] == pytest.approx(figures[name], abs=1e-3)
+    for name in ("auc", "gauc"):  # rounding may part pairs that were ties: an item shown twice
+        assert again[0][name] == pytest.approx(figures[name], abs=5e-3)
     assert again[1].pop("logit") == pytest.approx(impressions.pop("logit"), abs=1e-5)
     scores = [sum(table.pop("click_probabilities"), []) for table in (requests, again[2])]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
