@@ -31,6 +31,7 @@ from torchrec_mm.data.prepare.plain_parquet import (
     events_of_use,
     facts_of_kinds,
     is_plain,
+    quoted,
 )
 from torchrec_mm.data.prepare.request_parts import RequestParts
 from torchrec_mm.errors import InputError
@@ -162,5 +163,4 @@ class DuckdbEngine:
 
 def _pattern(folder: Path) -> str:
     """All Parquet files of a folder, as SQL; ``[`` and ``*`` in its path would be wildcards."""
-    path = glob.escape(str(folder)).replace("'", "''")
-    return f"'{path}/*.parquet'"
+    return quoted(f"{glob.escape(str(folder))}/*.parquet", "'")

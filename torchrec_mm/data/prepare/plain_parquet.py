@@ -85,17 +85,18 @@ def facts_of_kinds(counted: pa.Table, rules: EventRules) -> pa.Table | None:
 def _select(files: list[FormedFile]) -> str:
     """Files whose columns have the same names and types."""
     opened, places = files[0].opened, files[0].places
-    names = {name: _quoted(opened.names[places[name]], '"') for name in COLUMNS}
+    names = {name: quoted(opened.names[places[name]], '"') for name in COLUMNS}
     casts = [f"TRY_CAST({names[name]} AS BIGINT) AS {name}" for name in NUMBER_COLUMNS]
     # To DuckDB ``[`` and ``*`` in a path would be wildcards.
-    paths = ", ".join(_quoted(glob.escape(str(file.opened.path)), "'") for file in files)
+    paths = ", ".join(quoted(glob.escape(str(file.opened.path)), "'") for file in files)
     columns = ", ".join([*casts, f"CAST({names['event']} AS VARCHAR) AS event"])
     return f"SELECT {columns} FROM read_parquet([{paths}], {_AS_IT_IS})"
 
 
 def _list(texts: Iterable[str]) -> str:
-    return f"({', '.join(_quoted(text, chr(39)) for text in texts)})"
+    return f"({', '.join(quoted(text, chr(39)) for text in texts)})"
 
 
-def _quoted(text: str, quote: str) -> str:
+def quoted(text: str, quote: str) -> str:
+    """SQL: a text, in single quotes, or a name, in double ones."""
     return f"{quote}{text.replace(quote, quote * 2)}{quote}"

@@ -94,11 +94,13 @@ class RequestLoader:
     def _groups(self, shares: Iterable[Share]) -> Iterator[list[Share]]:
         """Those whose vectors are compared at once; one by one where that is collective."""
         group: list[Share] = []
+        impressions = 0
         for share in shares:
             group.append(share)
-            if not self.collate_ahead or sum(len(s.labels) for s, *_ in group) >= AT_ONCE:
+            impressions += len(share[0].labels)
+            if not self.collate_ahead or impressions >= AT_ONCE:
                 yield group
-                group = []
+                group, impressions = [], 0
         if group:
             yield group
 

@@ -72,7 +72,7 @@ def bags_of(batch: Any) -> list[KeyedJaggedTensor]:
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], links: Links) -> None:
-    """The mean over all ranks, in one message; zeros where there is no gradient. Collective."""
+    """The mean over all ranks, all at once; zeros where there is no gradient. Collective."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     together = torch.cat([gradient.flatten() for gradient in gradients]).div_(dist.get_world_size())
     links.sum(together)
