@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,8 @@ from tests.helpers.runs import (
 )
 from tests.helpers.small_market import SmallMarket, lengthen, write_small_market
 from torchrec_mm.data.stream import collate
+from torchrec_mm.metrics.auc import auc
+from torchrec_mm.metrics.gauc import gauc
 from torchrec_mm.train.guards import Guard
 
 METHODS = ("id", "simtier+make", "muse")
@@ -49,14 +52,23 @@ def scored(market: SmallMarket, run_dir: Path, file: Path) -> tuple[dict, dict, 
     return figures, *(pq.read_table(path).to_pydict() for path in (file, f"{file}.requests"))
 
 
+def ranking_of(rows: dict, decimals: int = 30) -> tuple[float, float]:
+    """AUC and GAUC of a row an impression, its logit rounded."""
+    logits, labels = np.array(rows["logit"]).round(decimals), np.array(rows["label"])
+    return auc(labels, logits), gauc(np.array(rows["user_id"]), labels, logits).gauc
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_pieces_are_scored_as_the_whole_request(method, market, runs, tmp_path):
     figures, impressions, requests = scored(market, runs[method], tmp_path / "whole")
     with small_batches(PADDED):
         again = scored(market, runs[method], tmp_path / "pieces")
     assert again[0]["log_loss"] == pytest.approx(figures["log_loss"], abs=1e-6)
-    for name in ("auc", "gauc"):  # rounding may part pairs that were ties: an item shown twice
-        assert again[0][name] == pytest.approx(figures[name], abs=5e-3)
+    for found, rows in ((figures, impressions), (again[0], again[1])):
+        assert (found["auc"], found["gauc"]) == pytest.approx(ranking_of(rows), abs=1e-9)
+    # The last bits of a logit part pairs that are ties: an item that a request shows twice.
+    whole, pieces = (ranking_of(rows, decimals=6) for rows in (impressions, again[1]))
+    assert pieces == pytest.approx(whole, abs=1e-3)
     assert again[1].pop("logit") == pytest.approx(impressions.pop("logit"), abs=1e-5)
     scores = [sum(table.pop("click_probabilities"), []) for table in (requests, again[2])]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
