@@ -38,7 +38,7 @@ class PrepareConfig:
     source: Literal["movielens", "impressions", "events"]
     """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
     item_id, label, timestamp and/or behaviour_item_ids, weight?, features; events: user_id,
-    item_id, timestamp, event; both in Parquet, CSV or JSON lines, in folders of partitions or not"""
+    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not"""
     input: Path
     """folder of the files"""
     run_dir: Path
