@@ -14,6 +14,7 @@ from torchrec_mm.data.contract.features import (
     CATEGORY_LISTS,
     NUMBER_LISTS,
     NUMBERS,
+    Bag,
     Categorical,
     Feature,
     Kinds,
@@ -27,7 +28,7 @@ from torchrec_mm.errors import InputError
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
-OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
+OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS, CATEGORY_LISTS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
 NAMED = ("user_id", *NULLABLE, *LISTS)
 
@@ -36,8 +37,8 @@ NAMED = ("user_id", *NULLABLE, *LISTS)
 class RequestColumns:
     """What the columns of requests are, by their names and types.
 
-    features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
-    impression_features, impression_numbers: lists as long as the candidates, named
+    features, numbers, bags: of users and contexts. behaviour_attributes: lists as long as the
+    behaviours. impression_features, impression_numbers: lists as long as the candidates, named
     ``candidate_...``. Each by name in the order of the files. has_labels: False where labels are
     not read.
     """
@@ -48,6 +49,7 @@ class RequestColumns:
     numbers: Mapping[str, Numeric] = field(default_factory=dict)
     impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
     has_labels: bool = True
+    bags: Mapping[str, Bag] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -78,25 +80,28 @@ class RequestColumns:
             {name: c for name, c in numbers.items() if not pa.types.is_list(c.kind)},
             {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
             has_labels,
+            of_kind(further, Bag),
         )
 
     @property
     def all(self) -> dict[str, Feature]:
         """All of them by name."""
-        return {**self._scalars, **self.behaviour_attributes, **self._of_candidates}
+        return {**self._of_requests, **self.behaviour_attributes, **self._of_candidates}
 
     @property
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Of users and contexts, of behaviours, and of impressions."""
-        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self._of_candidates)))
+        return tuple(
+            map(tuple, (self._of_requests, self.behaviour_attributes, self._of_candidates))
+        )
 
     @property
     def _of_candidates(self) -> dict[str, Feature]:
         return {**self.impression_features, **self.impression_numbers}
 
     @property
-    def _scalars(self) -> dict[str, Feature]:
-        return {**self.features, **self.numbers}
+    def _of_requests(self) -> dict[str, Feature]:
+        return {**self.features, **self.numbers, **self.bags}
 
     @property
     def lists(self) -> dict[str, pa.DataType]:
@@ -113,7 +118,7 @@ class RequestColumns:
     @property
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
-        return NULLABLE | {name: column.kind for name, column in self._scalars.items()}
+        return NULLABLE | {name: column.kind for name, column in self._of_requests.items()}
 
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 
 from torchrec_mm.columns.parquet import INT64
-from torchrec_mm.data.contract.features import NULL, Categorical, Numeric
+from torchrec_mm.data.contract.features import NULL, Bag, Categorical, Numeric, of_kind
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.count import FeatureIds
+from torchrec_mm.data.encode.item_bags import ItemBags
 from torchrec_mm.data.encode.number import NumberedSplit
 from torchrec_mm.data.encode.quantiles import quantiles
 from torchrec_mm.data.encode.source import TRAIN, RequestSource
@@ -33,7 +34,17 @@ def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) ->
             source.impression_features,
         )
     )
-    return Vocabularies(request=request, item={}, behaviour=behaviour, impression=impression)
+    return Vocabularies(
+        request=request,
+        item={},
+        behaviour=behaviour,
+        impression=impression,
+        request_bag={
+            name: _of_requests(name, features[name], source)
+            for name in in_order(source.request_bags)
+        },
+        pooling={name: bag.pooling for name, bag in of_kind(source.further, Bag).items()},
+    )
 
 
 def learn_items(
@@ -58,6 +69,16 @@ def learn_items(
         counts = np.bincount(places, shown[with_value], len(ids))
         learned[name] = _shown(name, ids, counts, source)
     return {name: learned[name] for name in in_order(learned)}
+
+
+def learn_item_bags(
+    source: RequestSource, all_items: AllItems, bags: ItemBags
+) -> dict[str, Vocabulary]:
+    """Vocabularies of the items' bags: a value is shown whenever an item is that has it."""
+    shown = all_items.of_catalogue(TRAIN)
+    return {
+        name: _shown(name, *bags.trained(name, shown), source) for name in in_order(bags.features)
+    }
 
 
 def learn_numbers(
@@ -120,6 +141,8 @@ def _warn_of_rows(name: str, values: int, rows: int) -> None:
 def _shown(name: str, ids: np.ndarray, counts: np.ndarray, source: RequestSource) -> Vocabulary:
     """All ids but ``source.missing``, rare where they are shown less often than is asked for."""
     column = source.further.get(name, ANY_NUMBER)
+    if isinstance(column, Bag):
+        column = column.each
     assert isinstance(column, Categorical)  # has ids
     is_own = (counts >= column.min_count) | (ids == NULL)
     if source.missing is not None:

@@ -19,7 +19,13 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.reading import input_errors, read_metadata
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
-from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_numbers, check_rows
+from torchrec_mm.data.encoded.checks import (
+    check_counts,
+    check_lengths,
+    check_numbers,
+    check_offsets,
+    check_rows,
+)
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
@@ -134,6 +140,9 @@ class EncodedRequests:
                     "impression_number",
                     self.meta.get("impression_numbers"),
                 ),
+                request_bags={
+                    n: lists[f"request_bag/{n}"] for n in self.meta.get("request_bags", ())
+                },
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -150,6 +159,8 @@ class EncodedRequests:
         for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():
                 check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
+        for name, bags in arrays.request_bags.items():
+            check_rows(bags.values, self.num_rows[name], f"{where} column request_bag/{name}")
         for group in ("request", "impression"):
             for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
                 values = getattr(arrays, f"{group}_numbers")[:, place]
@@ -171,8 +182,10 @@ def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each table of an encoded data set."""
     names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
     names["impression"] = meta.get("impression_features", [])
+    names |= {f"{owner}_bag": meta.get(f"{owner}_bags", []) for owner in ("request", "item")}
     of_lists = names["behaviour"], names["impression"]
-    check_names(names["item"], names["request"], *of_lists, f"{path.parent}: ")
+    of_items, of_requests = ([*names[o], *names[f"{o}_bag"]] for o in ("item", "request"))
+    check_names(of_items, of_requests, *of_lists, f"{path.parent}: ")
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():
@@ -210,7 +223,24 @@ def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, in
             rule = f"{folder / NUMBERS} must be {(len(item_ids), len(names))}"
             raise InputError(f"{rule}, got {numbers.shape}")
         check_numbers(numbers.reshape(-1), f"{folder / NUMBERS}")
-    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers)
+    bags = {
+        name: _open_bags(folder, place, len(item_ids), num_rows[name])
+        for place, name in enumerate(meta.get("item_bags", ()))
+    }
+    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers, bags)
+
+
+def bag_files(folder: Path, place: int) -> tuple[Path, Path]:
+    """Values and offsets of a bag of items, by number: its name need not be one of a file."""
+    return folder / f"bag-{place}.values.npy", folder / f"bag-{place}.offsets.npy"
+
+
+def _open_bags(folder: Path, place: int, num_items: int, num_rows: int) -> Jagged:
+    paths = bag_files(folder, place)
+    values, offsets = _load(paths[0], np.int32), _load(paths[1], np.int64)
+    check_rows(values, num_rows, f"{paths[0]}")
+    check_offsets(offsets, values, num_items, paths[1])
+    return Jagged(values, offsets)
 
 
 def _row_groups(folder: Path) -> list[RowGroup]:

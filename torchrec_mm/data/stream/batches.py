@@ -100,6 +100,8 @@ class RequestBatch(BatchParts):
     request_numbers: (R, 2 P) float32 of users and contexts: values, 0 for null, and after them the
         flags, 1 for null and else 0; None without numeric features.
     target_numbers: (I, 2 G) float32 of each impression and its item, likewise.
+    bags: multi-hot features, None without any. Of users and contexts one bag a request, of items
+        one a slot, after the other item tables in ``item_index``. Shorter ones end in empty bags.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -124,6 +126,7 @@ class RequestBatch(BatchParts):
     impression_index: Tensor | None = None
     request_numbers: Tensor | None = None
     target_numbers: Tensor | None = None
+    bags: KeyedJaggedTensor | None = None
 
     @property
     def lists(self) -> RequestLists:

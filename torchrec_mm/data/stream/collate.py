@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
+from torchrec_mm.data.stream.bags import bags_of, one_id_bags
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
 from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
@@ -154,6 +154,7 @@ class Collator:
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
             target_numbers=with_flags(numbers),
+            bags=bags_of(share, self.items, items) if self.has_tables else None,
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
@@ -202,13 +203,15 @@ class _ItemTables:
         raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
         raw_ids = {name: raw[name]() for name in collator.raw_ids}
         rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
-        item_index = np.empty((len(collator.items.features), places), dtype=np.int32)
+        num_tables = len(collator.items.features) + len(collator.items.bags)
+        item_index = np.empty((num_tables, places), dtype=np.int32)
         of_slots, of_candidates = np.split(item_index, [len(items)], axis=1)
         for place, name in enumerate(collator.items.features):
             if name in raw_ids:
                 of_slots[place] = np.arange(len(items))
             else:
                 rows[name], of_slots[place] = _distinct(collator.items.rows[place][items])
+        of_slots[len(collator.items.features) :] = np.arange(len(items))  # a bag is a slot's
         of_candidates[:] = of_slots[:, candidates]
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
@@ -224,22 +227,6 @@ class _ItemTables:
             attribute_index,
             torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
         )
-
-
-def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
-    """One bag of one id for each row number; the shorter features end in empty bags."""
-    if not rows:
-        return None
-    stride = max(len(ids) for ids in rows.values())
-    lengths = np.zeros((len(rows), stride), dtype=np.int32)
-    for lengths_of_table, ids in zip(lengths, rows.values(), strict=True):
-        lengths_of_table[: len(ids)] = 1
-    return KeyedJaggedTensor(
-        keys=list(rows),
-        values=torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int64)),
-        lengths=torch.from_numpy(lengths.reshape(-1)),
-        stride=stride,
-    )
 
 
 def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
