@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from inspect import get_annotations
+from inspect import get_annotations, signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -57,7 +57,8 @@ def parse(
         words.insert(0, f"--{positional}")
     words = _config_first(_with_true(words, config_class))
     _check_values(words)
-    parser = _parser_for(config_class, command or _command_of(config_class))
+    helped = any(word.startswith(("-h", "--help", "--print_config")) for word in words)
+    parser = _parser_for(config_class, command or _command_of(config_class), helped)
     try:
         values = parser.instantiate_classes(parser.parse_args(words)).as_dict()
     except ArgumentError as error:
@@ -154,7 +155,8 @@ def _leave(status: int) -> int:
     return status
 
 
-def _parser_for(config_class: type, command: str) -> Any:
+def _parser_for(config_class: type, command: str, helped: bool) -> Any:
+    """``helped``: docstrings are read, too, which takes most of a second."""
     # Not on top: apps.doctor has to start where jsonargparse is not installed.
     from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -167,7 +169,7 @@ def _parser_for(config_class: type, command: str) -> Any:
             check_keys(text, path)
             return self.parse_string(text, path=path, **how)
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=helped)
     parser = PlainParser(
         prog=_program(command),
         description=config_class.__doc__,
@@ -176,9 +178,20 @@ def _parser_for(config_class: type, command: str) -> Any:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
     names = flag_names(config_class)
-    for name in names:  # one by one, for their order
-        parser.add_class_arguments(config_class, as_group=False, skip={*names} - {name})
+    for some in _as_in_signature(names, config_class):
+        parser.add_class_arguments(config_class, as_group=False, skip={*names}.difference(some))
     return parser
+
+
+def _as_in_signature(names: list[str], config_class: type) -> list[list[str]]:
+    """The names in order, cut where jsonargparse, which goes by the signature, would change it."""
+    place = {field: i for i, field in enumerate(signature(config_class).parameters)}
+    runs: list[list[str]] = []
+    for name in names:
+        if not runs or place[name] < place[runs[-1][-1]]:
+            runs.append([])
+        runs[-1].append(name)
+    return runs
 
 
 def flag_names(config_class: type) -> list[str]:
