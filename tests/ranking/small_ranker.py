@@ -72,9 +72,10 @@ def encode(market: SmallMarket) -> Encoded:
 
 
 def spec_of(method: str, encoded: Encoded) -> RankerSpec:
+    tables = TableSizes.of(encoded.vocabularies, encoded.data.meta, method)
     return RankerSpec(
         method=method,
-        tables=TableSizes.of(encoded.vocabularies, encoded.data.meta, method),
+        tables=tables,
         embedding_dim=4,
         hidden=(7, 5),
         num_tiers=6,
@@ -92,6 +93,7 @@ def spec_of(method: str, encoded: Encoded) -> RankerSpec:
             name: BagSpec(pooling=pooling, mean_length=encoded.data.meta["bag_lengths"][name])
             for name, pooling in encoded.vocabularies.pooling.items()
         },
+        shared={n: table for n, table in encoded.vocabularies.tables.items() if n in tables.all},
     )
 
 

@@ -20,20 +20,21 @@ class Ranker(nn.Module):
 
     Two EmbeddingBagCollections because their batches have two strides: of item ids a batch holds
     thousands, of requests and of distinct attributes far fewer. Multi-hot features are pooled in a
-    third, and tables of raw ids are a fourth, as TorchRec has another module for them. One that
-    would be empty is None.
+    third, which has the tables of several features too, and tables of raw ids are a fourth, as
+    TorchRec has another module for them. One that would be empty is None.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
         tables = {n: rows for n, rows in spec.tables.all.items() if n not in spec.zero_collision}
-        bags = {name: tables.pop(name) for name in [*tables] if name in spec.bags}
+        of_bags = {*spec.bags, *spec.shared}
+        bags = {name: tables.pop(name) for name in [*tables] if name in of_bags}
         item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
         width, raw_ids = spec.embedding_dim, spec.zero_collision
         self.item_id_tables = build_tables(item_ids, width) if item_ids else None
         self.feature_tables = build_tables(tables, width) if tables else None
         pooling = {name: bag.pooling for name, bag in spec.bags.items()}
-        self.bag_tables = build_tables(bags, width, pooling) if bags else None
+        self.bag_tables = build_tables(bags, width, pooling, spec.shared) if bags else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
         self.network = RankingNetwork(spec)
@@ -53,24 +54,34 @@ class Ranker(nn.Module):
 
 
 def build_tables(
-    rows: Mapping[str, int], embedding_dim: int, pooling: Mapping[str, str] = {}
+    rows: Mapping[str, int],
+    embedding_dim: int,
+    pooling: Mapping[str, str] = {},
+    shared: Mapping[str, str] = {},
 ) -> EmbeddingBagCollection:
     """One table for each entry of ``rows``, with one feature of the same name.
 
     On the meta device: no memory until a shard of it is placed.
 
-    ``pooling``: of bags of more than one id, by feature: "mean" or "sum".
+    Args:
+        rows: by feature. embedding_dim: of all tables.
+        pooling: of bags of more than one id, by feature: "mean" or "sum".
+        shared: tables by name of the features that have one with others, of as many rows.
     """
+    features: dict[str, list[str]] = {}
+    pooled = {shared.get(n, n): PoolingType[how.upper()] for n, how in pooling.items()}
+    for feature in rows:
+        features.setdefault(shared.get(feature, feature), []).append(feature)
     return EmbeddingBagCollection(
         device=torch.device("meta"),
         tables=[
             EmbeddingBagConfig(
-                name=table_name(name),
-                feature_names=[name],
-                num_embeddings=num_rows,
+                name=table_name(table),
+                feature_names=names,
+                num_embeddings=rows[names[0]],
                 embedding_dim=embedding_dim,
-                pooling=PoolingType[pooling.get(name, "sum").upper()],
+                pooling=pooled.get(table, PoolingType.SUM),
             )
-            for name, num_rows in rows.items()
+            for table, names in features.items()
         ],
     )

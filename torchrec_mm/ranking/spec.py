@@ -18,7 +18,7 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
 NUMBERS = ("request_numbers", "target_numbers")
-SINCE_THEN = (*NUMBERS, "bags")  # what older runs say nothing of
+SINCE_THEN = (*NUMBERS, "bags", "shared")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -111,7 +111,8 @@ class RankerSpec:
     where muse attends. kept: behaviours that muse's general search keeps, K. zero_collision: tables
     of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
-    its item, in the batch's order. bags: by name, those among the features of ``tables``.
+    its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
+    by name, the tables of features that share one.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -132,6 +133,7 @@ class RankerSpec:
     request_numbers: tuple[str, ...] = ()
     target_numbers: tuple[str, ...] = ()
     bags: Mapping[str, BagSpec] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -154,9 +156,10 @@ class RankerSpec:
     ) -> "RankerSpec":
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
+        tables = TableSizes.of(vocabularies, train.meta, method)
         return cls(
             method=method,
-            tables=TableSizes.of(vocabularies, train.meta, method),
+            tables=tables,
             embedding_dim=settings.embedding_dim,
             hidden=settings.hidden,
             num_tiers=settings.num_tiers,
@@ -175,12 +178,19 @@ class RankerSpec:
                 name: BagSpec(pooling=vocabularies.pooling[name], mean_length=length)
                 for name, length in train.meta.get("bag_lengths", {}).items()
             },
+            shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
         )
 
     @property
     def mean_lengths(self) -> dict[str, float]:
-        """Values a bag, by feature."""
-        return {name: bag.mean_length for name, bag in self.bags.items()}
+        """Values a bag, by feature of a table of bags."""
+        ones = dict.fromkeys(self.shared, 1.0)
+        return ones | {name: bag.mean_length for name, bag in self.bags.items()}
+
+    @property
+    def shared_ids(self) -> tuple[str, ...]:
+        """Features without bags that share a table: each of their ids is a bag of its own."""
+        return tuple(name for name in self.shared if name not in self.bags)
 
     @property
     def item_width(self) -> int:

@@ -15,11 +15,18 @@ from torchrec_mm.columns.numbers import in_one
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings, read_settings
-from torchrec_mm.data.contract.features import NULL, Bag, Categorical, Feature, text_ids_of
+from torchrec_mm.data.contract.features import (
+    NULL,
+    Bag,
+    Categorical,
+    Feature,
+    text_ids_of,
+)
 from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import item_columns, open_items
 from torchrec_mm.data.contract.request_columns import NAMED as REQUEST_COLUMNS
 from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
+from torchrec_mm.data.contract.shared_tables import shared_tables
 
 EXAMPLES = 3
 
@@ -77,6 +84,9 @@ class Summary:
         else:
             what, held = "number", f"{self.low:g} to {self.high:g}"
             what += ", log1p" * self.column.log1p
+        category = self.column.each if isinstance(self.column, Bag) else self.column
+        if isinstance(category, Categorical) and category.table is not None:
+            what += f", table {category.table}"
         examples = [
             f"{each:g}" if isinstance(each, float) else repr(each) for each in self.examples
         ]
@@ -97,7 +107,9 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
     for split in splits:
         of_requests.check(split)
     of_request, of_behaviour, of_impression = of_requests.names
-    check_names(of_items, of_request, of_behaviour, of_impression)
+    shared = shared_tables({**of_items, **of_requests.all})
+    names = ("item_id", *of_items), ("user_id", *of_request), of_behaviour, of_impression
+    check_names(*names, shared=shared)
     found = {
         "items": _of_folder([items], of_items, ITEM_COLUMNS, settings),
         "requests": _of_folder(splits, of_requests.all, REQUEST_COLUMNS, settings),

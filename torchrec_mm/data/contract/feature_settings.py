@@ -5,7 +5,8 @@
     visits: {kind: numeric, transform: log1p}    # integers are categories unless it says so
     brand: {min_count: 5}                        # rarer values share a row
     tags: {pooling: sum}                         # of a bag, in place of the mean
-    likes: {kind: bag}                           # a list of requests/ is a bag if it says so
+    likes: {kind: bag, table: tags}              # a list of requests/ is a bag if it says so
+    genres: {table: tags}                        # and shares vocabulary and table with another
 
 `kind: ignore` of a column says the same as its name in the list.
 """
@@ -30,13 +31,14 @@ class FeatureSettings:
 
     kind: one of KINDS; None: as its type says. transform: log1p or None. min_count: training
     occurrences from which a value has a row of its own. pooling: of a bag, one of POOLINGS; None:
-    the mean.
+    the mean. table: that it shares with the other columns that name it; None: one of its own.
     """
 
     kind: str | None = None
     transform: str | None = None
     min_count: int = 1
     pooling: str | None = None
+    table: str | None = None
 
     @classmethod
     def of(cls, said: Any, where: str) -> "FeatureSettings":
@@ -57,6 +59,10 @@ class FeatureSettings:
             raise InputError(f"{rule}, got {settings.min_count!r}")
         if settings.pooling not in (None, *POOLINGS):
             raise InputError(f"{where} pooling must be mean or sum, got {settings.pooling!r}")
+        if settings.table is not None and not (
+            isinstance(settings.table, str) and settings.table.strip()
+        ):
+            raise InputError(f"{where} table must be a name, got {settings.table!r}")
         return settings
 
 

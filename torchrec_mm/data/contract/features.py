@@ -35,11 +35,13 @@ class Categorical:
 
     kind: its promised type, of ``CATEGORIES`` or ``CATEGORY_LISTS``. text_ids: of text, else None.
     min_count: training occurrences from which a value, but for null, has a row of its own.
+    table: that it shares with the other columns that name it, else None.
     """
 
     kind: pa.DataType
     text_ids: TextIds | None = None
     min_count: int = 1
+    table: str | None = None
 
     @classmethod
     def known(cls, texts: pa.Array | None, is_list: bool = False) -> "Categorical":
@@ -222,15 +224,15 @@ def _feature(name: str, kind: pa.DataType, said: FeatureSettings, is_bag: bool) 
     if said.pooling and not is_bag:
         raise InputError(f"pooling must be of a bag, got {name}")
     if value == FLOAT64 or said.kind == "numeric":
-        if said.min_count > 1:
-            raise InputError(f"min_count must be of a categorical column, got {name}")
+        for key, given in (("min_count", said.min_count > 1), ("table", said.table is not None)):
+            if given:
+                raise InputError(f"{key} must be of a categorical column, got {name}")
         return Numeric(kind, said.transform == "log1p")
     if said.transform:
         raise InputError(f"transform must be of a numeric column, got {name}: kind: numeric")
     text_ids = TextIds() if value == STRING else None
-    if is_bag:
-        return Bag(Categorical(value, text_ids, said.min_count), said.pooling or "mean")
-    return Categorical(kind, text_ids, said.min_count)
+    column = Categorical(value if is_bag else kind, text_ids, said.min_count, said.table)
+    return Bag(column, said.pooling or "mean") if is_bag else column
 
 
 def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, FeatureT]:
@@ -238,9 +240,16 @@ def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, F
     return {name: column for name, column in columns.items() if isinstance(column, kind)}
 
 
+def categories_of(columns: Mapping[str, Feature]) -> dict[str, Categorical]:
+    """What the values are of those that are categorical and of bags, by name."""
+    return {
+        name: column.each if isinstance(column, Bag) else column
+        for name, column in columns.items()
+        if not isinstance(column, Numeric)
+    }
+
+
 def text_ids_of(columns: Mapping[str, Feature]) -> dict[str, TextIds]:
     """Of those that are text, by name."""
-    bags = {name: bag.each for name, bag in of_kind(columns, Bag).items()}
-    categories = of_kind(columns, Categorical) | bags
-    found = {name: column.text_ids for name, column in categories.items()}
+    found = {name: column.text_ids for name, column in categories_of(columns).items()}
     return {name: text_ids for name, text_ids in found.items() if text_ids is not None}

@@ -1,5 +1,7 @@
 """Texts as categories, each with an id, and null with one of its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +21,14 @@ class TextIds:
         self._ids: dict[str, int] = {}
         if known is not None:
             self.ids(known)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[TextIds]") -> "TextIds":
+        """All texts that one of them knows."""
+        joined = cls()
+        for part in parts:
+            joined._ids.update(part._ids)
+        return joined
 
     def ids(self, texts: pa.Array) -> np.ndarray:
         """(n,) int64 ids of strings, ``NULL`` where there is none; from several threads if need be.

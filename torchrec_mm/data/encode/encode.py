@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.features import text_ids_of
+from torchrec_mm.data.contract.shared_tables import shared_tables
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.item_bags import ItemBags
 from torchrec_mm.data.encode.learn import (
@@ -33,6 +34,7 @@ from torchrec_mm.data.encode.learn import (
     learn_item_bags,
     learn_items,
     learn_numbers,
+    learn_shared,
 )
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.number import Numbering
@@ -117,6 +119,7 @@ def encode(
             (*source.request_features, *source.request_numbers, *source.request_bags),
             source.behaviour_features,
             (*source.impression_features, *source.impression_numbers),
+            shared=shared_tables(source.further),
         )
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
@@ -131,8 +134,9 @@ def encode(
             text_ids.check(f"column {name}")
         all_items = AllItems(numbering, source)
         if vocabularies is None:
+            shared = learn_shared(source, numbering.features, all_items, item_bags)
             vocabularies = replace(
-                learn_features(source, numbering.features),
+                learn_features(source, numbering.features, shared),
                 numbers=learn_numbers(source, numbering.splits[TRAIN], all_items),
             )
         mapper = Mapper(numbering, all_items, vocabularies)
@@ -146,8 +150,8 @@ def encode(
             with tqdm(total=requests, desc=f"encode {split}", unit="request", disable=None) as bar:
                 unseen.update(write_split(folder / "requests" / split, numbered.spool, mapped, bar))
         if learning:
-            item = learn_items(source, all_items, min_count)
-            item_bag = learn_item_bags(source, all_items, item_bags)
+            item = learn_items(source, all_items, min_count, shared)
+            item_bag = learn_item_bags(source, all_items, item_bags, shared)
             vocabularies = replace(vocabularies, item=item, item_bag=item_bag)
             frequency = frequency_of(all_items)
         all_items.save(folder / "items", vocabularies)

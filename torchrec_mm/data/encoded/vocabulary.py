@@ -25,7 +25,7 @@ GROUPS = ("request", "item", "behaviour", "impression", "request_bag", "item_bag
 PARTS = ("known_ids", "rare_ids")
 NUMBER_GROUPS = ("request", "item", "impression")
 NORMALISER = "normaliser"
-POOLING = "pooling"  # in the file's metadata
+POOLING, TABLES = "pooling", "tables"  # in the file's metadata
 TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
 
@@ -104,7 +104,7 @@ class Vocabularies:
     request: ``user_id`` and the user and context features, by column name.
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
     impression: the features of impressions. request_bag, item_bag: multi-hot features.
-    pooling: of the embeddings of each bag, by column name.
+    pooling: of the embeddings of each bag, by column name. tables: by column, those that share one.
     numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
     """
 
@@ -116,6 +116,7 @@ class Vocabularies:
     request_bag: Mapping[str, Vocabulary] = field(default_factory=dict)
     item_bag: Mapping[str, Vocabulary] = field(default_factory=dict)
     pooling: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     def numbers_of(self, group: str) -> dict[str, Normaliser]:
         """The numeric features of a group, by name in their order in a batch."""
@@ -134,9 +135,11 @@ class Vocabularies:
     def save(self, path: Path) -> None:
         """Write all of them as one safetensors file."""
         with new_file(path) as aside:
-            save_file(
-                self._flat(), aside, {POOLING: json.dumps(self.pooling)} if self.pooling else None
-            )
+            save_file(self._flat(), aside, self._metadata())
+
+    def _metadata(self) -> dict[str, str] | None:
+        words = {POOLING: self.pooling, TABLES: self.tables}
+        return {key: json.dumps(said) for key, said in words.items() if said} or None
 
     def _flat(self) -> dict[str, np.ndarray]:
         return {
@@ -166,7 +169,8 @@ class Vocabularies:
                 for key, array in flat.items()
                 if key.startswith(f"{NORMALISER}/")
             },
-            pooling=_said(path, POOLING),
+            pooling=said(path, POOLING),
+            tables=said(path, TABLES),
         )
 
 
@@ -189,7 +193,7 @@ def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
     return rows
 
 
-def _said(path: Path, key: str) -> dict[str, str]:
+def said(path: Path, key: str) -> dict[str, str]:
     """A mapping in the metadata of a saved file, empty where there is none."""
     with safe_open(path, framework="numpy") as file:
         return json.loads((file.metadata() or {}).get(key, "{}"))

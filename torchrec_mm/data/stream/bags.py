@@ -30,11 +30,18 @@ def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
 
 
 def bags_of(
-    share: RequestArrays, items: EncodedItems, slots: np.ndarray
+    share: RequestArrays,
+    items: EncodedItems,
+    slots: np.ndarray,
+    shared: Mapping[str, np.ndarray] = {},
 ) -> KeyedJaggedTensor | None:
-    """The multi-hot features of R requests, and of the items ``slots``, (S,); None without any."""
-    of_requests = dict(share.request_bags)
-    return multi_hot(of_requests | {name: bag.take(slots)[0] for name, bag in items.bags.items()})
+    """The multi-hot features of R requests, and of the items ``slots``, (S,); None without any.
+
+    ``shared``: rows by feature, each of which is a bag of its own.
+    """
+    of_slots = {name: bag.take(slots)[0] for name, bag in items.bags.items()}
+    ones = {name: Jagged(rows, np.arange(len(rows) + 1)) for name, rows in shared.items()}
+    return multi_hot({**share.request_bags, **of_slots, **ones})
 
 
 def multi_hot(bags: Mapping[str, Jagged]) -> KeyedJaggedTensor | None:

@@ -42,6 +42,7 @@ class Collator:
     max_behaviours: the newest behaviours of a request that target attention sees.
     raw_ids: those of RAW_IDS whose tables take ids as they are.
     vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
+    shared_ids: features without bags whose tables other features share; they are among the bags.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
     impressions where batches begin and end.
@@ -56,6 +57,7 @@ class Collator:
     gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
     make: Callable[[SearchHits, Sequence[int]], list[Tensor]] | None = None
+    shared_ids: tuple[str, ...] = ()
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
@@ -125,6 +127,7 @@ class Collator:
             attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
+        shared = {name: tables.rows.pop(name) for name in self.shared_ids}
         numbers = target_numbers(self.items, share) if self.has_tables else None
         vectors = vector_mask = None
         if self.vector_rows is not None:
@@ -154,7 +157,7 @@ class Collator:
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
             target_numbers=with_flags(numbers),
-            bags=bags_of(share, self.items, items) if self.has_tables else None,
+            bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
