@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, encoded = config.data, config.encoded
     if not data and not encoded:
         data, encoded = trained.input("data"), trained.input("encoded")
+    if encoded and config.at:
+        raise InputError(f"at must not be given for data that are encoded, {encoded}")
     with suppress_library_warnings(), process_group() as worker:
         on_first_rank(lambda: _check_targets(config, reads_of(data, encoded, config.vectors)))
         with encoded_requests(
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("test",),
             max_behaviours=trained.behaviours_read,
             vocabularies=trained.vocabularies,
+            at=config.at,
         ) as folder:
             test = EncodedRequests(folder, "test")
             trained.check_vocabulary(test)
@@ -101,6 +104,7 @@ def evaluate(
         "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
         "seed": trained.config["seed"],
         "checkpoint": str(trained.checkpoint),
+        **({"at": config.at} if config.at else {}),
     }
 
 
@@ -108,12 +112,12 @@ def in_a_line(metrics: dict[str, Any]) -> str:
     """The figures for the terminal."""
     return (
         f"{metrics['method']}: AUC {in_words(metrics['auc'])}, GAUC {in_words(metrics['gauc'])}, "
-        f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
+        f"log loss {in_words(metrics['log_loss'])} on {metrics['impressions']} impressions"
     )
 
 
 def in_words(value: float | None) -> str:
-    """Four digits, or that there is no such figure: all labels alike, for example."""
+    """Four digits, or that there is no such figure: all labels alike, or no weight."""
     return "undefined" if value is None else f"{value:.4f}"
 
 

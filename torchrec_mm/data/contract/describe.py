@@ -93,11 +93,25 @@ class Summary:
         return f"{what}, {kind}, {missing}, {held}: {', '.join(examples) or 'no example'}"
 
 
-def describe(data: Path) -> dict[str, dict[str, str]]:
-    """What each column of ``items/`` and of the splits of ``requests/`` is, by folder and name.
+@dataclass(frozen=True)
+class FolderColumns:
+    """The further columns of a data folder.
+
+    catalogue, splits: its files. items, requests: features by name. settings: of features.yaml.
+    """
+
+    catalogue: ParquetFolder
+    splits: list[ParquetFolder]
+    items: dict[str, Feature]
+    requests: RequestColumns
+    settings: Mapping[str, FeatureSettings]
+
+
+def folder_columns(data: Path) -> FolderColumns:
+    """What the columns of ``items/`` and of the splits of ``requests/`` are; no values are read.
 
     Raises:
-        InputError: what encoding the folder would refuse of its columns' names, types and values.
+        InputError: what encoding the folder would refuse of its columns' names and types.
     """
     settings = read_settings(data)
     items = open_items(data / "items")
@@ -110,11 +124,21 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
     shared = shared_tables({**of_items, **of_requests.all})
     names = ("item_id", *of_items), ("user_id", *of_request), of_behaviour, of_impression
     check_names(*names, shared=shared)
+    return FolderColumns(items, splits, of_items, of_requests, settings)
+
+
+def describe(data: Path) -> dict[str, dict[str, str]]:
+    """What each column of ``items/`` and of the splits of ``requests/`` is, by folder and name.
+
+    Raises:
+        InputError: what encoding the folder would refuse of its columns' names, types and values.
+    """
+    of = folder_columns(data)
     found = {
-        "items": _of_folder([items], of_items, ITEM_COLUMNS, settings),
-        "requests": _of_folder(splits, of_requests.all, REQUEST_COLUMNS, settings),
+        "items": _of_folder([of.catalogue], of.items, ITEM_COLUMNS, of.settings),
+        "requests": _of_folder(of.splits, of.requests.all, REQUEST_COLUMNS, of.settings),
     }
-    for name, text_ids in text_ids_of({**of_items, **of_requests.all}).items():
+    for name, text_ids in text_ids_of({**of.items, **of.requests.all}).items():
         text_ids.check(f"column {name}")
     return found
 

@@ -1,12 +1,12 @@
 """What the columns of `requests/` are, by their names and types."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import FILE, FeatureSettings
 from torchrec_mm.data.contract.features import (
@@ -27,10 +27,11 @@ from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
+WEIGHTS = {"weights": pa.list_(FLOAT64)}  # absent or whole
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
 OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS, CATEGORY_LISTS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
-NAMED = ("user_id", *NULLABLE, *LISTS)
+NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class RequestColumns:
 
     features, numbers, bags: of users and contexts. behaviour_attributes: lists as long as the
     behaviours. impression_features, impression_numbers: lists as long as the candidates, named
-    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels are
-    not read.
+    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels and
+    weights are not read.
     """
 
     features: Mapping[str, Categorical]
@@ -86,17 +87,17 @@ class RequestColumns:
     @property
     def all(self) -> dict[str, Feature]:
         """All of them by name."""
-        return {**self._of_requests, **self.behaviour_attributes, **self._of_candidates}
+        return {**self._of_requests, **self.behaviour_attributes, **self.of_candidates}
 
     @property
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Of users and contexts, of behaviours, and of impressions."""
-        return tuple(
-            map(tuple, (self._of_requests, self.behaviour_attributes, self._of_candidates))
-        )
+        of_requests = self._of_requests
+        return tuple(map(tuple, (of_requests, self.behaviour_attributes, self.of_candidates)))
 
     @property
-    def _of_candidates(self) -> dict[str, Feature]:
+    def of_candidates(self) -> dict[str, Feature]:
+        """Features of impressions, by name."""
         return {**self.impression_features, **self.impression_numbers}
 
     @property
@@ -107,7 +108,7 @@ class RequestColumns:
     def lists(self) -> dict[str, pa.DataType]:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
-        further: dict[str, Feature] = {**self.behaviour_attributes, **self._of_candidates}
+        further: dict[str, Feature] = {**self.behaviour_attributes, **self.of_candidates}
         return named | {name: column.kind for name, column in further.items()}
 
     @property
@@ -118,7 +119,25 @@ class RequestColumns:
     @property
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
-        return NULLABLE | {name: column.kind for name, column in self._of_requests.items()}
+        weights = WEIGHTS if self.has_labels else {}
+        of_requests = {name: column.kind for name, column in self._of_requests.items()}
+        return NULLABLE | weights | of_requests
+
+    def without(self, names: Collection[str]) -> "RequestColumns":
+        """All but some features of impressions."""
+        kept = {name: each for name, each in self.of_candidates.items() if name not in names}
+        return self._with(kept)
+
+    def joined(self, of_candidates: Mapping[str, Feature]) -> "RequestColumns":
+        """These, and more features of impressions."""
+        return self._with({**self.of_candidates, **of_candidates})
+
+    def _with(self, of_candidates: Mapping[str, Feature]) -> "RequestColumns":
+        return replace(
+            self,
+            impression_features=of_kind(of_candidates, Categorical),
+            impression_numbers=of_kind(of_candidates, Numeric),
+        )
 
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""

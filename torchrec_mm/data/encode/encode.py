@@ -14,7 +14,7 @@ will have.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -38,7 +38,7 @@ from torchrec_mm.data.encode.learn import (
 )
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.number import Numbering
-from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
+from torchrec_mm.data.encode.source import NOTHING, TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode.writer import write_split
 from torchrec_mm.data.encoded.encoded import FORMAT
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -58,6 +58,7 @@ def encode_folder(
     min_count: int = 1,
     vocabularies: Vocabularies | None = None,
     frequency: ItemFrequency | None = None,
+    at: Mapping[str, Any] = NOTHING,
 ) -> None:
     """Encode ``items/`` and ``requests/<split>`` of the folder ``data``.
 
@@ -68,6 +69,7 @@ def encode_folder(
         max_behaviours: the newest behaviours kept of each request.
         min_count: training occurrences from which an item has a row of its own.
         vocabularies, frequency: what training learned; given, nothing is learned here.
+        at: values that all impressions are given, by feature of the vocabularies.
 
     Raises:
         InputError: ``out`` exists, or anything that breaks the contract: file and rule named.
@@ -75,13 +77,19 @@ def encode_folder(
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
     source = RequestFolders(
-        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies
+        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies, at=at
     )
     encode(source, out, min_count=min_count, vocabularies=vocabularies, frequency=frequency)
 
 
 def encode_to_score(
-    requests: Path, items: Path, out: Path, *, max_behaviours: int, vocabularies: Vocabularies
+    requests: Path,
+    items: Path,
+    out: Path,
+    *,
+    max_behaviours: int,
+    vocabularies: Vocabularies,
+    at: Mapping[str, Any] = NOTHING,
 ) -> None:
     """Encode a folder of requests that nothing is learned from; labels are not read.
 
@@ -89,6 +97,7 @@ def encode_to_score(
         requests: files with the columns of ``requests/``. items: in the layout of ``items/``.
         out: the encoded data set to create, whole or not at all; its split is ``SCORED``.
         max_behaviours: the newest behaviours kept of each request. vocabularies: of the model.
+        at: values that all impressions are given, by feature.
 
     Raises:
         InputError: see ``encode_folder``.
@@ -96,7 +105,7 @@ def encode_to_score(
     refuse_existing(out)
     split = {SCORED: requests}
     source = RequestFolders(
-        split, items, max_behaviours=max_behaviours, known=vocabularies, has_labels=False
+        split, items, max_behaviours=max_behaviours, known=vocabularies, has_labels=False, at=at
     )
     encode(source, out, vocabularies=vocabularies)
 
@@ -148,7 +157,8 @@ def encode(
             requests = numbered.sizes["requests"]
             mapped = partial(mapper.map, numbered)
             with tqdm(total=requests, desc=f"encode {split}", unit="request", disable=None) as bar:
-                unseen.update(write_split(folder / "requests" / split, numbered.spool, mapped, bar))
+                to, has_weights = folder / "requests" / split, numbered.has_weights
+                unseen.update(write_split(to, numbered.spool, mapped, bar, has_weights))
         if learning:
             item = learn_items(source, all_items, min_count, shared)
             item_bag = learn_item_bags(source, all_items, item_bags, shared)
@@ -175,6 +185,8 @@ def encode(
             **({"bag_lengths": lengths} if lengths else {}),
             "splits": {split: numbered.sizes for split, numbered in numbering.splits.items()},
         }
+        if weighted := [s for s, numbered in numbering.splits.items() if numbered.has_weights]:
+            meta["weighted"] = weighted
         write_json(folder / "meta.json", meta)
 
 

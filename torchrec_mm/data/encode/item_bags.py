@@ -13,7 +13,7 @@ from torchrec_mm.data.encode.count import FeatureIds
 from torchrec_mm.data.encode.mapping import table_rows
 from torchrec_mm.data.encode.source import RequestSource
 from torchrec_mm.data.encode.spool import Spool
-from torchrec_mm.data.encoded.encoded import bag_files
+from torchrec_mm.data.encoded.item_files import bag_files
 from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabulary
 
 BLOCK = 1 << 20  # values that are looked at together

@@ -8,6 +8,7 @@ import pyarrow as pa
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.numbers import to_arrow
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.number import NumberedSplit, Numbering
 from torchrec_mm.data.encode.source import RequestSource
@@ -50,6 +51,8 @@ class Mapper:
         behaviours = self._item_rows[read("behaviours", where.behaviours)]
         columns["candidates"] = list_array(candidates, num_candidates)
         columns["labels"] = list_array(read("labels", where.candidates), num_candidates)
+        if split.has_weights:
+            columns["weights"] = list_array(read("weights", where.candidates), num_candidates)
         columns["behaviours"] = list_array(behaviours, num_behaviours)
         for name, of_numbers in self._behaviour.items():
             rows = of_numbers[read(f"behaviour/{name}", where.behaviours)]
@@ -99,4 +102,6 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         for name in wanted:
             if name not in has:
                 rule = f"must have the column {name} that the ranker was trained with"
+                if name.startswith(OF_CANDIDATES):
+                    rule += f", or --at '{{{name}: ...}}' say which value impressions are given"
                 raise InputError(f"{where} {rule}")

@@ -23,16 +23,17 @@ from torchrec_mm.data.encoded.checks import (
     check_counts,
     check_lengths,
     check_numbers,
-    check_offsets,
     check_rows,
+    check_weights,
 )
+from torchrec_mm.data.encoded.item_files import load_array, open_bags
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
 NUMBERS = "numbers.npy"  # of items
-LENGTHS = "lengths.npy"  # beside the Parquet files
+LENGTHS, WEIGHT_SUMS = "lengths.npy", "weight_sums.npy"  # beside the Parquet files
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class EncodedRequests:
     items: what the item numbers mean. groups: the row groups, in file order.
     lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
     num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
+    weight_sums: (R, 2) float64 memmap, of each request what its impressions weigh and what those
+    that were clicked do; None without weights.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -70,11 +73,17 @@ class EncodedRequests:
         self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
-        self.lengths = _load(requests / LENGTHS, np.int32)
+        self.lengths = load_array(requests / LENGTHS, np.int32)
         if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
             rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
             raise InputError(f"{rule}, got {self.lengths.shape}")
         check_counts(self.lengths, requests / LENGTHS)
+        self.weight_sums: np.ndarray | None = None
+        if split in self.meta.get("weighted", ()):
+            self.weight_sums = load_array(requests / WEIGHT_SUMS, np.float64)
+            if self.weight_sums.shape != (len(self), 2):
+                rule = f"{requests / WEIGHT_SUMS} must be {(len(self), 2)}"
+                raise InputError(f"{rule}, got {self.weight_sums.shape}")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -90,7 +99,10 @@ class EncodedRequests:
 
     @property
     def click_rate(self) -> float:
-        """Clicks per impression."""
+        """Clicks per impression, weighted where there are weights."""
+        if self.weight_sums is not None:
+            weight, of_clicks = self.weight_sums.sum(axis=0).tolist()
+            return of_clicks / weight
         return self.sizes["clicks"] / self.num_impressions
 
     @cached_property
@@ -140,6 +152,7 @@ class EncodedRequests:
                     "impression_number",
                     self.meta.get("impression_numbers"),
                 ),
+                weights=None if self.weight_sums is None else lists["weights"].values,
                 request_bags={
                     n: lists[f"request_bag/{n}"] for n in self.meta.get("request_bags", ())
                 },
@@ -165,6 +178,10 @@ class EncodedRequests:
             for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
                 values = getattr(arrays, f"{group}_numbers")[:, place]
                 check_numbers(values, f"{where} column {group}_number/{name}")
+        if arrays.weights is not None:
+            assert self.weight_sums is not None  # who has weights has both
+            sums = self.weight_sums[arrays.rows[0] : arrays.rows[-1] + 1]
+            check_weights(arrays.weights, arrays.labels, arrays.candidates, sums, where)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -205,7 +222,10 @@ def _stacked(
 
 def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, int]) -> EncodedItems:
     features = meta["item_features"]
-    item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
+    item_ids, rows = (
+        load_array(folder / "item_ids.npy", np.int64),
+        load_array(folder / "rows.npy", np.int32),
+    )
     if rows.shape != (len(features), len(item_ids)):
         rule = f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}"
         raise InputError(f"{rule}, got {rows.shape}")
@@ -213,39 +233,26 @@ def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, in
         check_rows(table, num_rows[name], f"{folder / 'rows.npy'} of feature {name}")
     path, created_at = folder / "created_at.npy", None
     if path.exists():
-        created_at = _load(path, np.int64)
+        created_at = load_array(path, np.int64)
         if created_at.shape != item_ids.shape:
             raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
     numbers = None
     if names := meta.get("item_numbers"):
-        numbers = _load(folder / NUMBERS, np.float32)
+        numbers = load_array(folder / NUMBERS, np.float32)
         if numbers.shape != (len(item_ids), len(names)):
             rule = f"{folder / NUMBERS} must be {(len(item_ids), len(names))}"
             raise InputError(f"{rule}, got {numbers.shape}")
         check_numbers(numbers.reshape(-1), f"{folder / NUMBERS}")
     bags = {
-        name: _open_bags(folder, place, len(item_ids), num_rows[name])
+        name: open_bags(folder, place, len(item_ids), num_rows[name])
         for place, name in enumerate(meta.get("item_bags", ()))
     }
     return EncodedItems(tuple(features), item_ids, rows, created_at, numbers, bags)
 
 
-def bag_files(folder: Path, place: int) -> tuple[Path, Path]:
-    """Values and offsets of a bag of items, by number: its name need not be one of a file."""
-    return folder / f"bag-{place}.values.npy", folder / f"bag-{place}.offsets.npy"
-
-
-def _open_bags(folder: Path, place: int, num_items: int, num_rows: int) -> Jagged:
-    paths = bag_files(folder, place)
-    values, offsets = _load(paths[0], np.int32), _load(paths[1], np.int64)
-    check_rows(values, num_rows, f"{paths[0]}")
-    check_offsets(offsets, values, num_items, paths[1])
-    return Jagged(values, offsets)
-
-
 def _row_groups(folder: Path) -> list[RowGroup]:
     groups, first = [], 0
-    for path in data_files(folder, beside=lambda entry: entry.name == LENGTHS):
+    for path in data_files(folder, beside=lambda entry: entry.name in (LENGTHS, WEIGHT_SUMS)):
         metadata = read_metadata(path)
         for index in range(metadata.num_row_groups):
             num_requests = metadata.row_group(index).num_rows
@@ -253,13 +260,3 @@ def _row_groups(folder: Path) -> list[RowGroup]:
                 groups.append(RowGroup(path, index, first, num_requests))
             first += num_requests
     return groups
-
-
-def _load(path: Path, dtype: type) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a whole .npy array: {error}") from error
-    if array.dtype != dtype:
-        raise InputError(f"{path} must be {np.dtype(dtype)}, got {array.dtype}")
-    return array

@@ -157,6 +157,7 @@ class Collator:
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
             target_numbers=with_flags(numbers),
+            weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
         )
 
