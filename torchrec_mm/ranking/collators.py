@@ -25,7 +25,14 @@ def collator_for_ranker(
     ``make``: for the methods that hold MAKE, and for no others.
     """
     raw_ids = tuple(spec.zero_collision)
-    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours, raw_ids)
+    collator = Collator(
+        items,
+        True,
+        tuple(spec.tables.behaviour),
+        max_behaviours,
+        raw_ids,
+        shared_ids=spec.shared_ids,
+    )
     if vectors is None:
         return collator
     rows = rows_of_vectors(items, vectors)

@@ -13,11 +13,12 @@ from tqdm import tqdm
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.encode.spool import Spool, Stretch
-from torchrec_mm.data.encoded.checks import is_of_candidates
+from torchrec_mm.data.encoded.checks import is_of_candidates, is_of_requests
 from torchrec_mm.data.encoded.encoded import WEIGHT_SUMS
 
 ROW_GROUP_BYTES = 2 << 20
 GROUPS_PER_FILE = 64
+ROW_BYTES = 4  # of a table row's number
 PLAIN = {
     "compression": "none",
     "use_dictionary": False,
@@ -51,7 +52,7 @@ def write_split(
         _write_weight_sums(folder / WEIGHT_SUMS, spool)
     none = slice(0, 0)
     schema = mapped(Stretch(none, none, none))[0].schema
-    groups = _cut(spool.blocks_of_lengths(), schema)
+    groups = _cut(zip(spool.blocks_of_lengths(), spool.blocks_of_bag_values(), strict=True), schema)
     files = _files(folder, groups)
     sums: Counter[str] = Counter()
     for counts, requests in in_order(_write(path, schema, of, mapped) for path, of in files):
@@ -102,15 +103,15 @@ def _write_weight_sums(path: Path, spool: Spool) -> None:
     array.flush()
 
 
-def _cut(blocks: Iterable[np.ndarray], schema: pa.Schema) -> Iterator[Stretch]:
-    """Row groups of requests with these lengths, (n, 2) int32 at a time."""
+def _cut(blocks: Iterable[tuple[np.ndarray, np.ndarray]], schema: pa.Schema) -> Iterator[Stretch]:
+    """Row groups of requests with these lengths, (n, 2) int32, and values in bags, (n,)."""
     fixed, of_each = _sizes(schema)
     begin = end = np.zeros(3, np.int64)  # requests, candidates and behaviours before
     filled = 0
-    for lengths in blocks:
+    for lengths, bag_values in blocks:
         counts = np.concatenate([np.ones((len(lengths), 1), np.int64), lengths], axis=1)
         totals = end + np.cumsum(counts, axis=0)
-        size = filled + np.cumsum(fixed + lengths @ of_each)
+        size = filled + np.cumsum(fixed + lengths @ of_each + ROW_BYTES * bag_values)
         base = 0
         while size[-1] - base >= ROW_GROUP_BYTES:
             row = int(np.searchsorted(size, base + ROW_GROUP_BYTES))
@@ -133,6 +134,8 @@ def _sizes(schema: pa.Schema) -> tuple[int, np.ndarray]:
             fixed += field.type.byte_width
             continue
         fixed += 4
+        if is_of_requests(field.name):
+            continue
         if is_of_candidates(field.name):
             candidate += field.type.value_type.byte_width
         else:
