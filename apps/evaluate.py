@@ -112,12 +112,12 @@ def in_a_line(metrics: dict[str, Any]) -> str:
     """The figures for the terminal."""
     return (
         f"{metrics['method']}: AUC {in_words(metrics['auc'])}, GAUC {in_words(metrics['gauc'])}, "
-        f"log loss {metrics['log_loss']:.4f} on {metrics['impressions']} impressions"
+        f"log loss {in_words(metrics['log_loss'])} on {metrics['impressions']} impressions"
     )
 
 
 def in_words(value: float | None) -> str:
-    """Four digits, or that there is no such figure: all labels alike, for example."""
+    """Four digits, or that there is no such figure: all labels alike, or no weight."""
     return "undefined" if value is None else f"{value:.4f}"
 
 

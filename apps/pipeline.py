@@ -243,7 +243,7 @@ def _summarise(config: PipelineConfig, stages: Sequence[Stage]) -> None:
     metrics = read_json(result)
     print(
         f"{result}: {metrics['method']}, AUC {in_words(metrics['auc'])}, "
-        f"GAUC {in_words(metrics['gauc'])}, log loss {metrics['log_loss']:.4f} "
+        f"GAUC {in_words(metrics['gauc'])}, log loss {in_words(metrics['log_loss'])} "
         f"on {metrics['impressions']} impressions"
     )
 

@@ -30,13 +30,15 @@ class BiasModel:
 
     @classmethod
     def fit(cls, train: EncodedRequests) -> "BiasModel":
-        """Count clicks and impressions of each user and item once."""
+        """Count clicks and impressions of each user and item once, by their weights if any."""
         rate = float(np.clip(train.click_rate, 1e-6, 1 - 1e-6))
         users, items = [], []
         for group in train.groups:
             part = train.read(group)
-            users.append(_counts(part.user_ids[part.candidates.owners()], part.labels))
-            items.append(_counts(train.items.item_ids[part.candidates.values], part.labels))
+            of_users = part.user_ids[part.candidates.owners()]
+            users.append(_counts(of_users, part.labels, part.weights))
+            of_items = train.items.item_ids[part.candidates.values]
+            items.append(_counts(of_items, part.labels, part.weights))
         offsets = (*_smoothed_offsets(users, rate), *_smoothed_offsets(items, rate))
         return cls(_log_odds(rate), *offsets)
 
@@ -57,10 +59,13 @@ class BiasModel:
         return cls(float(arrays.pop("base")), **arrays)
 
 
-def _counts(ids: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct ids, their impressions and their clicks."""
-    known, inverse, impressions = np.unique(ids, return_inverse=True, return_counts=True)
-    return known, impressions, np.bincount(inverse, weights=labels)
+def _counts(
+    ids: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct ids, their impressions and their clicks, weighted."""
+    known, inverse = np.unique(ids, return_inverse=True)
+    clicks = labels if weights is None else weights * labels
+    return known, np.bincount(inverse, weights), np.bincount(inverse, clicks)
 
 
 def _smoothed_offsets(

@@ -24,8 +24,8 @@ class RankingOutputs(NamedTuple):
 
 
 def click_loss(batch: RequestBatch, logits: Tensor) -> tuple[Tensor, RankingOutputs]:
-    """Log loss of ``logits``: (I,), scaled by the batch's loss weight."""
-    loss = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+    """Log loss of ``logits``: (I,), weighted, scaled by the batch's loss weight."""
+    loss = F.binary_cross_entropy_with_logits(logits, batch.labels, batch.weights, reduction="sum")
     loss = loss * batch.loss_weight
     return loss, RankingOutputs(
         loss.detach(), logits.detach(), batch.labels, batch.candidate_offsets, batch.rows

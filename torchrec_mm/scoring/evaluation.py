@@ -14,7 +14,14 @@ from torchrec_mm.data.contract.items import ItemCatalogue
 from torchrec_mm.data.encoded.encoded import EncodedItems, EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.metrics.impression_files import ImpressionFiles
-from torchrec_mm.metrics.slices import SLICES, age_slices, frequency_slices, measure_slices
+from torchrec_mm.metrics.log_loss import losses_of
+from torchrec_mm.metrics.slices import (
+    SLICES,
+    age_slices,
+    finite_or_none,
+    frequency_slices,
+    measure_slices,
+)
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.scoring.prediction_files import (
     PER_IMPRESSION,
@@ -51,7 +58,8 @@ def measure(
     """The figures of metrics.json that depend on data and logits, on the first rank. Collective.
 
     Every rank writes what it scored to files in the run folder, which the first rank measures and
-    merges a window at a time, so no process holds all impressions.
+    merges a window at a time, so no process holds all impressions. Where impressions have weights,
+    log_loss is their weighted mean, and AUC and GAUC know nothing of it.
 
     Args:
         scored: this rank's requests, ascending; all ranks' together are the data set.
@@ -60,7 +68,7 @@ def measure(
         predictions: Parquet file for every impression's logit, in the order of the data set.
     """
     read = RequestReader(evaluated.data)
-    coverage = np.zeros(2, np.int64)
+    coverage, weighted = np.zeros(2, np.int64), np.zeros(2)
     unseen = np.zeros((len(categorical_features(evaluated.data)), 2), np.int64)
     with shared_folder(run_dir / ".evaluated", worker) as folder:
         files = ImpressionFiles(folder, worker.rank, SLICES)
@@ -69,6 +77,7 @@ def measure(
                 requests = read(part.requests)
                 coverage += covered(requests, evaluated.has_vector)
                 unseen += unseen_counts(requests, evaluated.data)
+                weighted += weighted_losses(part, requests.weights)
                 users = requests.user_ids[requests.candidates.owners()]
                 files.add(users, part.labels, part.logits, slice_masks(requests, evaluated))
                 if predictions:
@@ -76,17 +85,23 @@ def measure(
                     rows.add(impression_rows(part, users, item_ids))
         files.flush()
         total = torch.from_numpy(np.vstack([coverage, unseen])).to(worker.device)
+        losses = torch.from_numpy(weighted).to(worker.device)
         dist.all_reduce(total)  # also waits for everyone's files
+        dist.all_reduce(losses)
         if not worker.is_first:
             return {}
         if predictions:
             merge_predictions(folder, predictions, PER_IMPRESSION)
         (with_vector, seen), *unseen_total = total.tolist()
         share = None if evaluated.has_vector is None else with_vector / seen
-        return measure_slices(folder) | {
+        figures = measure_slices(folder) | {
             "vector_coverage": share,
             "unseen": in_words(evaluated.data, unseen_total),
         }
+        if evaluated.data.weight_sums is not None:
+            loss, weight = losses.tolist()
+            figures["log_loss"] = finite_or_none(loss / weight) if weight else None
+        return figures
 
 
 def write_scores(
@@ -141,6 +156,13 @@ def covered(requests: RequestArrays, has_vector: np.ndarray | None) -> np.ndarra
         return np.zeros(2, np.int64)
     seen = np.concatenate([requests.candidates.values, requests.behaviours.values])
     return np.array([np.count_nonzero(has_vector[seen]), len(seen)])
+
+
+def weighted_losses(scored: Scored, weights: np.ndarray | None) -> np.ndarray:
+    """(2,) float64: the sum of the impressions' weighted losses, and that of their weights."""
+    if weights is None:
+        return np.zeros(2)
+    return np.array([losses_of(scored.labels, scored.logits) @ weights, weights.sum(dtype=float)])
 
 
 def slice_masks(requests: RequestArrays, evaluated: Evaluated) -> dict[str, np.ndarray]:

@@ -29,7 +29,8 @@ class Observer:
     """One run's. A context around its epochs; only the first rank writes.
 
     tensorboard/ in the run folder gets, at the end of each window: loss, auc and
-    normalized_entropy of the window's impressions before they were learned from, impressions_per_s
+    normalized_entropy (but of weighted impressions, whose base rate is not counted) of the window's
+    impressions before they were learned from, impressions_per_s
     of all ranks, vector_coverage, the loop's learning_rate of the dense part; and table_bytes once.
     trace.json gets the profiler's trace.
     """
@@ -50,6 +51,7 @@ class Observer:
         self.watchdog = Watchdog(hang_timeout_s)
         self.profiler = StepProfiler(run.path / "trace.json", profile_steps if self.is_first else 0)
         self._vector_mask: Tensor | None = None
+        self._has_weights = False
 
     def __enter__(self) -> "Observer":
         self._open = ExitStack()
@@ -83,7 +85,7 @@ class Observer:
     def seen(self, batches: Iterable[RequestBatch]) -> Iterator[RequestBatch]:
         """The same batches; the latest one's items are looked at when a window ends."""
         for batch in batches:
-            self._vector_mask = batch.vector_mask
+            self._vector_mask, self._has_weights = batch.vector_mask, batch.weights is not None
             yield batch
 
     def end_window(self, step: int, loss: float, counted: BinnedAuc) -> None:
@@ -102,6 +104,8 @@ class Observer:
         self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:,.0f} impressions/s", refresh=False)
         self.run.log(step=step, loss=loss)
         figures = window_figures(window, loss) | {"impressions_per_s": speed}
+        if self._has_weights:
+            del figures["normalized_entropy"]
         if self._vector_mask is not None:
             figures["vector_coverage"] = self._vector_mask.float().mean().item()
         self.write(step, figures)

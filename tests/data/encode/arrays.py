@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from torchrec_mm.columns.jagged import Jagged, offsets_of
+from torchrec_mm.data.encoded.checks import weight_sums
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays, RowGroup
 
 
@@ -20,6 +21,7 @@ def arrays_of(
     labels: list[list[int]] | None = None,
     request_rows: dict[str, list[int]] | None = None,
     behaviour_rows: dict[str, list[list[int]]] | None = None,
+    weights: list[float] | None = None,
 ) -> RequestArrays:
     """Requests by item number; the first candidate is clicked unless given."""
     labels = labels or [[int(i == 0) for i in range(len(ids))] for ids in candidates]
@@ -32,6 +34,7 @@ def arrays_of(
         labels=jagged32(labels).values.astype(np.int8),
         behaviours=jagged32(behaviours),
         behaviour_rows={n: jagged32(lists).values for n, lists in (behaviour_rows or {}).items()},
+        weights=None if weights is None else np.array(weights, dtype=np.float32),
     )
 
 
@@ -62,8 +65,14 @@ class InMemory:
         ]
 
     @property
+    def weight_sums(self) -> np.ndarray | None:
+        if self.arrays.weights is None:
+            return None
+        return weight_sums(self.arrays.weights, self.arrays.labels, self.arrays.candidates)
+
+    @property
     def click_rate(self) -> float:
-        return float(self.arrays.labels.mean())
+        return float(np.average(self.arrays.labels, weights=self.arrays.weights))
 
     @property
     def group_starts(self) -> np.ndarray:

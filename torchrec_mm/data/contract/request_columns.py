@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import FILE, FeatureSettings
 from torchrec_mm.data.contract.features import (
@@ -26,10 +26,11 @@ from torchrec_mm.errors import InputError
 
 LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "labels": INT8_LIST}
 NULLABLE = {"timestamp": INT64}
+WEIGHTS = {"weights": pa.list_(FLOAT64)}  # absent or whole
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
 OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
-NAMED = ("user_id", *NULLABLE, *LISTS)
+NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class RequestColumns:
 
     features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
     impression_features, impression_numbers: lists as long as the candidates, named
-    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels are
-    not read.
+    ``candidate_...``. Each by name in the order of the files. has_labels: False where labels and
+    weights are not read.
     """
 
     features: Mapping[str, Categorical]
@@ -114,7 +115,9 @@ class RequestColumns:
     @property
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
-        return NULLABLE | {name: column.kind for name, column in self._scalars.items()}
+        weights = WEIGHTS if self.has_labels else {}
+        scalars = {name: column.kind for name, column in self._scalars.items()}
+        return NULLABLE | weights | scalars
 
     def without(self, names: Collection[str]) -> "RequestColumns":
         """All but some features of impressions."""

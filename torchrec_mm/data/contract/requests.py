@@ -12,7 +12,7 @@ from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.seconds import check_seconds
 from torchrec_mm.data.contract.features import Feature, Numeric
-from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.request_columns import WEIGHTS, RequestColumns
 from torchrec_mm.errors import InputError
 
 
@@ -24,6 +24,7 @@ class Requests:
     behaviours: item ids, oldest first, at most ``max_behaviours`` newest ones kept.
     candidates: item ids, at least one a request.
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
+    weights: (impressions,) float32 >= 0, of each in the loss, or None: all alike.
     features: ids of user and context features by column name, each (R,) int64.
     behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
     impression_features: likewise, aligned with ``candidates.values``.
@@ -41,6 +42,7 @@ class Requests:
     impression_features: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -63,7 +65,8 @@ def parse_requests(
 
     Raises:
         InputError: missing column, wrong type or unit, null, labels not as long as the candidates
-            or outside {0, 1}, a request without candidates, behaviour attributes too long or short.
+            or outside {0, 1}, weights likewise or below 0, a request without candidates, behaviour
+            attributes too long or short.
     """
     table = check_columns(table, where, columns.required, columns.nullable)
     if "timestamp" in table.column_names:
@@ -105,6 +108,9 @@ def parse_requests(
             for name, column in columns.numbers.items()
         },
         impression_numbers={name: lists[name].values for name in columns.impression_numbers},
+        weights=_weights(table["weights"], where, candidates)
+        if columns.has_labels and "weights" in table.column_names
+        else None,
     )
 
 
@@ -136,6 +142,25 @@ def _check_labels(where: Path | str, candidates: Jagged, labels: Jagged) -> None
     if wrong.any():
         rule = f"{where} column labels must be 0 or 1"
         raise InputError(f"{rule}, got {labels.values[np.argmax(wrong)]}")
+
+
+def _weights(column: pa.ChunkedArray, where: Path | str, candidates: Jagged) -> np.ndarray:
+    """(impressions,) float32; InputError, naming the row, for what can weigh no impression."""
+    if column.null_count:
+        row = int(np.argmax(in_one(column.is_null()).to_numpy(zero_copy_only=False)))
+        raise InputError(f"{where} column weights must not be null, row {row} is")
+    values, offsets = values_and_offsets(column)
+    check_same_lengths(where, "weights", Jagged(values, offsets), "labels", candidates)
+    read = Numeric(WEIGHTS["weights"]).values(values, f"{where} column weights", offsets)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused
+        weights = read.astype(np.float32)
+    wrong = ~(weights >= 0) | np.isinf(weights)
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        row, value = np.searchsorted(offsets, place, "right") - 1, values[place].as_py()
+        rule = f"{where} column weights must be finite and at least 0"
+        raise InputError(f"{rule}, row {row} has {'null' if value is None else value}")
+    return weights
 
 
 def check_same_lengths(where: Path | str, name: str, a: Jagged, other: str, b: Jagged) -> None:

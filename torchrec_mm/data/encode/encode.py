@@ -144,7 +144,8 @@ def encode(
             requests = numbered.sizes["requests"]
             mapped = partial(mapper.map, numbered)
             with tqdm(total=requests, desc=f"encode {split}", unit="request", disable=None) as bar:
-                unseen.update(write_split(folder / "requests" / split, numbered.spool, mapped, bar))
+                to, has_weights = folder / "requests" / split, numbered.has_weights
+                unseen.update(write_split(to, numbered.spool, mapped, bar, has_weights))
         if learning:
             item = learn_items(source, all_items, min_count)
             vocabularies = replace(vocabularies, item=item)
@@ -162,6 +163,8 @@ def encode(
             "notes": dict(source.notes),
             "splits": {split: numbered.sizes for split, numbered in numbering.splits.items()},
         }
+        if weighted := [s for s, numbered in numbering.splits.items() if numbered.has_weights]:
+            meta["weighted"] = weighted
         write_json(folder / "meta.json", meta)
 
 

@@ -47,6 +47,8 @@ class Mapper:
         behaviours = self._item_rows[read("behaviours", where.behaviours)]
         columns["candidates"] = list_array(candidates, num_candidates)
         columns["labels"] = list_array(read("labels", where.candidates), num_candidates)
+        if split.has_weights:
+            columns["weights"] = list_array(read("weights", where.candidates), num_candidates)
         columns["behaviours"] = list_array(behaviours, num_behaviours)
         for name, table_rows in self._behaviour.items():
             rows = table_rows[read(f"behaviour/{name}", where.behaviours)]

@@ -17,6 +17,9 @@ from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.encode.count import FeatureIds, ItemCounts, LearnedAttribute
 from torchrec_mm.data.encode.source import TRAIN, RequestSource
 from torchrec_mm.data.encode.spool import Spool
+from torchrec_mm.data.encoded.checks import weight_sums
+from torchrec_mm.data.encoded.encoded import WEIGHT_SUMS
+from torchrec_mm.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,17 @@ class NumberedSplit:
 
     spool: the columns ``user_id`` (as they are), ``timestamp``, ``candidates``, ``labels``,
     ``behaviours``, ``request/NAME``, ``behaviour/NAME`` and ``impression/NAME``, and the numbers of
-    ``request_number/NAME`` and ``impression_number/NAME``. counts: of its items.
+    ``request_number/NAME`` and ``impression_number/NAME``; with weights ``weights``, and of each
+    request their sums, ``WEIGHT_SUMS``. counts: of its items.
     sizes: how many requests, impressions, behaviours and clicks. has_time: whether every request
-    has a time.
+    has a time. has_weights: whether impressions have weights.
     """
 
     spool: Spool
     counts: ItemCounts
     sizes: Mapping[str, int]
     has_time: bool
+    has_weights: bool
 
 
 class Numbering:
@@ -58,9 +63,10 @@ class Numbering:
     def add(self, split: str, scratch: Path) -> None:
         """Read a split and spool it to the new folder ``scratch``.
 
-        The source's InputErrors pass through.
+        The source's InputErrors pass through; one for training weights that are all 0.
         """
         counts, has_time = ItemCounts(), True
+        weight: float | None = None  # the most of any impression
         sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
         rows = self._source.num_rows(split)
         with (
@@ -80,8 +86,14 @@ class Numbering:
                 sizes["impressions"] += requests.num_impressions
                 sizes["behaviours"] += len(behaviours)
                 sizes["clicks"] += int(requests.labels.sum())
+                if requests.weights is not None:
+                    weight = max(weight or 0.0, float(requests.weights.max()))
                 bar.update(len(requests))
-        self.splits[split] = NumberedSplit(spool, counts, dict(sizes), has_time)
+        if weight == 0 and split == TRAIN:
+            rule = f"requests/{split} column weights must hold one above 0"
+            raise InputError(f"{rule}, got 0 for all {sizes['impressions']} impressions")
+        is_weighted = weight is not None
+        self.splits[split] = NumberedSplit(spool, counts, dict(sizes), has_time, is_weighted)
 
     def forget_ids(self) -> None:
         """Give the memory of items and features back, once a ``Mapper`` knows their rows."""
@@ -102,6 +114,10 @@ class Numbering:
         if has_time:
             assert requests.timestamps is not None  # of these and of all before
             spool.append("timestamp", requests.timestamps)
+        if requests.weights is not None:
+            spool.append("weights", requests.weights)
+            sums = weight_sums(requests.weights, requests.labels, requests.candidates)
+            spool.append(WEIGHT_SUMS, sums.reshape(-1))
         for owner, names in (
             ("request", self._source.request_features),
             ("behaviour", self._source.behaviour_features),

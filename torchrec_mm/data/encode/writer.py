@@ -14,6 +14,7 @@ from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.encode.spool import Spool, Stretch
 from torchrec_mm.data.encoded.checks import is_of_candidates
+from torchrec_mm.data.encoded.encoded import WEIGHT_SUMS
 
 ROW_GROUP_BYTES = 2 << 20
 GROUPS_PER_FILE = 64
@@ -27,7 +28,9 @@ PLAIN = {
 Mapped = Callable[[Stretch], tuple[pa.Table, Counter[str]]]
 
 
-def write_split(folder: Path, spool: Spool, mapped: Mapped, bar: tqdm) -> Counter[str]:
+def write_split(
+    folder: Path, spool: Spool, mapped: Mapped, bar: tqdm, has_weights: bool = False
+) -> Counter[str]:
     """Write all requests in row groups of about ``ROW_GROUP_BYTES`` decoded, in order.
 
     A row group ends with the request that fills it; a file has ``GROUPS_PER_FILE`` of them. Plain
@@ -37,12 +40,15 @@ def write_split(folder: Path, spool: Spool, mapped: Mapped, bar: tqdm) -> Counte
         folder: to create. spool: the split.
         mapped: gives a stretch of requests as a table, and counts by name that are summed up.
         bar: shown the requests of each file that is written.
+        has_weights: whether the split has weights, whose sums lie beside the files.
 
     Returns:
         The sums.
     """
     folder.mkdir(parents=True)
     _write_lengths(folder / "lengths.npy", spool)
+    if has_weights:
+        _write_weight_sums(folder / WEIGHT_SUMS, spool)
     none = slice(0, 0)
     schema = mapped(Stretch(none, none, none))[0].schema
     groups = _cut(spool.blocks_of_lengths(), schema)
@@ -84,6 +90,15 @@ def _write_lengths(path: Path, spool: Spool) -> None:
     for lengths in spool.blocks_of_lengths():
         array[done : done + len(lengths)] = lengths
         done += len(lengths)
+    array.flush()
+
+
+def _write_weight_sums(path: Path, spool: Spool) -> None:
+    array = new_array(path, (spool.num_requests, 2), np.dtype(np.float64))
+    flat, done = array.reshape(-1), 0
+    for sums in spool.blocks(WEIGHT_SUMS, len(flat)):
+        flat[done : done + len(sums)] = sums
+        done += len(sums)
     array.flush()
 
 

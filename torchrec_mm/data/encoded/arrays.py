@@ -38,6 +38,7 @@ class RequestArrays:
     impression_rows: likewise, aligned with ``candidates.values``.
     request_numbers: (n, P) float32 of users and contexts, NaN for null, or None.
     impression_numbers: (impressions, Q) float32, likewise.
+    weights: (impressions,) float32, finite, >= 0, or None: all alike.
     """
 
     rows: np.ndarray
@@ -51,6 +52,7 @@ class RequestArrays:
     impression_rows: Mapping[str, np.ndarray] = field(default_factory=dict)
     request_numbers: np.ndarray | None = None
     impression_numbers: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,6 +73,7 @@ class RequestArrays:
             {name: rows[at_candidates] for name, rows in self.impression_rows.items()},
             None if self.request_numbers is None else self.request_numbers[chosen],
             None if self.impression_numbers is None else self.impression_numbers[at_candidates],
+            None if self.weights is None else self.weights[at_candidates],
         )
 
     def cut(self, first: int, end: int) -> "RequestArrays":
@@ -82,6 +85,7 @@ class RequestArrays:
             labels=self.labels[first:end],
             impression_rows={n: rows[first:end] for n, rows in self.impression_rows.items()},
             impression_numbers=None if numbers is None else numbers[first:end],
+            weights=None if self.weights is None else self.weights[first:end],
         )
 
     def without_candidates(self) -> "RequestArrays":
@@ -94,6 +98,7 @@ class RequestArrays:
             labels=self.labels[:0],
             impression_rows={name: rows[:0] for name, rows in self.impression_rows.items()},
             impression_numbers=numbers,
+            weights=None if self.weights is None else self.weights[:0],
         )
 
     @classmethod
@@ -123,4 +128,5 @@ class RequestArrays:
             None
             if first.impression_numbers is None
             else np.concatenate([part.impression_numbers for part in parts]),
+            None if first.weights is None else np.concatenate([part.weights for part in parts]),
         )

@@ -45,7 +45,27 @@ def check_numbers(values: np.ndarray, where: str) -> None:
 def is_of_candidates(column: str) -> bool:
     """Whether a list column of encoded requests is as long as the candidates, or the behaviours."""
     owner = column.partition("/")[0]
-    return owner in ("candidates", "labels", "impression", "impression_number")
+    return owner in ("candidates", "labels", "weights", "impression", "impression_number")
+
+
+def weight_sums(weights: np.ndarray, labels: np.ndarray, candidates: Jagged) -> np.ndarray:
+    """(R, 2) float64: what the impressions of each request weigh, and those that were clicked.
+
+    ``weights``: (impressions,) float32. ``labels``: (impressions,) int8.
+    """
+    owners = candidates.owners()
+    both = (weights, weights * labels)
+    return np.stack([np.bincount(owners, each, len(candidates)) for each in both], axis=1)
+
+
+def check_weights(
+    weights: np.ndarray, labels: np.ndarray, candidates: Jagged, sums: np.ndarray, where: str
+) -> None:
+    """InputError, naming ``where``, for weights below 0 or not finite, or other ``sums``."""
+    if weights.dtype != np.float32 or not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError(f"{where} column weights must be finite float32 of at least 0")
+    if not np.array_equal(weight_sums(weights, labels, candidates), sums):
+        raise InputError(f"{where} column weights must have the sums that lie beside it")
 
 
 def check_counts(lengths: np.ndarray, where: Path) -> None:

@@ -19,14 +19,20 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.reading import input_errors, read_metadata
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
-from torchrec_mm.data.encoded.checks import check_counts, check_lengths, check_numbers, check_rows
+from torchrec_mm.data.encoded.checks import (
+    check_counts,
+    check_lengths,
+    check_numbers,
+    check_rows,
+    check_weights,
+)
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 
 FORMAT = 1
 NUMBERS = "numbers.npy"  # of items
-LENGTHS = "lengths.npy"  # beside the Parquet files
+LENGTHS, WEIGHT_SUMS = "lengths.npy", "weight_sums.npy"  # beside the Parquet files
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class EncodedRequests:
     items: what the item numbers mean. groups: the row groups, in file order.
     lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
     num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
+    weight_sums: (R, 2) float64 memmap, of each request what its impressions weigh and what those
+    that were clicked do; None without weights.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -69,6 +77,12 @@ class EncodedRequests:
             rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
             raise InputError(f"{rule}, got {self.lengths.shape}")
         check_counts(self.lengths, requests / LENGTHS)
+        self.weight_sums: np.ndarray | None = None
+        if split in self.meta.get("weighted", ()):
+            self.weight_sums = _load(requests / WEIGHT_SUMS, np.float64)
+            if self.weight_sums.shape != (len(self), 2):
+                rule = f"{requests / WEIGHT_SUMS} must be {(len(self), 2)}"
+                raise InputError(f"{rule}, got {self.weight_sums.shape}")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -84,7 +98,10 @@ class EncodedRequests:
 
     @property
     def click_rate(self) -> float:
-        """Clicks per impression."""
+        """Clicks per impression, weighted where there are weights."""
+        if self.weight_sums is not None:
+            weight, of_clicks = self.weight_sums.sum(axis=0).tolist()
+            return of_clicks / weight
         return self.sizes["clicks"] / self.num_impressions
 
     @cached_property
@@ -134,6 +151,7 @@ class EncodedRequests:
                     "impression_number",
                     self.meta.get("impression_numbers"),
                 ),
+                weights=None if self.weight_sums is None else lists["weights"].values,
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -154,6 +172,10 @@ class EncodedRequests:
             for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
                 values = getattr(arrays, f"{group}_numbers")[:, place]
                 check_numbers(values, f"{where} column {group}_number/{name}")
+        if arrays.weights is not None:
+            assert self.weight_sums is not None  # who has weights has both
+            sums = self.weight_sums[arrays.rows[0] : arrays.rows[-1] + 1]
+            check_weights(arrays.weights, arrays.labels, arrays.candidates, sums, where)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -215,7 +237,7 @@ def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, in
 
 def _row_groups(folder: Path) -> list[RowGroup]:
     groups, first = [], 0
-    for path in data_files(folder, beside=lambda entry: entry.name == LENGTHS):
+    for path in data_files(folder, beside=lambda entry: entry.name in (LENGTHS, WEIGHT_SUMS)):
         metadata = read_metadata(path)
         for index in range(metadata.num_row_groups):
             num_requests = metadata.row_group(index).num_rows

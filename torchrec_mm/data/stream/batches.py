@@ -94,12 +94,13 @@ class RequestBatch(BatchParts):
         item without a vector: interest, hidden layers, logit; None without MAKE.
     labels: (I,) float32 in {0, 1}.
     loss_weight: () float32: the sum of this rank's losses times this, averaged over ranks, is
-        the mean loss per impression of the global batch.
+        the mean loss per impression of the global batch, weighted where there are weights.
     rows: (R,) int64, which requests of the data set these are.
     impression_index: (Q, I) int32, bag of each feature of impressions; None without any.
     request_numbers: (R, 2 P) float32 of users and contexts: values, 0 for null, and after them the
         flags, 1 for null and else 0; None without numeric features.
     target_numbers: (I, 2 G) float32 of each impression and its item, likewise.
+    weights: (I,) float32, of each impression in the loss; None: all alike.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -124,6 +125,7 @@ class RequestBatch(BatchParts):
     impression_index: Tensor | None = None
     request_numbers: Tensor | None = None
     target_numbers: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def lists(self) -> RequestLists:

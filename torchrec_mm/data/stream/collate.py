@@ -154,6 +154,7 @@ class Collator:
             impression_index=tables.impression_index,
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
             target_numbers=with_flags(numbers),
+            weights=None if share.weights is None else torch.from_numpy(share.weights),
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:

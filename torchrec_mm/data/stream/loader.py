@@ -109,19 +109,24 @@ class RequestLoader:
         for window in self.order.windows(epoch, done=done):
             shares = [self._share_of_rank(*part) for part in window.parts()]
             arrays = self._read([rows for rows, *_ in shares])
-            for rows, candidates, is_empty, loss_weight in shares:
+            for rows, candidates, is_empty, total in shares:
                 share = arrays.take(np.searchsorted(arrays.rows, rows))
                 if len(share) == 1:  # may be a piece
                     share = share.cut(*candidates[0])
-                yield share, loss_weight, is_empty
+                if total is None:
+                    assert share.weights is not None  # else the impressions were counted
+                    total = float(share.weights.sum(dtype=np.float64))
+                # Nothing is learned from impressions that weigh nothing.
+                yield share, self.world_size / total if total else 0.0, is_empty
             del arrays, share  # before the next window is read: one is enough to hold
 
     def _share_of_rank(
         self, rows: np.ndarray, candidates: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool, float]:
+    ) -> tuple[np.ndarray, np.ndarray, bool, float | None]:
         """This rank's requests and their candidates, of a global batch's.
 
-        Also whether they are only there to be masked, and their weight.
+        Also whether they are only there to be masked, and what the global batch weighs: None where
+        it is a lone request with weights, of which it may be a piece that every rank reads.
         """
         order = np.argsort(rows)  # by row group: a rank touches few of the window's
         rows, candidates = rows[order], candidates[order]
@@ -131,7 +136,10 @@ class RequestLoader:
         is_empty = mine.start == mine.stop
         if is_empty:
             mine = slice(0, 1)
-        return rows[mine], candidates[mine], is_empty, self.world_size / float(costs.sum())
+        total: float | None = float(costs.sum())
+        if self.data.weight_sums is not None:
+            total = float(self.data.weight_sums[rows, 0].sum()) if len(rows) > 1 else None
+        return rows[mine], candidates[mine], is_empty, total
 
     def _read(self, shares: list[np.ndarray]) -> RequestArrays:
         """The row groups that hold the requests of ``shares``, in file order."""
