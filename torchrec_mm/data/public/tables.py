@@ -11,6 +11,7 @@ from torchrec_mm.errors import InputError
 
 BATCH_ROWS = 122_880
 DUCKDB_SHARE = 0.4  # of the memory; the rest is Python's
+CSV = "header = true, delim = ',', quote = '\"', escape = '\"', hive_partitioning = false"
 LINES = 3  # of a complaint of DuckDB's: where and what; options follow
 
 
@@ -85,8 +86,7 @@ def csv_rows(files: list[Path], types: dict[str, str]) -> str:
     """SQL: rows of CSV files with a header; ``types``: SQL's, of the columns that are read."""
     columns = ", ".join(f"{text(name)}: {text(kind)}" for name, kind in types.items())
     names = ", ".join(f'"{name}"' for name in types)  # user, alone, is who asks
-    options = f"header = true, delim = ',', quote = '\"', escape = '\"', types = {{{columns}}}, hive_partitioning = false"
-    return f"(SELECT {names} FROM read_csv({listed(files)}, {options}))"
+    return f"(SELECT {names} FROM read_csv({listed(files)}, {CSV}, types = {{{columns}}}))"
 
 
 def text(value: str) -> str:
