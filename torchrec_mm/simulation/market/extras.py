@@ -1,12 +1,12 @@
 """Further columns that matter for clicks, of a market that has them (``--features full``).
 
-    logit + BUDGET * (1 - |ln price_i - ln budget_u|)    a price far from what the user spends puts off
-          + DISCOUNT * discount                          what the item is offered for, at that time
+    logit + BUDGET * (1 - |ln price_i - ln budget_u|)   a price far from what the user spends
+          + DISCOUNT * discount                         what the item is offered for, at that time
           + TAGS * (share of the item's tags that the user likes)
-          + POSITION * place                             beside the rule's own PLACE
+          + POSITION * place                            beside the rule's own PLACE
 
-Ids can tell next to nothing of discounts and places, which differ from impression to impression, and
-of prices and tags only what many impressions of an item show.
+Ids can tell next to nothing of discounts and places, which differ from impression to impression,
+and of prices and tags only what many impressions of an item show.
 """
 
 from dataclasses import dataclass
