@@ -7,7 +7,7 @@ import pytest
 
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.data.contract.describe import folder_columns
-from torchrec_mm.data.contract.feature_settings import read_settings
+from torchrec_mm.data.contract.feature_settings import FeatureSettings, read_settings
 from torchrec_mm.data.contract.settings_file import put_settings
 from torchrec_mm.errors import InputError
 
@@ -33,7 +33,7 @@ def data(tmp_path):
 
 
 def test_what_is_written_says_nothing_and_names_every_column(data):
-    put_settings(data, None)
+    put_settings(data)
     text = (data / "features.yaml").read_text(encoding="utf-8")
     assert read_settings(data) == {}
     assert re.findall(r"^## (\w+/ .*)$", text, re.M) == [
@@ -49,7 +49,7 @@ def test_what_is_written_says_nothing_and_names_every_column(data):
 
 @pytest.mark.parametrize("which", [0, -1])
 def test_any_line_without_its_sign_is_a_setting_that_is_taken(data, which):
-    put_settings(data, None)
+    put_settings(data)
     path = data / "features.yaml"
     lines = path.read_text(encoding="utf-8").split("\n")
     by_column = [match for line in lines if (match := re.match(r"#(\S.*?): \{", line))]
@@ -70,8 +70,15 @@ def test_any_line_without_its_sign_is_a_setting_that_is_taken(data, which):
     )
 
 
+def test_what_is_said_stands_beside_what_could_be(data):
+    put_settings(data, said={"price": {"transform": "log1p"}})
+    text = (data / "features.yaml").read_text(encoding="utf-8")
+    assert "double\nprice: {transform: log1p}\n#price: " in text
+    assert read_settings(data) == {"price": FeatureSettings(transform="log1p")}
+
+
 def test_the_ignored_column_that_is_shown_could_be_ignored(data):
-    put_settings(data, None)
+    put_settings(data)
     path = data / "features.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("#ignore", "ignore"))
     assert "brand" not in folder_columns(data).items

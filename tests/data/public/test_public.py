@@ -9,6 +9,8 @@ import apps.prepare
 import apps.train_ranker
 from tests.data.public import published
 from tests.helpers.runs import SMALL_RANKER
+from torchrec_mm.data.contract.describe import describe
+from torchrec_mm.data.contract.feature_settings import FeatureSettings, read_settings
 
 SOURCES = ("mind", "microlens", "amazon", "kuairand", "criteo")
 
@@ -33,7 +35,14 @@ def test_a_public_data_set_becomes_a_ranker_with_figures(prepared, tmp_path):
 
 def test_it_says_what_its_columns_are(prepared):
     text = (prepared / "features.yaml").read_text()
-    assert text.startswith("## What each column is taken for") or "transform: log1p" in text
+    assert text.startswith("## What each column is taken for")
+    settings = read_settings(prepared)
+    described = describe(prepared)
+    for name, said in settings.items():
+        words = {**described["items"], **described["requests"]}[name]
+        assert (said.transform == "log1p") == ("log1p" in words)
+    is_criteo = "criteo" in str(prepared)
+    assert (settings.get("C1") == FeatureSettings(min_count=10)) == is_criteo
 
 
 @pytest.mark.parametrize(

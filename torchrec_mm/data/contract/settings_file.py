@@ -1,7 +1,7 @@
-"""`features.yaml` of a folder that is made: the one given, or one that says nothing yet.
+"""`features.yaml` of a folder that is made: the one given, or one that says what it is made to.
 
-The latter is all in comments: what each column is taken for, below two signs, and below one the
-line that says otherwise.
+In the latter is, behind two signs, what each column is taken for, and below it, behind one, what
+could be said of it instead.
 """
 
 import json
@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from torchrec_mm.data.contract.features import Bag, Categorical, Feature, Numeri
 from torchrec_mm.data.contract.request_columns import OF_CANDIDATES
 from torchrec_mm.errors import InputError
 
+NOTHING: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 VALUES = ("yes", "no", "on", "off", "true", "false", "null")  # of YAML, when they are not quoted
 HEAD = """\
 ## What each column is taken for; `apps.doctor --data` counts what it holds. A line below one # that
@@ -29,18 +31,21 @@ HEAD = """\
 """
 
 
-def put_settings(data: Path, given: Path | None) -> None:
+def put_settings(
+    data: Path, given: Path | None = None, said: Mapping[str, Mapping[str, Any]] = NOTHING
+) -> None:
     """Write the file beside ``items/`` and ``requests/`` of the folder ``data``.
 
     Args:
         data: folder in the layout of the data contract. given: to be copied; None: there is none.
+        said: settings by column, where none is given.
 
     Raises:
         InputError: a column that can be no feature, or a setting of none; ``given`` is named.
     """
     path = data / FILE
     if given is None:
-        path.write_text(commented_settings(data), encoding="utf-8")
+        path.write_text(commented_settings(data, said), encoding="utf-8")
         return
     with input_errors(given, "could not be copied"):
         shutil.copyfile(given, path)
@@ -50,22 +55,24 @@ def put_settings(data: Path, given: Path | None) -> None:
         raise InputError(str(error).replace(str(path), str(given))) from error
 
 
-def commented_settings(data: Path) -> str:
-    """The file for a folder, with nothing said; InputErrors of ``folder_columns``."""
+def commented_settings(data: Path, said: Mapping[str, Mapping[str, Any]]) -> str:
+    """The file for a folder; InputErrors of ``folder_columns``."""
     found = folder_columns(data)
     columns = {"items": found.items, "requests": found.requests.all}
     names = [name for of_folder in columns.values() for name in of_folder]
     lines = [HEAD.format(names=", ".join(map(_quoted, names[:1])))]
     for folder, of_folder in columns.items():
-        lines += [_lines(folder, name, column) for name, column in of_folder.items()]
+        lines += [_lines(folder, name, of_folder[name], said.get(name)) for name in of_folder]
     return "\n".join(lines)
 
 
-def _lines(folder: str, name: str, column: Feature) -> str:
+def _lines(folder: str, name: str, column: Feature, said: Mapping[str, Any] | None) -> str:
     what = {Categorical: "category", Numeric: "number", Bag: "bag"}[type(column)]
     kind = str(column.kind).replace("item: ", "")
-    said = "\n".join(f"#{_quoted(name)}: {each}" for each in _settings(name, column))
-    return f"## {folder}/ {_quoted(name)}: {what}, {kind}\n{said}\n"
+    lines = [f"## {folder}/ {_quoted(name)}: {what}, {kind}"]
+    lines += [f"{_quoted(name)}: {_flow(said)}"] if said else []
+    lines += [f"#{_quoted(name)}: {each}" for each in _settings(name, column)]
+    return "\n".join(lines) + "\n"
 
 
 def _settings(name: str, column: Feature) -> Iterator[str]:

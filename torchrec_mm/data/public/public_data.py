@@ -9,11 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.text_ids import MAPS
-from torchrec_mm.data.contract.feature_settings import FILE
 from torchrec_mm.data.contract.settings_file import put_settings
 from torchrec_mm.data.logs.id_maps import write_map
 from torchrec_mm.data.prepare.prepared import notes_on, read_splits
@@ -36,7 +34,7 @@ class PublicData:
     requests: Iterable[pa.Table]
     no_click: str
     texts: Mapping[str, Iterable[pa.RecordBatch | pa.Table]] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def write_public(run_dir: Path, data: PublicData, scratch: Path) -> list[str]:
@@ -64,11 +62,7 @@ def write_public(run_dir: Path, data: PublicData, scratch: Path) -> list[str]:
         _write_items(folder / "items", iter(data.items))
         for name, texts in data.texts.items():
             write_map(folder / "ids" / MAPS[name], name, texts, scratch / "texts")
-        given = None
-        if data.settings:
-            given = scratch / FILE
-            given.write_text(yaml.safe_dump({**data.settings}, sort_keys=False), encoding="utf-8")
-        put_settings(folder, given)
+        put_settings(folder, said=data.settings)
     return notes_on(splits)
 
 
