@@ -88,6 +88,7 @@ def spec_of(method: str, encoded: Encoded) -> RankerSpec:
             *encoded.data.meta.get("item_numbers", ()),
             *encoded.data.meta.get("impression_numbers", ()),
         ),
+        sequences=encoded.data.sequences,
     )
 
 

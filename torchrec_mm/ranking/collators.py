@@ -25,7 +25,14 @@ def collator_for_ranker(
     ``make``: for the methods that hold MAKE, and for no others.
     """
     raw_ids = tuple(spec.zero_collision)
-    collator = Collator(items, True, tuple(spec.tables.behaviour), max_behaviours, raw_ids)
+    collator = Collator(
+        items,
+        True,
+        tuple(spec.tables.behaviour),
+        max_behaviours,
+        raw_ids,
+        sequences=spec.sequences,
+    )
     if vectors is None:
         return collator
     rows = rows_of_vectors(items, vectors)
@@ -39,13 +46,18 @@ def collator_for_ranker(
         kept=spec.kept if spec.has("muse") else 0,
         num_tiers=spec.num_tiers if spec.has("simtier") or spec.has("muse") else 0,
         pairs=spec.has("simscore") or spec.has("make"),
+        further_pairs=spec.has("simscore"),
     )
     return replace(collator, search=search, make=make)
 
 
 def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
-    """The most behaviours that a candidate is compared with one by one: newest, and kept ones."""
-    return max_behaviours + (spec.kept if spec.method == "muse" else 0)
+    """The most behaviours that a candidate is compared with one by one: newest, and kept ones.
+
+    Of all sequences together.
+    """
+    newest = max_behaviours * (1 + len(spec.sequences))
+    return newest + (spec.kept if spec.method == "muse" else 0)
 
 
 def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:

@@ -17,7 +17,8 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
-NUMBERS = ("request_numbers", "target_numbers")
+# Lists of names that model.json of releases before them lacks.
+NAMES = ("request_numbers", "target_numbers", "sequences")
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -96,7 +97,7 @@ class RankerSpec:
     where muse attends. kept: behaviours that muse's general search keeps, K. zero_collision: tables
     of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
-    its item, in the batch's order.
+    its item, in the batch's order. sequences: events of the further behaviour sequences.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -116,6 +117,7 @@ class RankerSpec:
     zero_collision: Mapping[str, ZeroCollision] = field(default_factory=dict)
     request_numbers: tuple[str, ...] = ()
     target_numbers: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -155,6 +157,7 @@ class RankerSpec:
                 *train.meta.get("item_numbers", ()),
                 *train.meta.get("impression_numbers", ()),
             ),
+            sequences=train.sequences,
         )
 
     @property
@@ -186,13 +189,13 @@ def check_raw_ids(features: Iterable[str]) -> None:
 def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     """What ``spec_from_json`` reads.
 
-    Numeric features and those of impressions are left out where there are none, as in runs of
-    releases before them.
+    Numeric features, those of impressions and further sequences are left out where there are none,
+    as in runs of releases before them.
     """
     described = asdict(spec)
     if not spec.tables.impression:
         del described["tables"]["impression"]
-    return {n: v for n, v in described.items() if v or n not in NUMBERS}
+    return {n: v for n, v in described.items() if v or n not in NAMES}
 
 
 def spec_from_json(value: dict) -> RankerSpec:
@@ -202,7 +205,7 @@ def spec_from_json(value: dict) -> RankerSpec:
             "tables": TableSizes(**value["tables"]),
             "hidden": tuple(value["hidden"]),
             "behaviour_tables": tuple(value["behaviour_tables"]),
-            **{name: tuple(value.get(name, ())) for name in NUMBERS},
+            **{name: tuple(value.get(name, ())) for name in NAMES},
             "zero_collision": {
                 name: ZeroCollision(**table) for name, table in value["zero_collision"].items()
             },

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.numbers import in_one
+from torchrec_mm.columns.parquet import INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings, read_settings
@@ -18,7 +19,7 @@ from torchrec_mm.data.contract.features import NULL, Categorical, Feature, text_
 from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import item_columns, open_items
 from torchrec_mm.data.contract.request_columns import NAMED as REQUEST_COLUMNS
-from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
+from torchrec_mm.data.contract.request_columns import RequestColumns, check_named, column_of
 
 EXAMPLES = 3
 
@@ -85,10 +86,13 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
         of_requests.check(split)
     of_request, of_behaviour, of_impression = of_requests.names
     check_names(of_items, of_request, of_behaviour, of_impression)
+    sequences = {column_of(event): Categorical(INT64_LIST) for event in of_requests.sequences}
     found = {
         "items": _of_folder([items], of_items, ITEM_COLUMNS, settings),
-        "requests": _of_folder(splits, of_requests.all, REQUEST_COLUMNS, settings),
+        "requests": _of_folder(splits, {**of_requests.all, **sequences}, REQUEST_COLUMNS, settings),
     }
+    for name in sequences:
+        found["requests"][name] = found["requests"][name].replace("category", "behaviours", 1)
     for name, text_ids in text_ids_of({**of_items, **of_requests.all}).items():
         text_ids.check(f"column {name}")
     return found

@@ -14,7 +14,7 @@ will have.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -185,8 +185,10 @@ def _unseen_items(
 def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, Any]:
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
-    further = {"impression_features": vocabularies.impression} | {
-        f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS
+    further: dict[str, Iterable[str]] = {
+        "impression_features": vocabularies.impression,
+        **{f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS},
+        "sequences": vocabularies.sequences,
     }
     return {
         "format": FORMAT,
@@ -197,6 +199,6 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
             name for name in item_features if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
-        **{kind: list(names) for kind, names in further.items() if names},
+        **{kind: each for kind, names in further.items() if (each := list(names))},
         "max_behaviours": source.max_behaviours,
     }

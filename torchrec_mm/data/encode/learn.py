@@ -33,7 +33,13 @@ def learn_features(source: RequestSource, features: Mapping[str, FeatureIds]) ->
             source.impression_features,
         )
     )
-    return Vocabularies(request=request, item={}, behaviour=behaviour, impression=impression)
+    return Vocabularies(
+        request=request,
+        item={},
+        behaviour=behaviour,
+        impression=impression,
+        sequences=tuple(source.sequences),
+    )
 
 
 def learn_items(

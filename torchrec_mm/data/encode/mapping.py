@@ -8,6 +8,7 @@ import pyarrow as pa
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.numbers import to_arrow
+from torchrec_mm.data.contract.request_columns import column_of
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.number import NumberedSplit, Numbering
 from torchrec_mm.data.encode.source import RequestSource
@@ -30,11 +31,12 @@ class Mapper:
         )
         self._request_numbers = vocabularies.numbers_of("request")
         self._impression_numbers = vocabularies.numbers_of("impression")
+        self._sequences = vocabularies.sequences
 
     def map(self, split: NumberedSplit, where: Stretch) -> tuple[pa.Table, Counter[str]]:
         """Some requests, and by feature but those of items how many ids are on row 0."""
         read, unseen = split.spool.read, Counter[str]()
-        num_candidates, num_behaviours = split.spool.lengths(where.requests).T
+        num_candidates, num_behaviours, *further = split.spool.lengths(where.requests).T
         columns = {"user_id": to_arrow(read("user_id", where.requests))}
         if split.has_time:
             columns["timestamp"] = to_arrow(read("timestamp", where.requests))
@@ -49,6 +51,9 @@ class Mapper:
         if split.has_weights:
             columns["weights"] = list_array(read("weights", where.candidates), num_candidates)
         columns["behaviours"] = list_array(behaviours, num_behaviours)
+        for event, lengths, at in zip(self._sequences, further, where.sequences, strict=True):
+            items = self._item_rows[read(f"sequence/{event}", at)]
+            columns[f"sequence/{event}"] = list_array(items, lengths)
         for name, table_rows in self._behaviour.items():
             rows = table_rows[read(f"behaviour/{name}", where.behaviours)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
@@ -86,8 +91,14 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         (source.request_numbers, vocabularies.numbers_of("request"), "requests/"),
         (source.impression_numbers, vocabularies.numbers_of("impression"), "requests/"),
         (source.items.numbers, vocabularies.numbers_of("item"), "items/"),
+        (
+            map(column_of, source.sequences),
+            tuple(map(column_of, vocabularies.sequences)),
+            "requests/",
+        ),
     ):
+        given = {*has}
         for name in wanted:
-            if name not in has:
+            if name not in given:
                 rule = f"must have the column {name} that the ranker was trained with"
                 raise InputError(f"{where} {rule}")

@@ -33,6 +33,7 @@ class RequestSource(Protocol):
     and of impressions. further: what the features are,
     by name; those of text know all their texts once everything has been read. max_behaviours: the
     newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
+    sequences: events of the further behaviour sequences, in alphabetical order.
     """
 
     splits: Sequence[str]
@@ -48,6 +49,7 @@ class RequestSource(Protocol):
     further: Mapping[str, Feature]
     max_behaviours: int
     notes: dict[str, int]
+    sequences: Sequence[str]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
@@ -101,6 +103,7 @@ class RequestFolders:
         self.impression_features: Sequence[str] = tuple(self.columns.impression_features)
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
+        self.sequences: Sequence[str] = self.columns.sequences
         self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
         self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
 
@@ -133,6 +136,7 @@ def _known_columns(known: Vocabularies) -> RequestColumns:
         _known(known.impression, is_list=True),
         _known_numbers(known, "request"),
         _known_numbers(known, "impression", is_list=True),
+        sequences=known.sequences,
     )
 
 

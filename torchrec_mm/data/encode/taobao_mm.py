@@ -53,6 +53,7 @@ class TaobaoMM:
     impression_features: Sequence[str] = ()
     request_numbers: Sequence[str] = ()
     impression_numbers: Sequence[str] = ()
+    sequences: Sequence[str] = ()
     further: Mapping[str, Feature] = {}
 
     def __init__(

@@ -39,6 +39,7 @@ class RequestArrays:
     request_numbers: (n, P) float32 of users and contexts, NaN for null, or None.
     impression_numbers: (impressions, Q) float32, likewise.
     weights: (impressions,) float32, finite, >= 0, or None: all alike.
+    sequences: further behaviours by event, as ``behaviours``.
     """
 
     rows: np.ndarray
@@ -53,6 +54,7 @@ class RequestArrays:
     request_numbers: np.ndarray | None = None
     impression_numbers: np.ndarray | None = None
     weights: np.ndarray | None = None
+    sequences: Mapping[str, Jagged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,6 +76,7 @@ class RequestArrays:
             None if self.request_numbers is None else self.request_numbers[chosen],
             None if self.impression_numbers is None else self.impression_numbers[at_candidates],
             None if self.weights is None else self.weights[at_candidates],
+            {event: items.take(chosen)[0] for event, items in self.sequences.items()},
         )
 
     def cut(self, first: int, end: int) -> "RequestArrays":
@@ -129,4 +132,5 @@ class RequestArrays:
             if first.impression_numbers is None
             else np.concatenate([part.impression_numbers for part in parts]),
             None if first.weights is None else np.concatenate([part.weights for part in parts]),
+            {e: Jagged.concatenate([p.sequences[e] for p in parts]) for e in first.sequences},
         )

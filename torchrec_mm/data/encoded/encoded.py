@@ -49,7 +49,8 @@ class EncodedRequests:
     """One split of an encoded data set, streamed by row group.
 
     items: what the item numbers mean. groups: the row groups, in file order.
-    lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
+    lengths: (R, 2 + sequences) int32 memmap, candidates and behaviours of each request, and those
+    of each further sequence.
     num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
     weight_sums: (R, 2) float64 memmap, of each request what its impressions weigh and what those
     that were clicked do; None without weights.
@@ -73,7 +74,8 @@ class EncodedRequests:
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
         self.lengths = _load(requests / LENGTHS, np.int32)
-        if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
+        shape = sum(group.num_requests for group in self.groups), 2 + len(self.sequences)
+        if self.lengths.shape != shape:
             rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
             raise InputError(f"{rule}, got {self.lengths.shape}")
         check_counts(self.lengths, requests / LENGTHS)
@@ -86,6 +88,11 @@ class EncodedRequests:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Events of the further behaviour sequences."""
+        return tuple(self.meta.get("sequences", ()))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -152,6 +159,7 @@ class EncodedRequests:
                     self.meta.get("impression_numbers"),
                 ),
                 weights=None if self.weight_sums is None else lists["weights"].values,
+                sequences={event: lists[f"sequence/{event}"] for event in self.sequences},
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -163,7 +171,9 @@ class EncodedRequests:
 
     def _check(self, arrays: RequestArrays, where: str) -> None:
         num_items = len(self.items.item_ids)
-        for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
+        items_of = {"candidates": arrays.candidates, "behaviours": arrays.behaviours}
+        items_of |= {f"sequence/{event}": items for event, items in arrays.sequences.items()}
+        for name, items in items_of.items():
             check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
         for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():

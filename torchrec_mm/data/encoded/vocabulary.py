@@ -24,6 +24,7 @@ GROUPS = ("request", "item", "behaviour", "impression")
 PARTS = ("known_ids", "rare_ids")
 NUMBER_GROUPS = ("request", "item", "impression")
 NORMALISER = "normaliser"
+SEQUENCE = "sequence/request/"  # begins the key of a name that stands for itself
 TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
 
@@ -103,6 +104,7 @@ class Vocabularies:
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
     impression: the features of impressions.
     numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
+    sequences: events of the further behaviour sequences, which have no table of their own.
     """
 
     request: Mapping[str, Vocabulary]
@@ -110,6 +112,7 @@ class Vocabularies:
     behaviour: Mapping[str, Vocabulary]
     impression: Mapping[str, Vocabulary] = field(default_factory=dict)
     numbers: Mapping[str, Normaliser] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
 
     def numbers_of(self, group: str) -> dict[str, Normaliser]:
         """The numeric features of a group, by name in their order in a batch."""
@@ -131,12 +134,15 @@ class Vocabularies:
             save_file(self._flat(), aside)
 
     def _flat(self) -> dict[str, np.ndarray]:
-        return {
+        tables = {
             f"{part}/{group}/{name}": array
             for group in GROUPS
             for name, vocabulary in getattr(self, group).items()
             for part, array in vocabulary.arrays().items()
-        } | {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
+        }
+        numbers = {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
+        sequences = {f"{SEQUENCE}{event}": np.empty(0, np.int64) for event in self.sequences}
+        return {**tables, **numbers, **sequences}
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
@@ -158,6 +164,9 @@ class Vocabularies:
                 for key, array in flat.items()
                 if key.startswith(f"{NORMALISER}/")
             },
+            sequences=tuple(
+                sorted(key.removeprefix(SEQUENCE) for key in flat if key.startswith(SEQUENCE))
+            ),
         )
 
 
