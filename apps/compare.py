@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = parse(CompareConfig, argv)
     check_working_folder(config.run_dir, "run_dir")
-    for jobs in (list(make_jobs(config)), list(ranker_jobs(config))):
-        run_side_by_side(jobs, config.processes)
+    without_make, with_make = (ranker_jobs(config, make=make) for make in (False, True))
+    run_side_by_side([*make_jobs(config), *without_make], config.processes)
+    run_side_by_side([*with_make], config.processes)
 
 
 def make_jobs(config: CompareConfig) -> Iterator[Job]:
@@ -69,19 +70,22 @@ def make_jobs(config: CompareConfig) -> Iterator[Job]:
             yield Job((command,), result=None)
 
 
-def ranker_jobs(config: CompareConfig) -> Iterator[Job]:
-    """The longest run first, then every method."""
-    run_dir = config.run_dir / f"id-epochs-{config.seed}"
-    flags = ("--method", "id", "--data", config.data, "--run_dir", run_dir, "--seed", config.seed)
-    options = ("--epochs", config.id_epochs, "--test_auc", "--resume")
-    yield Job((("train_ranker", words(*flags, *options)),), result=None)
+def ranker_jobs(config: CompareConfig, *, make: bool) -> Iterator[Job]:
+    """Every method that takes a run of MAKE, or every other one, the longest run first."""
+    if not make:
+        run_dir = config.run_dir / f"id-epochs-{config.seed}"
+        flags = ("--method", "id", "--data", config.data, "--run_dir", run_dir)
+        options = ("--seed", config.seed, "--epochs", config.id_epochs, "--test_auc", "--resume")
+        yield Job((("train_ranker", words(*flags, *options)),), result=None)
     for seed in seeds(config):
-        for method in WITHOUT_VECTORS:
+        for method in WITHOUT_VECTORS if not make else ():
             yield ranker_job(config, method, None, seed)
         for vectors in config.vectors:
             for method in WITH_VECTORS:
-                yield ranker_job(config, method, vectors, seed)
-        yield ranker_job(config, CONTROL, config.control, seed)
+                if ("make" in method) is make:
+                    yield ranker_job(config, method, vectors, seed)
+        if make:
+            yield ranker_job(config, CONTROL, config.control, seed)
 
 
 def ranker_job(config: CompareConfig, method: str, vectors: Path | None, seed: int) -> Job:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchrec_mm.commands import call, component_of
+from torchrec_mm.commands import call, component_of, module_of
 from torchrec_mm.config import check_fields, parse, run, to_yaml
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
@@ -24,7 +24,11 @@ from torchrec_mm.targets import check_working_folder
 
 from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs, words
 
-BANK_SLOTS = 16_384  # three times the market's searches
+# Below the market's 5 400 training searches: no key is in the bank twice.
+BANK_SLOTS = 4_096
+# What the pool's jobs import.
+LOADED = ("torchrec", "timm", "sentence_transformers")
+COMMANDS = ("embed_items", "pretrain", "train_make", "train_ranker", "evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,21 +97,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed=config.seed,
         processes=config.processes,
     )
-    cell = (rankers, market, "simtier+make", vectors["scl"], config.seed)
     stages.once("simulated market", _simulate, config)
-    stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
-    with JobPool(config.processes) as pool:
+    with JobPool(config.processes, loaded=(*LOADED, *map(module_of, COMMANDS))) as pool:
+        stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
         stages.once(
-            "item vectors, MAKE, and what each part of SCL is worth",
-            *(_embed_and_compare, root, vectors, list(make_jobs(comparison)), pool),
+            "item vectors, what each part of SCL is worth, and phase two: MAKE and all rankers",
+            *(_embed_and_rank, root, vectors, comparison, pool),
         )
-        stages.once(
-            "phase two: a ranker on several ranks through TorchX",
-            _torchx,
-            component_of("ranking", "train_ranker"),
-            *ranker_flags(*cell),
-        )
-        stages.once("phase two: all rankers", pool.run, list(ranker_jobs(comparison)))
     if not (root / "report.json").is_file():
         call(
             "report",
@@ -138,10 +134,13 @@ def _pretrain(root: Path) -> None:
     )
 
 
-def _embed_and_compare(
-    root: Path, vectors: Mapping[str, Path], of_make: Sequence[Job], pool: JobPool
+def _embed_and_rank(
+    root: Path, vectors: Mapping[str, Path], comparison: CompareConfig, pool: JobPool
 ) -> None:
-    """Side by side: features of the frozen backbones are there, left by the run of SCL."""
+    """Side by side: features of the frozen backbones are there, left by the run of SCL.
+
+    One of the rankers trains on several ranks through TorchX; the pool evaluates it.
+    """
     from .compare_encoders import CompareEncodersConfig, prepare, write_table  # brings torch
 
     config = CompareEncodersConfig(
@@ -153,9 +152,19 @@ def _embed_and_compare(
     )
     embedding = pool.start(_embed_jobs(root, vectors))
     encoders = prepare(config)
-    training = pool.start(encoders.jobs)
-    finish(embedding)  # MAKE reads the vectors
-    finish([*training, *pool.start(of_make)])
+    finish(embedding)
+    making = pool.start(make_jobs(comparison))
+    training = pool.start([*encoders.jobs, *ranker_jobs(comparison, make=False)])
+    finish(making)
+    _torchx(
+        component_of("ranking", "train_ranker"),
+        *ranker_flags(
+            comparison.run_dir,
+            comparison.data,
+            *("simtier+make", vectors["scl"], comparison.seed),
+        ),
+    )
+    finish([*training, *pool.start(ranker_jobs(comparison, make=True))])
     print(write_table(config, encoders))
 
 

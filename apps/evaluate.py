@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, encoded = config.data, config.encoded
     if not data and not encoded:
         data, encoded = trained.input("data"), trained.input("encoded")
+    if encoded and config.at:
+        raise InputError(f"at must not be given for data that are encoded, {encoded}")
     with suppress_library_warnings(), process_group() as worker:
         on_first_rank(lambda: _check_targets(config, reads_of(data, encoded, config.vectors)))
         with encoded_requests(
@@ -70,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("test",),
             max_behaviours=trained.behaviours_read,
             vocabularies=trained.vocabularies,
+            at=config.at,
         ) as folder:
             test = EncodedRequests(folder, "test")
             trained.check_vocabulary(test)
@@ -101,6 +104,7 @@ def evaluate(
         "vectors": vectors and {"encoder": vectors.encoder, "modality": vectors.modality},
         "seed": trained.config["seed"],
         "checkpoint": str(trained.checkpoint),
+        **({"at": config.at} if config.at else {}),
     }
 
 

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         items,
         max_behaviours=trained.behaviours_read,
         vocabularies=trained.vocabularies,
+        at=config.at,
     )
     with suppress_library_warnings(), process_group() as worker:
         on_first_rank(lambda: check_file(config.output, "output", [config.requests, items]))

@@ -31,13 +31,14 @@ from torchrec_mm.targets import check_new_folder
 class PrepareConfig:
     """Write items/, requests/train, requests/test; searches/ from movielens, ids/ of ids of text.
 
+    Also features.yaml: the one beside the items/ given, or one that says nothing yet.
     A flag that its source does not know is refused.
     """
 
     source: Literal["movielens", "impressions", "events"]
     """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
-    item_id, label, timestamp and/or behaviour_item_ids; events: user_id, item_id, timestamp, event;
-    both in Parquet, CSV or JSON lines, in folders of partitions or not"""
+    item_id, label, timestamp and/or behaviour_item_ids, weight?, features; events: user_id,
+    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not"""
     input: Path
     """folder of the files"""
     run_dir: Path
@@ -47,7 +48,8 @@ class PrepareConfig:
     behaviours: int = 50
     """behaviours of a request at most, the latest"""
     items: Path | None = None
-    """impressions, events: folder with items/ to copy; not given: items/ holds ids alone"""
+    """impressions, events: folder with items/ (and features.yaml) to copy; not given: items/ holds
+    ids alone"""
     max_candidates: int | None = None
     """movielens, events: candidates of a request at most (20); more make several requests"""
     pause_s: int | None = None
@@ -58,7 +60,8 @@ class PrepareConfig:
     """events: values of column event that are impressions and clicks, as in '{impression: [view],
     click: [tap, open]}'; others are left out ({impression: [impression], click: [click]})"""
     columns: dict[str, str] | None = None
-    """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'"""
+    """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'; of
+    impressions also '{candidate_city: city}', a feature of theirs"""
     timestamp_unit: Literal["s", "ms", "us", "ns"] | None = None
     """impressions, events: of times that are whole numbers; not given: told by their size, and
     said. Dates need none"""

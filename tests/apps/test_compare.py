@@ -25,6 +25,10 @@ def commands_of(jobs: Iterable[Job], app: str) -> list[dict[str, str | None]]:
     return [_by_name(flags) for flags in commands]
 
 
+def all_rankers() -> list[Job]:
+    return [job for make in (False, True) for job in ranker_jobs(CONFIG, make=make)]
+
+
 def _by_name(words: tuple[str, ...]) -> dict[str, str | None]:
     flags = zip(words, (*words[1:], "--"), strict=True)
     return {w[2:]: None if v.startswith("--") else v for w, v in flags if w.startswith("--")}
@@ -43,7 +47,7 @@ def test_make_is_trained_once_on_each_set_of_vectors_and_seed():
 
 
 def test_every_method_is_trained_on_every_set_of_vectors_and_seed():
-    first, *runs = commands_of(ranker_jobs(CONFIG), "train_ranker")
+    first, *runs = commands_of(all_rankers(), "train_ranker")
     assert first == {
         **{"method": "id", "data": "data", "run_dir": "runs/id-epochs-3", "seed": "3"},
         **{"epochs": "4", "test_auc": None, "resume": None},
@@ -59,15 +63,16 @@ def test_every_method_is_trained_on_every_set_of_vectors_and_seed():
 
 def test_a_ranker_joins_the_make_of_its_own_vectors_and_seed():
     made = {run["run_dir"]: run for run in commands_of(make_jobs(CONFIG), "train_make")}
-    for run in commands_of(ranker_jobs(CONFIG), "train_ranker"):
-        assert ("make" in run) == ("make" in run["method"])
-        if "make" in run:
-            make = made[run["make"]]
-            assert (make["vectors"], make["seed"]) == (run["vectors"], run["seed"])
+    for run in commands_of(ranker_jobs(CONFIG, make=False), "train_ranker"):
+        assert "make" not in run and "make" not in run["method"]
+    for run in commands_of(ranker_jobs(CONFIG, make=True), "train_ranker"):
+        assert "make" in run["method"]
+        make = made[run["make"]]
+        assert (make["vectors"], make["seed"]) == (run["vectors"], run["seed"])
 
 
 def test_each_ranker_is_evaluated_on_the_same_data_and_done_when_that_is_there():
-    _, *jobs = ranker_jobs(CONFIG)
+    _, *jobs = all_rankers()
     for job in jobs:
         (_, trained), (app, scored) = job.commands
         run_dir = _by_name(trained)["run_dir"]

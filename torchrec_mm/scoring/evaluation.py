@@ -32,6 +32,7 @@ from torchrec_mm.scoring.prediction_files import (
     request_rows,
 )
 from torchrec_mm.scoring.predictions import Scored, shared_folder
+from torchrec_mm.scoring.unseen import categorical_features, in_words, unseen_counts
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ def measure(
     """
     read = RequestReader(evaluated.data)
     coverage, weighted = np.zeros(2, np.int64), np.zeros(2)
+    unseen = np.zeros((len(categorical_features(evaluated.data)), 2), np.int64)
     with shared_folder(run_dir / ".evaluated", worker) as folder:
         files = ImpressionFiles(folder, worker.rank, SLICES)
         with RankPredictions(folder, worker.rank) as rows:
             for part in scored:
                 requests = read(part.requests)
                 coverage += covered(requests, evaluated.has_vector)
+                unseen += unseen_counts(requests, evaluated.data)
                 weighted += weighted_losses(part, requests.weights)
                 users = requests.user_ids[requests.candidates.owners()]
                 files.add(users, part.labels, part.logits, slice_masks(requests, evaluated))
@@ -81,16 +84,20 @@ def measure(
                     item_ids = evaluated.data.items.item_ids[requests.candidates.values]
                     rows.add(impression_rows(part, users, item_ids))
         files.flush()
-        total, losses = (torch.from_numpy(x).to(worker.device) for x in (coverage, weighted))
+        total = torch.from_numpy(np.vstack([coverage, unseen])).to(worker.device)
+        losses = torch.from_numpy(weighted).to(worker.device)
         dist.all_reduce(total)  # also waits for everyone's files
         dist.all_reduce(losses)
         if not worker.is_first:
             return {}
         if predictions:
             merge_predictions(folder, predictions, PER_IMPRESSION)
-        with_vector, seen = total.tolist()
+        (with_vector, seen), *unseen_total = total.tolist()
         share = None if evaluated.has_vector is None else with_vector / seen
-        figures = measure_slices(folder) | {"vector_coverage": share}
+        figures = measure_slices(folder) | {
+            "vector_coverage": share,
+            "unseen": in_words(evaluated.data, unseen_total),
+        }
         if evaluated.data.weight_sums is not None:
             loss, weight = losses.tolist()
             figures["log_loss"] = finite_or_none(loss / weight) if weight else None

@@ -1,7 +1,7 @@
 """Scores of a ranker's checkpoint for encoded requests, whichever its method."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,16 @@ class ScoreSettings:
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
     batch_requests: int = 256
     """Most requests in a global batch, over all ranks; fewer where padding them takes too much."""
+    at: dict[str, str | int | float | None] = field(default_factory=dict)
+    """Values that all impressions are given, as in '{candidate_position: 0, candidate_source:
+    null}', whatever the requests hold: of features that are known only once something was shown."""
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: x >= 1, "at least 1", "batch_requests")
+        for name, value in self.at.items():
+            # Of a value that is none of the types, the parser hands on all that was written.
+            if isinstance(value, str) and value.startswith("{"):
+                raise InputError(f"at {name} must be text, a number or null, got {value}")
 
 
 def open_vectors(trained: TrainedRun, given: Path | None, storage: Storage) -> ItemVectors | None:

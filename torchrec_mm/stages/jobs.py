@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -43,9 +45,22 @@ class JobPool:
     has one GPU, where there are any, and the next one another. To be used in a ``with`` block.
     """
 
-    def __init__(self, processes: int, *, threads: int = 1) -> None:
-        context = multiprocessing.get_context("spawn")
-        seen, one_each = gpus.in_sight(), context.SimpleQueue()
+    def __init__(self, processes: int, *, threads: int = 1, loaded: Sequence[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            processes: jobs at a time. threads: of torch, for each.
+            loaded: modules that jobs import. Where there is no GPU they are imported once for all
+                processes, while the caller goes on: of the first pool in this process that is told.
+        """
+        seen = gpus.in_sight()
+        if loaded and not seen:  # no fork could use CUDA if one of the modules had begun it
+            context: BaseContext = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([*loaded])
+            ensure_running()
+        else:
+            context = multiprocessing.get_context("spawn")
+        one_each = context.SimpleQueue()
         for number in range(processes):
             one_each.put(seen[number % len(seen)] if seen else None)
         self._pool = ProcessPoolExecutor(processes, context, _begin, (threads, one_each))

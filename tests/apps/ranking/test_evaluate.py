@@ -100,7 +100,7 @@ def test_every_figure_is_what_the_predictions_say(method, market, runs, tmp_path
         users[user].add(label)
     assert set(metrics) == {
         *("auc", "gauc", "log_loss", "impressions", "users", "gauc_users", "vector_coverage"),
-        *("slices", "method", "seed", "checkpoint", "vectors"),
+        *("slices", "method", "seed", "checkpoint", "vectors", "unseen"),
     }
     assert metrics["auc"] == pytest.approx(auc(pairs))
     assert metrics["gauc"] == pytest.approx(gauc(impressions))

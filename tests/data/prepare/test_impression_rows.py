@@ -90,15 +90,16 @@ def test_times_may_be_dates_or_in_a_unit(tmp_path):
 
 def test_bad_rows_up_to_the_share_are_left_out(tmp_path, wanted):
     columns = {name: [*values, values[0]] for name, values in COLUMNS.items()}
-    folder = write(tmp_path / "in", **columns | {"city": [*COLUMNS["city"], None]})
+    folder = write(tmp_path / "in", **columns | {"item_id": [*COLUMNS["item_id"], None]})
     prepared = prepare(folder, bad_share=0.2)
     assert tables(prepared) == wanted
-    told = "1 of 5 rows are bad and left out: 1 where city is missing (a.parquet row 5)"
+    told = "1 of 5 rows are bad and left out: 1 where item_id is missing (a.parquet row 5)"
     assert prepared.notes[-1] == told
     with pytest.raises(InputError, match="at most bad_share = 0.19 bad rows, got 1 of 5: 1 where"):
         prepare(folder, bad_share=0.19)
 
 
+WRITTEN = ["features.yaml", "ids", "items", "requests"]
 TEXTS = {
     "user_id": ["a", "a", "b"],
     "item_id": ["x", "y", "x"],
@@ -121,7 +122,7 @@ def test_ids_that_are_text_also_in_lists_become_hashes_and_maps_lead_back(tmp_pa
         found = pq.read_table(tmp_path / "data" / "ids" / f"{name}.parquet").to_pydict()
         ids = sorted(map(hash_text, texts))
         assert (found["id"], sorted(found["text"])) == (ids, list(texts))
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["ids", "items", "requests"]
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == WRITTEN
 
 
 def test_a_catalogue_of_text_goes_with_them(tmp_path):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchrec_mm.columns.jagged import Jagged, offsets_of
-from torchrec_mm.data.prepare import impressions
-from torchrec_mm.data.prepare.impressions import first_of_equal, list_hashes
+from torchrec_mm.data.prepare import repeated_rows
+from torchrec_mm.data.prepare.repeated_rows import first_of_equal, list_hashes
 
 FEW = st.integers(-1, 1)
 LISTS = st.lists(FEW, max_size=3)
@@ -38,7 +38,7 @@ def test_lists_are_compared_whole(rows):
 
 @given(st.lists(LISTS, max_size=10))
 def test_lists_that_differ_are_kept_though_a_hash_may_be_the_same(lists):
-    with patch.object(impressions, "list_hashes", lambda _: np.zeros(len(lists))):
+    with patch.object(repeated_rows, "list_hashes", lambda _: np.zeros(len(lists))):
         kept = first_of_equal([np.zeros(len(lists))], jagged(lists))
     assert {tuple(lists[at]) for at in kept} == set(map(tuple, lists))
 

@@ -1,5 +1,7 @@
 """Features of frozen backbones, computed once: the backbone's own, whatever interrupted them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def sources(packed, built):
 def cache(worker, packed, built, sources, tmp_path, monkeypatch):
     """Caches a modality's features in parts of 32; notes how many rows each call encodes."""
     monkeypatch.setattr(features, "PART_ROWS", 32)
-    encoded = []
+    encoded, tokens = [], []
 
     def call(modality="text", load=None, stop_before=None) -> Features:
         def encode(inputs):
@@ -36,13 +38,16 @@ def cache(worker, packed, built, sources, tmp_path, monkeypatch):
                 raise Stopped
             vectors = built[modality].backbone(inputs)
             encoded.append(len(vectors))
+            if modality == "text":
+                tokens.append(inputs["attention_mask"].sum(dim=1).tolist())
             return vectors
 
-        contents, load = packed.by_modality[modality], load or sources[modality].load
+        contents, source = packed.by_modality[modality], sources[modality]
+        loads = source.lengths, load or source.load
         folder = tmp_path / "cached" / modality
-        return cache_features(folder, contents, load, encode, 8, worker, "features")
+        return cache_features(folder, contents, *loads, encode, 8, worker, "features")
 
-    call.encoded = encoded
+    call.encoded, call.tokens = encoded, tokens
     return call
 
 
@@ -68,6 +73,15 @@ def test_each_distinct_content_is_encoded_once_and_not_again(cache, packed):
     assert sum(cache.encoded) == len(distinct) == len(first.values)
     again = cache(stop_before=len(cache.encoded))
     assert np.array_equal(again.values, first.values)
+
+
+def test_texts_of_as_many_tokens_share_a_batch(cache):
+    cache()
+    parts = [cache.tokens[start : start + 4] for start in range(0, len(cache.tokens), 4)]
+    for part in parts:
+        for shorter, longer in pairwise(part):
+            assert max(shorter) <= min(longer)
+    assert any(len(set(batch)) > 1 for part in parts for batch in part)
 
 
 def test_an_interrupted_call_goes_on_with_what_it_left(cache, tmp_path):

@@ -71,11 +71,25 @@ class Summary:
         return f"{what}, {kind}, {missing}, {held}: {', '.join(examples) or 'no example'}"
 
 
-def describe(data: Path) -> dict[str, dict[str, str]]:
-    """What each column of ``items/`` and of the splits of ``requests/`` is, by folder and name.
+@dataclass(frozen=True)
+class FolderColumns:
+    """The further columns of a data folder.
+
+    catalogue, splits: its files. items, requests: features by name. settings: of features.yaml.
+    """
+
+    catalogue: ParquetFolder
+    splits: list[ParquetFolder]
+    items: dict[str, Feature]
+    requests: RequestColumns
+    settings: Mapping[str, FeatureSettings]
+
+
+def folder_columns(data: Path) -> FolderColumns:
+    """What the columns of ``items/`` and of the splits of ``requests/`` are; no values are read.
 
     Raises:
-        InputError: what encoding the folder would refuse of its columns' names, types and values.
+        InputError: what encoding the folder would refuse of its columns' names and types.
     """
     settings = read_settings(data)
     items = open_items(data / "items")
@@ -86,14 +100,27 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
         of_requests.check(split)
     of_request, of_behaviour, of_impression = of_requests.names
     check_names(of_items, of_request, of_behaviour, of_impression)
-    sequences = {column_of(event): Categorical(INT64_LIST) for event in of_requests.sequences}
+    return FolderColumns(items, splits, of_items, of_requests, settings)
+
+
+def describe(data: Path) -> dict[str, dict[str, str]]:
+    """What each column of ``items/`` and of the splits of ``requests/`` is, by folder and name.
+
+    Raises:
+        InputError: what encoding the folder would refuse of its columns' names, types and values.
+    """
+    of = folder_columns(data)
+    columns = of.requests
+    sequences = {column_of(event): Categorical(INT64_LIST) for event in columns.sequences}
     found = {
-        "items": _of_folder([items], of_items, ITEM_COLUMNS, settings),
-        "requests": _of_folder(splits, {**of_requests.all, **sequences}, REQUEST_COLUMNS, settings),
+        "items": _of_folder([of.catalogue], of.items, ITEM_COLUMNS, of.settings),
+        "requests": _of_folder(
+            of.splits, {**columns.all, **sequences}, REQUEST_COLUMNS, of.settings
+        ),
     }
     for name in sequences:
         found["requests"][name] = found["requests"][name].replace("category", "behaviours", 1)
-    for name, text_ids in text_ids_of({**of_items, **of_requests.all}).items():
+    for name, text_ids in text_ids_of({**of.items, **columns.all}).items():
         text_ids.check(f"column {name}")
     return found
 

@@ -1,7 +1,7 @@
 """What the columns of `requests/` are, by their names and types."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,15 +91,16 @@ class RequestColumns:
     @property
     def all(self) -> dict[str, Feature]:
         """All of them by name."""
-        return {**self._scalars, **self.behaviour_attributes, **self._of_candidates}
+        return {**self._scalars, **self.behaviour_attributes, **self.of_candidates}
 
     @property
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Of users and contexts, of behaviours, and of impressions."""
-        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self._of_candidates)))
+        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self.of_candidates)))
 
     @property
-    def _of_candidates(self) -> dict[str, Feature]:
+    def of_candidates(self) -> dict[str, Feature]:
+        """Features of impressions, by name."""
         return {**self.impression_features, **self.impression_numbers}
 
     @property
@@ -111,7 +112,7 @@ class RequestColumns:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
         named |= dict.fromkeys(map(column_of, self.sequences), INT64_LIST)
-        further: dict[str, Feature] = {**self.behaviour_attributes, **self._of_candidates}
+        further: dict[str, Feature] = {**self.behaviour_attributes, **self.of_candidates}
         return named | {name: column.kind for name, column in further.items()}
 
     @property
@@ -125,6 +126,22 @@ class RequestColumns:
         weights = WEIGHTS if self.has_labels else {}
         scalars = {name: column.kind for name, column in self._scalars.items()}
         return NULLABLE | weights | scalars
+
+    def without(self, names: Collection[str]) -> "RequestColumns":
+        """All but some features of impressions."""
+        kept = {name: each for name, each in self.of_candidates.items() if name not in names}
+        return self._with(kept)
+
+    def joined(self, of_candidates: Mapping[str, Feature]) -> "RequestColumns":
+        """These, and more features of impressions."""
+        return self._with({**self.of_candidates, **of_candidates})
+
+    def _with(self, of_candidates: Mapping[str, Feature]) -> "RequestColumns":
+        return replace(
+            self,
+            impression_features=of_kind(of_candidates, Categorical),
+            impression_numbers=of_kind(of_candidates, Numeric),
+        )
 
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""

@@ -14,7 +14,7 @@ will have.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items, learn_numbers
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.number import Numbering
-from torchrec_mm.data.encode.source import TRAIN, RequestFolders, RequestSource
+from torchrec_mm.data.encode.source import NOTHING, TRAIN, RequestFolders, RequestSource
 from torchrec_mm.data.encode.writer import write_split
 from torchrec_mm.data.encoded.encoded import FORMAT
 from torchrec_mm.data.encoded.frequency import ItemFrequency
@@ -49,6 +49,7 @@ def encode_folder(
     min_count: int = 1,
     vocabularies: Vocabularies | None = None,
     frequency: ItemFrequency | None = None,
+    at: Mapping[str, Any] = NOTHING,
 ) -> None:
     """Encode ``items/`` and ``requests/<split>`` of the folder ``data``.
 
@@ -59,6 +60,7 @@ def encode_folder(
         max_behaviours: the newest behaviours kept of each request.
         min_count: training occurrences from which an item has a row of its own.
         vocabularies, frequency: what training learned; given, nothing is learned here.
+        at: values that all impressions are given, by feature of the vocabularies.
 
     Raises:
         InputError: ``out`` exists, or anything that breaks the contract: file and rule named.
@@ -66,13 +68,19 @@ def encode_folder(
     refuse_existing(out)
     folders = {split: data / "requests" / split for split in splits}
     source = RequestFolders(
-        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies
+        folders, data / "items", max_behaviours=max_behaviours, known=vocabularies, at=at
     )
     encode(source, out, min_count=min_count, vocabularies=vocabularies, frequency=frequency)
 
 
 def encode_to_score(
-    requests: Path, items: Path, out: Path, *, max_behaviours: int, vocabularies: Vocabularies
+    requests: Path,
+    items: Path,
+    out: Path,
+    *,
+    max_behaviours: int,
+    vocabularies: Vocabularies,
+    at: Mapping[str, Any] = NOTHING,
 ) -> None:
     """Encode a folder of requests that nothing is learned from; labels are not read.
 
@@ -80,6 +88,7 @@ def encode_to_score(
         requests: files with the columns of ``requests/``. items: in the layout of ``items/``.
         out: the encoded data set to create, whole or not at all; its split is ``SCORED``.
         max_behaviours: the newest behaviours kept of each request. vocabularies: of the model.
+        at: values that all impressions are given, by feature.
 
     Raises:
         InputError: see ``encode_folder``.
@@ -87,7 +96,7 @@ def encode_to_score(
     refuse_existing(out)
     split = {SCORED: requests}
     source = RequestFolders(
-        split, items, max_behaviours=max_behaviours, known=vocabularies, has_labels=False
+        split, items, max_behaviours=max_behaviours, known=vocabularies, has_labels=False, at=at
     )
     encode(source, out, vocabularies=vocabularies)
 

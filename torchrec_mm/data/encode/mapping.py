@@ -8,7 +8,7 @@ import pyarrow as pa
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.numbers import to_arrow
-from torchrec_mm.data.contract.request_columns import column_of
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, column_of
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.number import NumberedSplit, Numbering
 from torchrec_mm.data.encode.source import RequestSource
@@ -101,4 +101,6 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         for name in wanted:
             if name not in given:
                 rule = f"must have the column {name} that the ranker was trained with"
+                if name.startswith(OF_CANDIDATES):
+                    rule += f", or --at '{{{name}: ...}}' say which value impressions are given"
                 raise InputError(f"{where} {rule}")

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -12,6 +13,7 @@ from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import read_settings
 from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
+from torchrec_mm.data.contract.fixed_values import FixedValues
 from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
 from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
 from torchrec_mm.data.contract.requests import Requests, parse_requests
@@ -19,6 +21,7 @@ from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
 from torchrec_mm.errors import InputError
 
 TRAIN = "train"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RequestSource(Protocol):
@@ -73,6 +76,7 @@ class RequestFolders:
         max_behaviours: int,
         known: Vocabularies | None = None,
         has_labels: bool = True,
+        at: Mapping[str, Any] = NOTHING,
     ) -> None:
         """Read the catalogue, and of the requests the columns' names.
 
@@ -81,9 +85,11 @@ class RequestFolders:
             max_behaviours: the newest behaviours kept of each request.
             known: of a model that scores the requests: only what it needs is read.
             has_labels: whether labels are read.
+            at: values that all impressions are given, by feature of the model.
 
         Raises:
-            InputError: a missing, empty or unreadable folder, files of other columns.
+            InputError: a missing, empty or unreadable folder, files of other columns; what
+                ``FixedValues.of`` refuses.
         """
         self.splits: Sequence[str] = list(folders)
         self.max_behaviours = max_behaviours
@@ -91,9 +97,12 @@ class RequestFolders:
         of_requests = None if known is None else _known_columns(known)
         settings = {} if known is not None else read_settings(items.parent)
         opened = list(self.folders.values())
-        self.columns = RequestColumns.of(opened, settings, of_requests, has_labels)
+        of_model = {} if of_requests is None else of_requests.of_candidates
+        self._fixed = FixedValues.of(at, of_model)
+        self._read = RequestColumns.of(opened, settings, of_requests, has_labels).without(at)
         for requests in self.folders.values():
-            self.columns.check(requests)
+            self._read.check(requests)
+        self.columns = self._read.joined({name: of_model[name] for name in at})
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
         self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
         self.items = read_catalogue(items, None if known is None else _known_items(known))
@@ -113,13 +122,14 @@ class RequestFolders:
     def chunks(self, split: str) -> Iterator[Requests]:
         """The requests in order of file names; a candidate outside ``items/`` is refused."""
         index = HashIndex(self.items.item_ids)
-        groups = self.folders[split].groups(self.columns.required, self.columns.nullable)
+        groups = self.folders[split].groups(self._read.required, self._read.nullable)
         yield from in_order(self._parsed(chunks, index) for chunks in groups)
 
     def _parsed(
         self, chunks: Iterator[tuple[pa.Table, str]], index: HashIndex
     ) -> Iterator[Requests]:
         for table, where in chunks:
+            table = self._fixed.put(table)
             requests = parse_requests(table, where, self.columns, self.max_behaviours)
             unknown = index.rows(requests.candidates.values) < 0
             if unknown.any():

@@ -1,25 +1,30 @@
 """Row-per-impression data as requests.
 
-Columns: user_id, item_id, label; timestamp and behaviour_item_ids where known; any further int64
-column is a user or context feature. impression_rows.py reads them.
+Columns: user_id, item_id, label; timestamp, behaviour_item_ids and weight where known; any further
+one is a feature of the request or of the impression (further.py). impression_rows.py reads them.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.jagged import Jagged, list_array
+from torchrec_mm.columns.numbers import to_arrow
 from torchrec_mm.data.logs.id_maps import read_item_texts
 from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.prepare.behaviours import behaviours_before
-from torchrec_mm.data.prepare.impression_rows import NAMED, read_impressions
-from torchrec_mm.data.prepare.prepared import Prepared, items_for
+from torchrec_mm.data.prepare.further import (
+    codes,
+    feature_columns,
+    names_of_impressions,
+    weight_lists,
+)
+from torchrec_mm.data.prepare.impression_rows import LISTS, NAMED, WEIGHT, read_impressions
+from torchrec_mm.data.prepare.prepared import Prepared, given_settings, items_for
+from torchrec_mm.data.prepare.repeated_rows import first_of_equal, list_changes
 from torchrec_mm.data.prepare.sittings import changes, latest_rows, request_table
 from torchrec_mm.errors import InputError
-
-ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def prepare_impressions(
@@ -37,14 +42,16 @@ def prepare_impressions(
     ``test_share`` of each user's rows are for testing. Without, neighbouring rows of one user with
     equal behaviours are a request, and the last ``test_share`` of all requests are for testing.
     Behaviours not given are the user's earlier clicks; then a timestamp is needed. Rows that are
-    equal in every column count once.
+    equal in every column count once. A further column with one value a request is of the request,
+    another one of the impression, see ``names_of_impressions``.
 
     Raises:
-        InputError: what ``read_impressions`` refuses, a feature or behaviours that differ inside a
-            request, an item with two labels at one time of a user, items of another clock.
+        InputError: what ``read_impressions`` and ``names_of_impressions`` refuse, behaviours that
+            differ inside a request, an item with two labels at one time of a user, a weight below
+            0, items of another clock.
     """
     rows = read_impressions(folder, log_format)
-    columns, given = _distinct(rows.table, folder)
+    columns, given, further, equal = _distinct(rows.table, folder)
     repeated = rows.table.num_rows - len(columns["user_id"])
     user, item, label = (columns[name] for name in ("user_id", "item_id", "label"))
     time = columns.get("timestamp")
@@ -54,8 +61,8 @@ def prepare_impressions(
         assert given is not None  # read_impressions wants one of the two
         begins = changes(user) | list_changes(given)
     first = np.flatnonzero(begins)
-    features = {name: values for name, values in columns.items() if name not in NAMED}
-    _check_constant(folder, begins, features, given)
+    if given is not None:
+        _check_one_sequence(folder, begins, given)
     if time is not None:
         _check_one_label(folder, begins, item)
     if given is None:
@@ -64,10 +71,20 @@ def prepare_impressions(
         lists = behaviours_before(
             user[clicked], time[clicked], item[clicked], user[first], time[first], behaviours
         )
+        lengths = np.full(len(first), -1)  # no list is as long
     else:
-        newest, _ = given.take(first)[0].newest(behaviours)
+        of_first = given.take(first)[0]
+        newest, lengths = of_first.newest(behaviours)[0], of_first.lengths
         lists = list_array(newest.values, newest.lengths)
-    requests = request_table(begins, user, time, item, label, lists, features)
+    requests = request_table(begins, user, time, item, label, lists, features={})
+    if WEIGHT in further.column_names:
+        weights = weight_lists(folder, further[WEIGHT], np.diff(first, append=len(user)))
+        requests = requests.append_column("weights", weights)
+        further = further.drop_columns(WEIGHT)
+    names = names_of_impressions(folder, begins, further, equal)
+    features = feature_columns(further, begins, names, lengths, behaviours)
+    for name, values in features.items():
+        requests = requests.append_column(name, values)
     if time is not None:
         is_test = latest_rows(user, time, test_share)[first]
     else:
@@ -77,47 +94,55 @@ def prepare_impressions(
     if "item_id" in texts and items is not None:
         texts["item_id"] = [*texts["item_id"], *read_item_texts(scratch)]
     again = (f"{repeated} rows are equal to another one, and count once",) * bool(repeated)
+    renamed = (
+        f"column {name} differs inside requests: it is {called}, a feature of the impression"
+        for name, called in names.items()
+        if name != called
+    )
     return Prepared(
         items_to_write,
         requests.filter(pa.array(~is_test)),
         requests.filter(pa.array(is_test)),
         no_click=f"{folder} column label is 0 in every row",
-        notes=rows.notes + again,
+        notes=(*rows.notes, *renamed, *again),
         texts=texts,
+        settings=given_settings(items),
     )
 
 
-def _distinct(table: pa.Table, folder: Path) -> tuple[dict[str, np.ndarray], Jagged | None]:
-    """The columns, behaviours apart, of rows that differ; where times are known, by user and time.
+def _distinct(
+    table: pa.Table, folder: Path
+) -> tuple[dict[str, np.ndarray], Jagged | None, pa.Table, dict[str, np.ndarray]]:
+    """The columns of rows that differ; where times are known, by user and time.
 
     Returns:
-        (n,) int64 by name, and the behaviours of n rows if they are known.
+        (n,) int64 by name of the named columns, behaviours apart; the behaviours of n rows if they
+        are known; the further columns and weights, n rows; and ``codes`` of these.
     """
-    lists, of_lists = None, "behaviour_item_ids"
-    if of_lists in table.column_names:
-        lists = Jagged.from_arrow(table[of_lists], f"{folder} column {of_lists}")
-        table = table.drop_columns(of_lists)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    rows = first_of_equal(list(columns.values()), lists)
+    lists = None
+    if LISTS in table.column_names:
+        lists = Jagged.from_arrow(table[LISTS], f"{folder} column {LISTS}")
+    scalars = [name for name in table.column_names if name in NAMED and name not in (LISTS, WEIGHT)]
+    columns = {name: table[name].to_numpy() for name in scalars}
+    further = table.drop_columns([*scalars, *[LISTS] * (lists is not None)])
+    equal = {name: codes(further[name]) for name in further.column_names}
+    rows = first_of_equal([*columns.values(), *equal.values()], lists)
     if "timestamp" in columns:
         rows = rows[np.lexsort((columns["timestamp"][rows], columns["user_id"][rows]))]
     return (
         {name: values[rows] for name, values in columns.items()},
         None if lists is None else lists.take(rows)[0],
+        further.take(to_arrow(rows)),
+        {name: values[rows] for name, values in equal.items()},
     )
 
 
-def _check_constant(
-    folder: Path, begins: np.ndarray, features: dict[str, np.ndarray], given: Jagged | None
-) -> None:
-    """A request has one value of each feature and one behaviour sequence."""
-    inside = {name: changes(values) & ~begins for name, values in features.items()}
-    if given is not None:
-        inside["behaviour_item_ids"] = list_changes(given) & ~begins
-    for name, differs in inside.items():
-        if differs.any():
-            rule = f"{folder} column {name} must have one value a request (one user at one time)"
-            raise InputError(f"{rule}, got several in {differs.sum()} rows: leave the column out")
+def _check_one_sequence(folder: Path, begins: np.ndarray, given: Jagged) -> None:
+    """A request has one behaviour sequence."""
+    differs = list_changes(given) & ~begins
+    if differs.any():
+        rule = f"{folder} column {LISTS} must have one value a request (one user at one time)"
+        raise InputError(f"{rule}, got several in {differs.sum()} rows: leave the column out")
 
 
 def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray) -> None:
@@ -130,40 +155,3 @@ def _check_one_label(folder: Path, begins: np.ndarray, item: np.ndarray) -> None
             f"{folder} column label must be one for each user, item and timestamp, got 0 and 1 for "
             f"{again.sum()} of them, item_id {item[order][again][0]} the first: keep one row"
         )
-
-
-def first_of_equal(columns: Sequence[np.ndarray], lists: Jagged | None) -> np.ndarray:
-    """The first of rows that are equal in every column.
-
-    Args:
-        columns: each (N,) of any dtype. lists: a further column, N lists.
-
-    Returns:
-        (n,) int64 rows, ascending.
-    """
-    keys = list(columns) if lists is None else [*columns, list_hashes(lists)]
-    order = np.lexsort(keys)  # stable, so that the first of equal rows comes first
-    differ = np.logical_or.reduce([changes(values[order]) for values in keys])
-    if lists is not None and not differ.all():
-        differ |= list_changes(lists.take(order)[0])
-    return np.sort(order[differ])
-
-
-def list_changes(lists: Jagged) -> np.ndarray:
-    """Whether each list differs from the one before it: (R,) bool, the first does."""
-    differ = changes(lists.lengths)
-    same_length = np.flatnonzero(~differ)
-    here, lengths = lists.positions(same_length)
-    before, _ = lists.positions(same_length - 1)
-    unequal = lists.values[here] != lists.values[before]
-    differ[np.repeat(same_length, lengths)[unequal]] = True
-    return differ
-
-
-def list_hashes(lists: Jagged) -> np.ndarray:
-    """(R,) uint64, equal for equal lists of int64, and nearly never for others."""
-    place = np.arange(len(lists.values)) - np.repeat(lists.offsets[:-1], lists.lengths)
-    mixed = (lists.values.astype(np.uint64) + place.astype(np.uint64) * ODD[0]) * ODD[1]
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * ODD[0]
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])
-    return sums[lists.offsets[1:]] - sums[lists.offsets[:-1]] + lists.lengths.astype(np.uint64)

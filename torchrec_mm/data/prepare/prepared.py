@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,9 @@ from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.text_ids import MAPS
+from torchrec_mm.data.contract.feature_settings import FILE
 from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.contract.settings_file import put_settings
 from torchrec_mm.data.logs.id_maps import hash_items, text_of, write_map
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
@@ -26,7 +28,8 @@ class Prepared:
 
     items: a table, or a folder of Parquet files to copy as it is. searches: None where unknown.
     no_click: what may be wrong where no label is 1. notes: a line on each thing worth knowing.
-    texts: rows of MAP_SCHEMA of the ids that were text, by column.
+    texts: rows of MAP_SCHEMA of the ids that were text, by column. settings: features.yaml to copy;
+    None: one is written that says nothing.
     """
 
     items: pa.Table | Path
@@ -36,17 +39,18 @@ class Prepared:
     no_click: str = ""
     notes: tuple[str, ...] = ()
     texts: Mapping[str, Sequence[pa.Table]] = field(default_factory=dict)
+    settings: Path | None = None
 
 
 def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
-    """Write ``items/``, ``requests/train``, ``requests/test``; ``searches/`` and ``ids/`` if any.
+    """Write ``items/``, ``requests/`` and features.yaml; ``searches/`` and ``ids/`` if any.
 
     Returns:
         ``prepared.notes``, and more on what cannot be measured.
 
     Raises:
-        InputError: one of the two splits would be empty, no label is 1, two texts have one id, or
-            ``run_dir`` exists.
+        InputError: one of the two splits would be empty, no label is 1, two texts have one id, a
+            column can be no feature, or ``run_dir`` exists.
     """
     with new_folder(run_dir) as folder:
         write_table(folder / "requests" / "train" / "part-0000.parquet", prepared.train)
@@ -61,7 +65,13 @@ def write_prepared(run_dir: Path, prepared: Prepared) -> list[str]:
             write_table(folder / "searches" / "part-0000.parquet", prepared.searches)
         for name, texts in prepared.texts.items():
             write_map(folder / "ids" / MAPS[name], name, texts, folder / "texts")
+        put_settings(folder, prepared.settings)
     return [*prepared.notes, *notes_on(splits)]
+
+
+def given_settings(data: Path | None) -> Path | None:
+    """features.yaml of a folder that holds ``items/``, where it has one."""
+    return data / FILE if data is not None and (data / FILE).is_file() else None
 
 
 def items_for(
@@ -99,6 +109,8 @@ def copy_text_items(
 ) -> None:
     """``hash_items``, and ``check_items`` of the copy in words of what was given."""
     hash_items(given, copy)
+    if settings := given_settings(given):
+        copyfile(settings, copy / FILE)
     try:
         check_items(copy, candidates, times, name_of)
     except InputError as error:  # files of the copy are called as those that the user has

@@ -16,6 +16,7 @@ from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.text_ids import MAPS
 from torchrec_mm.columns.time_units import IN_A_SECOND
+from torchrec_mm.data.contract.settings_file import put_settings
 from torchrec_mm.data.logs.file_forms import found_out
 from torchrec_mm.data.logs.id_maps import read_item_texts, text_of, write_map
 from torchrec_mm.data.prepare.event_counts import EventCounts
@@ -24,6 +25,7 @@ from torchrec_mm.data.prepare.prepared import (
     Split,
     check_items,
     copy_text_items,
+    given_settings,
     notes_on,
     read_splits,
 )
@@ -58,12 +60,13 @@ class Engine(Protocol):
 def write_prepared_events(
     engine: Engine, run_dir: Path, items: Path | None, scratch: Path
 ) -> list[str]:
-    """Write ``items/``, ``requests/train``, ``requests/test`` and, of text ids, ``ids/``.
+    """Write ``items/``, ``requests/``, features.yaml and, of text ids, ``ids/``.
 
     Args:
         engine: has opened the log.
         run_dir: folder to make; appears whole or not at all.
-        items: folder with ``items/`` to copy; None: items are the ids that were shown or clicked.
+        items: folder with ``items/`` to copy, features.yaml too if it has one; None: items are the
+            ids that were shown or clicked.
         scratch: folder beside ``run_dir``, where its content is made.
 
     Returns:
@@ -75,6 +78,7 @@ def write_prepared_events(
             items of another clock, an empty split.
     """
     refuse_existing(run_dir)
+    settings = given_settings(items)
     counts, log = engine.count_events(), engine.log
     counts.check(log.folder, log.log_format)
     unit = counts.times.unit(log.folder, log.log_format)
@@ -97,6 +101,7 @@ def write_prepared_events(
             if name == "item_id" and items is not None:
                 texts.append(read_item_texts(items))
             write_map(data / "ids" / MAPS[name], name, chain(*texts), scratch / "texts")
+        put_settings(data, settings)
     put(scratch / "data", real(run_dir))
     notes = (
         *found_out(log.files, log.log_format),

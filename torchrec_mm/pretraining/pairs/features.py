@@ -20,6 +20,7 @@ from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.runs.resumable_parts import encode_parts, read_part
 
+Lengths = Callable[[np.ndarray], np.ndarray]
 Load = Callable[[np.ndarray, None], tuple[Inputs, np.ndarray]]
 Encode = Callable[[Inputs], Tensor]
 
@@ -75,6 +76,7 @@ def distinct_contents(contents: Contents) -> np.ndarray:
 def cache_features(
     folder: Path,
     contents: Contents,
+    lengths: Lengths,
     load: Load,
     encode: Encode,
     batch_size: int,
@@ -88,7 +90,7 @@ def cache_features(
     Args:
         folder: where they are kept; the name says of which backbone and which preprocessing.
         contents: of one modality.
-        load: as ``Source.load``. encode: inputs to (n, F) float32.
+        lengths, load: as of ``Source``. encode: inputs to (n, F) float32.
         batch_size: contents encoded at once.
         worker: this rank. label: what the progress bar says.
     """
@@ -97,7 +99,7 @@ def cache_features(
     aside = folder.with_name(f"{folder.name}.parts-{PART_ROWS}")
 
     def one_part(index: int) -> dict[str, np.ndarray]:
-        return _encode_part(parts[index], contents, load, encode, batch_size)
+        return _encode_part(parts[index], lengths, load, encode, batch_size)
 
     if not folder.exists():
         encode_parts(one_part, len(parts), aside, worker, label)
@@ -111,10 +113,10 @@ def cache_features(
 
 @torch.no_grad()
 def _encode_part(
-    rows: np.ndarray, contents: Contents, load: Load, encode: Encode, batch_size: int
+    rows: np.ndarray, lengths: Lengths, load: Load, encode: Encode, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Features and ok of one part, texts of alike lengths together."""
-    order = np.argsort(contents.lengths[rows], kind="stable")
+    """Features and ok of one part, inputs of alike lengths together."""
+    order = np.argsort(lengths(rows), kind="stable")
     features, good = [], np.empty(len(rows), dtype=bool)
     for start in range(0, len(rows), batch_size):
         batch = order[start : start + batch_size]

@@ -36,6 +36,13 @@ class Source(Protocol):
         """One input of no meaning."""
 
 
+class Content(Source, Protocol):
+    """Where what a backbone reads comes from."""
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) numbers: inputs of alike ones waste least of a batch. rows: as of ``load``."""
+
+
 @dataclass(frozen=True)
 class PictureSource:
     """Pictures, decoded when they are asked for. size: height and width in pixels."""
@@ -43,6 +50,10 @@ class PictureSource:
     contents: Contents
     size: int
     max_pixels: int = field(default=MAX_IMAGE_PIXELS, kw_only=True)
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """See ``Content``: pictures are all of one size."""
+        return np.zeros(len(rows))
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``; (n, 3, size, size) uint8."""
@@ -59,6 +70,11 @@ class TextSource:
 
     contents: Contents
     tokenise: Tokeniser
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """See ``Content``: tokens of each; where a tokeniser marks none, bytes."""
+        mask = self.tokenise(self.contents.texts(rows)).get("attention_mask")
+        return self.contents.lengths[rows] if mask is None else mask.sum(dim=1).numpy()
 
     def load(self, rows: np.ndarray, seeds: np.ndarray | None) -> tuple[Inputs, np.ndarray]:
         """See ``Source``."""

@@ -17,6 +17,7 @@ from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.pretraining.judge.judge import evenly_spread
 from torchrec_mm.pretraining.pairs.features import Features, cache_features
 from torchrec_mm.pretraining.pairs.side_reader import (
+    Content,
     FeatureSource,
     PictureSource,
     SideReader,
@@ -46,12 +47,12 @@ def reader_for(
     """
     sources: dict[str, Source] = {}
     for modality, part in encoder.encoders.items():
-        source = _source(modality, part, packed, max_pixels)
+        content = _content(modality, part, packed, max_pixels)
+        sources[modality] = content
         if part.backbone_is_frozen:
-            features = _features(modality, part, packed, source, max_pixels, worker)
+            features = _features(modality, part, packed, content, max_pixels, worker)
             check_corrupt(corrupt=features.corrupt, pictures=len(features.ok), share=corrupt_share)
-            source = FeatureSource(features)
-        sources[modality] = source
+            sources[modality] = FeatureSource(features)
     return SideReader(packed, sources)
 
 
@@ -69,7 +70,7 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
         part.head.fit_principal_components(features)
 
 
-def _source(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Source:
+def _content(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Content:
     contents = packed.by_modality[modality]
     if modality == "image":
         return PictureSource(contents, encoder.spec.image_size, max_pixels=max_pixels)
@@ -80,7 +81,7 @@ def _features(
     modality: str,
     encoder: Encoder,
     packed: PackedContent,
-    source: Source,
+    content: Content,
     max_pixels: int,
     worker: Worker,
 ) -> Features:
@@ -89,7 +90,8 @@ def _features(
     return cache_features(
         packed.folder / "features" / f"{modality}-{features_fingerprint(encoder)}{limit}",
         packed.by_modality[modality],
-        source.load,
+        content.lengths,
+        content.load,
         lambda inputs: encoder.backbone(to_device(inputs, worker.device)),
         BATCH_SIZE,
         worker,
