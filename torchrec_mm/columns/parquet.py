@@ -11,6 +11,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
 INT64 = pa.int64()
+INT8 = pa.int8()
 BOOL = pa.bool_()
 FLOAT64 = pa.float64()
 STRING = pa.string()
