@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from torchrec_mm.config import parse, run
 from torchrec_mm.data.contract.feature_names import table_name
-from torchrec_mm.data.encoded.vocabulary import rows_of_tables
+from torchrec_mm.data.encoded.vocabulary import TABLES, rows_of_tables, said
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.runs.checkpoint import checkpoint_shapes
@@ -31,6 +31,8 @@ WRITERS = {"parquet": write_parquet, "safetensors": write_safetensors}
 @dataclass(frozen=True)
 class ExportTablesConfig:
     """Write every table as OUTPUT/request/FEATURE.FORMAT, OUTPUT/item/... or OUTPUT/behaviour/...
+
+    One that several features share is OUTPUT/shared/TABLE.FORMAT.
 
     parquet: a row a table row, with the id or text it is of. safetensors: weights, and the ids of
     its rows from 2 on, of text hashes; row 0 is of unseen ids, row 1 of rare ones.
@@ -62,11 +64,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
     """Tables by ``<group>/<feature>``; InputError for raw ids or no vocabulary of their size."""
+    groups = rows_of_tables(vocabularies)
     vocabulary_of = {
-        table_name(feature): (group, feature)
-        for group, features in rows_of_tables(vocabularies).items()
+        table_name(feature): (group, feature, feature)
+        for group, features in groups.items()
         for feature in features
     }
+    group_of = {feature: group for group, features in groups.items() for feature in features}
+    shared = said(vocabularies, TABLES)
+    for feature, called in shared.items():
+        vocabulary_of[table_name(called)] = (group_of[feature], feature, called)
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
             if key.startswith("model.zero_collision_tables."):
@@ -74,15 +81,16 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
                 raise InputError(f"{rule}, {checkpoint} holds raw ids in {table[1]}")
             if table[1] not in vocabulary_of:
                 raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
-            group, feature = vocabulary_of[table[1]]
-            file = quote(feature, safe="")
+            group, feature, called = vocabulary_of[table[1]]
+            file = quote(called, safe="")
             if len(file) > LONGEST_NAME:
                 raise InputError(
-                    f"feature {feature[:20]}... must have a name of at most {LONGEST_NAME} bytes "
+                    f"feature {called[:20]}... must have a name of at most {LONGEST_NAME} bytes "
                     f"to become a file, got {len(file)}"
                 )
             name = f"{group}/{feature}"
-            yield f"{group}/{file}", SavedTable(checkpoint, key, vocabularies, name)
+            folder = "shared" if feature in shared else group
+            yield f"{folder}/{file}", SavedTable(checkpoint, key, vocabularies, name)
 
 
 if __name__ == "__main__":

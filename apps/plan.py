@@ -28,7 +28,7 @@ from torchrec_mm.parallel.sharding import TableOptions, settings_of_tables
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_here
 from torchrec_mm.ranking.ranker import Ranker, build_tables
-from torchrec_mm.ranking.spec import spec_from_json
+from torchrec_mm.ranking.spec import RankerSpec, spec_from_json
 
 from .train_ranker import TrainRankerConfig
 
@@ -133,31 +133,32 @@ def machines_of(config: PlanConfig) -> Machines:
 def workload_of(config: PlanConfig) -> Workload:
     """The tables and the dense part of ``train``, or of ``rows``."""
     build = partial(build_tables, config.rows, config.embedding_dim)
+    lengths: Mapping[str, float] = {}
     raw: Mapping[str, Any] = config.tables
     if config.train:
         trained = parse(TrainRankerConfig, ["--config", str(config.train)])
         raw = {**trained.tables, **config.tables}
-        build = builder_of(config.train.parent, trained)
-    options = TableOptions(read_tables(raw), plan=config.plan)
+        spec = spec_of(config.train.parent, trained)
+        build, lengths = partial(Ranker, spec), spec.mean_lengths
+    options = TableOptions(read_tables(raw), plan=config.plan, mean_lengths=lengths)
     tables = settings_of_tables(build(), options)
     return Workload(
         build=build, tables=tables, batch_ids=config.batch_ids, more_dense=config.dense_parameters
     )
 
 
-def builder_of(folder: Path, trained: TrainRankerConfig) -> partial:
-    """Makes the ranker of a run folder, or the one that the config's encoded data call for."""
+def spec_of(folder: Path, trained: TrainRankerConfig) -> RankerSpec:
+    """Of the ranker of a run folder, or of the one that the config's encoded data call for."""
     if trained.method == "bias":
         raise InputError("train must be the config of a method with tables, got bias")
     if (folder / "model.json").is_file():
         model = read_json(folder / "model.json")
-        return partial(Ranker, spec_from_json(model["spec"]))
+        return spec_from_json(model["spec"])
     if trained.encoded is None:
         rule = "train must lie in a run folder or name encoded data"
         raise InputError(f"{rule}: no {folder / 'model.json'} and no encoded")
     vectors = ItemVectors.open(trained.vectors) if trained.vectors else None
-    spec = trained.spec(EncodedRequests(trained.encoded, "train"), vectors)
-    return partial(Ranker, spec)
+    return trained.spec(EncodedRequests(trained.encoded, "train"), vectors)
 
 
 def as_json(

@@ -169,7 +169,8 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if model.network.make is not None:
         model.network.make.load_state_dict(make_weights(config))
-    options = TableOptions(read_tables(config.tables), config.communication, config.plan)
+    asked, lengths = read_tables(config.tables), spec.mean_lengths
+    options = TableOptions(asked, config.communication, config.plan, lengths)
     distributed = distribute(model, worker, config.optimizer(), config.seed, options)
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         write_ranker(run_folder, config.method, train, vectors, spec)

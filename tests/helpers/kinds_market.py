@@ -13,11 +13,16 @@ BRANDS = ("acme", "Acme", "Ünlü & Söhne", "", None)
 DEVICES = ("phone", "tablet", None)
 NEW_DEVICE = "fridge"  # of requests/test alone
 WAYS = ("search", "mail", None)
+TAGS = ("new", "sale", "Neü", "")
+TOPICS = (7, -3, 11)
+NEW_TOPIC = 99  # of requests/test alone
+FEATURES = "likes: {kind: bag, pooling: sum}\n"
 
 
 def write_kinds_market(folder: Path) -> SmallMarket:
-    """The small market, its items with text, a Boolean and numbers, its requests with as much."""
+    """The small market, its items with text, a Boolean, numbers and bags, its requests as well."""
     market = write_small_market(folder)
+    (market.data / "features.yaml").write_text(FEATURES, encoding="utf-8")
     add_columns(market.data / "items", lambda count, rng: of_items(count, rng))
     for split in ("train", "test"):
         requests = market.data / "requests" / split
@@ -45,6 +50,8 @@ def of_items(count: int, rng: np.random.Generator) -> dict[str, pa.Array]:
         "brand": drawn(BRANDS, count, rng),
         "is_new": drawn((True, False, None), count, rng),
         "price": with_nulls(rng.lognormal(3, 1, count), rng),
+        "tags": bags(TAGS, count, rng, pa.string()),
+        "topics": bags(TOPICS, count, rng, pa.int64()),
         "weight_kg": drawn((Decimal("0.50"), Decimal("1.25"), Decimal("7.00"), None), count, rng),
     }
 
@@ -59,6 +66,7 @@ def of_requests(
     return {
         "city": drawn((0, 1, None), count, rng),
         "device": drawn(devices, count, rng).dictionary_encode(),
+        "likes": bags(TOPICS if split == "train" else (*TOPICS, NEW_TOPIC), count, rng, pa.int32()),
         "premium": drawn((True, False, None), count, rng),
         "via": pa.array([drawn(WAYS, length, rng) for length in behaviours], texts),
         "age": with_nulls(rng.normal(40, 12, count), rng).cast(pa.float32()),
@@ -67,6 +75,12 @@ def of_requests(
         "candidate_source": pa.array([drawn(WAYS, n, rng) for n in candidates], texts),
         "candidate_discount": pa.array(discounts, pa.list_(pa.float64())),
     }
+
+
+def bags(values: tuple, count: int, rng: np.random.Generator, kind: pa.DataType) -> pa.Array:
+    """Lists of up to four of the values, some empty, some null."""
+    lists = [list(rng.choice(values, rng.integers(0, 5))) for _ in range(count)]
+    return pa.array([b if rng.random() > 0.2 else None for b in lists], pa.list_(kind))
 
 
 def with_nulls(numbers: np.ndarray, rng: np.random.Generator) -> pa.Array:

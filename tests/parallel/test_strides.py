@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.helpers import another_rank
-from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.parallel.strides import equalise_strides, pad_bags
 
 

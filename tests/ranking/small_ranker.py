@@ -21,7 +21,7 @@ from torchrec_mm.ranking.collators import collator_for_ranker
 from torchrec_mm.ranking.frozen_make import FrozenMake, open_projected, project_vectors
 from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import RankerSpec, TableSizes
+from torchrec_mm.ranking.spec import BagSpec, RankerSpec, TableSizes
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
 
 MAKE = MakeSpec(vector_width=VECTOR_WIDTH, width=6, hidden=(5, 4), dropout=0.0)
@@ -72,22 +72,28 @@ def encode(market: SmallMarket) -> Encoded:
 
 
 def spec_of(method: str, encoded: Encoded) -> RankerSpec:
+    tables = TableSizes.of(encoded.vocabularies, encoded.data.meta, method)
     return RankerSpec(
         method=method,
-        tables=TableSizes.of(encoded.vocabularies, encoded.data.meta, method),
+        tables=tables,
         embedding_dim=4,
         hidden=(7, 5),
         num_tiers=6,
         vector_width=0 if method == "id" else VECTOR_WIDTH,
         base_rate=0.4,
         make=MAKE if "make" in method else None,
-        behaviour_tables=("item_id", "shop_id"),
+        behaviour_tables=("item_id", "shop_id", *encoded.data.items.bags),
         kept=3,
         request_numbers=tuple(encoded.data.meta.get("request_numbers", ())),
         target_numbers=(
             *encoded.data.meta.get("item_numbers", ()),
             *encoded.data.meta.get("impression_numbers", ()),
         ),
+        bags={
+            name: BagSpec(pooling=pooling, mean_length=encoded.data.meta["bag_lengths"][name])
+            for name, pooling in encoded.vocabularies.pooling.items()
+        },
+        shared={n: table for n, table in encoded.vocabularies.tables.items() if n in tables.all},
         sequences=encoded.data.sequences,
     )
 
@@ -96,7 +102,7 @@ def ranker_of(spec: RankerSpec, seed: int = 0) -> Ranker:
     """The ranker with its tables on the CPU, all weights drawn from a normal distribution."""
     torch.manual_seed(seed)
     ranker = Ranker(spec)
-    for name in ("item_id_tables", "feature_tables"):
+    for name in ("item_id_tables", "feature_tables", "bag_tables"):
         if getattr(ranker, name) is not None:
             configs = getattr(ranker, name).embedding_bag_configs()
             setattr(ranker, name, EmbeddingBagCollection(tables=configs))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.errors import InputError
@@ -74,10 +75,15 @@ class Jagged:
 
 
 def values_and_offsets(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
-    """An Arrow list column in two: (T,) values of any type, and (R + 1,) int64 offsets."""
+    """An Arrow list column in two: (T,) values of any type, and (R + 1,) int64 offsets.
+
+    A null list is an empty one.
+    """
     lists = in_one(column)
+    # Unlike .values, of these lists alone where they are a slice, and none that a null hides.
+    if lists.null_count:
+        return lists.flatten(), offsets_of(to_numpy(pc.fill_null(lists.value_lengths(), 0)))
     offsets = to_numpy(lists.offsets).astype(np.int64)
-    # Unlike .values, of these lists alone where they are a slice.
     return lists.flatten(), offsets - offsets[0]
 
 

@@ -18,6 +18,7 @@ STRING = pa.string()
 BINARY = pa.binary()
 INT64_LIST = pa.list_(pa.int64())
 INT8_LIST = pa.list_(pa.int8())
+STRING_LIST = pa.list_(pa.string())
 
 
 def check_columns(
@@ -64,7 +65,7 @@ def _as_promised(column: pa.ChunkedArray, where: str, wanted: pa.DataType) -> pa
             raise InputError(f"{where} must be {wanted}, got {column.type}")
         with input_errors(where, f"must be {wanted}, got {column.type}"):
             column = column.cast(wanted, safe=True)
-    if wanted == STRING:
+    if wanted in (STRING, STRING_LIST):
         with input_errors(where, "must be UTF-8 text"):
             column.validate(full=True)  # files say that it is, and nobody looks before it is used
     return column

@@ -76,7 +76,7 @@ def shard_memory(
     Args:
         rows, columns: of the shard. table_rows: of its whole table. settings: of the table.
         kernel: what the plan gives it. global_ids: distinct ids of the table in a step, summed
-            over ranks. A shard computes a bag for each, also where the row is another rank's.
+            over ranks, or bags. A shard computes a bag for each, also where its rows are others'.
         takes_raw_ids: whether its rows have owners.
     """
     element = WEIGHT_BYTES[settings.dtype]
@@ -84,7 +84,8 @@ def shard_memory(
     cached = 0.0
     if kernel == "fused_uvm_caching":
         cached = settings.cache_load_factor or CACHE_LOAD_FACTOR
-    ids = global_ids * rows // max(1, table_rows) * ID_BYTES * BATCHES_IN_FLIGHT
+    length = 1 if settings.mean_length is None else settings.mean_length
+    ids = int(global_ids * length) * rows // max(1, table_rows) * ID_BYTES * BATCHES_IN_FLIGHT
     return ShardMemory(
         weights=rows * columns * element,
         optimizer=rows * (state[settings.optimizer] + OWNER_BYTES * takes_raw_ids),

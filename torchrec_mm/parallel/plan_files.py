@@ -2,7 +2,8 @@
 
 plan.json: {"format": 1, "world_size": W, "tables": [{"table", "rows", "width", "sharding",
 "kernel", "dtype", "optimizer", "shards": [{"rank", "rows", "columns", "row_offset",
-"column_offset", "bytes"}]}]}; ``bytes`` are of weights and optimizer state.
+"column_offset", "bytes"}]}]}; ``bytes`` are of weights and optimizer state. A table of bags has
+"mean_length", ids of a bag.
 """
 
 from collections.abc import Mapping
@@ -110,6 +111,7 @@ def plan_to_json(planned: list[PlannedTable], world_size: int) -> dict[str, Any]
                 "kernel": table.kernel,
                 "dtype": table.settings.dtype,
                 "optimizer": table.settings.optimizer,
+                **_of_bags(table.settings),
                 "shards": [
                     {**vars(shard), "bytes": memory.weights + memory.optimizer}
                     for shard in table.shards
@@ -119,6 +121,11 @@ def plan_to_json(planned: list[PlannedTable], world_size: int) -> dict[str, Any]
             for table in planned
         ],
     }
+
+
+def _of_bags(settings: TableSettings) -> dict[str, float]:
+    length = settings.mean_length
+    return {} if length is None else {"mean_length": length}
 
 
 def save_plan(folder: Path, planned: list[PlannedTable], world_size: int) -> None:

@@ -21,9 +21,14 @@ def plan_text(planned: list[PlannedTable]) -> str:
         lines.append(
             f"{table.name:<28}{table.rows:>14,}{table.width:>7}  {table.sharding:<15}"
             f"{table.kernel:<18}{len(table.shards)} on rank {ranges(owners)}; "
-            f"{table.settings.dtype}, {table.settings.optimizer}"
+            f"{table.settings.dtype}, {table.settings.optimizer}{_bags(table)}"
         )
     return "\n".join(lines)
+
+
+def _bags(table: PlannedTable) -> str:
+    length = table.settings.mean_length
+    return "" if length is None else f", bags of {length:.1f} ids"
 
 
 def memory_text(ranks: list[RankMemory]) -> str:

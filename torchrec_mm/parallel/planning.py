@@ -182,6 +182,8 @@ def constraints_of(
             # As many parts as there are ranks, or nodes: TorchRec's own least width, 128, would
             # leave narrow tables whole.
             min_partition=max(4, -(-config.embedding_dim // parts)),
+            pooling_factors=[1.0 if settings.mean_length is None else settings.mean_length]
+            * len(config.feature_names),
             cache_params=CacheParams(load_factor=factor) if cached else None,
         )
     return constraints

@@ -1,7 +1,7 @@
 """From a model for one device to a model over all ranks: plan, shard, optimise, pipeline."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,13 @@ class TableOptions:
     tables: settings by the name of a table or of a feature. communication: of embeddings and
     their gradients between ranks, one of COMMUNICATIONS; fp16 sends gradients as bf16, anything
     but fp32 needs NCCL. plan: the plan.json of a run, whose sharding and kernels to keep.
+    mean_lengths: values a bag by feature, for the planner.
     """
 
     tables: Mapping[str, TableSettings] = field(default_factory=dict)
     communication: str = "fp32"
     plan: Path | None = None
+    mean_lengths: Mapping[str, float] = field(default_factory=dict)
 
 
 class PlainPipeline(TrainPipelineBase):
@@ -169,6 +171,10 @@ def settings_of_tables(model: nn.Module, options: TableOptions) -> dict[str, Tab
     """Each table's settings, an earlier plan's too; InputError for unknown ones, contradictions."""
     features_of = {config.name: config.feature_names for config in table_configs(model)}
     of_table = settings_by_table(options.tables, features_of)
+    for table, features in features_of.items():
+        lengths = [options.mean_lengths[n] for n in features if n in options.mean_lengths]
+        if lengths and of_table[table].mean_length is None:
+            of_table[table] = replace(of_table[table], mean_length=sum(lengths))
     return follow_plan(of_table, read_plan(options.plan)) if options.plan else of_table
 
 

@@ -34,7 +34,8 @@ class TableSettings:
     (grid_shard: nodes), of at least 4 columns. kernel: one of KERNELS, fused if None. dtype: of
     the weights; the optimizer's state is fp32. optimizer: one of OPTIMIZERS. learning_rate: its
     own, above 0. cache_load_factor: in (0, 1], the share of rows that fused_uvm_caching keeps on
-    the device, 0.2 if None; TorchRec averages it over the cached tables of a rank.
+    the device, 0.2 if None; TorchRec averages it over the cached tables of a rank. mean_length: ids
+    of a bag on average, at least 0: what the data say if None, and 1 of a feature without bags.
 
     Raises:
         InputError: a value outside its range, or two that do not go together.
@@ -46,6 +47,7 @@ class TableSettings:
     optimizer: str = "rowwise_adagrad"
     learning_rate: float | None = None
     cache_load_factor: float | None = None
+    mean_length: float | None = None
 
     def __post_init__(self) -> None:
         choices = {"sharding": SHARDINGS, "kernel": KERNELS}
@@ -56,12 +58,14 @@ class TableSettings:
                 reason = REFUSED.get((name, value))
                 rule = f"{name} must be one of {', '.join(allowed)}, got {value}"
                 raise InputError(f"{rule}: {reason}" if reason else rule)
-        for name in ("learning_rate", "cache_load_factor"):
+        for name in ("learning_rate", "cache_load_factor", "mean_length"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
                 raise InputError(f"{name} must be a number, got {value}")
         if self.learning_rate is not None:
             check_fields(self, lambda x: 0 < x <= float("inf"), "above 0", "learning_rate")
+        if self.mean_length is not None:
+            check_fields(self, lambda x: 0 <= x < float("inf"), "at least 0", "mean_length")
         if self.cache_load_factor is not None:
             check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "cache_load_factor")
         if self.cache_load_factor is not None and self.kernel != "fused_uvm_caching":

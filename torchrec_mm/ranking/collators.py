@@ -31,6 +31,7 @@ def collator_for_ranker(
         tuple(spec.tables.behaviour),
         max_behaviours,
         raw_ids,
+        shared_ids=spec.shared_ids,
         sequences=spec.sequences,
     )
     if vectors is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.feature_names import table_name
@@ -19,17 +19,22 @@ class Ranker(nn.Module):
     """ID tables, then the network.
 
     Two EmbeddingBagCollections because their batches have two strides: of item ids a batch holds
-    thousands, of requests and of distinct attributes far fewer. Tables of raw ids are a third
-    collection, as TorchRec has another module for them. One that would be empty is None.
+    thousands, of requests and of distinct attributes far fewer. Multi-hot features are pooled in a
+    third, which has the tables of several features too, and tables of raw ids are a fourth, as
+    TorchRec has another module for them. One that would be empty is None.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
         tables = {n: rows for n, rows in spec.tables.all.items() if n not in spec.zero_collision}
+        of_bags = {*spec.bags, *spec.shared}
+        bags = {name: tables.pop(name) for name in [*tables] if name in of_bags}
         item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
         width, raw_ids = spec.embedding_dim, spec.zero_collision
         self.item_id_tables = build_tables(item_ids, width) if item_ids else None
         self.feature_tables = build_tables(tables, width) if tables else None
+        pooling = {name: bag.pooling for name, bag in spec.bags.items()}
+        self.bag_tables = build_tables(bags, width, pooling, spec.shared) if bags else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
         self.network = RankingNetwork(spec)
@@ -41,25 +46,42 @@ class Ranker(nn.Module):
             embeddings.append(self.item_id_tables(batch.item_ids))
         if self.feature_tables is not None:
             embeddings.append(self.feature_tables(batch.features))
+        if self.bag_tables is not None:
+            embeddings.append(self.bag_tables(batch.bags))
         if self.zero_collision_tables is not None:
             embeddings.append(self.zero_collision_tables(batch.raw_ids)[0])
         return self.network(batch, *embeddings)
 
 
-def build_tables(rows: Mapping[str, int], embedding_dim: int) -> EmbeddingBagCollection:
+def build_tables(
+    rows: Mapping[str, int],
+    embedding_dim: int,
+    pooling: Mapping[str, str] = {},
+    shared: Mapping[str, str] = {},
+) -> EmbeddingBagCollection:
     """One table for each entry of ``rows``, with one feature of the same name.
 
     On the meta device: no memory until a shard of it is placed.
+
+    Args:
+        rows: by feature. embedding_dim: of all tables.
+        pooling: of bags of more than one id, by feature: "mean" or "sum".
+        shared: tables by name of the features that have one with others, of as many rows.
     """
+    features: dict[str, list[str]] = {}
+    pooled = {shared.get(n, n): PoolingType[how.upper()] for n, how in pooling.items()}
+    for feature in rows:
+        features.setdefault(shared.get(feature, feature), []).append(feature)
     return EmbeddingBagCollection(
         device=torch.device("meta"),
         tables=[
             EmbeddingBagConfig(
-                name=table_name(name),
-                feature_names=[name],
-                num_embeddings=num_rows,
+                name=table_name(table),
+                feature_names=names,
+                num_embeddings=rows[names[0]],
                 embedding_dim=embedding_dim,
+                pooling=pooled.get(table, PoolingType.SUM),
             )
-            for name, num_rows in rows.items()
+            for table, names in features.items()
         ],
     )

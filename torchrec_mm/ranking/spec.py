@@ -17,14 +17,24 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
-# Lists of names that model.json of releases before them lacks.
 NAMES = ("request_numbers", "target_numbers", "sequences")
+SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagSpec:
+    """A multi-hot feature. pooling: of embeddings, "mean" or "sum". mean_length: values a bag."""
+
+    pooling: str
+    mean_length: float
 
 
 @dataclass(frozen=True)
 class TableSizes:
     """Rows of each table by feature name, grouped as in ``Vocabularies``.
+
+    Bags come after the other features of users, contexts or items.
 
     Raises:
         InputError: two features of one name.
@@ -47,9 +57,13 @@ class TableSizes:
     def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
         """Tables of an encoded data set, in its order; Muse has none for behaviour attributes."""
         behaviour = [] if method == "muse" else meta["behaviour_features"]
+        request = {name: vocabularies.request[name] for name in meta["request_features"]}
+        item = {name: vocabularies.item[name] for name in meta["item_features"]}
+        request |= {n: vocabularies.request_bag[n] for n in meta.get("request_bags", ())}
+        item |= {n: vocabularies.item_bag[n] for n in meta.get("item_bags", ())}
         return cls(
-            {name: vocabularies.request[name].num_rows for name in meta["request_features"]},
-            {name: vocabularies.item[name].num_rows for name in meta["item_features"]},
+            {name: vocabulary.num_rows for name, vocabulary in request.items()},
+            {name: vocabulary.num_rows for name, vocabulary in item.items()},
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
             {name: each.num_rows for name, each in vocabularies.impression.items()},
         )
@@ -97,7 +111,9 @@ class RankerSpec:
     where muse attends. kept: behaviours that muse's general search keeps, K. zero_collision: tables
     of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
-    its item, in the batch's order. sequences: events of the further behaviour sequences.
+    its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
+    by name, the tables of features that share one. sequences: events of the further behaviour
+    sequences.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -117,6 +133,8 @@ class RankerSpec:
     zero_collision: Mapping[str, ZeroCollision] = field(default_factory=dict)
     request_numbers: tuple[str, ...] = ()
     target_numbers: tuple[str, ...] = ()
+    bags: Mapping[str, BagSpec] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -140,9 +158,10 @@ class RankerSpec:
     ) -> "RankerSpec":
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
+        tables = TableSizes.of(vocabularies, train.meta, method)
         return cls(
             method=method,
-            tables=TableSizes.of(vocabularies, train.meta, method),
+            tables=tables,
             embedding_dim=settings.embedding_dim,
             hidden=settings.hidden,
             num_tiers=settings.num_tiers,
@@ -157,8 +176,24 @@ class RankerSpec:
                 *train.meta.get("item_numbers", ()),
                 *train.meta.get("impression_numbers", ()),
             ),
+            bags={
+                name: BagSpec(pooling=vocabularies.pooling[name], mean_length=length)
+                for name, length in train.meta.get("bag_lengths", {}).items()
+            },
+            shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
         )
+
+    @property
+    def mean_lengths(self) -> dict[str, float]:
+        """Values a bag, by feature of a table of bags."""
+        ones = dict.fromkeys(self.shared, 1.0)
+        return ones | {name: bag.mean_length for name, bag in self.bags.items()}
+
+    @property
+    def shared_ids(self) -> tuple[str, ...]:
+        """Features without bags that share a table: each of their ids is a bag of its own."""
+        return tuple(name for name in self.shared if name not in self.bags)
 
     @property
     def item_width(self) -> int:
@@ -189,13 +224,13 @@ def check_raw_ids(features: Iterable[str]) -> None:
 def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     """What ``spec_from_json`` reads.
 
-    Numeric features, those of impressions and further sequences are left out where there are none,
-    as in runs of releases before them.
+    Numeric features, bags, features of impressions and further sequences are left out where there
+    are none, as in runs of releases before them.
     """
     described = asdict(spec)
     if not spec.tables.impression:
         del described["tables"]["impression"]
-    return {n: v for n, v in described.items() if v or n not in NAMES}
+    return {n: v for n, v in described.items() if v or n not in SINCE_THEN}
 
 
 def spec_from_json(value: dict) -> RankerSpec:
@@ -206,6 +241,7 @@ def spec_from_json(value: dict) -> RankerSpec:
             "hidden": tuple(value["hidden"]),
             "behaviour_tables": tuple(value["behaviour_tables"]),
             **{name: tuple(value.get(name, ())) for name in NAMES},
+            "bags": {name: BagSpec(**bag) for name, bag in value.get("bags", {}).items()},
             "zero_collision": {
                 name: ZeroCollision(**table) for name, table in value["zero_collision"].items()
             },

@@ -14,7 +14,15 @@ import apps.export_tables
 import apps.plan
 import apps.predict
 import apps.train_ranker
-from tests.helpers.kinds_market import BRANDS, DEVICES, WAYS, add_columns, write_kinds_market
+from tests.helpers.kinds_market import (
+    BRANDS,
+    DEVICES,
+    TAGS,
+    TOPICS,
+    WAYS,
+    add_columns,
+    write_kinds_market,
+)
 from tests.helpers.runs import (
     evaluate,
     lines_of,
@@ -135,6 +143,39 @@ def test_the_price_of_an_item_matters_wherever_it_is_known(method, market, runs,
     assert len({str(each) for each in found}) == 3
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_bags_of_items_and_requests_matter_in_every_method(method, market, runs, tmp_path):
+    requests, found = market.data / "requests" / "test", []
+    rows = pq.read_metadata(requests / "part.parquet").num_rows
+    for place, bag in enumerate(([], [7], [7, 7, -3], [12345])):
+        likes = changed(requests, tmp_path / f"{place}", likes=[bag] * rows)
+        found.append(scores(runs[method], likes, tmp_path / "scores.parquet"))
+    for place, bag in enumerate(([], ["sale"], ["sale", "new"], ["what is this"])):
+        items = changed(market.data / "items", tmp_path / f"items-{place}", tags=[bag] * NUM_ITEMS)
+        more = ("--items", str(items))
+        found.append(scores(runs[method], requests, tmp_path / "scores.parquet", *more))
+    assert len({str(each) for each in found}) == 8
+
+
+def test_null_is_an_empty_bag(market, runs, tmp_path):
+    items = [
+        changed(market.data / "items", tmp_path / f"{place}", tags=pa.array(lists, kind))
+        for place, (lists, kind) in enumerate(
+            [
+                ([[]] * NUM_ITEMS, pa.list_(pa.string())),
+                ([None] * NUM_ITEMS, pa.large_list(pa.string())),
+                ([None] * NUM_ITEMS, pa.null()),
+            ]
+        )
+    ]
+    requests = market.data / "requests" / "test"
+    found = [
+        scores(runs["id"], requests, tmp_path / "scores.parquet", "--items", str(each))
+        for each in items
+    ]
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_column_of_nothing_but_nulls_is_one_of_any_kind(market, runs, tmp_path):
     requests = market.data / "requests" / "test"
     rows = pq.read_metadata(requests / "part.parquet").num_rows
@@ -154,13 +195,17 @@ def test_tables_are_exported_with_their_texts(runs, tmp_path):
         "request/device": DEVICES,
         "request/premium": (0, 1, None),
         "behaviour/via": WAYS,
+        "item_bag/tags": TAGS,
+        "item_bag/topics": TOPICS,
+        "request_bag/likes": TOPICS,
         "impression/candidate_source": WAYS,
     }.items():
         table = pq.read_table(tmp_path / "tables" / f"{name}.parquet").to_pydict()
         assert table["id"][:2] == [None, None]
         assert in_order(table["id"][2:]) == in_order(values)
         kinds = dict(zip(table["id"][2:], table["kind"][2:], strict=True))
-        assert [kinds.pop(None), *{*kinds.values()}] == ["null", "known"]
+        expected = ["null", "known"] if None in values else [None, "known"]
+        assert [kinds.pop(None, None), *{*kinds.values()}] == expected
 
 
 def test_a_run_that_stopped_ends_with_the_bits_of_one_that_did_not(market, tmp_path):
@@ -234,6 +279,12 @@ def test_a_column_of_another_kind_than_in_training_is_refused(
 
 def test_the_plan_has_a_table_for_each(runs, capsys):
     apps.plan.main(["--train", str(runs["id"] / "config.yaml"), "--device", "cpu", "--json"])
-    tables = {table["table"] for table in json.loads(capsys.readouterr().out)["tables"]}
+    plan = json.loads(capsys.readouterr().out)["tables"]
+    tables = {table["table"] for table in plan}
+    bags = {t["table"]: t["mean_length"] for t in plan if "mean_length" in t}
+    assert {*bags} == {"likes_table", "tags_table", "topics_table"}
+    assert all(1 < length < 2.5 for length in bags.values())
+    apps.plan.main(["--train", str(runs["id"] / "config.yaml"), "--device", "cpu"])
+    assert f"bags of {bags['likes_table']:.1f} ids" in capsys.readouterr().out
     names = ("brand", "is_new", "device", "premium", "via", "candidate_source")
     assert {f"{name}_table" for name in names} <= tables

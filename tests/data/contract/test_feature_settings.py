@@ -39,9 +39,12 @@ def test_what_is_said_of_each_column_is_read(tmp_path):
     ("text", "words"),
     [
         ("[a]", "must be a mapping by column name, got \\['a'\\]"),
-        ("price: log1p", "price must be a mapping of kind, transform, min_count, got 'log1p'"),
-        ("price: {Kind: numeric}", "price must be of kind, transform, min_count, got 'Kind'"),
-        ("price: {kind: number}", "price kind must be categorical or numeric or ignore, got 'num"),
+        (
+            "price: log1p",
+            "price must be a mapping of kind, transform, min_count, pooling, table, got 'log1p'",
+        ),
+        ("price: {Kind: numeric}", "price must be of kind, .*table, got 'Kind'"),
+        ("price: {kind: number}", "price kind must be categorical or numeric or bag or"),
         ("price: {transform: sqrt}", "price transform must be log1p, got 'sqrt'"),
         ("brand: {min_count: 0}", "brand min_count must be a whole number of at least 1, got 0"),
         ("brand: {min_count: yes}", "brand min_count must be a whole number of .*, got True"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchrec_mm.data.contract import features
+from torchrec_mm.data.contract import texts
 from torchrec_mm.data.contract.features import NULL, Categorical, Numeric, TextIds
 from torchrec_mm.errors import InputError
 
@@ -28,12 +28,12 @@ def test_texts_are_matched_exactly():
 
 
 def test_texts_of_one_id_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr(features, "hash_text", len)
+    monkeypatch.setattr(texts, "hash_text", len)
     text_ids = TextIds(pa.array(["one"]))
     text_ids.ids(pa.array(["four", "two"]))
     with pytest.raises(InputError, match="^column f must not hold both 'one' and 'two', they have"):
         text_ids.check("column f")
-    monkeypatch.setattr(features, "hash_text", lambda text: NULL)
+    monkeypatch.setattr(texts, "hash_text", lambda text: NULL)
     text_ids = TextIds(pa.array(["unlucky"]))
     with pytest.raises(InputError, match="both 'unlucky' and null"):
         text_ids.check("column f")

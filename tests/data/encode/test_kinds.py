@@ -13,7 +13,7 @@ from tests.helpers.request_folders import contents, parquet_files
 from tests.helpers.small_market import write_small_market
 from torchrec_mm.columns import ahead, chunks
 from torchrec_mm.columns.text_ids import hash_text
-from torchrec_mm.data.contract import features
+from torchrec_mm.data.contract import texts
 from torchrec_mm.data.contract.features import NULL
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -212,7 +212,7 @@ def test_numbers_that_encoding_never_writes_are_refused(number, words, data, tmp
 def test_a_text_that_shares_its_id_with_one_of_training_is_refused(data, tmp_path, monkeypatch):
     known = Vocabularies.load(encoded(data, tmp_path / "out") / "vocabularies.safetensors")
     alike = {NEW_DEVICE: hash_text("phone")}
-    monkeypatch.setattr(features, "hash_text", lambda t: alike.get(t) or hash_text(t))
+    monkeypatch.setattr(texts, "hash_text", lambda t: alike.get(t) or hash_text(t))
     with pytest.raises(InputError, match="column device must not hold both 'phone' and 'fridge'"):
         encoded(data, tmp_path / "again", ("test",), vocabularies=known)
     with pytest.raises(InputError, match="column device must not hold both 'phone' and 'fridge'"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.data.encode.arrays import arrays_of, items_of, jagged32
-from torchrec_mm.data.stream.collate import Collator, one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
+from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.search import GeneralSearch
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.parallel.cpu import forward
 from torchrec_mm.parallel.cpu.forward import ShortForward
 from torchrec_mm.parallel.scoring import distribute_for_scoring

@@ -11,7 +11,7 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tests.helpers import another_rank
-from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.parallel.cpu.links import Gloo
 from torchrec_mm.parallel.cpu.pipeline import CpuPipeline, average_gradients
 

@@ -16,7 +16,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen,
 )
 
-from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.kernels import one_id_bags as module
 from torchrec_mm.parallel.cpu import tables as cpu_tables
 from torchrec_mm.parallel.cpu.tables import LARGE_PAGE_BYTES, use_large_pages, use_one_id_forward

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from torchrec_mm.data.stream.collate import one_id_bags
+from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring
 from torchrec_mm.parallel.sharding import (

@@ -10,16 +10,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.columns.jagged import values_and_offsets
 from torchrec_mm.columns.numbers import in_one
 from torchrec_mm.columns.parquet import INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings, read_settings
-from torchrec_mm.data.contract.features import NULL, Categorical, Feature, text_ids_of
+from torchrec_mm.data.contract.features import (
+    NULL,
+    Bag,
+    Categorical,
+    Feature,
+    text_ids_of,
+)
 from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import item_columns, open_items
 from torchrec_mm.data.contract.request_columns import NAMED as REQUEST_COLUMNS
 from torchrec_mm.data.contract.request_columns import RequestColumns, check_named, column_of
+from torchrec_mm.data.contract.shared_tables import shared_tables
 
 EXAMPLES = 3
 
@@ -29,7 +37,7 @@ class Summary:
     """Values of one column, piece by piece; memory grows with the distinct ones of a category.
 
     rows: values and nulls, of lists the values in them. low, high: of numbers. examples: the first
-    values that differ.
+    values that differ. bags, empty: how many there are, and without a value.
     """
 
     column: Feature
@@ -39,6 +47,8 @@ class Summary:
     high: float = -np.inf
     distinct: HashIndex = field(default_factory=HashIndex)
     examples: list[Any] = field(default_factory=list)
+    bags: int = 0
+    empty: int = 0
 
     def add(self, values: pa.Array, where: str, offsets: np.ndarray | None) -> None:
         """Take values of the column's promised type; its InputErrors pass through."""
@@ -48,6 +58,13 @@ class Summary:
             first = pc.drop_null(values)[: 100 * EXAMPLES].unique().to_pylist()
             new = [value for value in first if value not in self.examples]
             self.examples += new[: EXAMPLES - len(self.examples)]
+        if isinstance(self.column, Bag):
+            assert offsets is not None  # of lists
+            bag = self.column.ids_of(values, offsets, where)
+            self.bags += len(bag)
+            self.empty += int((bag.lengths == 0).sum())
+            self.distinct.add(bag.values)
+            return
         if isinstance(self.column, Categorical):
             ids = self.column.ids(values, where)
             self.distinct.add(ids[ids != NULL])
@@ -60,11 +77,17 @@ class Summary:
     def __str__(self) -> str:
         kind = str(self.column.kind).replace("item: ", "")
         missing = f"{self.missing / max(self.rows, 1):.1%} missing"
-        if isinstance(self.column, Categorical):
+        if isinstance(self.column, Bag):
+            what, held = f"bag, {self.column.pooling}", f"{len(self.distinct)} distinct"
+            missing = f"{self.empty / self.bags:.1%} empty, mean length {self.rows / self.bags:.2f}"
+        elif isinstance(self.column, Categorical):
             what, held = "category", f"{len(self.distinct)} distinct"
         else:
             what, held = "number", f"{self.low:g} to {self.high:g}"
             what += ", log1p" * self.column.log1p
+        category = self.column.each if isinstance(self.column, Bag) else self.column
+        if isinstance(category, Categorical) and category.table is not None:
+            what += f", table {category.table}"
         examples = [
             f"{each:g}" if isinstance(each, float) else repr(each) for each in self.examples
         ]
@@ -99,7 +122,9 @@ def folder_columns(data: Path) -> FolderColumns:
     for split in splits:
         of_requests.check(split)
     of_request, of_behaviour, of_impression = of_requests.names
-    check_names(of_items, of_request, of_behaviour, of_impression)
+    shared = shared_tables({**of_items, **of_requests.all})
+    names = ("item_id", *of_items), ("user_id", *of_request), of_behaviour, of_impression
+    check_names(*names, shared=shared)
     return FolderColumns(items, splits, of_items, of_requests, settings)
 
 
@@ -151,6 +176,5 @@ def _values(
             for name in types:
                 values, offsets = in_one(table[name]), None
                 if pa.types.is_list(values.type):
-                    offsets = values.offsets.to_numpy()
-                    values, offsets = values.flatten(), offsets - offsets[0]
+                    values, offsets = values_and_offsets(table[name])
                 yield name, values, f"{where} column {name}", offsets

@@ -4,7 +4,7 @@ Batches and tables know a feature by its name alone: of two owners of one name, 
 overwrite the rows of the first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torchrec_mm.errors import InputError
 
@@ -28,26 +28,29 @@ def check_names(
     behaviour: Iterable[str],
     impression: Iterable[str],
     where: str = "",
+    shared: Mapping[str, str] = {},
 ) -> None:
-    """Refuse two features of one name, and two whose tables would have one.
+    """Refuse two features of one name, and two whose tables would have one that do not share it.
 
     Args:
         item, request, behaviour, impression: names by owner, ``item_id`` and ``user_id`` too.
-        where: begins the complaint.
+        where: begins the complaint. shared: tables by the features that share one.
 
     Raises:
         InputError: naming both columns.
     """
     owned = (item, request, behaviour, impression)
-    taken: dict[str, tuple[str, str]] = {}
+    folders: dict[str, str] = {}
+    of_tables: dict[str, str] = {}
     for (owner, folder), names in zip(OWNERS, owned, strict=True):
         for name in names:
-            table = table_name(name)
-            if table in taken:
-                other, other_folder = taken[table]
+            table = table_name(shared.get(name, name))
+            other = name if name in folders else of_tables.get(table)
+            shares = other != name and name in shared and shared[name] == shared.get(other or "")
+            if other is not None and not shares:
                 why = "" if name == other else f", {other}, as both tables would be {table}"
                 raise InputError(
                     f"{where}{owner} {name} must not share its name with a column of "
-                    f"{other_folder}{why}: rename one of the two"
+                    f"{folders[other]}{why}: rename one of the two"
                 )
-            taken[table] = name, folder
+            folders[name], of_tables[table] = folder, name

@@ -4,6 +4,9 @@
     price: {transform: log1p}                    # of a number: log(1 + x) in place of x
     visits: {kind: numeric, transform: log1p}    # integers are categories unless it says so
     brand: {min_count: 5}                        # rarer values share a row
+    tags: {pooling: sum}                         # of a bag, in place of the mean
+    likes: {kind: bag, table: tags}              # a list of requests/ is a bag if it says so
+    genres: {table: tags}                        # and shares vocabulary and table with another
 
 `kind: ignore` of a column says the same as its name in the list.
 """
@@ -17,7 +20,9 @@ from torchrec_mm.errors import InputError
 
 FILE = "features.yaml"
 IGNORE = "ignore"
-KINDS = ("categorical", "numeric", IGNORE)
+BAG = "bag"
+KINDS = ("categorical", "numeric", BAG, IGNORE)
+POOLINGS = ("mean", "sum")
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,15 @@ class FeatureSettings:
     """What is said of one column.
 
     kind: one of KINDS; None: as its type says. transform: log1p or None. min_count: training
-    occurrences from which a value has a row of its own.
+    occurrences from which a value has a row of its own. pooling: of a bag, one of POOLINGS; None:
+    the mean. table: that it shares with the other columns that name it; None: one of its own.
     """
 
     kind: str | None = None
     transform: str | None = None
     min_count: int = 1
+    pooling: str | None = None
+    table: str | None = None
 
     @classmethod
     def of(cls, said: Any, where: str) -> "FeatureSettings":
@@ -49,6 +57,12 @@ class FeatureSettings:
         if type(settings.min_count) is not int or settings.min_count < 1:
             rule = f"{where} min_count must be a whole number of at least 1"
             raise InputError(f"{rule}, got {settings.min_count!r}")
+        if settings.pooling not in (None, *POOLINGS):
+            raise InputError(f"{where} pooling must be mean or sum, got {settings.pooling!r}")
+        if settings.table is not None and not (
+            isinstance(settings.table, str) and settings.table.strip()
+        ):
+            raise InputError(f"{where} table must be a name, got {settings.table!r}")
         return settings
 
 

@@ -1,4 +1,4 @@
-"""Further columns as features: categories, which become int64 ids, and numbers.
+"""Further columns as features: categories, which become int64 ids, bags of them, and numbers.
 
 Null is a value of its own among categories, and known as null among numbers. An integer is its own
 id, False is 0 and True is 1. The id of a text is its hash (``columns.text_ids``); texts that share
@@ -14,65 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from torchrec_mm.columns.numbers import to_arrow, to_numpy
+from torchrec_mm.columns.jagged import Jagged, values_and_offsets
+from torchrec_mm.columns.numbers import to_numpy
 from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.columns.text_ids import hash_text
-from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings
+from torchrec_mm.data.contract.feature_settings import BAG, IGNORE, FeatureSettings
 from torchrec_mm.data.contract.roles import further_columns
+from torchrec_mm.data.contract.texts import NULL, TextIds
 from torchrec_mm.errors import InputError
 
-NULL = -0x6E75_6C6C_6E75_6C6C  # the id of null; no other value may have it
 CATEGORIES = (INT64, BOOL, STRING)
 CATEGORY_LISTS = (pa.list_(INT64), pa.list_(STRING))
 NUMBERS = (FLOAT64, INT64, BOOL)
 NUMBER_LISTS = tuple(map(pa.list_, NUMBERS))
-
-
-class TextIds:
-    """Ids of the texts of one column; each text that was asked for is kept, once."""
-
-    def __init__(self, known: pa.Array | None = None) -> None:
-        """``known``: texts that are there before any is asked for, null among them or not."""
-        self._ids: dict[str, int] = {}
-        if known is not None:
-            self.ids(known)
-
-    def ids(self, texts: pa.Array) -> np.ndarray:
-        """(n,) int64 ids of strings, ``NULL`` where there is none; from several threads if need be.
-
-        Texts are compared byte by byte: neither case nor space nor accent is made equal.
-        """
-        encoded = texts.dictionary_encode()
-        of_texts = [self._id(text) for text in encoded.dictionary.to_pylist()]
-        places = pc.fill_null(encoded.indices, len(of_texts))
-        return np.array([*of_texts, NULL], np.int64)[to_numpy(places)]
-
-    def _id(self, text: str) -> int:
-        found = self._ids.get(text)
-        if found is None:
-            found = self._ids[text] = hash_text(text)
-        return found
-
-    def check(self, column: str) -> None:
-        """InputError, naming ``column``, if two texts share an id, or one has that of null."""
-        ids, order = self._sorted()
-        twice = np.flatnonzero(np.diff(ids[order]) == 0)
-        if len(twice):
-            texts = [*map(repr, self._ids), "null"]
-            one, other = (texts[order[twice[0] + place]] for place in (0, 1))
-            raise InputError(f"{column} must not hold both {one} and {other}, they have one id")
-
-    def texts(self, ids: np.ndarray) -> pa.Array:
-        """(n,) large_string, the text of each id, null for ``NULL``; ids that were given out."""
-        all_ids, order = self._sorted()
-        rows = order[np.searchsorted(all_ids, ids, sorter=order)]
-        return pa.array([*self._ids, None], pa.large_string()).take(to_arrow(rows))
-
-    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all texts and, the last, that of null; and their order."""
-        ids = np.array([*self._ids.values(), NULL], np.int64)
-        return ids, np.argsort(ids, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -81,11 +35,13 @@ class Categorical:
 
     kind: its promised type, of ``CATEGORIES`` or ``CATEGORY_LISTS``. text_ids: of text, else None.
     min_count: training occurrences from which a value, but for null, has a row of its own.
+    table: that it shares with the other columns that name it, else None.
     """
 
     kind: pa.DataType
     text_ids: TextIds | None = None
     min_count: int = 1
+    table: str | None = None
 
     @classmethod
     def known(cls, texts: pa.Array | None, is_list: bool = False) -> "Categorical":
@@ -161,22 +117,71 @@ class Numeric:
         return found
 
 
-Feature = Categorical | Numeric
-FeatureT = TypeVar("FeatureT", Categorical, Numeric)
+@dataclass(frozen=True)
+class Bag:
+    """A further column of lists of categories that belong together: a multi-hot feature.
+
+    each: what the values are. pooling: of their embeddings, one of POOLINGS.
+    """
+
+    each: Categorical
+    pooling: str = "mean"
+
+    @property
+    def kind(self) -> pa.DataType:
+        """Its promised type."""
+        return pa.list_(self.each.kind)
+
+    @property
+    def types(self) -> tuple[pa.DataType, ...]:
+        """What may be read for it."""
+        return (self.kind,)
+
+    def read_as(self, kind: pa.DataType) -> "Bag":
+        """The same: there is one type."""
+        return self
+
+    def ids(self, column: pa.ChunkedArray, where: str) -> Jagged:
+        """int64 ids of the values of each row; a null list is an empty one.
+
+        Raises:
+            InputError: a null inside a list, ``where`` and row named.
+        """
+        return self.ids_of(*values_and_offsets(column), where)
+
+    def ids_of(self, values: pa.Array, offsets: np.ndarray, where: str) -> Jagged:
+        """The same of values and of (R + 1,) offsets, where the rows begin and end in them."""
+        if values.null_count:
+            place = int(np.argmax(pc.is_null(values).to_numpy(zero_copy_only=False)))
+            row = np.searchsorted(offsets, place, "right") - 1
+            raise InputError(f"{where} must not hold a null in a list, row {row} does")
+        return Jagged(self.each.ids(values, where), offsets)
+
+
+Feature = Categorical | Numeric | Bag
+FeatureT = TypeVar("FeatureT", Categorical, Numeric, Bag)
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Types that columns may have as categories, and as numbers: the first of these unasked."""
+    """Types that columns may have as categories, numbers and bags.
+
+    Unasked, a number is the first of its types, and a list that may be a category is no bag.
+    """
 
     categories: tuple[pa.DataType, ...]
     numbers: tuple[pa.DataType, ...]
+    bags: tuple[pa.DataType, ...] = ()
 
     def types(self, kind: str | None) -> tuple[pa.DataType, ...]:
         """Those of the kind that is said, if any."""
         if kind is None:
-            return (*self.categories, self.numbers[0])
-        return self.numbers if kind == "numeric" else self.categories
+            return tuple(dict.fromkeys((*self.categories, self.numbers[0], *self.bags)))
+        return {"numeric": self.numbers, BAG: self.bags}.get(kind, self.categories)
+
+    def is_bag(self, kind: pa.DataType, said: str | None) -> bool:
+        """Whether a column of that type is one."""
+        return said == BAG or (kind in self.bags and kind not in self.categories)
 
 
 def feature_columns(
@@ -201,30 +206,50 @@ def feature_columns(
         kinds = further_columns(folders, named, (), types)
         return {name: known[name].read_as(kind) for name, kind in kinds.items()}
     said = defaultdict(FeatureSettings, settings)
+    for name, each in settings.items():
+        if each.kind == BAG and not kinds_of(name).bags:
+            raise InputError(f"column {name} must not be a bag, but one value an impression")
     ignored = {name for name, each in settings.items() if each.kind == IGNORE}
     names = {name for folder in folders for name in folder.names} - ignored
     types = {name: kinds_of(name).types(said[name].kind) for name in names}
     found = further_columns(folders, {*named, *ignored}, (), types)
-    return {name: _feature(name, kind, said[name]) for name, kind in found.items()}
+    return {
+        name: _feature(name, kind, said[name], kinds_of(name).is_bag(kind, said[name].kind))
+        for name, kind in found.items()
+    }
 
 
-def _feature(name: str, kind: pa.DataType, said: FeatureSettings) -> Feature:
+def _feature(name: str, kind: pa.DataType, said: FeatureSettings, is_bag: bool) -> Feature:
     value = kind.value_type if pa.types.is_list(kind) else kind
+    if said.pooling and not is_bag:
+        raise InputError(f"pooling must be of a bag, got {name}")
     if value == FLOAT64 or said.kind == "numeric":
-        if said.min_count > 1:
-            raise InputError(f"min_count must be of a categorical column, got {name}")
+        for key, given in (("min_count", said.min_count > 1), ("table", said.table is not None)):
+            if given:
+                raise InputError(f"{key} must be of a categorical column, got {name}")
         return Numeric(kind, said.transform == "log1p")
     if said.transform:
         raise InputError(f"transform must be of a numeric column, got {name}: kind: numeric")
-    return Categorical(kind, TextIds() if value == STRING else None, said.min_count)
+    text_ids = TextIds() if value == STRING else None
+    column = Categorical(value if is_bag else kind, text_ids, said.min_count, said.table)
+    return Bag(column, said.pooling or "mean") if is_bag else column
 
 
 def of_kind(columns: Mapping[str, Feature], kind: type[FeatureT]) -> dict[str, FeatureT]:
-    """Those that are categorical, or those that are numeric."""
+    """Those that are categorical, those that are numeric, or the bags."""
     return {name: column for name, column in columns.items() if isinstance(column, kind)}
+
+
+def categories_of(columns: Mapping[str, Feature]) -> dict[str, Categorical]:
+    """What the values are of those that are categorical and of bags, by name."""
+    return {
+        name: column.each if isinstance(column, Bag) else column
+        for name, column in columns.items()
+        if not isinstance(column, Numeric)
+    }
 
 
 def text_ids_of(columns: Mapping[str, Feature]) -> dict[str, TextIds]:
     """Of those that are text, by name."""
-    found = {name: column.text_ids for name, column in of_kind(columns, Categorical).items()}
+    found = {name: column.text_ids for name, column in categories_of(columns).items()}
     return {name: text_ids for name, text_ids in found.items() if text_ids is not None}

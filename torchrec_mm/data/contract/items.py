@@ -1,6 +1,6 @@
 """`items/`: what is known of every item besides its picture and title, and some rows in full."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.columns.chunks import read_chunks
 from torchrec_mm.columns.files import pictures
+from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.names import refuse_lookalikes
 from torchrec_mm.columns.numbers import in_one, to_arrow, to_numpy
 from torchrec_mm.columns.parquet import BINARY, INT64, STRING, check_columns
@@ -20,7 +21,9 @@ from torchrec_mm.columns.seconds import check_one_clock, check_seconds
 from torchrec_mm.data.contract.feature_settings import read_settings
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
+    CATEGORY_LISTS,
     NUMBERS,
+    Bag,
     Categorical,
     Feature,
     Kinds,
@@ -34,7 +37,7 @@ ITEM_ID = {"item_id": INT64}
 CONTENTS = {"title": STRING, "image": BINARY, "image_path": STRING}
 CREATED_AT = {"created_at": INT64}
 NAMED = ITEM_ID | CONTENTS | CREATED_AT
-KINDS = Kinds(CATEGORIES, NUMBERS)
+KINDS = Kinds(CATEGORIES, NUMBERS, CATEGORY_LISTS)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ItemCatalogue:
     item_ids: (N,) int64, strictly ascending.
     created_at: (N,) int64 seconds, ``UNKNOWN_TIME`` where not known; None without the column.
     attributes: ids of the attributes by column name, each (N,) int64. numbers: likewise, (N,)
-    float64, NaN for null. columns: what both are, by name.
+    float64, NaN for null. columns: what both are, and the bags, by name.
     """
 
     UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -58,6 +61,11 @@ class ItemCatalogue:
     @property
     def index(self) -> IdIndex:
         return IdIndex(self.item_ids)
+
+    @property
+    def bags(self) -> dict[str, Bag]:
+        """The multi-hot attributes by name; their values are not held here."""
+        return of_kind(self.columns, Bag)
 
     def check_clock(self, where: Path | str, first: int, last: int) -> None:
         """Refuse times of another clock than that of requests from ``first`` to ``last``.
@@ -78,7 +86,7 @@ def read_items(data: Path) -> ItemCatalogue:
 
 
 def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> ItemCatalogue:
-    """Read a folder in the layout of ``items/``, without pictures and titles.
+    """Read a folder in the layout of ``items/``, without pictures, titles and bags.
 
     ``known``: see ``item_columns``.
 
@@ -88,7 +96,8 @@ def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> 
     items = open_items(folder)
     columns = item_columns(items, known)
     attributes, numbers = of_kind(columns, Categorical), of_kind(columns, Numeric)
-    types = {name: column.kind for name, column in columns.items()}
+    scalars: dict[str, Feature] = {**attributes, **numbers}
+    types = {name: column.kind for name, column in scalars.items()}
     table = items.read(ITEM_ID, CREATED_AT | types)
     item_ids = to_numpy(table["item_id"])
     order = sort_unique(item_ids, f"{folder} column item_id")
@@ -110,6 +119,23 @@ def read_catalogue(folder: Path, known: Mapping[str, Feature] | None = None) -> 
         },
         columns,
     )
+
+
+def read_bags(
+    folder: Path, bags: Mapping[str, Bag]
+) -> Iterator[tuple[np.ndarray, dict[str, Jagged]]]:
+    """Bags of the items of a folder like ``items/``, in the order of its files.
+
+    Yields:
+        (n,) int64 item ids and, by name, n lists of int64 ids, in pieces that fit in memory.
+
+    Raises:
+        InputError: a null in a list, and what ``ParquetFolder.chunks`` refuses.
+    """
+    types = {name: bag.kind for name, bag in bags.items()}
+    for table, where in open_items(folder).chunks(ITEM_ID, types) if bags else ():
+        lists = {name: bag.ids(table[name], f"{where} column {name}") for name, bag in bags.items()}
+        yield to_numpy(table["item_id"]), lists
 
 
 def open_items(folder: Path) -> ParquetFolder:

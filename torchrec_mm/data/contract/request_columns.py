@@ -14,6 +14,7 @@ from torchrec_mm.data.contract.features import (
     CATEGORY_LISTS,
     NUMBER_LISTS,
     NUMBERS,
+    Bag,
     Categorical,
     Feature,
     Kinds,
@@ -29,7 +30,7 @@ NULLABLE = {"timestamp": INT64}
 WEIGHTS = {"weights": pa.list_(FLOAT64)}  # absent or whole
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
 OF_ITEMS = "_item_ids"  # ends the names of behaviour sequences
-OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS)
+OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS, CATEGORY_LISTS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
 NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
 
@@ -38,8 +39,8 @@ NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
 class RequestColumns:
     """What the columns of requests are, by their names and types.
 
-    features, numbers: of users and contexts. behaviour_attributes: lists as long as the behaviours.
-    impression_features, impression_numbers: lists as long as the candidates, named
+    features, numbers, bags: of users and contexts. behaviour_attributes: lists as long as the
+    behaviours. impression_features, impression_numbers: lists as long as the candidates, named
     ``candidate_...``. Each by name in the order of the files. has_labels: False where labels and
     weights are not read. sequences: events of the further behaviour sequences, in alphabetical
     order.
@@ -51,6 +52,7 @@ class RequestColumns:
     numbers: Mapping[str, Numeric] = field(default_factory=dict)
     impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
     has_labels: bool = True
+    bags: Mapping[str, Bag] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
 
     @classmethod
@@ -85,18 +87,20 @@ class RequestColumns:
             {name: c for name, c in numbers.items() if not pa.types.is_list(c.kind)},
             {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
             has_labels,
+            of_kind(further, Bag),
             sequences,
         )
 
     @property
     def all(self) -> dict[str, Feature]:
         """All of them by name."""
-        return {**self._scalars, **self.behaviour_attributes, **self.of_candidates}
+        return {**self._of_requests, **self.behaviour_attributes, **self.of_candidates}
 
     @property
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Of users and contexts, of behaviours, and of impressions."""
-        return tuple(map(tuple, (self._scalars, self.behaviour_attributes, self.of_candidates)))
+        of_requests = self._of_requests
+        return tuple(map(tuple, (of_requests, self.behaviour_attributes, self.of_candidates)))
 
     @property
     def of_candidates(self) -> dict[str, Feature]:
@@ -104,8 +108,8 @@ class RequestColumns:
         return {**self.impression_features, **self.impression_numbers}
 
     @property
-    def _scalars(self) -> dict[str, Feature]:
-        return {**self.features, **self.numbers}
+    def _of_requests(self) -> dict[str, Feature]:
+        return {**self.features, **self.numbers, **self.bags}
 
     @property
     def lists(self) -> dict[str, pa.DataType]:
@@ -124,8 +128,8 @@ class RequestColumns:
     def nullable(self) -> dict[str, pa.DataType]:
         """Types of the other columns that are read."""
         weights = WEIGHTS if self.has_labels else {}
-        scalars = {name: column.kind for name, column in self._scalars.items()}
-        return NULLABLE | weights | scalars
+        of_requests = {name: column.kind for name, column in self._of_requests.items()}
+        return NULLABLE | weights | of_requests
 
     def without(self, names: Collection[str]) -> "RequestColumns":
         """All but some features of impressions."""

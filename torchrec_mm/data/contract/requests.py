@@ -11,7 +11,7 @@ from torchrec_mm.columns.jagged import Jagged, values_and_offsets
 from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.contract.features import Feature, Numeric
+from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
 from torchrec_mm.data.contract.request_columns import WEIGHTS, RequestColumns, column_of
 from torchrec_mm.errors import InputError
 
@@ -31,6 +31,7 @@ class Requests:
     impression_features: likewise, aligned with ``candidates.values``.
     numbers: of users and contexts by column name, each (R,) float64, NaN for null.
     impression_numbers: likewise, aligned with ``candidates.values``.
+    bags: ids of each request by column name, int64.
     """
 
     user_ids: np.ndarray
@@ -44,6 +45,7 @@ class Requests:
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    bags: Mapping[str, Jagged] = field(default_factory=dict)
     sequences: Mapping[str, Jagged] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -113,6 +115,10 @@ def parse_requests(
         weights=_weights(table["weights"], where, candidates)
         if columns.has_labels and "weights" in table.column_names
         else None,
+        bags={
+            name: bag.ids(table[name], f"{where} column {name}")
+            for name, bag in columns.bags.items()
+        },
         sequences={
             event: lists[column_of(event)].newest(max_behaviours)[0] for event in columns.sequences
         },
@@ -126,6 +132,7 @@ def _list_column(column: pa.ChunkedArray, field: str, feature: Feature | None) -
     values, offsets = values_and_offsets(column)
     if isinstance(feature, Numeric):
         return Jagged(feature.values(values, field, offsets), offsets)
+    assert isinstance(feature, Categorical)  # bags are as long as they are
     return Jagged(feature.ids(values, field), offsets)
 
 

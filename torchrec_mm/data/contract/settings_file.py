@@ -17,7 +17,8 @@ from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.data.contract.describe import folder_columns
 from torchrec_mm.data.contract.feature_settings import FILE
-from torchrec_mm.data.contract.features import Categorical, Feature
+from torchrec_mm.data.contract.features import Bag, Categorical, Feature, Numeric
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES
 from torchrec_mm.errors import InputError
 
 VALUES = ("yes", "no", "on", "off", "true", "false", "null")  # of YAML, when they are not quoted
@@ -61,21 +62,27 @@ def commented_settings(data: Path) -> str:
 
 
 def _lines(folder: str, name: str, column: Feature) -> str:
-    what = "category" if isinstance(column, Categorical) else "number"
+    what = {Categorical: "category", Numeric: "number", Bag: "bag"}[type(column)]
     kind = str(column.kind).replace("item: ", "")
-    said = "\n".join(f"#{_quoted(name)}: {each}" for each in _settings(column))
+    said = "\n".join(f"#{_quoted(name)}: {each}" for each in _settings(name, column))
     return f"## {folder}/ {_quoted(name)}: {what}, {kind}\n{said}\n"
 
 
-def _settings(column: Feature) -> Iterator[str]:
+def _settings(name: str, column: Feature) -> Iterator[str]:
     """What could be said of a column: the first may, the others in its place."""
-    if not isinstance(column, Categorical):
+    if isinstance(column, Bag):
+        yield _flow({"pooling": "sum"})
+        yield _flow({"min_count": 5})
+        return
+    if isinstance(column, Numeric):
         yield _flow({"transform": "log1p"})
         return
     yield _flow({"min_count": 5})
     kind = column.kind
     if INT64 in (kind, kind.value_type if pa.types.is_list(kind) else None):
         yield _flow({"kind": "numeric", "transform": "log1p"})
+    if pa.types.is_list(kind) and not name.startswith(OF_CANDIDATES):
+        yield _flow({"kind": "bag"})
 
 
 def _flow(settings: Mapping[str, Any]) -> str:

@@ -42,6 +42,11 @@ class AllItems:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def of_catalogue(self, split: str) -> np.ndarray:
+        """(N,) int64, how often a split shows each item of the catalogue."""
+        counts = self.counts[split]
+        return (counts.candidates + counts.behaviours)[self._catalogue_rows]
+
     def attribute(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(U,) int64 values, and (U,) bool where there is one."""
         return self._learned[name] if name in self._learned else self._from_catalogue(name)

@@ -30,6 +30,10 @@ class ItemCounts:
         self.candidates = grown(self.candidates, len(order))[order]
         self.behaviours = grown(self.behaviours, len(order))[order]
 
+    def sum_of(self, values: np.ndarray) -> int:
+        """The sum of (U,) int64 values of items over all occurrences."""
+        return int(((self.candidates + self.behaviours) * values).sum())
+
     def total(self, of_items: np.ndarray, with_behaviours: bool) -> int:
         """Occurrences of the items where ``of_items``, (U,) bool, is True."""
         counts = [self.candidates, self.behaviours] if with_behaviours else [self.candidates]

@@ -3,8 +3,8 @@
     meta.json                     names, sizes, unseen ids, fingerprint of the vocabularies
     vocabularies.safetensors      table rows by id, texts by id, normalisers of numbers
     item_frequency.safetensors    training impressions by item
-    items/                        ids, table rows, numbers and creation times of all items
-    requests/<split>/             Parquet: table rows, numbers, items as rows of items/
+    items/                        ids, table rows, numbers, bags, creation times of all items
+    requests/<split>/             Parquet: table rows, numbers, bags, items as rows of items/
 
 Two passes: one over the source, which numbers the ids (number.py) and leaves the numbers on disk,
 and one over these, which maps them (mapping.py, writer.py). Memory grows with the number of
@@ -25,8 +25,17 @@ from tqdm import tqdm
 
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.features import text_ids_of
+from torchrec_mm.data.contract.shared_tables import shared_tables
 from torchrec_mm.data.encode.all_items import AllItems
-from torchrec_mm.data.encode.learn import frequency_of, learn_features, learn_items, learn_numbers
+from torchrec_mm.data.encode.item_bags import ItemBags
+from torchrec_mm.data.encode.learn import (
+    frequency_of,
+    learn_features,
+    learn_item_bags,
+    learn_items,
+    learn_numbers,
+    learn_shared,
+)
 from torchrec_mm.data.encode.mapping import Mapper, check_features
 from torchrec_mm.data.encode.number import Numbering
 from torchrec_mm.data.encode.source import NOTHING, TRAIN, RequestFolders, RequestSource
@@ -115,15 +124,17 @@ def encode(
         check_features(source, vocabularies)
     else:
         check_names(
-            ("item_id", *source.items.attributes, *source.items.numbers),
-            (*source.request_features, *source.request_numbers),
+            ("item_id", *source.items.attributes, *source.items.numbers, *source.items.bags),
+            (*source.request_features, *source.request_numbers, *source.request_bags),
             source.behaviour_features,
             (*source.impression_features, *source.impression_numbers),
+            shared=shared_tables(source.further),
         )
         if TRAIN not in source.splits:
             raise InputError(f"splits must hold {TRAIN}, got {', '.join(source.splits)}")
     with new_folder(out) as folder, _scratch(folder) as scratch:
         numbering = Numbering(source)
+        item_bags = ItemBags(source, scratch / "items")
         for split in source.splits:
             numbering.add(split, scratch / split)
         if numbering.times is not None:
@@ -132,14 +143,16 @@ def encode(
             text_ids.check(f"column {name}")
         all_items = AllItems(numbering, source)
         if vocabularies is None:
+            shared = learn_shared(source, numbering.features, all_items, item_bags)
             vocabularies = replace(
-                learn_features(source, numbering.features),
+                learn_features(source, numbering.features, shared),
                 numbers=learn_numbers(source, numbering.splits[TRAIN], all_items),
             )
         mapper = Mapper(numbering, all_items, vocabularies)
         numbering.forget_ids()
         of_lists = (*vocabularies.behaviour, *vocabularies.impression)
-        unseen = Counter(dict.fromkeys((*vocabularies.request, *of_lists), 0))
+        of_requests = (*vocabularies.request, *vocabularies.request_bag)
+        unseen = Counter(dict.fromkeys((*of_requests, *of_lists), 0))
         for split, numbered in numbering.splits.items():
             requests = numbered.sizes["requests"]
             mapped = partial(mapper.map, numbered)
@@ -147,20 +160,29 @@ def encode(
                 to, has_weights = folder / "requests" / split, numbered.has_weights
                 unseen.update(write_split(to, numbered.spool, mapped, bar, has_weights))
         if learning:
-            item = learn_items(source, all_items, min_count)
-            vocabularies = replace(vocabularies, item=item)
+            item = learn_items(source, all_items, min_count, shared)
+            item_bag = learn_item_bags(source, all_items, item_bags, shared)
+            vocabularies = replace(vocabularies, item=item, item_bag=item_bag)
             frequency = frequency_of(all_items)
         all_items.save(folder / "items", vocabularies)
+        unseen_values = item_bags.save(folder / "items", all_items, vocabularies.item_bag)
         vocabularies.save(folder / "vocabularies.safetensors")
         if frequency is not None:
             frequency.save(folder / "item_frequency.safetensors")
         unseen_items = _unseen_items(source, all_items, vocabularies)
+        unseen_items |= {
+            name: sum(counts.sum_of(values) for counts in all_items.counts.values())
+            for name, values in unseen_values.items()
+        }
+        lengths = {name: item_bags.mean_length(name) for name in vocabularies.item_bag}
+        lengths |= {name: numbering.mean_length(name) for name in vocabularies.request_bag}
         meta = _describe(source, vocabularies) | {
             "unseen": {name: int(count) for name, count in (unseen_items | unseen).items()},
             "attribute_disagreements": {
                 name: learned.disagreements for name, learned in numbering.attributes.items()
             },
             "notes": dict(source.notes),
+            **({"bag_lengths": lengths} if lengths else {}),
             "splits": {split: numbered.sizes for split, numbered in numbering.splits.items()},
         }
         if weighted := [s for s, numbered in numbering.splits.items() if numbered.has_weights]:
@@ -194,8 +216,11 @@ def _unseen_items(
 def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, Any]:
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
+    items = [*item_features, *vocabularies.item_bag]
     further: dict[str, Iterable[str]] = {
         "impression_features": vocabularies.impression,
+        "request_bags": vocabularies.request_bag,
+        "item_bags": vocabularies.item_bag,
         **{f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS},
         "sequences": vocabularies.sequences,
     }
@@ -205,7 +230,7 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
         "request_features": list(vocabularies.request),
         "item_features": item_features,
         "behaviour_item_features": [
-            name for name in item_features if name in source.behaviour_item_features
+            name for name in items if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
         **{kind: each for kind, names in further.items() if (each := list(names))},

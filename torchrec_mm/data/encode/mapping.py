@@ -26,22 +26,26 @@ class Mapper:
         """Of the vocabularies, those of items are not used here."""
         self._item_rows = all_items.rows
         self._request, self._behaviour, self._impression = (
-            {name: _table_rows(v, numbering.features[name].ids) for name, v in group.items()}
+            {name: table_rows(v, numbering.features[name].ids) for name, v in group.items()}
             for group in (vocabularies.request, vocabularies.behaviour, vocabularies.impression)
         )
+        self._bags = {
+            name: table_rows(vocabulary, numbering.features[name].ids)
+            for name, vocabulary in vocabularies.request_bag.items()
+        }
         self._request_numbers = vocabularies.numbers_of("request")
         self._impression_numbers = vocabularies.numbers_of("impression")
         self._sequences = vocabularies.sequences
 
     def map(self, split: NumberedSplit, where: Stretch) -> tuple[pa.Table, Counter[str]]:
         """Some requests, and by feature but those of items how many ids are on row 0."""
-        read, unseen = split.spool.read, Counter[str]()
+        read, read_bag, unseen = split.spool.read, split.spool.read_bag, Counter[str]()
         num_candidates, num_behaviours, *further = split.spool.lengths(where.requests).T
         columns = {"user_id": to_arrow(read("user_id", where.requests))}
         if split.has_time:
             columns["timestamp"] = to_arrow(read("timestamp", where.requests))
-        for name, table_rows in self._request.items():
-            rows = table_rows[read(f"request/{name}", where.requests)]
+        for name, of_numbers in self._request.items():
+            rows = of_numbers[read(f"request/{name}", where.requests)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
             columns[f"request/{name}"] = to_arrow(rows)
         candidates = self._item_rows[read("candidates", where.candidates)]
@@ -54,14 +58,19 @@ class Mapper:
         for event, lengths, at in zip(self._sequences, further, where.sequences, strict=True):
             items = self._item_rows[read(f"sequence/{event}", at)]
             columns[f"sequence/{event}"] = list_array(items, lengths)
-        for name, table_rows in self._behaviour.items():
-            rows = table_rows[read(f"behaviour/{name}", where.behaviours)]
+        for name, of_numbers in self._behaviour.items():
+            rows = of_numbers[read(f"behaviour/{name}", where.behaviours)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
             columns[f"behaviour/{name}"] = list_array(rows, num_behaviours)
-        for name, table_rows in self._impression.items():
-            rows = table_rows[read(f"impression/{name}", where.candidates)]
+        for name, of_numbers in self._impression.items():
+            rows = of_numbers[read(f"impression/{name}", where.candidates)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
             columns[f"impression/{name}"] = list_array(rows, num_candidates)
+        for name, of_numbers in self._bags.items():
+            bags = read_bag(f"request_bag/{name}", where.requests)
+            rows = of_numbers[bags.values]
+            unseen[name] = int(np.count_nonzero(rows == UNSEEN))
+            columns[f"request_bag/{name}"] = list_array(rows, bags.lengths)
         for name, normaliser in self._request_numbers.items():
             key = f"request_number/{name}"
             columns[key] = to_arrow(normaliser(read(key, where.requests)))
@@ -71,7 +80,7 @@ class Mapper:
         return pa.table(columns), unseen
 
 
-def _table_rows(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
+def table_rows(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     """(N,) int32 rows of ids, (N,) int64: those of ``Vocabulary.rows``, of many in any order."""
     known, rare = len(vocabulary.known_ids), len(vocabulary.rare_ids)
     index = HashIndex(np.concatenate([vocabulary.known_ids, vocabulary.rare_ids]))
@@ -88,6 +97,8 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         (source.behaviour_features, vocabularies.behaviour, "requests/"),
         (source.impression_features, vocabularies.impression, "requests/"),
         (("item_id", *source.items.attributes), vocabularies.item, "items/"),
+        (source.request_bags, vocabularies.request_bag, "requests/"),
+        (source.items.bags, vocabularies.item_bag, "items/"),
         (source.request_numbers, vocabularies.numbers_of("request"), "requests/"),
         (source.impression_numbers, vocabularies.numbers_of("impression"), "requests/"),
         (source.items.numbers, vocabularies.numbers_of("item"), "items/"),

@@ -47,16 +47,16 @@ class Numbering:
     """Numbers the ids of all splits of a source.
 
     items: ids of the catalogue, in its order, then of candidates and behaviours. features: by
-    name, of ``user_id``, the request, behaviour and impression features. attributes: by name,
-    those of ``source.attributes_of_behaviours``. splits: by name, once they are numbered. times:
-    the first and the last of them; None where there is none.
+    name, of ``user_id``, the request, behaviour and impression features, and the bags of requests.
+    attributes: by name, those of ``source.attributes_of_behaviours``. splits: by name, once they
+    are numbered. times: the first and the last of them; None where there is none.
     """
 
     def __init__(self, source: RequestSource) -> None:
         self._source = source
         self.items = HashIndex(source.items.item_ids)
         of_lists = (*source.behaviour_features, *source.impression_features)
-        names = (*source.request_features, *of_lists)
+        names = (*source.request_features, *of_lists, *source.request_bags)
         self.features = {name: FeatureIds() for name in names}
         self.attributes = {name: self._catalogued(name) for name in source.attributes_of_behaviours}
         self.splits: dict[str, NumberedSplit] = {}
@@ -105,6 +105,12 @@ class Numbering:
         is_weighted = weight is not None
         self.splits[split] = NumberedSplit(spool, counts, dict(sizes), has_time, is_weighted)
 
+    def mean_length(self, bag: str) -> float:
+        """Values a request, over all splits."""
+        spools = [split.spool for split in self.splits.values()]
+        values = sum(spool.num_values(f"request_bag/{bag}") for spool in spools)
+        return values / sum(spool.num_requests for spool in spools)
+
     def forget_ids(self) -> None:
         """Give the memory of items and features back, once a ``Mapper`` knows their rows."""
         self.items, self.features = HashIndex(), {}
@@ -138,6 +144,10 @@ class Numbering:
             for name in names:
                 numbers = self.features[name].number(requests.columns[name], in_training)
                 spool.append(f"{owner}/{name}", numbers)
+        for name in self._source.request_bags:
+            bags = requests.bags[name]
+            numbers = self.features[name].number(bags.values, in_training)
+            spool.append_bag(f"request_bag/{name}", bags, numbers)
         for name in self._source.request_numbers:
             spool.append(f"request_number/{name}", requests.numbers[name])
         for name in self._source.impression_numbers:

@@ -5,16 +5,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.hash_index import HashIndex
+from torchrec_mm.columns.jagged import Jagged
 from torchrec_mm.columns.parquet import FLOAT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import read_settings
-from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
+from torchrec_mm.data.contract.features import Bag, Categorical, Feature, Numeric
 from torchrec_mm.data.contract.fixed_values import FixedValues
-from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_catalogue
+from torchrec_mm.data.contract.items import ItemCatalogue, open_items, read_bags, read_catalogue
 from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
 from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies, Vocabulary
@@ -31,10 +33,10 @@ class RequestSource(Protocol):
     behaviour_features: the attributes of behaviours. attributes_of_behaviours: item attributes
     that come with each behaviour too, for items that the catalogue lacks or does not know them of.
     behaviour_item_features: the item features that behaviours have. missing: the id that stands
-    for "not known" in any feature, if there is one. impression_features:
-    of impressions. request_numbers, impression_numbers: the numeric features of users and contexts,
-    and of impressions. further: what the features are,
-    by name; those of text know all their texts once everything has been read. max_behaviours: the
+    for "not known" in any feature, if there is one. impression_features: of impressions.
+    request_numbers, impression_numbers: the numeric features of users and contexts, and of
+    impressions. request_bags: the bags of users and contexts. further: what the features are, by
+    name; those of text know all their texts once everything has been read. max_behaviours: the
     newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
     sequences: events of the further behaviour sequences, in alphabetical order.
     """
@@ -49,6 +51,7 @@ class RequestSource(Protocol):
     impression_features: Sequence[str]
     request_numbers: Sequence[str]
     impression_numbers: Sequence[str]
+    request_bags: Sequence[str]
     further: Mapping[str, Feature]
     max_behaviours: int
     notes: dict[str, int]
@@ -59,6 +62,9 @@ class RequestSource(Protocol):
 
     def chunks(self, split: str) -> Iterator[Requests]:
         """The split's requests in order, checked, in pieces that fit in memory."""
+
+    def bags_of_items(self) -> Iterator[tuple[np.ndarray, dict[str, Jagged]]]:
+        """Item ids and bags of all items of the catalogue, in pieces; see ``read_bags``."""
 
 
 class RequestFolders:
@@ -112,9 +118,12 @@ class RequestFolders:
         self.impression_features: Sequence[str] = tuple(self.columns.impression_features)
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
+        self.request_bags: Sequence[str] = tuple(self.columns.bags)
         self.sequences: Sequence[str] = self.columns.sequences
         self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
-        self.behaviour_item_features: Sequence[str] = ("item_id", *self.items.attributes)
+        of_items = "item_id", *self.items.attributes, *self.items.bags
+        self.behaviour_item_features: Sequence[str] = of_items
+        self._items = items
 
     def num_rows(self, split: str) -> int:
         return self.folders[split].num_rows
@@ -124,6 +133,9 @@ class RequestFolders:
         index = HashIndex(self.items.item_ids)
         groups = self.folders[split].groups(self._read.required, self._read.nullable)
         yield from in_order(self._parsed(chunks, index) for chunks in groups)
+
+    def bags_of_items(self) -> Iterator[tuple[np.ndarray, dict[str, Jagged]]]:
+        return read_bags(self._items, self.items.bags)
 
     def _parsed(
         self, chunks: Iterator[tuple[pa.Table, str]], index: HashIndex
@@ -146,12 +158,18 @@ def _known_columns(known: Vocabularies) -> RequestColumns:
         _known(known.impression, is_list=True),
         _known_numbers(known, "request"),
         _known_numbers(known, "impression", is_list=True),
+        bags=_known_bags(known.request_bag),
         sequences=known.sequences,
     )
 
 
 def _known_items(known: Vocabularies) -> dict[str, Feature]:
-    return {**_known(known.item), **_known_numbers(known, "item")}
+    bags = _known_bags(known.item_bag)
+    return {**_known(known.item), **_known_numbers(known, "item"), **bags}
+
+
+def _known_bags(vocabularies: Mapping[str, Vocabulary]) -> dict[str, Bag]:
+    return {name: Bag(each) for name, each in _known(vocabularies).items()}
 
 
 def _known_numbers(known: Vocabularies, group: str, is_list: bool = False) -> dict[str, Numeric]:

@@ -1,5 +1,6 @@
 """What the first pass leaves for the second: the columns of a split on disk, as flat files."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+
+from torchrec_mm.columns.jagged import Jagged
 
 LENGTHS = "lengths"
 BLOCK = 1 << 18  # lengths of requests, or values, that are looked at together
@@ -45,6 +48,7 @@ class Spool:
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
         self._types: dict[str, np.dtype] = {}
+        self._ends: dict[str, int] = {}
         self.num_requests = 0
 
     def __enter__(self) -> "Spool":
@@ -72,6 +76,31 @@ class Spool:
         self.append(LENGTHS, lengths.reshape(-1))
         self.num_requests += len(lengths)
 
+    def append_bag(self, name: str, bags: Jagged, numbers: np.ndarray) -> None:
+        """Go on with a column of bags: R lists, and (T,) what stands for their values."""
+        done = self._ends.get(name, 0)
+        if name not in self._ends:
+            self.append(f"{name} ends", np.zeros(1, np.int64))
+        self.append(name, numbers)
+        self.append(f"{name} ends", bags.offsets[1:] + done)
+        self._ends[name] = done + len(numbers)
+
+    def read_bag(self, name: str, requests: slice) -> Jagged:
+        """The bags of some requests."""
+        offsets = self.read(f"{name} ends", slice(requests.start, requests.stop + 1))
+        values = self.read(name, slice(int(offsets[0]), int(offsets[-1])))
+        return Jagged(values, offsets - offsets[0])
+
+    def num_values(self, name: str) -> int:
+        """In all bags of a column."""
+        return self._ends[name]
+
+    def mapped(self, name: str) -> np.ndarray:
+        """All values of a column, memory-mapped."""
+        path, kind = self._files[name].name, self._types[name]
+        empty = np.empty(0, kind)  # nothing, which cannot be mapped
+        return np.memmap(path, kind, "r") if os.path.getsize(path) else empty
+
     def read(self, name: str, where: slice) -> np.ndarray:
         """Some values of a column; from several threads if need be."""
         kind = self._types[name]
@@ -93,3 +122,13 @@ class Spool:
         """The lengths of all requests, (n, num_lists) int32 at a time."""
         for begin in range(0, self.num_requests, BLOCK):
             yield self.lengths(slice(begin, min(begin + BLOCK, self.num_requests)))
+
+    def blocks_of_bag_values(self) -> Iterator[np.ndarray]:
+        """How many values the bags of each request hold, (n,) int64 at a time as the lengths."""
+        for begin in range(0, self.num_requests, BLOCK):
+            requests = slice(begin, min(begin + BLOCK, self.num_requests))
+            total = np.zeros(requests.stop - begin, np.int64)
+            for name in self._ends:
+                ends = self.read(f"{name} ends", slice(requests.start, requests.stop + 1))
+                total += np.diff(ends)
+            yield total

@@ -53,6 +53,7 @@ class TaobaoMM:
     impression_features: Sequence[str] = ()
     request_numbers: Sequence[str] = ()
     impression_numbers: Sequence[str] = ()
+    request_bags: Sequence[str] = ()
     sequences: Sequence[str] = ()
     further: Mapping[str, Feature] = {}
 
@@ -105,6 +106,9 @@ class TaobaoMM:
         for begin in range(0, len(rest), EXTRA_USERS):
             users = rest[begin : begin + EXTRA_USERS]
             yield self._requests(_without_features(users), samples, "samples")
+
+    def bags_of_items(self) -> Iterator[tuple[np.ndarray, dict[str, Jagged]]]:
+        return iter(())
 
     def _of_users(
         self, chunks: Iterator[tuple[pa.Table, str]], samples: UserSamples

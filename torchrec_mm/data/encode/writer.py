@@ -13,11 +13,12 @@ from tqdm import tqdm
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.encode.spool import Spool, Stretch
-from torchrec_mm.data.encoded.checks import list_kinds
+from torchrec_mm.data.encoded.checks import is_of_requests, list_kinds
 from torchrec_mm.data.encoded.encoded import WEIGHT_SUMS
 
 ROW_GROUP_BYTES = 2 << 20
 GROUPS_PER_FILE = 64
+ROW_BYTES = 4  # of a table row's number
 PLAIN = {
     "compression": "none",
     "use_dictionary": False,
@@ -51,7 +52,8 @@ def write_split(
         _write_weight_sums(folder / WEIGHT_SUMS, spool)
     none = np.zeros(1 + spool.num_lists, np.int64)
     schema = mapped(Stretch.between(none, none))[0].schema
-    groups = _cut(spool.blocks_of_lengths(), schema, spool.num_lists)
+    blocks = zip(spool.blocks_of_lengths(), spool.blocks_of_bag_values(), strict=True)
+    groups = _cut(blocks, schema, spool.num_lists)
     files = _files(folder, groups)
     sums: Counter[str] = Counter()
     for counts, requests in in_order(_write(path, schema, of, mapped) for path, of in files):
@@ -102,15 +104,17 @@ def _write_weight_sums(path: Path, spool: Spool) -> None:
     array.flush()
 
 
-def _cut(blocks: Iterable[np.ndarray], schema: pa.Schema, num_lists: int) -> Iterator[Stretch]:
-    """Row groups of requests with these lengths, (n, num_lists) int32 at a time."""
+def _cut(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], schema: pa.Schema, num_lists: int
+) -> Iterator[Stretch]:
+    """Row groups of requests with these lengths, (n, num_lists) int32, and values in bags, (n,)."""
     fixed, of_each = _sizes(schema, num_lists)
     begin = end = np.zeros(1 + num_lists, np.int64)  # requests, and values of each list before
     filled = 0
-    for lengths in blocks:
+    for lengths, bag_values in blocks:
         counts = np.concatenate([np.ones((len(lengths), 1), np.int64), lengths], axis=1)
         totals = end + np.cumsum(counts, axis=0)
-        size = filled + np.cumsum(fixed + lengths @ of_each)
+        size = filled + np.cumsum(fixed + lengths @ of_each + ROW_BYTES * bag_values)
         base = 0
         while size[-1] - base >= ROW_GROUP_BYTES:
             row = int(np.searchsorted(size, base + ROW_GROUP_BYTES))
@@ -133,5 +137,6 @@ def _sizes(schema: pa.Schema, num_lists: int) -> tuple[int, np.ndarray]:
             fixed += field.type.byte_width
             continue
         fixed += 4
-        of_each[kinds[field.name]] += field.type.value_type.byte_width
+        if not is_of_requests(field.name):
+            of_each[kinds[field.name]] += field.type.value_type.byte_width
     return fixed, of_each

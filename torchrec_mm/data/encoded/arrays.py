@@ -17,7 +17,7 @@ class EncodedItems:
 
     item_ids: (U,) int64, strictly ascending. rows: (F, U) int32 table rows, in the order of
     ``features``. created_at: (U,) int64 seconds, or None. numbers: (U, G) float32 of the numeric
-    attributes, NaN for null, or None.
+    attributes, NaN for null, or None. bags: U lists of int32 table rows by name.
     """
 
     features: tuple[str, ...]
@@ -25,6 +25,7 @@ class EncodedItems:
     rows: np.ndarray
     created_at: np.ndarray | None
     numbers: np.ndarray | None = None
+    bags: Mapping[str, Jagged] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class RequestArrays:
     request_numbers: (n, P) float32 of users and contexts, NaN for null, or None.
     impression_numbers: (impressions, Q) float32, likewise.
     weights: (impressions,) float32, finite, >= 0, or None: all alike.
+    request_bags: n lists of int32 table rows by name.
     sequences: further behaviours by event, as ``behaviours``.
     """
 
@@ -54,6 +56,7 @@ class RequestArrays:
     request_numbers: np.ndarray | None = None
     impression_numbers: np.ndarray | None = None
     weights: np.ndarray | None = None
+    request_bags: Mapping[str, Jagged] = field(default_factory=dict)
     sequences: Mapping[str, Jagged] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -76,6 +79,7 @@ class RequestArrays:
             None if self.request_numbers is None else self.request_numbers[chosen],
             None if self.impression_numbers is None else self.impression_numbers[at_candidates],
             None if self.weights is None else self.weights[at_candidates],
+            {name: bags.take(chosen)[0] for name, bags in self.request_bags.items()},
             {event: items.take(chosen)[0] for event, items in self.sequences.items()},
         )
 
@@ -132,5 +136,9 @@ class RequestArrays:
             if first.impression_numbers is None
             else np.concatenate([part.impression_numbers for part in parts]),
             None if first.weights is None else np.concatenate([part.weights for part in parts]),
+            {
+                name: Jagged.concatenate([part.request_bags[name] for part in parts])
+                for name in first.request_bags
+            },
             {e: Jagged.concatenate([p.sequences[e] for p in parts]) for e in first.sequences},
         )

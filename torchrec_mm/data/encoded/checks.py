@@ -80,6 +80,20 @@ def check_weights(
         raise InputError(f"{where} column weights must have the sums that lie beside it")
 
 
+def is_of_requests(column: str) -> bool:
+    """Whether a list column of encoded requests holds bags, whose lengths are their own."""
+    return column.startswith("request_bag/")
+
+
+def check_offsets(offsets: np.ndarray, values: np.ndarray, lists: int, where: Path) -> None:
+    """InputError, naming ``where``, unless ``offsets`` cut all ``values`` into so many lists."""
+    whole = len(offsets) == lists + 1 and offsets[0] == 0 and offsets[-1] == len(values)
+    if not whole or any(
+        (np.diff(offsets[start : start + BLOCK + 1]) < 0).any() for start in range(0, lists, BLOCK)
+    ):
+        raise InputError(f"{where} must cut {len(values)} values into {lists} lists")
+
+
 def check_counts(lengths: np.ndarray, where: Path) -> None:
     """InputError, naming ``where``, for (R, n) candidates and behaviours that no requests have."""
     for place, column in enumerate(lengths.T):
@@ -99,6 +113,8 @@ def check_lengths(lists: Mapping[str, Jagged], lengths: np.ndarray, where: str) 
         InputError: naming the column.
     """
     for name, kind in list_kinds(lists).items():
+        if is_of_requests(name):
+            continue
         column = lists[name]
         if not np.array_equal(column.lengths, lengths[:, kind]):
             raise InputError(f"{where} column {name} must be as long as lengths.npy says")

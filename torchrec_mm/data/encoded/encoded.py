@@ -26,6 +26,7 @@ from torchrec_mm.data.encoded.checks import (
     check_rows,
     check_weights,
 )
+from torchrec_mm.data.encoded.item_files import load_array, open_bags
 from torchrec_mm.data.encoded.vocabulary import rows_of_tables
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
@@ -73,7 +74,7 @@ class EncodedRequests:
         self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
-        self.lengths = _load(requests / LENGTHS, np.int32)
+        self.lengths = load_array(requests / LENGTHS, np.int32)
         shape = sum(group.num_requests for group in self.groups), 2 + len(self.sequences)
         if self.lengths.shape != shape:
             rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
@@ -81,7 +82,7 @@ class EncodedRequests:
         check_counts(self.lengths, requests / LENGTHS)
         self.weight_sums: np.ndarray | None = None
         if split in self.meta.get("weighted", ()):
-            self.weight_sums = _load(requests / WEIGHT_SUMS, np.float64)
+            self.weight_sums = load_array(requests / WEIGHT_SUMS, np.float64)
             if self.weight_sums.shape != (len(self), 2):
                 rule = f"{requests / WEIGHT_SUMS} must be {(len(self), 2)}"
                 raise InputError(f"{rule}, got {self.weight_sums.shape}")
@@ -159,6 +160,9 @@ class EncodedRequests:
                     self.meta.get("impression_numbers"),
                 ),
                 weights=None if self.weight_sums is None else lists["weights"].values,
+                request_bags={
+                    n: lists[f"request_bag/{n}"] for n in self.meta.get("request_bags", ())
+                },
                 sequences={event: lists[f"sequence/{event}"] for event in self.sequences},
             )
         except KeyError as error:
@@ -178,6 +182,8 @@ class EncodedRequests:
         for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():
                 check_rows(rows, self.num_rows[name], f"{where} column {owner}/{name}")
+        for name, bags in arrays.request_bags.items():
+            check_rows(bags.values, self.num_rows[name], f"{where} column request_bag/{name}")
         for group in ("request", "impression"):
             for place, name in enumerate(self.meta.get(f"{group}_numbers", [])):
                 values = getattr(arrays, f"{group}_numbers")[:, place]
@@ -203,8 +209,10 @@ def _num_rows(path: Path, meta: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each table of an encoded data set."""
     names = {group: meta[f"{group}_features"] for group in ("item", "request", "behaviour")}
     names["impression"] = meta.get("impression_features", [])
+    names |= {f"{owner}_bag": meta.get(f"{owner}_bags", []) for owner in ("request", "item")}
     of_lists = names["behaviour"], names["impression"]
-    check_names(names["item"], names["request"], *of_lists, f"{path.parent}: ")
+    of_items, of_requests = ([*names[o], *names[f"{o}_bag"]] for o in ("item", "request"))
+    check_names(of_items, of_requests, *of_lists, f"{path.parent}: ")
     tables = rows_of_tables(path)
     for group, features in names.items():
         if {*features} != tables[group].keys():
@@ -224,7 +232,10 @@ def _stacked(
 
 def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, int]) -> EncodedItems:
     features = meta["item_features"]
-    item_ids, rows = _load(folder / "item_ids.npy", np.int64), _load(folder / "rows.npy", np.int32)
+    item_ids, rows = (
+        load_array(folder / "item_ids.npy", np.int64),
+        load_array(folder / "rows.npy", np.int32),
+    )
     if rows.shape != (len(features), len(item_ids)):
         rule = f"{folder / 'rows.npy'} must be {(len(features), len(item_ids))}"
         raise InputError(f"{rule}, got {rows.shape}")
@@ -232,17 +243,21 @@ def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, in
         check_rows(table, num_rows[name], f"{folder / 'rows.npy'} of feature {name}")
     path, created_at = folder / "created_at.npy", None
     if path.exists():
-        created_at = _load(path, np.int64)
+        created_at = load_array(path, np.int64)
         if created_at.shape != item_ids.shape:
             raise InputError(f"{path} must be {item_ids.shape}, got {created_at.shape}")
     numbers = None
     if names := meta.get("item_numbers"):
-        numbers = _load(folder / NUMBERS, np.float32)
+        numbers = load_array(folder / NUMBERS, np.float32)
         if numbers.shape != (len(item_ids), len(names)):
             rule = f"{folder / NUMBERS} must be {(len(item_ids), len(names))}"
             raise InputError(f"{rule}, got {numbers.shape}")
         check_numbers(numbers.reshape(-1), f"{folder / NUMBERS}")
-    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers)
+    bags = {
+        name: open_bags(folder, place, len(item_ids), num_rows[name])
+        for place, name in enumerate(meta.get("item_bags", ()))
+    }
+    return EncodedItems(tuple(features), item_ids, rows, created_at, numbers, bags)
 
 
 def _row_groups(folder: Path) -> list[RowGroup]:
@@ -255,13 +270,3 @@ def _row_groups(folder: Path) -> list[RowGroup]:
                 groups.append(RowGroup(path, index, first, num_requests))
             first += num_requests
     return groups
-
-
-def _load(path: Path, dtype: type) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} must be a whole .npy array: {error}") from error
-    if array.dtype != dtype:
-        raise InputError(f"{path} must be {np.dtype(dtype)}, got {array.dtype}")
-    return array

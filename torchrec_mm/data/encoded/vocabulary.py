@@ -1,6 +1,7 @@
 """Vocabularies: which ids have a table row of their own, and which share one."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,11 @@ from torchrec_mm.files import new_file
 from torchrec_mm.ids import IdIndex
 
 UNSEEN, RARE = 0, 1
-GROUPS = ("request", "item", "behaviour", "impression")
+GROUPS = ("request", "item", "behaviour", "impression", "request_bag", "item_bag")
 PARTS = ("known_ids", "rare_ids")
 NUMBER_GROUPS = ("request", "item", "impression")
 NORMALISER = "normaliser"
+POOLING, TABLES = "pooling", "tables"  # in the file's metadata
 SEQUENCE = "sequence/request/"  # begins the key of a name that stands for itself
 TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
@@ -102,7 +104,8 @@ class Vocabularies:
 
     request: ``user_id`` and the user and context features, by column name.
     item: ``item_id`` and the item attributes. behaviour: the behaviour attributes.
-    impression: the features of impressions.
+    impression: the features of impressions. request_bag, item_bag: multi-hot features.
+    pooling: of the embeddings of each bag, by column name. tables: by column, those that share one.
     numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
     sequences: events of the further behaviour sequences, which have no table of their own.
     """
@@ -112,6 +115,10 @@ class Vocabularies:
     behaviour: Mapping[str, Vocabulary]
     impression: Mapping[str, Vocabulary] = field(default_factory=dict)
     numbers: Mapping[str, Normaliser] = field(default_factory=dict)
+    request_bag: Mapping[str, Vocabulary] = field(default_factory=dict)
+    item_bag: Mapping[str, Vocabulary] = field(default_factory=dict)
+    pooling: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
 
     def numbers_of(self, group: str) -> dict[str, Normaliser]:
@@ -131,7 +138,11 @@ class Vocabularies:
     def save(self, path: Path) -> None:
         """Write all of them as one safetensors file."""
         with new_file(path) as aside:
-            save_file(self._flat(), aside)
+            save_file(self._flat(), aside, self._metadata())
+
+    def _metadata(self) -> dict[str, str] | None:
+        words = {POOLING: self.pooling, TABLES: self.tables}
+        return {key: json.dumps(said) for key, said in words.items() if said} or None
 
     def _flat(self) -> dict[str, np.ndarray]:
         tables = {
@@ -164,6 +175,8 @@ class Vocabularies:
                 for key, array in flat.items()
                 if key.startswith(f"{NORMALISER}/")
             },
+            pooling=said(path, POOLING),
+            tables=said(path, TABLES),
             sequences=tuple(
                 sorted(key.removeprefix(SEQUENCE) for key in flat if key.startswith(SEQUENCE))
             ),
@@ -184,5 +197,12 @@ def rows_of_tables(path: Path) -> dict[str, dict[str, int]]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} must be a whole file of vocabularies: {error}") from error
     of_lists = rows["behaviour"], rows["impression"]
-    check_names(rows["item"], rows["request"], *of_lists, f"{path}: ")
+    of_items, of_requests = ((*rows[o], *rows[f"{o}_bag"]) for o in ("item", "request"))
+    check_names(of_items, of_requests, *of_lists, f"{path}: ")
     return rows
+
+
+def said(path: Path, key: str) -> dict[str, str]:
+    """A mapping in the metadata of a saved file, empty where there is none."""
+    with safe_open(path, framework="numpy") as file:
+        return json.loads((file.metadata() or {}).get(key, "{}"))

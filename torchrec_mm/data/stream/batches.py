@@ -115,6 +115,8 @@ class RequestBatch(BatchParts):
         flags, 1 for null and else 0; None without numeric features.
     target_numbers: (I, 2 G) float32 of each impression and its item, likewise.
     weights: (I,) float32, of each impression in the loss; None: all alike.
+    bags: multi-hot features, None without any. Of users and contexts one bag a request, of items
+        one a slot, after the other item tables in ``item_index``. Shorter ones end in empty bags.
     sequences: the further behaviour sequences that the model looks at, in its order.
     """
 
@@ -141,6 +143,7 @@ class RequestBatch(BatchParts):
     request_numbers: Tensor | None = None
     target_numbers: Tensor | None = None
     weights: Tensor | None = None
+    bags: KeyedJaggedTensor | None = None
     sequences: tuple[FurtherBehaviours, ...] = ()
 
     @property

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
+from torchrec_mm.data.stream.bags import bags_of, one_id_bags
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
 from torchrec_mm.data.stream.compare import Compared, Comparison, MakeOfHits, further_behaviours
 from torchrec_mm.data.stream.numbers import target_numbers, with_flags
@@ -29,6 +29,7 @@ class Collator:
     max_behaviours: the newest behaviours of a request that target attention sees.
     raw_ids: those of RAW_IDS whose tables take ids as they are.
     vector_rows: (U,) int32 row of each item's vector, -1 without one; None without vectors.
+    shared_ids: features without bags whose tables other features share; they are among the bags.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
     impressions where batches begin and end. sequences: events of the further behaviour sequences
@@ -44,6 +45,7 @@ class Collator:
     gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
     make: MakeOfHits | None = None
+    shared_ids: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
@@ -95,6 +97,7 @@ class Collator:
             attended, recent_slots = recent.where(is_attended), recent_slots[is_attended]
         candidates = slots[: len(share.labels)]
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
+        shared = {name: tables.rows.pop(name) for name in self.shared_ids}
         numbers = target_numbers(self.items, share) if self.has_tables else None
         vectors = vector_mask = None
         if self.vector_rows is not None:
@@ -125,6 +128,7 @@ class Collator:
             request_numbers=with_flags(share.request_numbers) if self.has_tables else None,
             target_numbers=with_flags(numbers),
             weights=None if share.weights is None else torch.from_numpy(share.weights),
+            bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
             sequences=further_behaviours(further, further_slots, compared),
         )
 
@@ -174,13 +178,15 @@ class _ItemTables:
         raw = {USER_ID: lambda: share.user_ids, ITEM_ID: lambda: collator.items.item_ids[items]}
         raw_ids = {name: raw[name]() for name in collator.raw_ids}
         rows = {name: r for name, r in share.request_rows.items() if name not in raw_ids}
-        item_index = np.empty((len(collator.items.features), places), dtype=np.int32)
+        num_tables = len(collator.items.features) + len(collator.items.bags)
+        item_index = np.empty((num_tables, places), dtype=np.int32)
         of_slots, of_candidates = np.split(item_index, [len(items)], axis=1)
         for place, name in enumerate(collator.items.features):
             if name in raw_ids:
                 of_slots[place] = np.arange(len(items))
             else:
                 rows[name], of_slots[place] = _distinct(collator.items.rows[place][items])
+        of_slots[len(collator.items.features) :] = np.arange(len(items))  # a bag is a slot's
         of_candidates[:] = of_slots[:, candidates]
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
@@ -196,22 +202,6 @@ class _ItemTables:
             attribute_index,
             torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
         )
-
-
-def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
-    """One bag of one id for each row number; the shorter features end in empty bags."""
-    if not rows:
-        return None
-    stride = max(len(ids) for ids in rows.values())
-    lengths = np.zeros((len(rows), stride), dtype=np.int32)
-    for lengths_of_table, ids in zip(lengths, rows.values(), strict=True):
-        lengths_of_table[: len(ids)] = 1
-    return KeyedJaggedTensor(
-        keys=list(rows),
-        values=torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int64)),
-        lengths=torch.from_numpy(lengths.reshape(-1)),
-        stride=stride,
-    )
 
 
 def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
