@@ -62,11 +62,17 @@ REVIEWS = (
 META = (
     {"main_category": "All Beauty", "title": "A brush", "average_rating": 4.8, "rating_number": 10}
     | {"features": ["soft"], "description": [], "price": 6.5, "images": [{"large": "https://b/1"}]}
-    | {"videos": [], "store": "Brushes & Co", "categories": [], "details": {"Colour": "red"}}
+    | {
+        "videos": [],
+        "store": "Brushes & Co",
+        "categories": ["Hair", "Tools"],
+        "details": {"Colour": "red"},
+    }
     | {"parent_asin": "B01", "bought_together": None},
     {"main_category": None, "title": "A comb", "price": "from 3.99", "store": None}
     | {"parent_asin": "B02"},
     {"main_category": "All Beauty", "title": "Soap", "price": 3.25, "store": "Soaps"}
+    | {"categories": []}
     | {"parent_asin": "B03"},
 )
 

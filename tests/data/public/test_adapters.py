@@ -161,12 +161,12 @@ def table_of(batch: pa.RecordBatch) -> pa.Table:
 def test_amazon_items_have_what_is_known_of_them(tmp_path, tables):
     data = read_amazon(write_amazon(tmp_path / "in"), tables, RULES, like_from=4.0)
     found = {row.pop("item_id"): row for row in rows(data.items)}
-    names = ("title", "category", "store", "price", "image")
+    names = ("title", "category", "store", "price", "image", "categories")
     wanted = {
-        "B01": ("A brush", "All Beauty", "Brushes & Co", 6.5, b"jpeg"),
-        "B02": ("A comb", None, None, None, None),
-        "B03": ("Soap", "All Beauty", "Soaps", 3.25, None),
-        "B04": (None, None, None, None, None),
+        "B01": ("A brush", "All Beauty", "Brushes & Co", 6.5, b"jpeg", ["Hair", "Tools"]),
+        "B02": ("A comb", None, None, None, None, None),
+        "B03": ("Soap", "All Beauty", "Soaps", 3.25, None, []),
+        "B04": (None, None, None, None, None, None),
     }
     assert found == {
         hash_text(asin): dict(zip(names, values, strict=True)) for asin, values in wanted.items()
@@ -206,6 +206,7 @@ def test_kuairand_videos_are_all_there(tmp_path, tables):
     assert found["item_id"] == [10, 20, 30, 40]
     assert found["author_id"] == [123, 456, 789, None]
     assert found["video_type"] == ["NORMAL", "AD", "NORMAL", None]
+    assert found["tags"] == [[39, 12], [2], None, None]
     assert found["duration_s"] == [87.433, None, 9.233, None]
     assert found["created_at"] == [1_649_548_800, 1_649_462_400, 1_649_462_400, None]
 

@@ -3,8 +3,8 @@
 Hou et al., arXiv 2403.03952; format: https://amazon-reviews-2023.github.io. JSON lines, packed with
 gzip or not: ``<category>.jsonl.gz`` of reviews (user_id, parent_asin, rating, timestamp in
 milliseconds, verified_purchase and more) and ``meta_<category>.jsonl.gz`` (parent_asin, title,
-main_category, store, price and more). ``pictures/<parent_asin>.jpg``: pictures, where there are
-any; the data set itself holds their addresses alone.
+main_category, store, price, categories and more). ``pictures/<parent_asin>.jpg``: pictures, where
+there are any; the data set itself holds their addresses alone.
 
 An item is a parent_asin. A label is 1 where the rating is at least ``like_from``. A request is a
 sitting: a user's reviews with no longer pause than ``pause_s``; of several reviews of one item by a
@@ -27,6 +27,7 @@ from torchrec_mm.errors import InputError
 REVIEW = {"user_id": "VARCHAR", "parent_asin": "VARCHAR", "rating": "DOUBLE"}
 REVIEW |= {"timestamp": "BIGINT", "verified_purchase": "BOOLEAN"}
 META = dict.fromkeys(("parent_asin", "title", "main_category", "store", "price"), "VARCHAR")
+META |= {"categories": "VARCHAR[]"}
 ITEMS_A_PIECE = 500  # with a picture each
 PICTURES = "pictures"
 
@@ -58,7 +59,8 @@ def read_amazon(folder: Path, tables: Tables, rules: FeedRules, *, like_from: fl
     )
     items = (
         "SELECT parent_asin, any_value(title) AS title, any_value(main_category) AS category, "
-        "any_value(store) AS store, any_value(TRY_CAST(price AS DOUBLE)) AS price "
+        "any_value(store) AS store, any_value(TRY_CAST(price AS DOUBLE)) AS price, "
+        "any_value(categories) AS categories "
         f"FROM {meta} FULL JOIN (SELECT DISTINCT parent_asin FROM {reviews}) USING (parent_asin) "
         "GROUP BY parent_asin"
     )

@@ -8,8 +8,8 @@ videos put in at random (``log_random_*.csv``) are not read.
 A label is 1 where the video was watched to its end, or for 18 seconds of a longer one:
 play_time_ms >= min(duration_ms, 18000), which is what the data set calls long_view. A request is a
 sitting: rows of one user with no longer pause than ``pause_s``. ``tab``, where in the app, is a
-feature of the impression. Features of users are those that the app groups them by; statistics of
-videos are not read, as they count what came later.
+feature of the impression, the ``tag`` of a video a bag of tags. Features of users are those that
+the app groups them by; statistics of videos are not read, as they count what came later.
 """
 
 from pathlib import Path
@@ -31,9 +31,10 @@ USER = {"user_id": "BIGINT", "user_active_degree": "VARCHAR"} | dict.fromkeys(
     "VARCHAR",
 )
 VIDEO = {"video_id": "BIGINT", "author_id": "BIGINT", "upload_dt": "DATE"} | {
-    **dict.fromkeys(("video_type", "upload_type"), "VARCHAR"),
+    **dict.fromkeys(("video_type", "upload_type", "tag"), "VARCHAR"),
     **dict.fromkeys(("video_duration", "music_type"), "DOUBLE"),
 }
+TAGS = "CAST(string_split(tag, ',') AS BIGINT[])"  # 39,12
 LONG_MS = 18_000
 
 
@@ -58,7 +59,7 @@ def read_kuairand(folder: Path, tables: Tables, rules: FeedRules) -> PublicData:
         f"""SELECT video_id AS item_id, any_value(author_id) AS author_id,
         any_value(video_type) AS video_type, any_value(upload_type) AS upload_type,
         any_value(CAST(music_type AS BIGINT)) AS music_type,
-        any_value(video_duration / 1000) AS duration_s,
+        any_value(video_duration / 1000) AS duration_s, any_value({TAGS}) AS tags,
         any_value(CAST(epoch(upload_dt) AS BIGINT)) AS created_at
         FROM {videos} FULL JOIN (SELECT DISTINCT video_id FROM {log}) USING (video_id)
         GROUP BY video_id ORDER BY item_id"""
