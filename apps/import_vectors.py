@@ -19,8 +19,8 @@ class ImportVectorsConfig:
     """Turn a folder of Parquet files into item vectors that rankers read."""
 
     vectors: Path
-    """Folder of Parquet files, or one file: item_id int64, vector list<float> or list<int8> of one
-    length."""
+    """Folder of Parquet files, or one file: item_id int64 or text, vector list<float> or list<int8>
+    of one length. Text becomes the number that apps.prepare gives it."""
     run_dir: Path
     """The item-vectors folder to create."""
     dtype: Literal["keep", "int8", "float32"] = "keep"

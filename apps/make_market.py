@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import le
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -59,6 +59,9 @@ class MakeMarketConfig:
     """behaviours of a request at most, the latest"""
     image_size: int = 64
     """pixels a side of drawn pictures and of query photos"""
+    features: Literal["few", "full"] = "few"
+    """full: items also have a price and tags, users a budget, impressions a position and a
+    discount, all of which matter for clicks"""
     processes: int = os.cpu_count() or 1
     """processes that make pictures; does not change the result"""
     seed: int = 0
@@ -106,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         days=config.days,
         test_days=config.test_days,
         seed=config.seed,
+        with_extras=config.features == "full",
     )
     pictures = len(catalogue) + config.searches
     with (

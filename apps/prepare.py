@@ -1,6 +1,7 @@
 """Turn ratings, impressions or event logs of any size into requests.
 
 python -m apps.prepare --source movielens --input DIR --run_dir DATA
+python -m apps.prepare --source mind --input DIR --run_dir DATA
 python -m apps.prepare --source events --input LOGS --run_dir DATA --memory_gb 8
 python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spark
 python -m apps.prepare --source events --input LOGS --run_dir DATA \
@@ -22,6 +23,14 @@ from torchrec_mm.data.prepare.impressions import prepare_impressions
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.data.prepare.prepared import Prepared, write_prepared
 from torchrec_mm.data.prepare.prepared_events import Engine, write_prepared_events
+from torchrec_mm.data.public.amazon import read_amazon
+from torchrec_mm.data.public.criteo import read_criteo
+from torchrec_mm.data.public.kuairand import read_kuairand
+from torchrec_mm.data.public.microlens import read_microlens
+from torchrec_mm.data.public.mind import read_mind
+from torchrec_mm.data.public.public_data import PublicData, write_public
+from torchrec_mm.data.public.tables import Tables
+from torchrec_mm.data.public.users import FeedRules
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import scratch_folder
 from torchrec_mm.targets import check_new_folder
@@ -35,30 +44,47 @@ class PrepareConfig:
     A flag that its source does not know is refused.
     """
 
-    source: Literal["movielens", "impressions", "events"]
+    source: Literal[
+        "movielens",
+        "impressions",
+        "events",
+        "mind",
+        "microlens",
+        "amazon",
+        "kuairand",
+        "criteo",
+    ]
     """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
     item_id, label, timestamp and/or behaviour_item_ids, weight?, features; events: user_id,
-    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not"""
+    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not. Then public
+    data sets as they are published, see torchrec_mm/data/public"""
     input: Path
     """folder of the files"""
     run_dir: Path
     """folder to create"""
-    test_share: float = 0.2
-    """latest share of each user's impressions, for testing"""
-    behaviours: int = 50
-    """behaviours of a request at most, the latest"""
+    test_share: float | None = None
+    """all but mind, which is split: latest share of each user's impressions, for testing (0.2)"""
+    behaviours: int | None = None
+    """all but criteo: behaviours of a request at most, the latest (50)"""
     items: Path | None = None
     """impressions, events: folder with items/ (and features.yaml) to copy; not given: items/ holds
     ids alone"""
     max_candidates: int | None = None
-    """movielens, events: candidates of a request at most (20); more make several requests"""
+    """movielens, events, amazon, kuairand: candidates of a request at most (20); more make several
+    requests"""
     pause_s: int | None = None
-    """movielens, events: a longer pause, in seconds, ends a request (1800 and 0)"""
+    """movielens, events, amazon, kuairand: a longer pause, in seconds, ends a request (0 of events,
+    of others 1800)"""
     like_from: float | None = None
-    """movielens: least rating that is a like (4.0)"""
+    """movielens, amazon: least rating that is a like (4.0)"""
+    negatives: int | None = None
+    """microlens: items drawn beside each that a user chose (4)"""
+    seed: int | None = None
+    """microlens: of what is drawn (0)"""
     events: dict[str, list[str]] | None = None
     """events: values of column event that are impressions and clicks, as in '{impression: [view],
-    click: [tap, open]}'; others are left out ({impression: [impression], click: [click]})"""
+    click: [tap, open]}' ({impression: [impression], click: [click]}); those of any further name,
+    cart: [add], become a behaviour sequence cart_item_ids; others are left out"""
     columns: dict[str, str] | None = None
     """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'; of
     impressions also '{candidate_city: city}', a feature of theirs"""
@@ -73,23 +99,29 @@ class PrepareConfig:
     numbers, as in '[user_id]'; not given: they are where none of the first looks so"""
     bad_share: float | None = None
     """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
+    passed: bool | None = None
+    """requests also hold passed_item_ids: what their user was shown earlier and did not click (of
+    films: rated and did not like), the latest, behaviours at most (false)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None
     """events: duckdb, on this machine; spark, on the cluster of Spark's own configuration, local
     where it names none. Both give the same requests; Spark in any order of users (duckdb)"""
     memory_gb: float | None = None
-    """events, engine duckdb: memory of this process at most; what needs more goes to disk beside
-    run_dir, where events of use are kept meanwhile. At least 1 (4)"""
+    """events with engine duckdb, microlens, amazon, kuairand: memory of this process at most;
+    what needs more goes to disk beside run_dir, where events of use are kept meanwhile. At least
+    1 (4)"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.test_share < 1:
+        if self.test_share is not None and not 0 < self.test_share < 1:
             raise InputError(f"test_share must be between 0 and 1, got {self.test_share}")
         for name, least in (
             ("behaviours", 1),
             ("max_candidates", 1),
             ("pause_s", 0),
             ("attribution_s", 0),
+            ("negatives", 1),
+            ("seed", 0),
             ("memory_gb", 1),
         ):
             value = getattr(self, name)
@@ -112,27 +144,33 @@ class PrepareConfig:
         """The flags that apply to the source, defaults filled in."""
         defaults = SETTINGS[self.source]
         given = {name: getattr(self, name) for name in defaults}
-        return {"test_share": self.test_share, "behaviours": self.behaviours} | {
-            name: defaults[name] if value is None else value for name, value in given.items()
-        }
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
 LOGS = ("impressions", "events")
-KINDS = {"impression": "shown", "click": "clicked"}
 FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
+SPLIT = {"test_share": 0.2, "behaviours": 50}
+SITTINGS = SPLIT | {"max_candidates": 20, "pause_s": 1800}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "movielens": {"max_candidates": 20, "pause_s": 1800, "like_from": 4.0},
-    "impressions": {"items": None},
-    "events": {
+    "movielens": SITTINGS | {"like_from": 4.0, "passed": False},
+    "impressions": SPLIT | {"items": None, "passed": False},
+    "events": SITTINGS
+    | {
         "items": None,
-        "max_candidates": 20,
         "pause_s": 0,
         "events": {},
+        "passed": False,
         "attribution_s": 1800,
         "engine": "duckdb",
         "memory_gb": 4.0,
     },
+    "mind": {"behaviours": 50},
+    "microlens": SPLIT | {"negatives": 4, "seed": 0, "memory_gb": 4.0},
+    "amazon": SITTINGS | {"like_from": 4.0, "memory_gb": 4.0},
+    "kuairand": SITTINGS | {"memory_gb": 4.0},
+    "criteo": {"test_share": 0.2},
 }
+PUBLIC = ("mind", "microlens", "amazon", "kuairand", "criteo")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -143,6 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with scratch_folder(config.run_dir) as scratch:
         if config.source == "events":
             notes = _prepare_events(config, scratch)
+        elif config.source in PUBLIC:
+            notes = write_public(config.run_dir, _public_data(config, scratch), scratch)
         else:
             notes = write_prepared(config.run_dir, _prepare(config, scratch))
     for note in notes:
@@ -163,6 +203,21 @@ def _prepare(config: PrepareConfig, scratch: Path) -> Prepared:
     return prepare_impressions(config.input, **settings)
 
 
+def _public_data(config: PrepareConfig, scratch: Path) -> PublicData:
+    settings = config.settings()
+    if config.source == "mind":
+        return read_mind(config.input, **settings)
+    if config.source == "criteo":
+        return read_criteo(config.input, **settings)
+    tables = Tables(config.input, scratch, settings.pop("memory_gb"))
+    if config.source == "microlens":
+        return read_microlens(config.input, tables, **settings)
+    if config.source == "amazon":
+        like_from = settings.pop("like_from")
+        return read_amazon(config.input, tables, FeedRules(**settings), like_from=like_from)
+    return read_kuairand(config.input, tables, FeedRules(**settings))
+
+
 def _prepare_events(config: PrepareConfig, scratch: Path) -> list[str]:
     settings = config.settings()
     items, engine, memory_gb = (settings.pop(name) for name in ("items", "engine", "memory_gb"))
@@ -180,11 +235,11 @@ def _prepare_events(config: PrepareConfig, scratch: Path) -> list[str]:
         return write_prepared_events(opened, config.run_dir, items, scratch)
 
 
-def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    for name in given:
-        if name not in KINDS:
-            raise InputError(f"events must map some of {', '.join(KINDS)}, got {name}")
-    return {field: tuple(given.get(name, [name])) for name, field in KINDS.items()}
+def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, Any]:
+    """Arguments of ``EventRules``."""
+    kinds = {name: tuple(given.get(name, [name])) for name in ("impression", "click")}
+    further = {name: tuple(each) for name, each in given.items() if name not in kinds}
+    return {"shown": kinds["impression"], "clicked": kinds["click"], "further": further}
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ ARROWS = {
     "data.contract": WALLS | {"columns"},
     "data.logs": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
+    "data.public": WALLS | {"columns", "data.contract", "data.logs", "data.prepare"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
@@ -109,7 +110,7 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "duckdb": {"data.logs", "data.prepare", "benchmarks"},
+    "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
 }
 

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apps import export_vectors, import_vectors
+from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors import interchange, writer
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -65,6 +66,29 @@ def test_the_origin_goes_out_and_comes_back(tmp_path, dtype):
     interchange.export_parquet(first, tmp_path / "out")
     interchange.import_parquet(tmp_path / "out", tmp_path / "again", dtype=dtype)
     assert ItemVectors.open(tmp_path / "again").origin == first.origin
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), "dictionary"])
+def test_ids_that_are_text_become_the_numbers_that_data_of_such_ids_have(tmp_path, kind):
+    texts = ["shirt-red", "hat", "Ünlü"]
+    ids = pa.array(texts).dictionary_encode() if kind == "dictionary" else pa.array(texts, kind)
+    (tmp_path / "in").mkdir()
+    table = pa.table({"item_id": ids, "vector": [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]})
+    pq.write_table(table, tmp_path / "in" / "a.parquet")
+    vectors = imported(tmp_path)
+    assert vectors.item_ids.tolist() == sorted(map(hash_text, texts))
+    found = vectors.values[vectors.item_ids.tolist().index(hash_text("hat"))]
+    assert found.tolist() == [0.0, 1.0]
+
+
+def test_text_in_one_file_and_numbers_in_the_next_are_refused(tmp_path):
+    put(tmp_path / "in", [1, 2], [[3.0, 4.0], [1.0, 0.0]])
+    table = pa.table({"item_id": ["a"], "vector": [[1.0, 0.0]]})
+    pq.write_table(table, tmp_path / "in" / "part-1.parquet")
+    with pytest.raises(
+        InputError, match="part-1.parquet column item_id must be numbers or text as"
+    ):
+        imported(tmp_path)
 
 
 def test_files_of_two_origins_are_refused(tmp_path):
@@ -167,12 +191,17 @@ VIEWS = pa.array([[1.0]], pa.list_view(pa.float32()))
     [
         ({"item": [1], "vector": [[1.0]]}, "must have a column item_id, got item, vector"),
         ({"item_id": [1]}, "must have a column vector"),
-        ({"item_id": ["1"], "vector": [[1.0]]}, "item_id must be int64, got string"),
+        ({"item_id": [""], "vector": [[1.0]]}, "item_id must not be empty text"),
+        ({"item_id": ["a", None], "vector": [[1.0]] * 2}, "item_id must not be null, got 1"),
+        ({"item_id": ["a", "a"], "vector": [[1.0]] * 2}, "item_id must"),
         ({"item_id": [1], "vector": [1.0]}, "vector must be list<float> or list<int8>, got double"),
         ({"item_id": [1], "vector": [[1]]}, "vector must be list<float> or list<int8>, got list"),
         ({"item_id": [1], "vector": TENSORS}, "vector must be list<float> or list<int8>, got ext"),
         ({"item_id": [1], "vector": VIEWS}, "vector must be list<float> or list<int8>, got list_"),
-        ({"item_id": [1.0], "vector": [[1.0]]}, "part.parquet column item_id must be int64, got d"),
+        (
+            {"item_id": [1.0], "vector": [[1.0]]},
+            "part.parquet column item_id must be int64 or text, got d",
+        ),
         (
             {"item_id": pa.array([2**63], pa.uint64()), "vector": [[1.0]]},
             "part.parquet column item_id must be int64, got uint64: .* not in range",

@@ -94,6 +94,7 @@ def spec_of(method: str, encoded: Encoded) -> RankerSpec:
             for name, pooling in encoded.vocabularies.pooling.items()
         },
         shared={n: table for n, table in encoded.vocabularies.tables.items() if n in tables.all},
+        sequences=encoded.data.sequences,
     )
 
 

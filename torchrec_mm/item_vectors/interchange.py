@@ -2,6 +2,8 @@
 
 Columns: ``item_id`` int64, ``vector`` list<float> or list<int8> of one length (int8 = value/127).
 Fixed-size and large lists, tensors of one dimension and floats of any precision are read as well.
+``item_id`` may be text: its numbers are then those of ``columns.text_ids``, which `apps.prepare`
+gives to the same texts, and `ids/` of the data leads back.
 Files that ``export_parquet`` wrote carry the vectors' origin in their metadata.
 """
 
@@ -17,7 +19,9 @@ from tqdm import tqdm
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.files import data_files
 from torchrec_mm.columns.numbers import to_numpy
+from torchrec_mm.columns.parquet import STRING, same_kind
 from torchrec_mm.columns.reading import Footer, input_errors, read_footer, read_metadata
+from torchrec_mm.columns.text_ids import hash_texts
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -48,15 +52,17 @@ def import_parquet(
         columns: names of the ids and of the vectors.
 
     Raises:
-        InputError: missing or empty folder, wrong columns or types, vectors of two lengths or of
-            two origins, and everything ``write_blocks`` refuses.
+        InputError: missing or empty folder, wrong columns or types, ids that are text in one file
+            and numbers in another, vectors of two lengths or of two origins, and everything
+            ``write_blocks`` refuses.
     """
     files = [vectors] if vectors.is_file() else data_files(vectors)
     footers = [read_footer(file) for file in files]
     stored = _one_element_type(footers, columns)
     origin = _one_origin(footers)
+    of_text = _ids_are_text(footers, columns[0])
     # All ids first: the folder is sorted by them, and vectors then go straight to their place.
-    item_ids = np.concatenate([_read_item_ids(file, columns[0]) for file in files])
+    item_ids = np.concatenate([_read_item_ids(file, columns[0], of_text) for file in files])
     if len(item_ids) == 0:
         raise InputError(f"{vectors} must hold at least one vector, got 0")
     width = _first_width(files, columns[1])
@@ -119,8 +125,8 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
             raise InputError(f"{rule}, got {', '.join(schema.names)}")
     item_id = schema.field(item).type
     # Of any width: an id that int64 cannot hold is refused where it is read, by its value.
-    if not pa.types.is_integer(item_id):
-        raise InputError(f"{footer.file} column {item} must be int64, got {item_id}")
+    if not pa.types.is_integer(item_id) and not _is_text(item_id):
+        raise InputError(f"{footer.file} column {item} must be int64 or text, got {item_id}")
     column = schema.field(vector).type
     vectors = _list_type(column)
     element = vectors.value_type if vectors else None
@@ -132,6 +138,21 @@ def _element_type(footer: Footer, item: str, vector: str) -> str:
     raise InputError(f"{rule}, got {column}")
 
 
+def _ids_are_text(footers: list[Footer], item: str) -> bool:
+    """Of all files; InputError where they differ."""
+    found = {footer.file: _is_text(footer.schema.field(item).type) for footer in footers}
+    first = footers[0].file
+    for file, is_text in found.items():
+        if is_text != found[first]:
+            rule = f"{file} column {item} must be numbers or text as in {first.name}"
+            raise InputError(f"{rule}, got the other")
+    return found[first]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return same_kind(kind, STRING) and not pa.types.is_null(kind)
+
+
 def _list_type(kind: pa.DataType) -> pa.DataType | None:
     """The list that a column is, of a tensor of one dimension the one it is stored as, or None."""
     if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1:
@@ -140,12 +161,18 @@ def _list_type(kind: pa.DataType) -> pa.DataType | None:
     return kind if any(test(kind) for test in tests) else None
 
 
-def _read_item_ids(file: Path, name: str) -> np.ndarray:
+def _read_item_ids(file: Path, name: str, of_text: bool) -> np.ndarray:
     ids = [np.empty(0, dtype=np.int64)]  # of a file without rows
     for batch in _read_batches(file, [name]):
         column = batch[name]
         if column.null_count:
             raise InputError(f"{file} column {name} must not be null, got {column.null_count}")
+        if of_text:
+            texts = column.cast(STRING)
+            if pc.any(pc.equal(texts, "")).as_py():
+                raise InputError(f"{file} column {name} must not be empty text")
+            ids.append(to_numpy(hash_texts(texts)))
+            continue
         with input_errors(f"{file} column {name}", f"must be int64, got {column.type}"):
             ids.append(to_numpy(column.cast(pa.int64())))
     return np.concatenate(ids)

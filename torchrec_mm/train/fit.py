@@ -63,9 +63,10 @@ def fit(
             guard = Guard(train.data, lambda: last_checkpoint(run, checkpointer))
             loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
             try:
-                for epoch in range(training.position.epoch, settings.epochs):
-                    loop.train_epoch(train)
-                    loop.end_epoch(epoch, test)
+                with frozen_garbage():
+                    for epoch in range(training.position.epoch, settings.epochs):
+                        loop.train_epoch(train)
+                        loop.end_epoch(epoch, test)
             except Stopped:
                 loop.save_in_mid_epoch()
                 raise
@@ -114,7 +115,7 @@ class Loop:
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()
         watched = self.observer.steps(ends, position.epoch, training.totals.auc)
-        with frozen_garbage(), watched as steps:
+        with watched as steps:
             for end in steps:
                 self._before_step()
                 # What a model of rankings returns: ``RankingOutputs`` in ranking/outputs.py.

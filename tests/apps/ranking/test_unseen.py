@@ -24,6 +24,7 @@ def market(tmp_path_factory) -> SmallMarket:
     path = market.data / "requests" / "test" / "part.parquet"
     columns = pq.read_table(path).to_pydict()
     columns["user_id"][0] = NEW_USER
+    columns["likes"][0] = [NEW_USER, NEW_USER]
     columns["candidate_source"][0][0] = "carrier pigeon"
     pq.write_table(pa.table(columns), path)
     return market
@@ -43,6 +44,7 @@ def flat(lists: list[list]) -> list:
 def test_values_that_training_never_showed_are_counted_by_feature(method, market, runs):
     found = evaluate(market, runs[method])["unseen"]
     train, test = (read_parquet(market.data / "requests" / split) for split in ("train", "test"))
+    items = read_parquet(market.data / "items")
 
     def counted(name: str) -> None:
         seen, values = ({str(v) for v in flat(train[name])}, flat(test[name]))
@@ -55,6 +57,16 @@ def test_values_that_training_never_showed_are_counted_by_feature(method, market
         columns["item_id"] = [*columns["candidate_item_ids"], *columns["behaviour_item_ids"]]
     for name in ("user_id", "device", "city", "premium", "via", "candidate_source"):
         counted(name)
+    likes = [[value for value in bag or [] if value is not None] for bag in test["likes"]]
+    seen = {value for bag in train["likes"] for value in bag or []}
+    new = [value for value in flat(likes) if value not in seen]
+    assert found["likes"]["values"] == len(flat(likes))
+    assert found["likes"]["unseen"] == len(new) >= 2
+    tags = dict(zip(items["item_id"], items["tags"], strict=True))
+    of_test = flat([tags.get(item) or [] for item in flat(test["item_id"])])
+    of_train = {*flat([tags.get(item) or [] for item in flat(train["item_id"])])}
+    assert found["tags"]["values"] == len(of_test)
+    assert found["tags"]["unseen"] == len([tag for tag in of_test if tag not in of_train])
     assert found["user_id"]["unseen"] == 1 and found["candidate_source"]["unseen"] == 1
     assert found["item_id"]["values"] == len(flat(test["item_id"]))
     in_training = {*flat(train["candidate_item_ids"]), *flat(train["behaviour_item_ids"])}

@@ -7,6 +7,7 @@ import numpy as np
 from torchrec_mm.errors import InputError
 from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue
 from torchrec_mm.simulation.market.clicks import Users, draw_items, draw_users
+from torchrec_mm.simulation.market.extras import Extras, draw_extras
 from torchrec_mm.simulation.market.requests import (
     Clicks,
     Requests,
@@ -20,7 +21,10 @@ from torchrec_mm.simulation.market.shop import Shop
 
 @dataclass(frozen=True)
 class Market:
-    """A simulated market, everything by row numbers; ``test_start`` in seconds splits it."""
+    """A simulated market, everything by row numbers; ``test_start`` in seconds splits it.
+
+    extras: further columns that matter for clicks, None in a market without.
+    """
 
     catalogue: Catalogue
     users: Users
@@ -29,6 +33,7 @@ class Market:
     clicks: Clicks
     searches: Searches
     test_start: int
+    extras: Extras | None = None
 
 
 def simulate(
@@ -40,10 +45,12 @@ def simulate(
     days: int,
     test_days: int,
     seed: int,
+    with_extras: bool = False,
 ) -> Market:
     """Simulate ``days`` days of which the last ``test_days`` are for testing.
 
-    Formulas and constants: ``clicks`` (who clicks what), ``shop`` (what is shown), ``searches``.
+    Formulas and constants: ``clicks`` (who clicks what), ``shop`` (what is shown), ``searches``,
+    and, ``with_extras``, ``extras``.
 
     Raises:
         InputError: too few impressions for a request in training and one in the test days.
@@ -52,7 +59,17 @@ def simulate(
     items = draw_items(catalogue, rng)
     users = draw_users(num_users, items, rng)
     shop = Shop(items, catalogue.created_at)
-    requests = simulate_requests(shop, users, num_impressions=num_impressions, days=days, rng=rng)
+    extras, drawn = None, np.random.default_rng([seed, 3])
+    if with_extras:
+        extras = draw_extras(len(catalogue), num_users, drawn)
+    requests = simulate_requests(
+        shop,
+        users,
+        num_impressions=num_impressions,
+        days=days,
+        rng=rng,
+        extras=None if extras is None else (extras, drawn),
+    )
     test_start = START + (days - test_days) * DAY_S
     if not requests.timestamp[0] < test_start <= requests.timestamp[-1]:
         rule = "impressions must be enough for training and test requests"
@@ -74,4 +91,5 @@ def simulate(
         clicks,
         searches,
         test_start,
+        extras,
     )

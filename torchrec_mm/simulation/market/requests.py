@@ -14,6 +14,7 @@ from torchrec_mm.simulation.market.clicks import (
     intercept,
     sigmoid,
 )
+from torchrec_mm.simulation.market.extras import Extras, draw_discounts
 from torchrec_mm.simulation.market.shop import Shop, shown
 
 CANDIDATES = (6, 14)  # fewest and most a request, ten on average
@@ -29,7 +30,8 @@ class Requests:
 
     user, timestamp: (R,) int64 (user as a row). lengths: (R,) impressions of each request.
     item: (M,) int64 item rows. label: (M,) int8. parts: components of the logit, each (M,);
-    "oracle" is the logit without noise, the best any model could know.
+    "oracle" is the logit without noise, the best any model could know. discount: (M,) of
+    impressions, in a market that has such columns.
     """
 
     user: np.ndarray
@@ -38,6 +40,14 @@ class Requests:
     item: np.ndarray
     label: np.ndarray
     parts: dict[str, np.ndarray]
+    discount: np.ndarray | None = None
+
+    @property
+    def place(self) -> np.ndarray:
+        """(M,) int64, place of each impression in its request, from 0."""
+        return np.arange(len(self.item)) - np.repeat(
+            np.cumsum(self.lengths) - self.lengths, self.lengths
+        )
 
     @property
     def request(self) -> np.ndarray:
@@ -63,9 +73,18 @@ class Clicks:
 
 
 def simulate_requests(
-    shop: Shop, users: Users, *, num_impressions: int, days: int, rng: np.random.Generator
+    shop: Shop,
+    users: Users,
+    *,
+    num_impressions: int,
+    days: int,
+    rng: np.random.Generator,
+    extras: tuple[Extras, np.random.Generator] | None = None,
 ) -> Requests:
-    """Simulate about ``num_impressions`` (fewer only if the catalogue is tiny) over ``days``."""
+    """Simulate about ``num_impressions`` (fewer only if the catalogue is tiny) over ``days``.
+
+    ``extras``: further columns that matter, and what to draw those of impressions from.
+    """
     wanted = _request_sizes(num_impressions, rng)
     user = rng.choice(len(users.activity), size=len(wanted), p=users.activity)
     timestamp = visit_times(len(wanted), days, rng)
@@ -73,6 +92,10 @@ def simulate_requests(
     real &= real.cumsum(axis=1) <= wanted[:, None]
     parts = components(users, shop.items, user, item)
     place = real.cumsum(axis=1) - 1
+    discount = None
+    if extras is not None:
+        discount = draw_discounts(item.shape, extras[1])
+        parts |= extras[0].components(user, item, place, discount)
     hour = timestamp % DAY_S / DAY_S
     known = sum(parts.values()) + PLACE * place + HOUR * np.sin(2 * np.pi * hour)[:, None]
     logit = known + NOISE * rng.standard_normal(known.shape)
@@ -85,6 +108,7 @@ def simulate_requests(
         item=item[real],
         label=label[real].astype(np.int8),
         parts={name: part[real] for name, part in (parts | {"oracle": known}).items()},
+        discount=None if discount is None else discount[real],
     )
 
 

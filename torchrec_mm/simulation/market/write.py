@@ -8,8 +8,10 @@ import pyarrow as pa
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.parquet import BINARY, STRING, write_table
 from torchrec_mm.data.prepare.behaviours import behaviours_before
-from torchrec_mm.simulation.market.catalogue import DAY_S, START, Catalogue
+from torchrec_mm.simulation.market.catalogue import DAY_S, START
+from torchrec_mm.simulation.market.extras import NUM_TAGS, Extras
 from torchrec_mm.simulation.market.market import Market
+from torchrec_mm.simulation.market.requests import Requests
 from torchrec_mm.simulation.market.studio import Studio
 
 PART_ROWS = 10_000  # rows with pictures a file, and so in memory at once
@@ -21,12 +23,13 @@ def write(folder: Path, market: Market, behaviours: int, studio: Studio) -> None
     ``behaviours``: the newest clicks of a user that a request keeps.
     """
     _write_requests(folder / "requests", market, behaviours)
-    _write_items(folder / "items", market.catalogue, studio)
+    _write_items(folder / "items", market, studio)
     _write_searches(folder / "searches", market, studio)
 
 
-def _write_items(folder: Path, catalogue: Catalogue, studio: Studio) -> None:
+def _write_items(folder: Path, market: Market, studio: Studio) -> None:
     """Write ``items/``: id, title, picture, date of birth, the columns the ranker is given."""
+    catalogue = market.catalogue
     for part, rows in enumerate(_parts(len(catalogue))):
         table = pa.table(
             {
@@ -35,6 +38,7 @@ def _write_items(folder: Path, catalogue: Catalogue, studio: Studio) -> None:
                 "image": pa.array(studio.item_pictures(rows, part), BINARY),
                 "created_at": catalogue.created_at[rows],
                 **{name: column[rows] for name, column in catalogue.columns.items()},
+                **(_of_items(market.extras, rows) if market.extras else {}),
             }
         )
         write_table(folder / f"part-{part:04d}.parquet", table, row_group_rows=1000)
@@ -85,11 +89,32 @@ def _write_requests(folder: Path, market: Market, behaviours: int) -> None:
             "hour": requests.timestamp % DAY_S // 3600,
         }
     )
+    if market.extras is not None:
+        for name, values in _of_requests(market.extras, requests).items():
+            table = table.append_column(name, values)
     days = (requests.timestamp - START) // DAY_S
     for day in np.unique(days).tolist():
         begin, end = np.searchsorted(days, [day, day + 1])
         split = "train" if START + day * DAY_S < market.test_start else "test"
         write_table(folder / split / f"day-{day:03d}.parquet", table.slice(begin, end - begin))
+
+
+def _of_items(extras: Extras, rows: np.ndarray) -> dict[str, pa.Array]:
+    tags = extras.tags.take(rows)[0]
+    names = pa.array([f"tag {number}" for number in range(NUM_TAGS)]).take(pa.array(tags.values))
+    return {
+        "price": pa.array(np.round(extras.price[rows], 2), mask=~extras.is_known[rows]),
+        "tags": pa.ListArray.from_arrays(pa.array(tags.offsets.astype(np.int32)), names),
+    }
+
+
+def _of_requests(extras: Extras, requests: Requests) -> dict[str, pa.Array]:
+    assert requests.discount is not None  # drawn where there are extras
+    return {
+        "budget": pa.array(np.round(extras.budget[requests.user], 2)),
+        "candidate_position": list_array(requests.place, requests.lengths),
+        "candidate_discount": list_array(np.round(requests.discount, 3), requests.lengths),
+    }
 
 
 def _parts(rows: int) -> list[np.ndarray]:
