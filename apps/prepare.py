@@ -83,7 +83,8 @@ class PrepareConfig:
     """microlens: of what is drawn (0)"""
     events: dict[str, list[str]] | None = None
     """events: values of column event that are impressions and clicks, as in '{impression: [view],
-    click: [tap, open]}'; others are left out ({impression: [impression], click: [click]})"""
+    click: [tap, open]}' ({impression: [impression], click: [click]}); those of any further name,
+    cart: [add], become a behaviour sequence cart_item_ids; others are left out"""
     columns: dict[str, str] | None = None
     """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'; of
     impressions also '{candidate_city: city}', a feature of theirs"""
@@ -98,6 +99,9 @@ class PrepareConfig:
     numbers, as in '[user_id]'; not given: they are where none of the first looks so"""
     bad_share: float | None = None
     """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
+    passed: bool | None = None
+    """requests also hold passed_item_ids: what their user was shown earlier and did not click (of
+    films: rated and did not like), the latest, behaviours at most (false)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None
@@ -144,18 +148,18 @@ class PrepareConfig:
 
 
 LOGS = ("impressions", "events")
-KINDS = {"impression": "shown", "click": "clicked"}
 FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
 SPLIT = {"test_share": 0.2, "behaviours": 50}
 SITTINGS = SPLIT | {"max_candidates": 20, "pause_s": 1800}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "movielens": SITTINGS | {"like_from": 4.0},
-    "impressions": SPLIT | {"items": None},
+    "movielens": SITTINGS | {"like_from": 4.0, "passed": False},
+    "impressions": SPLIT | {"items": None, "passed": False},
     "events": SITTINGS
     | {
         "items": None,
         "pause_s": 0,
         "events": {},
+        "passed": False,
         "attribution_s": 1800,
         "engine": "duckdb",
         "memory_gb": 4.0,
@@ -231,11 +235,11 @@ def _prepare_events(config: PrepareConfig, scratch: Path) -> list[str]:
         return write_prepared_events(opened, config.run_dir, items, scratch)
 
 
-def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    for name in given:
-        if name not in KINDS:
-            raise InputError(f"events must map some of {', '.join(KINDS)}, got {name}")
-    return {field: tuple(given.get(name, [name])) for name, field in KINDS.items()}
+def _kinds_of_events(given: dict[str, list[str]]) -> dict[str, Any]:
+    """Arguments of ``EventRules``."""
+    kinds = {name: tuple(given.get(name, [name])) for name in ("impression", "click")}
+    further = {name: tuple(each) for name, each in given.items() if name not in kinds}
+    return {"shown": kinds["impression"], "clicked": kinds["click"], "further": further}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ RULES = EventRules(
 NAMES = ("user_id", "item_id", "timestamp", "event")
 
 EVENTS = st.tuples(
-    st.integers(1, 3), st.integers(-1, 1), st.integers(0, 15), st.sampled_from(["view", "click"])
+    *(st.integers(1, 3), st.integers(-1, 1), st.integers(0, 15)),
+    st.sampled_from(["view", "click", "add", "buy"]),
 )
 
 
@@ -104,12 +105,16 @@ def requests_of_rows(rows: list[tuple], rules: EventRules = RULES) -> list[dict]
     )
 
 
-def table_of(rows: list[tuple]) -> pa.Table:
+def table_of(rows: list[tuple], rules: EventRules = RULES) -> pa.Table:
     """Rows as an engine hands them over."""
-    events = sorted((user, time, item, event == "click") for user, item, time, event in rows)
+    events = sorted(
+        (user, time, item, rules.kinds[event])
+        for user, item, time, event in rows
+        if event in rules.kinds
+    )
     columns = zip(*events, strict=True) if events else [[]] * len(SORTED_BY)
     return pa.table(dict(zip(SORTED_BY, map(list, columns), strict=True)), EVENT_SCHEMA)
 
 
 def requests_of_events(rows: list[tuple], rules: EventRules = RULES) -> list[dict]:
-    return [row for table in requests_of(table_of(rows), rules) for row in table.to_pylist()]
+    return [row for table in requests_of(table_of(rows, rules), rules) for row in table.to_pylist()]

@@ -155,6 +155,25 @@ def add_weights(market: SmallMarket, *splits: str) -> None:
         rewrite(folder, weights=weights)
 
 
+EVENTS = ("cart", "passed")
+
+
+def add_sequences(market: SmallMarket) -> None:
+    """Two further behaviour sequences of both splits, some empty, some of unknown items."""
+    for split in ("train", "test"):
+        folder = market.data / "requests" / split
+        rng = np.random.default_rng(len(split))
+        known = [*ITEM_IDS[:-1], *UNKNOWN_BEHAVIOURS]
+        lists = {
+            f"{event}_item_ids": [
+                rng.choice(known, length).tolist()
+                for length in rng.integers(0, 4 + place, len(read_parquet(folder)["labels"]))
+            ]
+            for place, event in enumerate(EVENTS)
+        }
+        rewrite(folder, **lists)
+
+
 LIST_TYPES = {"labels": pa.list_(pa.int8()), "weights": pa.list_(pa.float32())}
 
 

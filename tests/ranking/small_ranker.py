@@ -94,6 +94,7 @@ def spec_of(method: str, encoded: Encoded) -> RankerSpec:
             for name, pooling in encoded.vocabularies.pooling.items()
         },
         shared={n: table for n, table in encoded.vocabularies.tables.items() if n in tables.all},
+        sequences=encoded.data.sequences,
     )
 
 
@@ -101,7 +102,7 @@ def ranker_of(spec: RankerSpec, seed: int = 0) -> Ranker:
     """The ranker with its tables on the CPU, all weights drawn from a normal distribution."""
     torch.manual_seed(seed)
     ranker = Ranker(spec)
-    for name in ("item_id_tables", "feature_tables", "bag_tables"):
+    for name in ("item_id_tables", "feature_tables", "bag_tables", "summed_tables"):
         if getattr(ranker, name) is not None:
             configs = getattr(ranker, name).embedding_bag_configs()
             setattr(ranker, name, EmbeddingBagCollection(tables=configs))

@@ -12,7 +12,7 @@ from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
 from torchrec_mm.train.fit import restore
 from torchrec_mm.train.state import Training
-from torchrec_mm.train.totals import Totals
+from torchrec_mm.train.totals import MOST_STEPS, Totals
 
 
 def add(totals: Totals, loss: float) -> None:
@@ -27,6 +27,14 @@ def test_a_window_is_the_mean_since_the_last_one(worker):
     assert totals.close_window() == 2
     add(totals, 7.0)
     assert totals.close_window() == 7
+
+
+def test_more_steps_than_are_kept_at_once_all_count(worker):
+    totals = Totals(worker.device)
+    for step in range(MOST_STEPS + 1):
+        add(totals, float(step))
+    assert totals.impressions() == 3 * (MOST_STEPS + 1)
+    assert totals.close_window() == MOST_STEPS / 2
 
 
 def test_an_epoch_is_the_mean_of_its_steps_and_starts_over(worker):
@@ -73,7 +81,7 @@ def test_other_ranks_count_no_steps_and_keep_nothing_that_was_reduced(worker, mo
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     totals = Totals(worker.device)
     add(totals, 3.0)
-    assert totals.window.tolist() == [3 / 2, 0]
+    assert totals.tensors()["window"].tolist() == [3 / 2, 0]
     totals.close_window()
     assert not totals.epoch.any() and totals.impressions() == 3
     totals.reduce()

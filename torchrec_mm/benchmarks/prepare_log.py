@@ -62,15 +62,22 @@ def draw_log(folder: Path, events: int) -> None:
 def slow_requests(
     user: int, events: Iterable[tuple[int, int, str]], rules: EventRules
 ) -> list[dict[str, Any]]:
-    """What ``requests_of`` must make of one user, as rows of REQUEST_SCHEMA.
+    """What ``requests_of`` must make of one user, as rows of ``rules.request_schema``.
 
     ``events``: (timestamp, item_id, event) in any order, with other kinds and repetitions.
     """
     events = set(events)
     shown = sorted((time, item) for time, item, kind in events if kind in rules.shown)
     clicked = sorted((time, item) for time, item, kind in events if kind in rules.clicked)
+    of_kinds = {
+        name: sorted((time, item) for time, item, kind in events if kind in kinds)
+        for name, kinds in rules.further.items()
+    }
     in_training = math.ceil(len(shown) * (1 - rules.test_share) - 1e-9)
     labels = _labels(shown, clicked, rules.attribution_s)
+    if rules.passed:
+        unclicked = (seen for seen, label in zip(shown, labels, strict=True) if not label)
+        of_kinds["passed"] = [(time + rules.attribution_s, item) for time, item in unclicked]
     requests: list[dict[str, Any]] = []
     before = None
     for (time, item), label in zip(shown, labels, strict=True):
@@ -92,6 +99,9 @@ def slow_requests(
                     "is_test": is_test,
                 }
             )
+            for name, of_kind in of_kinds.items():
+                earlier = [item for when, item in of_kind if when < time]
+                requests[-1][f"{name}_item_ids"] = earlier[-rules.behaviours :]
         requests[-1]["candidate_item_ids"].append(item)
         requests[-1]["labels"].append(label)
         before = time

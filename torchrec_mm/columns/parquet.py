@@ -11,6 +11,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 
 INT64 = pa.int64()
+INT8 = pa.int8()
 BOOL = pa.bool_()
 FLOAT64 = pa.float64()
 STRING = pa.string()
@@ -74,7 +75,7 @@ def same_kind(given: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether both are integers, reals, Booleans, text, bytes, or lists of the same kind."""
     if pa.types.is_dictionary(given):
         return same_kind(given.value_type, wanted)
-    if _is_list(given) and _is_list(wanted):
+    if is_list(given) and is_list(wanted):
         return same_kind(given.value_type, wanted.value_type)
     numbers = (pa.types.is_integer, _is_real, pa.types.is_boolean)
     kinds = (*numbers, _is_text, _is_bytes)
@@ -82,7 +83,7 @@ def same_kind(given: pa.DataType, wanted: pa.DataType) -> bool:
     return pa.types.is_null(given) or any(kind(given) and kind(wanted) for kind in kinds)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
     """Whether it casts to a list. Arrow 26 drops values of list views when it casts them."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)

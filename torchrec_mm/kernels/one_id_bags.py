@@ -138,6 +138,11 @@ def one_id_bags(tables: Tables, bags: Bags) -> Tensor:
     return _OneIdBags.apply(tables, bags, anchor())
 
 
+def each_once(tables: Tables, ids: Ids) -> Tensor:
+    """The rows of ids, (n, E), looked up and updated as by ``one_id_bags``."""
+    return _OneIdBags.apply(tables, ids, anchor())
+
+
 def look_up(tables: Tables, wanted: Bags | Ids) -> Tensor:
     """(B, T * E) rows of bags, (n, E) of ids; IndexError for an id that is no row."""
     kernel = compiled("one_id_bags")
@@ -202,7 +207,7 @@ def anchor() -> Tensor:
 
 class _OneIdBags(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tables: Tables, bags: Bags, anchor: Tensor) -> Tensor:
+    def forward(ctx: Any, tables: Tables, bags: Bags | Ids, anchor: Tensor) -> Tensor:
         ctx.tables, ctx.bags = tables, bags
         return look_up(tables, bags)
 

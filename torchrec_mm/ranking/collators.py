@@ -32,6 +32,7 @@ def collator_for_ranker(
         max_behaviours,
         raw_ids,
         shared_ids=spec.shared_ids,
+        sequences=spec.sequences,
     )
     if vectors is None:
         return collator
@@ -46,13 +47,18 @@ def collator_for_ranker(
         kept=spec.kept if spec.has("muse") else 0,
         num_tiers=spec.num_tiers if spec.has("simtier") or spec.has("muse") else 0,
         pairs=spec.has("simscore") or spec.has("make"),
+        further_pairs=spec.has("simscore"),
     )
     return replace(collator, search=search, make=make)
 
 
 def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
-    """The most behaviours that a candidate is compared with one by one: newest, and kept ones."""
-    return max_behaviours + (spec.kept if spec.method == "muse" else 0)
+    """The most behaviours that a candidate is compared with one by one: newest, and kept ones.
+
+    Of all sequences together.
+    """
+    newest = max_behaviours * (1 + len(spec.sequences))
+    return newest + (spec.kept if spec.method == "muse" else 0)
 
 
 def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:

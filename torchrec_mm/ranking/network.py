@@ -13,6 +13,7 @@ from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.parts import PARTS
 from torchrec_mm.ranking.scene import Scene
+from torchrec_mm.ranking.sequences import PARTS_OF_SEQUENCES
 from torchrec_mm.ranking.spec import RankerSpec
 
 
@@ -43,6 +44,8 @@ class RankingNetwork(nn.Module):
             nn.Linear(behaviour_width, attended_width) if spec.tables.behaviour else nn.Identity()
         )
         self.parts = PARTS[spec.method]
+        if spec.sequences:
+            self.parts += PARTS_OF_SEQUENCES[spec.method]
         self.blocks = [block for part in self.parts for block in part.build(self, spec)]
         width = sum(block.width for block in self.blocks)
         if spec.method == "muse":  # its checkpoints hold the two kinds of columns apart

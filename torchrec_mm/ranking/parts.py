@@ -87,9 +87,14 @@ class Vector:
         projected = projected * known[:, None]
         at_targets = F.embedding(scene.batch.candidates, projected)
         scene.targets = torch.cat([scene.targets, at_targets], dim=1)
-        if scene.index is not scene.batch.behaviours:  # a row is not a slot, but a behaviour
-            projected = F.embedding(scene.batch.behaviours, projected)
-        scene.rows = torch.cat([scene.rows, projected], dim=1)
+        if scene.index is scene.batch.behaviours:
+            scene.rows = scene.slots = torch.cat([scene.slots, projected], dim=1)
+            return Joined()
+        if scene.batch.sequences:
+            scene.slots = torch.cat([scene.slots, projected], dim=1)
+        # A row is not a slot, but a behaviour.
+        of_behaviours = F.embedding(scene.batch.behaviours, projected)
+        scene.rows = torch.cat([scene.rows, of_behaviours], dim=1)
         return Joined()
 
 

@@ -19,8 +19,9 @@ class Ranker(nn.Module):
     """ID tables, then the network.
 
     Two EmbeddingBagCollections because their batches have two strides: of item ids a batch holds
-    thousands, of requests and of distinct attributes far fewer. Multi-hot features are pooled in a
-    third, which has the tables of several features too, and tables of raw ids are a fourth, as
+    thousands, of requests and of distinct attributes far fewer. Multi-hot features are averaged in
+    a third, which has the tables of several features too, and summed in a fourth: of one collection
+    with both, TorchRec's row-wise tables would average all. Tables of raw ids are a fifth, as
     TorchRec has another module for them. One that would be empty is None.
     """
 
@@ -29,12 +30,15 @@ class Ranker(nn.Module):
         tables = {n: rows for n, rows in spec.tables.all.items() if n not in spec.zero_collision}
         of_bags = {*spec.bags, *spec.shared}
         bags = {name: tables.pop(name) for name in [*tables] if name in of_bags}
+        is_summed = {spec.shared.get(n, n) for n, bag in spec.bags.items() if bag.pooling == "sum"}
+        summed = {n: bags.pop(n) for n in [*bags] if spec.shared.get(n, n) in is_summed}
         item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
         width, raw_ids = spec.embedding_dim, spec.zero_collision
         self.item_id_tables = build_tables(item_ids, width) if item_ids else None
         self.feature_tables = build_tables(tables, width) if tables else None
-        pooling = {name: bag.pooling for name, bag in spec.bags.items()}
-        self.bag_tables = build_tables(bags, width, pooling, spec.shared) if bags else None
+        averaging = dict.fromkeys(bags, "mean")
+        self.bag_tables = build_tables(bags, width, averaging, spec.shared) if bags else None
+        self.summed_tables = build_tables(summed, width, shared=spec.shared) if summed else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
         self.network = RankingNetwork(spec)
@@ -48,6 +52,8 @@ class Ranker(nn.Module):
             embeddings.append(self.feature_tables(batch.features))
         if self.bag_tables is not None:
             embeddings.append(self.bag_tables(batch.bags))
+        if self.summed_tables is not None:
+            embeddings.append(self.summed_tables(batch.bags))
         if self.zero_collision_tables is not None:
             embeddings.append(self.zero_collision_tables(batch.raw_ids)[0])
         return self.network(batch, *embeddings)

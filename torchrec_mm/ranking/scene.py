@@ -22,6 +22,7 @@ class Scene:
     requests: (R, F) embeddings of user and context. targets: (I, E) each impression's item; a part
     that adds to what an item is makes it wider, and the rows of behaviours with it.
     rows, index: row ``rows[index[t]]`` is behaviour t; (n, E) and (T,) int32.
+    slots: (S, E) each item slot, which is all that further sequences know of a behaviour.
     """
 
     batch: RequestBatch
@@ -30,6 +31,7 @@ class Scene:
     targets: Tensor
     rows: Tensor
     index: Tensor
+    slots: Tensor
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Scene:
         else:
             rows = lookups.items(spec.attended_tables, lookups.slots)
             targets = lookups.items(tables, lookups.impressions)
+        slots = rows
         if spec.tables.behaviour:
             attributes = [
                 F.embedding(bag, lookups.attribute(name))
@@ -57,7 +60,7 @@ class Scene:
             ]
             rows = projection(torch.cat([F.embedding(index, rows), *attributes], dim=1))
             index = torch.arange(len(index), dtype=torch.int32, device=index.device)
-        return cls(batch, lookups, lookups.requests(), targets, rows, index)
+        return cls(batch, lookups, lookups.requests(), targets, rows, index, slots)
 
     def at_impressions(self, per_request: Tensor) -> Tensor:
         """(R, W) to (I, W)."""

@@ -17,8 +17,8 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
-NUMBERS = ("request_numbers", "target_numbers")
-SINCE_THEN = (*NUMBERS, "bags", "shared")  # what older runs say nothing of
+NAMES = ("request_numbers", "target_numbers", "sequences")
+SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -112,7 +112,8 @@ class RankerSpec:
     of raw ids, of features in RAW_IDS; these have its number of rows, not that of ``tables``.
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
     its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
-    by name, the tables of features that share one.
+    by name, the tables of features that share one. sequences: events of the further behaviour
+    sequences.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -134,6 +135,7 @@ class RankerSpec:
     target_numbers: tuple[str, ...] = ()
     bags: Mapping[str, BagSpec] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -179,6 +181,7 @@ class RankerSpec:
                 for name, length in train.meta.get("bag_lengths", {}).items()
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
+            sequences=train.sequences,
         )
 
     @property
@@ -221,8 +224,8 @@ def check_raw_ids(features: Iterable[str]) -> None:
 def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     """What ``spec_from_json`` reads.
 
-    Numeric features, bags and features of impressions are left out where there are none, as in runs
-    of releases before them.
+    Numeric features, bags, features of impressions and further sequences are left out where there
+    are none, as in runs of releases before them.
     """
     described = asdict(spec)
     if not spec.tables.impression:
@@ -237,7 +240,7 @@ def spec_from_json(value: dict) -> RankerSpec:
             "tables": TableSizes(**value["tables"]),
             "hidden": tuple(value["hidden"]),
             "behaviour_tables": tuple(value["behaviour_tables"]),
-            **{name: tuple(value.get(name, ())) for name in NUMBERS},
+            **{name: tuple(value.get(name, ())) for name in NAMES},
             "bags": {name: BagSpec(**bag) for name, bag in value.get("bags", {}).items()},
             "zero_collision": {
                 name: ZeroCollision(**table) for name, table in value["zero_collision"].items()

@@ -154,7 +154,8 @@ def covered(requests: RequestArrays, has_vector: np.ndarray | None) -> np.ndarra
     """(2,) int64: candidates and behaviours whose item has a vector, and all of them."""
     if has_vector is None:
         return np.zeros(2, np.int64)
-    seen = np.concatenate([requests.candidates.values, requests.behaviours.values])
+    behaviours = (requests.behaviours, *requests.sequences.values())
+    seen = np.concatenate([each.values for each in (requests.candidates, *behaviours)])
     return np.array([np.count_nonzero(has_vector[seen]), len(seen)])
 
 

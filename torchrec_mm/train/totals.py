@@ -8,6 +8,8 @@ from torch import Tensor
 
 from torchrec_mm.metrics.binned_auc import BinnedAuc
 
+MOST_STEPS = 100  # kept at once
+
 
 @dataclass(frozen=True)
 class EpochSummary:
@@ -21,8 +23,9 @@ class EpochSummary:
 class Totals:
     """Sums over the steps of an epoch: this rank's part of them.
 
-    Each impression's logit is taken before its own update. Sums that have been reduced are held
-    by the first rank, and the others begin again at zero.
+    Each impression's logit is taken before its own update. Steps are kept, and counted together
+    when someone asks: a dozen small operations a step would take longer than what they count. Sums
+    that have been reduced are held by the first rank, and the others begin again at zero.
 
     window, epoch: (2,) float64, losses of global batches and their number; the window goes into
     the epoch when it is closed. auc: counts of the epoch's impressions.
@@ -34,15 +37,26 @@ class Totals:
         self.auc = BinnedAuc(device)
         self.is_first = dist.get_rank() == 0
         self.world_size = dist.get_world_size()
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a step: (), (I,), (I,)."""
-        self.window[0] += loss.detach() / self.world_size
-        self.window[1] += self.is_first
-        self.auc.add(labels, logits)
+        """Take a step: (), (I,), (I,)."""
+        self._steps.append((loss.detach(), logits.detach(), labels))
+        if len(self._steps) == MOST_STEPS:
+            self.count()
+
+    def count(self) -> None:
+        """Bring the sums up to date."""
+        if self._steps:
+            losses, logits, labels = zip(*self._steps, strict=True)
+            self.window[0] += torch.stack(losses).double().sum() / self.world_size
+            self.window[1] += len(losses) * self.is_first
+            self.auc.add(torch.cat(labels), torch.cat(logits))
+            self._steps = []
 
     def close_window(self) -> float:
         """Mean loss since the last call, of this launch or the one before. Collective."""
+        self.count()
         dist.all_reduce(self.window)
         loss, steps = self.window.tolist()
         if self.is_first:
@@ -75,8 +89,10 @@ class Totals:
 
     def impressions(self) -> int:
         """Impressions of the epoch that are counted on this rank."""
+        self.count()
         return int(self.auc.counts.sum())
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums by name; filling the first rank's undoes a stop right after ``reduce``."""
+        self.count()
         return {"window": self.window, "epoch": self.epoch, "auc": self.auc.counts}

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from apps.prepare import PrepareConfig, main
 from tests.helpers.event_logs import NAMES, requests_in, write_csv, write_log
 from tests.helpers.request_folders import read_requests
+from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.items import read_items
+from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.errors import InputError
 
 
@@ -63,7 +65,7 @@ def test_impressions_and_events_become_requests_and_items(source, request, tmp_p
 def test_movielens_becomes_requests_items_and_searches(ratings, tmp_path):
     main(["--source=movielens", f"--input={ratings}", f"--run_dir={tmp_path / 'data'}"])
     items = read_items(tmp_path / "data")
-    assert set(items.attributes) == {"genre", "genres", "year"}
+    assert set(items.attributes) == {"genre", "genres"} and set(items.numbers) == {"year"}
     train, test = (read_requests(tmp_path / "data" / "requests" / s, 50) for s in ("train", "test"))
     assert train.candidates.lengths.tolist() == [20, 4]
     assert test.candidates.lengths.tolist() == [6]
@@ -227,10 +229,57 @@ def test_names_and_kinds_of_events_are_told_by_flags(events, tmp_path):
     assert requests_in(tmp_path / "again") == requests_in(tmp_path / "data")
 
 
+def test_further_events_and_what_was_passed_over_become_sequences(tmp_path):
+    carts = [(4, 7, 1, "add"), (4, 8, 3, "add"), (4, 8, 3, "add")]
+    log = write_csv(tmp_path / "log" / "a.csv", [*LOG, *carts])
+    flags = ["--events={cart: [add]}", "--passed=true", "--attribution_s=1", "--behaviours=2"]
+    main(["--source=events", f"--input={log}", f"--run_dir={tmp_path / 'data'}", *flags])
+    requests = requests_in(tmp_path / "data")
+    assert [row["cart_item_ids"] for row in requests] == [[], [], [7], [7], [7, 8]]
+    assert [row["passed_item_ids"] for row in requests] == [[], [], [], [0], [0, 0]]
+    assert read_items(tmp_path / "data").item_ids.tolist() == [0, 7, 8]
+    columns = RequestColumns.of([ParquetFolder(tmp_path / "data" / "requests" / "train")], {})
+    assert columns.sequences == ("cart", "passed")
+
+
+def test_rows_of_impressions_tell_what_was_passed_over_where_they_have_a_time(
+    impressions, tmp_path
+):
+    given = ["--source=impressions", f"--input={impressions}", "--passed=true"]
+    main([*given, f"--run_dir={tmp_path / 'data'}", "--behaviours=2"])
+    passed = [row["passed_item_ids"] for row in requests_in(tmp_path / "data")]
+    earlier = [[item for item in range(0, now, 2)][-2:] for now in range(10)]
+    assert sorted(passed) == sorted(earlier)
+    table = pq.read_table(impressions / "a.parquet")
+    for changed, complaint in (
+        (
+            table.drop_columns(["timestamp"]).append_column("behaviour_item_ids", [[[1]] * 10]),
+            "must have a column timestamp, which passed needs",
+        ),
+        (table.append_column("passed_item_ids", [[[1]] * 10]), "must be left out with passed"),
+    ):
+        pq.write_table(changed, impressions / "a.parquet")
+        with pytest.raises(InputError, match=complaint):
+            main([*given, f"--run_dir={tmp_path / 'again'}"])
+
+
+def test_rows_of_impressions_bring_further_sequences_of_their_own(impressions, tmp_path):
+    table = pq.read_table(impressions / "a.parquet")
+    carts = pa.array([[row, 7] for row in range(10)])
+    pq.write_table(table.append_column("cart_item_ids", carts), impressions / "a.parquet")
+    main(["--source=impressions", f"--input={impressions}", f"--run_dir={tmp_path / 'data'}"])
+    requests = requests_in(tmp_path / "data")
+    assert [row["cart_item_ids"] for row in requests] == carts.to_pylist()
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--events={show: [view]}"], "events must map some of impression, click, got show"),
+        (
+            ["--events={show: [view]}"],
+            "must hold 'view' \\(events: show\\) at least once, got click",
+        ),
+        (["--events={behaviour: [x]}"], "got behaviour: it would be behaviour_item_ids"),
         (["--events={click: [impression]}"], "must not take one kind for both .*, got impression"),
         (["--events={click: []}"], "events must name a kind of events for click, got none"),
         (["--events={click: tap}"], "--events must be .*list"),

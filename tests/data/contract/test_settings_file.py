@@ -12,6 +12,7 @@ from torchrec_mm.data.contract.settings_file import put_settings
 from torchrec_mm.errors import InputError
 
 ITEMS = {"item_id": [1, 2], "brand": ["a", "b"], "year: 2": [1990, None], "price": [0.5, 1.0]}
+ITEMS["tags"] = [["a"], []]
 REQUESTS = {
     "user_id": [1, 2],
     "behaviour_item_ids": [[1], [2]],
@@ -19,6 +20,7 @@ REQUESTS = {
     "labels": [[0], [1]],
     "no": [True, False],
     "visits\n": [3, 4],
+    "via": [["a"], ["b"]],
     "candidate_place": [[0], [1]],
     "candidate_cost": [[0.5], [None]],
 }
@@ -40,8 +42,10 @@ def test_what_is_written_says_nothing_and_names_every_column(data):
         "items/ brand: category, string",
         'items/ "year: 2": category, int64',
         "items/ price: number, double",
+        "items/ tags: bag, list<string>",
         'requests/ "no": category, bool',
         'requests/ "visits\\n": category, int64',
+        "requests/ via: category, list<string>",
         "requests/ candidate_place: category, list<int64>",
         "requests/ candidate_cost: number, list<double>",
     ]
@@ -62,6 +66,7 @@ def test_any_line_without_its_sign_is_a_setting_that_is_taken(data, which):
         *("item_id", "user_id", "behaviour_item_ids", "candidate_item_ids", "labels")
     }
     columns = folder_columns(data)
+    assert [*columns.requests.bags] == ([] if which == 0 else ["via"])
     numbers = columns.requests.numbers, columns.requests.impression_numbers
     assert [list(names) for names in numbers] == (
         [[], ["candidate_cost"]]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.encode.test_kinds import column, encoded, robust
-from tests.helpers.kinds_market import add_columns, write_kinds_market
+from tests.helpers.kinds_market import FEATURES, add_columns, write_kinds_market
 from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.contract.features import NULL
 from torchrec_mm.data.encoded.vocabulary import RARE, Vocabularies
@@ -21,7 +21,7 @@ def data(tmp_path) -> Path:
 
 
 def say(data: Path, text: str) -> None:
-    (data / "features.yaml").write_text(text, encoding="utf-8")
+    (data / "features.yaml").write_text(FEATURES + text, encoding="utf-8")
 
 
 def learned(folder: Path) -> Vocabularies:
@@ -29,7 +29,8 @@ def learned(folder: Path) -> Vocabularies:
 
 
 def test_integers_and_booleans_are_numbers_where_it_is_said(data, tmp_path):
-    say(data, "{page: {kind: numeric}, is_new: {kind: numeric}, city: {kind: categorical}}")
+    numeric = "page: {kind: numeric}\nis_new: {kind: numeric}\n"
+    say(data, f"{numeric}city: {{kind: categorical}}")
     out = encoded(data, tmp_path / "out")
     known = learned(out)
     assert {"request/page", "item/is_new"} <= known.numbers.keys()
@@ -82,7 +83,7 @@ def test_values_of_items_and_behaviours_are_counted_as_often_as_they_are_shown(d
     ways = column(train, "via")
     least = sorted(counts.values())[1] + 1
     most = ways.count("mail") + 1
-    say(data, f"{{brand: {{min_count: {least}}}, via: {{min_count: {most}}}}}")
+    say(data, f"brand: {{min_count: {least}}}\nvia: {{min_count: {most}}}")
     known = learned(encoded(data, tmp_path / "out"))
     rare = {hash_text(b) for b, count in counts.items() if b is not None and count < least}
     assert {*known.item["brand"].rare_ids.tolist()} == rare and rare
@@ -96,7 +97,7 @@ def test_what_is_to_be_ignored_may_be_anything_and_is_in_no_table(data, tmp_path
         add_columns(folder, lambda count, _, n=name: {n: pa.array([{"a": 1}] * count)})
     with pytest.raises(InputError, match="column when must be int64 or .*, got struct"):
         encoded(data, tmp_path / "out")
-    say(data, "{ignore: [when, brand], shape: {kind: ignore}}")
+    say(data, "ignore: [when, brand]\nshape: {kind: ignore}")
     known = learned(encoded(data, tmp_path / "out"))
     assert not {"when", "brand", "shape"} & {*known.item, *known.request, *known.behaviour}
 

@@ -27,6 +27,8 @@ RULES_OF_ANY_KIND = st.builds(
     max_candidates=st.integers(1, 5),
     behaviours=st.integers(1, 4),
     test_share=st.floats(0.05, 0.95),
+    further=st.sampled_from([{}, {"cart": ("add",)}, {"cart": ("add",), "purchase": ("buy",)}]),
+    passed=st.booleans(),
 )
 
 SHORT_PAUSES = replace(RULES, pause_s=3, test_share=0.5)
@@ -66,6 +68,33 @@ def test_events_of_one_second_are_in_the_order_of_their_item_ids():
     (request,) = requests_of_events(rows)
     assert request["behaviour_item_ids"] == [7, 9]
     assert request["candidate_item_ids"] == [3, 8]
+
+
+def test_what_a_user_put_into_a_cart_before_a_request_is_a_sequence_of_it():
+    rules = replace(RULES, further={"cart": ("add", "basket")}, behaviours=2)
+    rows = [(1, 5, 9, "view"), (1, 6, 10, "add"), (1, 7, 10, "basket"), (1, 8, 11, "add")]
+    rows += [(1, 5, 11, "view"), (1, 5, 12, "view"), (2, 5, 12, "view")]
+    carts = [row["cart_item_ids"] for row in requests_of_events(rows, rules)]
+    assert carts == [[], [6, 7], [7, 8], []]
+
+
+def test_an_impression_is_passed_over_only_when_its_click_can_no_longer_come():
+    rules = replace(RULES, passed=True, attribution_s=5)
+    rows = [(1, 5, 10, "view"), (1, 6, 10, "view"), (1, 6, 12, "click")]
+    rows += [(1, 9, time, "view") for time in (13, 15, 16)]
+    passed = [row["passed_item_ids"] for row in requests_of_events(rows, rules)]
+    assert passed == [[], [], [], [5]]
+
+
+def test_a_kind_of_event_is_of_one_sequence_and_that_has_a_name_of_its_own():
+    with pytest.raises(InputError, match="one kind for both click and cart, got click"):
+        replace(RULES, further={"cart": ("click",)})
+    with pytest.raises(InputError, match="must name a kind of events for cart, got none"):
+        replace(RULES, further={"cart": ()})
+    for name, passed in (("behaviour", False), ("candidate_1", False), ("passed", True)):
+        with pytest.raises(InputError, match=f"got {name}: it would be {name}_item_ids"):
+            replace(RULES, further={name: ("add",)}, passed=passed)
+    assert replace(RULES, further={"passed": ("skip",)}).sequences == ["passed_item_ids"]
 
 
 def test_one_event_cannot_be_both_impression_and_click():

@@ -66,7 +66,7 @@ def test_events_of_one_second_are_in_the_order_of_their_items_not_of_the_files(t
     engine.count_events()
     events = pa.Table.from_batches(engine.sorted_events())
     assert events["item_id"].to_pylist() == [1, 2, 3, 4, 5, 5, 6, 7, 8, 9, *range(10)]
-    assert events["is_click"].to_pylist()[4:6] == [False, True]
+    assert events["kind"].to_pylist()[4:6] == [0, 1]
 
 
 def test_csv_logs_give_the_same_requests_as_parquet(tmp_path):

@@ -75,6 +75,25 @@ def test_spark_and_duckdb_make_the_same_requests_of_a_million_events(tmp_path):
     assert max(part.row_group(at).num_rows for at in range(part.num_row_groups)) <= 10_000
 
 
+def test_both_engines_make_the_same_further_sequences(tmp_path):
+    draw = random.Random(1)
+    kinds = ("impression", "click", "add", "buy")
+    rows = [
+        (draw.randint(1, 9), draw.randint(1, 5), draw.randint(0, 60), draw.choice(kinds))
+        for _ in range(900)
+    ]
+    write_log(tmp_path / "log", rows[:400], rows[400:])
+    rules = ["--events={cart: [add], own purchase: [buy]}", "--passed=true", "--attribution_s=5"]
+    for engine in ("duckdb", "spark"):
+        flags = [f"--input={tmp_path / 'log'}", f"--run_dir={tmp_path / engine}", *rules]
+        main(["--source=events", f"--engine={engine}", *flags])
+    found = [requests_in(tmp_path / engine) for engine in ("spark", "duckdb")]
+    assert found[0] == found[1]
+    columns = [name for name in found[0][0] if name.endswith("_item_ids")][2:]
+    assert columns == ["cart_item_ids", "own purchase_item_ids", "passed_item_ids"]
+    assert all(any(row[name] for row in found[0]) for name in columns)
+
+
 def test_small_logs_give_the_requests_of_a_slow_reading_of_them(tmp_path):
     draw = random.Random(0)
     ranges = ((1, 30), (-1, 3), (0, 30))

@@ -1,5 +1,6 @@
 """MovieLens as requests, against a plain-Python oracle."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from torchrec_mm.data.prepare.movielens import MovieLensRules, prepare_movielens
 from torchrec_mm.errors import InputError
 
-RULES = MovieLensRules(like_from=4.0, pause_s=100, max_candidates=3, behaviours=2, test_share=0.4)
+RULES = MovieLensRules(
+    like_from=4.0, pause_s=100, max_candidates=3, behaviours=2, test_share=0.4, passed=True
+)
 MOVIES = """movieId,title,genres
 5,"Heat, The (1995)",Crime|Drama
 3,No Year,Comedy
@@ -52,12 +55,13 @@ def test_no_behaviour_is_as_late_as_its_request_and_none_is_missing(tmp_path_fac
     requests = prepared.train.to_pylist() + prepared.test.to_pylist()
     for request in requests:
         user, now = request["user_id"], request["timestamp"]
-        liked = sorted(
-            (time, film)
-            for (who, film), (stars, time) in rated.items()
-            if who == user and stars >= 4 and time < now
-        )
-        assert request["behaviour_item_ids"] == [film for _, film in liked][-2:]
+        for column, is_liked in (("behaviour_item_ids", True), ("passed_item_ids", False)):
+            earlier = sorted(
+                (time, film)
+                for (who, film), (stars, time) in rated.items()
+                if who == user and (stars >= 4) == is_liked and time < now
+            )
+            assert request[column] == [film for _, film in earlier][-2:]
         for film, label in zip(request["candidate_item_ids"], request["labels"], strict=True):
             left.remove((user, film))
             stars, time = rated[user, film]
@@ -87,6 +91,14 @@ def test_a_users_test_ratings_are_later_than_all_his_training_ratings(tmp_path_f
         assert not test or max(train) < min(test)
 
 
+def test_films_that_were_not_liked_are_a_sequence_only_where_that_is_asked_for(tmp_path):
+    folder = write_folder(tmp_path / "in", [(1, 5, 4.0, 0), (1, 3, 1.0, 200), (1, 1, 1.0, 400)])
+    without = prepare_movielens(folder, replace(RULES, passed=False))
+    assert "passed_item_ids" not in without.train.column_names
+    with_it = prepare_movielens(folder, RULES)
+    assert with_it.train.drop_columns(["passed_item_ids"]) == without.train
+
+
 def test_films_keep_title_poster_genres_and_year(tmp_path):
     folder = write_folder(tmp_path / "in", [(1, 5, 4.0, 0)])
     (folder / "posters").mkdir()
@@ -95,7 +107,7 @@ def test_films_keep_title_poster_genres_and_year(tmp_path):
     assert list(items) == [1, 3, 5, 8, 9]
     assert items[5]["title"] == "Heat, The (1995)"
     assert (items[5]["image"], items[9]["image"]) == (b"poster", None)
-    assert [items[film]["year"] for film in items] == [1950, 0, 1995, 2001, 1995]
+    assert [items[film]["year"] for film in items] == [1950, None, 1995, 2001, 1995]
     assert items[5]["genres"] == items[9]["genres"] != items[1]["genres"]
     assert items[5]["genre"] == items[9]["genre"] != items[1]["genre"]
 

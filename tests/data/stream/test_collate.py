@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.encode.arrays import arrays_of, items_of
+from tests.data.encode.arrays import arrays_of, items_of, jagged32
 from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.search import GeneralSearch
@@ -23,6 +23,8 @@ ARRAYS = arrays_of(
     request_rows={"user_id": [8, 9, 7]},
     behaviour_rows={"stars": [[5, 1, 5], [], [3]]},
 )
+
+WITH_CARTS = replace(ARRAYS, sequences={"cart": jagged32([[2], [], [0, 4]])})
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +247,11 @@ def test_what_is_made_of_a_search_comes_in_the_place_of_its_cosines(searching):
 
 
 def test_a_batch_moves_with_all_its_parts(searching):
-    moved = searching(ARRAYS, 1.0).to(torch.device("meta"))
+    moved = replace(searching, sequences=("cart",))(WITH_CARTS, 1.0).to(torch.device("meta"))
     parts = [getattr(moved, field.name) for field in fields(moved)]
-    parts += [getattr(moved.search, field.name) for field in fields(moved.search)]
+    assert len(moved.sequences) == 1
+    for further in (moved.search, *parts.pop()):
+        parts += [getattr(further, field.name) for field in fields(further)]
     devices = {
         (part.values() if hasattr(part, "keys") else part).device.type
         for part in parts
@@ -255,6 +259,7 @@ def test_a_batch_moves_with_all_its_parts(searching):
     }
     assert devices == {"meta"}
     assert (moved.most_candidates, moved.most_behaviours) == (3, 1)
+    assert moved.sequences[0].most == 1  # of those that it sees
 
 
 def test_bags_hold_one_id_and_shorter_features_end_in_empty_bags():

@@ -89,12 +89,44 @@ def test_features_may_come_in_any_order(worker):
     assert_alike(trained(short, bags(0, "cab")), trained(long, bags(0, "cab")))
 
 
-def test_a_longer_bag_goes_torchrecs_way(worker):
-    lengths = torch.tensor([2, 0, 1, 1, 0, 3], dtype=torch.int32)
-    long = KeyedJaggedTensor(["a", "b", "c"], torch.arange(7) % 7, lengths=lengths)
-    short = tables(worker)
+def pooled(seed: int, names: str = "abc") -> KeyedJaggedTensor:
+    """Bags of up to five ids, some of them twice in a bag."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(6, size=(len(names), 7))
+    ids = [
+        generator.integers(ROWS[name], size=of.sum())
+        for name, of in zip(names, lengths, strict=True)
+    ]
+    values = torch.from_numpy(np.concatenate(ids))
+    lengths = torch.from_numpy(lengths.reshape(-1).astype(np.int32))
+    return KeyedJaggedTensor([*names], values, lengths=lengths)
+
+
+@pytest.mark.parametrize("pooling", [{}, {"a": "mean", "c": "sum"}])
+@pytest.mark.parametrize("shared", [{}, {"a": "both", "c": "both"}])
+@pytest.mark.parametrize("names", ["abc", "cab"])
+def test_longer_bags_and_features_of_one_table_learn_what_torchrec_learns(
+    pooling, shared, names, worker
+):
+    rows = ROWS | dict.fromkeys(shared, ROWS["a"])
+    pooling = {} if shared and pooling else pooling
+    pooling |= {"a": "mean"} if shared else {}
+
+    def made() -> DistributedModel:
+        torch.manual_seed(0)
+        collections = {"tables": build_tables(rows, 8, pooling, shared), "dense": nn.Linear(1, 1)}
+        return distribute(nn.ModuleDict(collections), worker, SETTINGS, 0, TableOptions())
+
+    with mock.patch.dict(ROWS, rows):
+        batches = [pooled(0, names), pooled(1, names), bags(2, names), pooled(3, names)]
+    short = made()
     assert isinstance(collection(short).forward, ShortForward)
-    assert_alike(trained(short, long), trained(torchrecs(tables(worker)), long))
+    with mock.patch.object(
+        ShortForward, "of_keys", autospec=True, side_effect=ShortForward.of_keys
+    ) as each:
+        ours = trained(short, *batches)
+    assert each.call_count == 4 if shared else 3
+    assert_alike(ours, trained(torchrecs(made()), *batches))
 
 
 def test_a_table_with_its_own_learning_rate_keeps_it(worker):

@@ -1,4 +1,4 @@
-"""Two collections on two ranks, the short way and TorchRec's; what each rank saves is compared.
+"""Four collections on two ranks, the short way and TorchRec's; what each rank saves is compared.
 
 Run by ``tests.parallel.launch``.
 """
@@ -31,6 +31,7 @@ from torchrec_mm.ranking.ranker import build_tables
 from torchrec_mm.runs.tensor_shards import model_shards
 
 ROWS = {"a": 40, "b": 9, "c": 30}
+BAGS = {"d": 20, "e": 20, "f": 11}  # the first two averaged, of one table
 WIDTH = 8
 STEPS = 4
 SETTINGS = OptimizerSettings(
@@ -48,25 +49,30 @@ OPTIONS = TableOptions(
 
 @dataclass
 class Batch:
-    """Of the two collections. share: of the global batch's loss."""
+    """Of the collections. share: of the global batch's loss."""
 
     first: KeyedJaggedTensor
     second: KeyedJaggedTensor
+    third: KeyedJaggedTensor
     share: float
 
 
-class TwoCollections(nn.Module):
+class Collections(nn.Module):
     """A loss of all rows, each weighed by dense weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = build_tables({"a": ROWS["a"], "b": ROWS["b"]}, WIDTH)
         self.second = build_tables({"c": ROWS["c"]}, WIDTH)
+        shared = {"d": "words", "e": "words"}
+        self.third = build_tables({"d": 20, "e": 20}, WIDTH, {"d": "mean"}, shared)
+        self.fourth = build_tables({"f": BAGS["f"]}, WIDTH)
         self.weight = nn.Parameter(torch.linspace(-1, 1, WIDTH))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         first, second = self.first(batch.first), self.second(batch.second)
-        found = [first["a"], first["b"], second["c"]]
+        third, fourth = self.third(batch.third), self.fourth(batch.third)
+        found = [first["a"], first["b"], second["c"], third["d"], third["e"], fourth["f"]]
         loss = sum((rows @ self.weight).square().sum() for rows in found)
         return loss * batch.share, loss.detach()
 
@@ -83,13 +89,22 @@ def batches(rank: int) -> list[Batch]:
             for (name, rows), count in zip(ROWS.items(), counts, strict=True)
         }
         second = one_id_bags({"c": ids.pop("c")})
-        made.append(Batch(one_id_bags(ids), second, 1.0))
+        made.append(Batch(one_id_bags(ids), second, bags(generator, most), 1.0))
     return made
+
+
+def bags(generator: np.random.Generator, most: int) -> KeyedJaggedTensor:
+    """As many bags of each feature, of up to five ids, some twice in a bag."""
+    lengths = generator.integers(6, size=(len(BAGS), most // 2))
+    ids = [generator.integers(BAGS[n], size=of.sum()) for n, of in zip(BAGS, lengths, strict=True)]
+    values = torch.from_numpy(np.concatenate(ids))
+    lengths = torch.from_numpy(lengths.reshape(-1).astype(np.int32))
+    return KeyedJaggedTensor([*BAGS], values, lengths=lengths, stride=most // 2)
 
 
 def short(worker: Worker) -> DistributedModel:
     """As it is made."""
-    return distribute(TwoCollections(), worker, SETTINGS, 0, OPTIONS)
+    return distribute(Collections(), worker, SETTINGS, 0, OPTIONS)
 
 
 def over_gloo(worker: Worker) -> DistributedModel:
@@ -99,7 +114,8 @@ def over_gloo(worker: Worker) -> DistributedModel:
 
 
 def to_torchrecs(model: nn.Module) -> None:
-    for collection in (model.module.first, model.module.second):
+    module = model.module
+    for collection in (module.first, module.second, module.third, module.fourth):
         del collection.forward
         equalise_strides(collection)
 
@@ -123,7 +139,7 @@ def learned(distributed: DistributedModel, rank: int) -> dict[str, Tensor]:
 
 def scored(worker: Worker, change: Callable[[nn.Module], None]) -> Tensor:
     """Rows where nothing learns."""
-    sharded = distribute_for_scoring(TwoCollections(), worker, OPTIONS)
+    sharded = distribute_for_scoring(Collections(), worker, OPTIONS)
     change(sharded.model)
     for name, weight in sharded.model.state_dict().items():
         if hasattr(weight, "local_shards"):
@@ -131,8 +147,14 @@ def scored(worker: Worker, change: Callable[[nn.Module], None]) -> Tensor:
                 begin = shard.metadata.shard_offsets[0]
                 shard.tensor.copy_(torch.arange(len(shard.tensor))[:, None] + begin + len(name))
     with torch.no_grad():
-        found = sharded.model.module.first(batches(worker.rank)[0].first)
-        return torch.cat([found["a"], found["b"]])
+        batch = batches(worker.rank)[0]
+        module = sharded.model.module
+        found, third, fourth = (
+            module.first(batch.first),
+            module.third(batch.third),
+            module.fourth(batch.third),
+        )
+        return torch.cat([found["a"], found["b"], third["d"], third["e"], fourth["f"]])
 
 
 @contextmanager
@@ -167,9 +189,4 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     found["unannounced"] = learned(unannounced, worker.rank)
     found["scored"] = scored(worker, lambda model: None)
     found["scored by torchrec"] = scored(worker, to_torchrecs)
-    long = KeyedJaggedTensor(["c"], torch.tensor([1, 2]), lengths=torch.tensor([2]))
-    try:
-        ours.model.module.second(long).values()
-    except ValueError as error:
-        found["long bag"] = str(error)
     torch.save(found, folder / f"{worker.rank}.pt")

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import values_and_offsets
 from torchrec_mm.columns.numbers import in_one
+from torchrec_mm.columns.parquet import INT64_LIST
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.contract.feature_settings import IGNORE, FeatureSettings, read_settings
@@ -25,7 +26,7 @@ from torchrec_mm.data.contract.features import (
 from torchrec_mm.data.contract.items import NAMED as ITEM_COLUMNS
 from torchrec_mm.data.contract.items import item_columns, open_items
 from torchrec_mm.data.contract.request_columns import NAMED as REQUEST_COLUMNS
-from torchrec_mm.data.contract.request_columns import RequestColumns, check_named
+from torchrec_mm.data.contract.request_columns import RequestColumns, check_named, column_of
 from torchrec_mm.data.contract.shared_tables import shared_tables
 
 EXAMPLES = 3
@@ -134,11 +135,17 @@ def describe(data: Path) -> dict[str, dict[str, str]]:
         InputError: what encoding the folder would refuse of its columns' names, types and values.
     """
     of = folder_columns(data)
+    columns = of.requests
+    sequences = {column_of(event): Categorical(INT64_LIST) for event in columns.sequences}
     found = {
         "items": _of_folder([of.catalogue], of.items, ITEM_COLUMNS, of.settings),
-        "requests": _of_folder(of.splits, of.requests.all, REQUEST_COLUMNS, of.settings),
+        "requests": _of_folder(
+            of.splits, {**columns.all, **sequences}, REQUEST_COLUMNS, of.settings
+        ),
     }
-    for name, text_ids in text_ids_of({**of.items, **of.requests.all}).items():
+    for name in sequences:
+        found["requests"][name] = found["requests"][name].replace("category", "behaviours", 1)
+    for name, text_ids in text_ids_of({**of.items, **columns.all}).items():
         text_ids.check(f"column {name}")
     return found
 

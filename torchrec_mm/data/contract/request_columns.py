@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST, is_list
 from torchrec_mm.columns.parquet_folder import ParquetFolder
-from torchrec_mm.data.contract.feature_settings import FILE, FeatureSettings
+from torchrec_mm.data.contract.feature_settings import FILE, IGNORE, FeatureSettings
 from torchrec_mm.data.contract.features import (
     CATEGORIES,
     CATEGORY_LISTS,
@@ -29,6 +29,7 @@ LISTS = {"behaviour_item_ids": INT64_LIST, "candidate_item_ids": INT64_LIST, "la
 NULLABLE = {"timestamp": INT64}
 WEIGHTS = {"weights": pa.list_(FLOAT64)}  # absent or whole
 OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candidates
+OF_ITEMS = "_item_ids"  # ends the names of behaviour sequences
 OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS, CATEGORY_LISTS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
 NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
@@ -41,7 +42,8 @@ class RequestColumns:
     features, numbers, bags: of users and contexts. behaviour_attributes: lists as long as the
     behaviours. impression_features, impression_numbers: lists as long as the candidates, named
     ``candidate_...``. Each by name in the order of the files. has_labels: False where labels and
-    weights are not read.
+    weights are not read. sequences: events of the further behaviour sequences, in alphabetical
+    order.
     """
 
     features: Mapping[str, Categorical]
@@ -51,6 +53,7 @@ class RequestColumns:
     impression_numbers: Mapping[str, Numeric] = field(default_factory=dict)
     has_labels: bool = True
     bags: Mapping[str, Bag] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -68,12 +71,15 @@ class RequestColumns:
 
         Raises:
             InputError: a further column that is of no kind that can be a feature, or not of the
-                same in all files.
+                same in all files; an attribute or a setting of a further behaviour sequence.
         """
         of_model = None if known is None else known.all
-        further = feature_columns(folders, NAMED, _kinds_of, settings, of_model)
+        sequences = _sequences(folders, settings) if known is None else known.sequences
+        named = (*NAMED, *map(column_of, sequences))
+        further = feature_columns(folders, named, _kinds_of, settings, of_model)
         categories, numbers = of_kind(further, Categorical), of_kind(further, Numeric)
         lists = {name: c for name, c in categories.items() if pa.types.is_list(c.kind)}
+        _check_attributes(lists, sequences)
         return cls(
             {name: c for name, c in categories.items() if not pa.types.is_list(c.kind)},
             {name: c for name, c in lists.items() if not name.startswith(OF_CANDIDATES)},
@@ -82,6 +88,7 @@ class RequestColumns:
             {name: c for name, c in numbers.items() if pa.types.is_list(c.kind)},
             has_labels,
             of_kind(further, Bag),
+            sequences,
         )
 
     @property
@@ -108,6 +115,7 @@ class RequestColumns:
     def lists(self) -> dict[str, pa.DataType]:
         """Types of the list columns, by name, that are read."""
         named = {n: kind for n, kind in LISTS.items() if n != "labels" or self.has_labels}
+        named |= dict.fromkeys(map(column_of, self.sequences), INT64_LIST)
         further: dict[str, Feature] = {**self.behaviour_attributes, **self.of_candidates}
         return named | {name: column.kind for name, column in further.items()}
 
@@ -166,6 +174,42 @@ def check_named(
         if name not in further:
             rule = f"{data / FILE} must name columns of items/ or requests/ that may be features"
             raise InputError(f"{rule}, got {name}")
+
+
+def column_of(event: str) -> str:
+    """Name of the column that holds the behaviour sequence of an event."""
+    return event + OF_ITEMS
+
+
+def _sequences(
+    folders: Iterable[ParquetFolder], settings: Mapping[str, FeatureSettings]
+) -> tuple[str, ...]:
+    """Events of the lists called ``<event>_item_ids``, but for those of the contract."""
+    found = {
+        field.name.removesuffix(OF_ITEMS)
+        for folder in folders
+        for footer in folder.footers
+        for field in footer.schema
+        if field.name.endswith(OF_ITEMS) and field.name not in LISTS
+        # Nothing but nulls may be lists as well, and is refused as such.
+        if is_list(field.type) or pa.types.is_null(field.type)
+    }
+    events = [event for event in sorted(found) if event and not event.startswith(OF_CANDIDATES)]
+    said = {event: settings.get(column_of(event)) for event in events}
+    for event, settings_of_it in said.items():
+        if settings_of_it is not None and settings_of_it.kind != IGNORE:
+            rule = f"{FILE} must say nothing of a behaviour sequence but {IGNORE}"
+            raise InputError(f"{rule}, got {column_of(event)}")
+    return tuple(event for event, settings_of_it in said.items() if settings_of_it is None)
+
+
+def _check_attributes(lists: Iterable[str], sequences: Iterable[str]) -> None:
+    """InputError for a list called as an attribute of a further sequence, which has none."""
+    for event in sequences:
+        for name in lists:
+            if name.startswith(f"{event}_behaviour_"):
+                rule = f"requests/ column {name} must be left out"
+                raise InputError(f"{rule}: {column_of(event)} has no attributes of its own")
 
 
 def _kinds_of(name: str) -> Kinds:

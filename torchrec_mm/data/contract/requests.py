@@ -12,7 +12,7 @@ from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import check_columns
 from torchrec_mm.columns.seconds import check_seconds
 from torchrec_mm.data.contract.features import Categorical, Feature, Numeric
-from torchrec_mm.data.contract.request_columns import WEIGHTS, RequestColumns
+from torchrec_mm.data.contract.request_columns import WEIGHTS, RequestColumns, column_of
 from torchrec_mm.errors import InputError
 
 
@@ -25,6 +25,7 @@ class Requests:
     candidates: item ids, at least one a request.
     labels: (impressions,) int8 in {0, 1}; all 0 where they were not read.
     weights: (impressions,) float32 >= 0, of each in the loss, or None: all alike.
+    sequences: further behaviours by event, as ``behaviours``.
     features: ids of user and context features by column name, each (R,) int64.
     behaviour_attributes: ids by column name, int64, aligned with ``behaviours.values``.
     impression_features: likewise, aligned with ``candidates.values``.
@@ -45,6 +46,7 @@ class Requests:
     impression_numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: np.ndarray | None = None
     bags: Mapping[str, Jagged] = field(default_factory=dict)
+    sequences: Mapping[str, Jagged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -116,6 +118,9 @@ def parse_requests(
         bags={
             name: bag.ids(table[name], f"{where} column {name}")
             for name, bag in columns.bags.items()
+        },
+        sequences={
+            event: lists[column_of(event)].newest(max_behaviours)[0] for event in columns.sequences
         },
     )
 

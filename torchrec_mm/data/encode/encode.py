@@ -14,7 +14,7 @@ will have.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -217,11 +217,13 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
     """The part of ``meta.json`` that is not counts."""
     item_features = list(vocabularies.item)
     items = [*item_features, *vocabularies.item_bag]
-    further = {
+    further: dict[str, Iterable[str]] = {
         "impression_features": vocabularies.impression,
         "request_bags": vocabularies.request_bag,
         "item_bags": vocabularies.item_bag,
-    } | {f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS}
+        **{f"{group}_numbers": vocabularies.numbers_of(group) for group in NUMBER_GROUPS},
+        "sequences": vocabularies.sequences,
+    }
     return {
         "format": FORMAT,
         "vocabulary": vocabularies.fingerprint,
@@ -231,6 +233,6 @@ def _describe(source: RequestSource, vocabularies: Vocabularies) -> dict[str, An
             name for name in items if name in source.behaviour_item_features
         ],
         "behaviour_features": list(vocabularies.behaviour),
-        **{kind: list(names) for kind, names in further.items() if names},
+        **{kind: each for kind, names in further.items() if (each := list(names))},
         "max_behaviours": source.max_behaviours,
     }

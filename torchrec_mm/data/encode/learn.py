@@ -103,6 +103,7 @@ def learn_features(
         },
         tables=shared_tables(source.further),
         pooling={name: bag.pooling for name, bag in of_kind(source.further, Bag).items()},
+        sequences=tuple(source.sequences),
     )
 
 

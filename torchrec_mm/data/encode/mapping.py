@@ -8,7 +8,7 @@ import pyarrow as pa
 from torchrec_mm.columns.hash_index import HashIndex
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.numbers import to_arrow
-from torchrec_mm.data.contract.request_columns import OF_CANDIDATES
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, column_of
 from torchrec_mm.data.encode.all_items import AllItems
 from torchrec_mm.data.encode.number import NumberedSplit, Numbering
 from torchrec_mm.data.encode.source import RequestSource
@@ -35,11 +35,12 @@ class Mapper:
         }
         self._request_numbers = vocabularies.numbers_of("request")
         self._impression_numbers = vocabularies.numbers_of("impression")
+        self._sequences = vocabularies.sequences
 
     def map(self, split: NumberedSplit, where: Stretch) -> tuple[pa.Table, Counter[str]]:
         """Some requests, and by feature but those of items how many ids are on row 0."""
         read, read_bag, unseen = split.spool.read, split.spool.read_bag, Counter[str]()
-        num_candidates, num_behaviours = split.spool.lengths(where.requests).T
+        num_candidates, num_behaviours, *further = split.spool.lengths(where.requests).T
         columns = {"user_id": to_arrow(read("user_id", where.requests))}
         if split.has_time:
             columns["timestamp"] = to_arrow(read("timestamp", where.requests))
@@ -54,6 +55,9 @@ class Mapper:
         if split.has_weights:
             columns["weights"] = list_array(read("weights", where.candidates), num_candidates)
         columns["behaviours"] = list_array(behaviours, num_behaviours)
+        for event, lengths, at in zip(self._sequences, further, where.sequences, strict=True):
+            items = self._item_rows[read(f"sequence/{event}", at)]
+            columns[f"sequence/{event}"] = list_array(items, lengths)
         for name, of_numbers in self._behaviour.items():
             rows = of_numbers[read(f"behaviour/{name}", where.behaviours)]
             unseen[name] = int(np.count_nonzero(rows == UNSEEN))
@@ -98,9 +102,15 @@ def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:
         (source.request_numbers, vocabularies.numbers_of("request"), "requests/"),
         (source.impression_numbers, vocabularies.numbers_of("impression"), "requests/"),
         (source.items.numbers, vocabularies.numbers_of("item"), "items/"),
+        (
+            map(column_of, source.sequences),
+            tuple(map(column_of, vocabularies.sequences)),
+            "requests/",
+        ),
     ):
+        given = {*has}
         for name in wanted:
-            if name not in has:
+            if name not in given:
                 rule = f"must have the column {name} that the ranker was trained with"
                 if name.startswith(OF_CANDIDATES):
                     rule += f", or --at '{{{name}: ...}}' say which value impressions are given"

@@ -29,8 +29,10 @@ class NumberedSplit:
     spool: the columns ``user_id`` (as they are), ``timestamp``, ``candidates``, ``labels``,
     ``behaviours``, ``request/NAME``, ``behaviour/NAME`` and ``impression/NAME``, and the numbers of
     ``request_number/NAME`` and ``impression_number/NAME``; with weights ``weights``, and of each
-    request their sums, ``WEIGHT_SUMS``. counts: of its items.
-    sizes: how many requests, impressions, behaviours and clicks. has_time: whether every request
+    request their sums, ``WEIGHT_SUMS``; ``sequence/EVENT``, items as ``behaviours``. counts: of its
+    items, those of all sequences as behaviours.
+    sizes: how many requests, impressions, behaviours and clicks, and of each ``sequence/EVENT``.
+    has_time: whether every request
     has a time. has_weights: whether impressions have weights.
     """
 
@@ -70,15 +72,23 @@ class Numbering:
         sizes = Counter(requests=0, impressions=0, behaviours=0, clicks=0)
         rows = self._source.num_rows(split)
         with (
-            Spool(scratch) as spool,
+            Spool(scratch, 2 + len(self._source.sequences)) as spool,
             tqdm(total=rows, desc=f"count {split}", unit="request", disable=None) as bar,
         ):
             for requests in self._source.chunks(split):
                 has_time &= self._note_times(requests)
                 candidates = self.items.add(requests.candidates.values)
                 behaviours = self.items.add(requests.behaviours.values)
-                counts.add(candidates, behaviours, len(self.items))
+                further = {
+                    f"sequence/{event}": self.items.add(requests.sequences[event].values)
+                    for event in self._source.sequences
+                }
+                every = np.concatenate([behaviours, *further.values()]) if further else behaviours
+                counts.add(candidates, every, len(self.items))
                 self._learn_attributes(requests, behaviours)
+                for name, items in further.items():
+                    spool.append(name, items)
+                    sizes[name] += len(items)
                 spool.append("candidates", candidates)
                 spool.append("behaviours", behaviours)
                 self._spool(requests, spool, has_time, split == TRAIN)
@@ -114,7 +124,9 @@ class Numbering:
         return True
 
     def _spool(self, requests: Requests, spool: Spool, has_time: bool, in_training: bool) -> None:
-        spool.append_lengths(requests.candidates.lengths, requests.behaviours.lengths)
+        further = (requests.sequences[event] for event in self._source.sequences)
+        lists = (requests.candidates, requests.behaviours, *further)
+        spool.append_lengths(*(each.lengths for each in lists))
         spool.append("user_id", requests.user_ids)
         spool.append("labels", requests.labels)
         if has_time:

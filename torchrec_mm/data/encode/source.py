@@ -38,6 +38,7 @@ class RequestSource(Protocol):
     impressions. request_bags: the bags of users and contexts. further: what the features are, by
     name; those of text know all their texts once everything has been read. max_behaviours: the
     newest behaviours kept of each request. notes: counts for the reader of ``meta.json``.
+    sequences: events of the further behaviour sequences, in alphabetical order.
     """
 
     splits: Sequence[str]
@@ -54,6 +55,7 @@ class RequestSource(Protocol):
     further: Mapping[str, Feature]
     max_behaviours: int
     notes: dict[str, int]
+    sequences: Sequence[str]
 
     def num_rows(self, split: str) -> int:
         """How many requests ``chunks`` goes through, for the progress bar."""
@@ -117,6 +119,7 @@ class RequestFolders:
         self.request_numbers: Sequence[str] = tuple(self.columns.numbers)
         self.impression_numbers: Sequence[str] = tuple(self.columns.impression_numbers)
         self.request_bags: Sequence[str] = tuple(self.columns.bags)
+        self.sequences: Sequence[str] = self.columns.sequences
         self.further: Mapping[str, Feature] = {**self.items.columns, **self.columns.all}
         of_items = "item_id", *self.items.attributes, *self.items.bags
         self.behaviour_item_features: Sequence[str] = of_items
@@ -156,6 +159,7 @@ def _known_columns(known: Vocabularies) -> RequestColumns:
         _known_numbers(known, "request"),
         _known_numbers(known, "impression", is_list=True),
         bags=_known_bags(known.request_bag),
+        sequences=known.sequences,
     )
 
 

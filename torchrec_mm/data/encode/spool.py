@@ -17,22 +17,34 @@ BLOCK = 1 << 18  # lengths of requests, or values, that are looked at together
 
 @dataclass(frozen=True)
 class Stretch:
-    """Requests one after another: where they, their candidates and their behaviours are."""
+    """Requests one after another: where they, their candidates and their behaviours are.
+
+    sequences: where the values of each further behaviour sequence are.
+    """
 
     requests: slice
     candidates: slice
     behaviours: slice
+    sequences: tuple[slice, ...] = ()
+
+    @classmethod
+    def between(cls, begin: np.ndarray, end: np.ndarray) -> "Stretch":
+        """``begin``, ``end``: (3 + sequences,), requests and values of each list before."""
+        requests, candidates, behaviours, *sequences = map(slice, begin.tolist(), end.tolist())
+        return cls(requests, candidates, behaviours, tuple(sequences))
 
 
 class Spool:
     """Columns of one split by name, appended to in the first pass and read anywhere in the second.
 
-    num_requests: how many have been appended, with their lengths.
+    num_requests: how many have been appended, with their lengths. num_lists: of each request,
+    candidates, behaviours and further behaviour sequences.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_lists: int = 2) -> None:
         """Create ``folder``; the columns are files in it."""
         folder.mkdir()
+        self.num_lists = num_lists
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
         self._types: dict[str, np.dtype] = {}
@@ -58,11 +70,11 @@ class Spool:
         assert values.dtype == self._types[name]
         self._files[name].write(np.ascontiguousarray(values).data)
 
-    def append_lengths(self, candidates: np.ndarray, behaviours: np.ndarray) -> None:
-        """Go on with the lengths: (R,) integers each."""
-        both = np.stack([candidates, behaviours], axis=1).astype(np.int32)
-        self.append(LENGTHS, both.reshape(-1))
-        self.num_requests += len(both)
+    def append_lengths(self, *lists: np.ndarray) -> None:
+        """Go on with the lengths of each of ``num_lists``: (R,) integers each."""
+        lengths = np.stack(lists, axis=1).astype(np.int32)
+        self.append(LENGTHS, lengths.reshape(-1))
+        self.num_requests += len(lengths)
 
     def append_bag(self, name: str, bags: Jagged, numbers: np.ndarray) -> None:
         """Go on with a column of bags: R lists, and (T,) what stands for their values."""
@@ -101,11 +113,13 @@ class Spool:
             yield self.read(name, slice(begin, min(begin + BLOCK, count)))
 
     def lengths(self, requests: slice) -> np.ndarray:
-        """(n, 2) int32, candidates and behaviours of each of those requests."""
-        return self.read(LENGTHS, slice(2 * requests.start, 2 * requests.stop)).reshape(-1, 2)
+        """(n, num_lists) int32 of those requests."""
+        width = self.num_lists
+        where = slice(width * requests.start, width * requests.stop)
+        return self.read(LENGTHS, where).reshape(-1, width)
 
     def blocks_of_lengths(self) -> Iterator[np.ndarray]:
-        """The lengths of all requests, (n, 2) int32 at a time."""
+        """The lengths of all requests, (n, num_lists) int32 at a time."""
         for begin in range(0, self.num_requests, BLOCK):
             yield self.lengths(slice(begin, min(begin + BLOCK, self.num_requests)))
 

@@ -54,6 +54,7 @@ class TaobaoMM:
     request_numbers: Sequence[str] = ()
     impression_numbers: Sequence[str] = ()
     request_bags: Sequence[str] = ()
+    sequences: Sequence[str] = ()
     further: Mapping[str, Feature] = {}
 
     def __init__(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from torchrec_mm.columns.ahead import in_order
 from torchrec_mm.columns.npy_files import new_array
 from torchrec_mm.data.encode.spool import Spool, Stretch
-from torchrec_mm.data.encoded.checks import is_of_candidates, is_of_requests
+from torchrec_mm.data.encoded.checks import is_of_requests, list_kinds
 from torchrec_mm.data.encoded.encoded import WEIGHT_SUMS
 
 ROW_GROUP_BYTES = 2 << 20
@@ -50,9 +50,10 @@ def write_split(
     _write_lengths(folder / "lengths.npy", spool)
     if has_weights:
         _write_weight_sums(folder / WEIGHT_SUMS, spool)
-    none = slice(0, 0)
-    schema = mapped(Stretch(none, none, none))[0].schema
-    groups = _cut(zip(spool.blocks_of_lengths(), spool.blocks_of_bag_values(), strict=True), schema)
+    none = np.zeros(1 + spool.num_lists, np.int64)
+    schema = mapped(Stretch.between(none, none))[0].schema
+    blocks = zip(spool.blocks_of_lengths(), spool.blocks_of_bag_values(), strict=True)
+    groups = _cut(blocks, schema, spool.num_lists)
     files = _files(folder, groups)
     sums: Counter[str] = Counter()
     for counts, requests in in_order(_write(path, schema, of, mapped) for path, of in files):
@@ -86,7 +87,7 @@ def _write(
 
 
 def _write_lengths(path: Path, spool: Spool) -> None:
-    array = new_array(path, (spool.num_requests, 2), np.dtype(np.int32))
+    array = new_array(path, (spool.num_requests, spool.num_lists), np.dtype(np.int32))
     done = 0
     for lengths in spool.blocks_of_lengths():
         array[done : done + len(lengths)] = lengths
@@ -103,10 +104,12 @@ def _write_weight_sums(path: Path, spool: Spool) -> None:
     array.flush()
 
 
-def _cut(blocks: Iterable[tuple[np.ndarray, np.ndarray]], schema: pa.Schema) -> Iterator[Stretch]:
-    """Row groups of requests with these lengths, (n, 2) int32, and values in bags, (n,)."""
-    fixed, of_each = _sizes(schema)
-    begin = end = np.zeros(3, np.int64)  # requests, candidates and behaviours before
+def _cut(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], schema: pa.Schema, num_lists: int
+) -> Iterator[Stretch]:
+    """Row groups of requests with these lengths, (n, num_lists) int32, and values in bags, (n,)."""
+    fixed, of_each = _sizes(schema, num_lists)
+    begin = end = np.zeros(1 + num_lists, np.int64)  # requests, and values of each list before
     filled = 0
     for lengths, bag_values in blocks:
         counts = np.concatenate([np.ones((len(lengths), 1), np.int64), lengths], axis=1)
@@ -115,29 +118,25 @@ def _cut(blocks: Iterable[tuple[np.ndarray, np.ndarray]], schema: pa.Schema) -> 
         base = 0
         while size[-1] - base >= ROW_GROUP_BYTES:
             row = int(np.searchsorted(size, base + ROW_GROUP_BYTES))
-            yield _stretch(begin, totals[row])
+            yield Stretch.between(begin, totals[row])
             begin, base = totals[row], int(size[row])
         end, filled = totals[-1], int(size[-1]) - base
     if filled:
-        yield _stretch(begin, end)
+        yield Stretch.between(begin, end)
 
 
-def _stretch(begin: np.ndarray, end: np.ndarray) -> Stretch:
-    return Stretch(*map(slice, begin.tolist(), end.tolist()))
+def _sizes(schema: pa.Schema, num_lists: int) -> tuple[int, np.ndarray]:
+    """Decoded bytes of a request, offsets of lists included, and (num_lists,) of a value of each.
 
-
-def _sizes(schema: pa.Schema) -> tuple[int, np.ndarray]:
-    """Decoded bytes of a request, offsets of lists included, and (2,) of a value of its lists."""
-    fixed, candidate, behaviour = 0, 0, 0
+    ``schema``: further sequences in their order.
+    """
+    fixed, of_each = 0, np.zeros(num_lists, np.int64)
+    kinds = list_kinds(schema.names)
     for field in schema:
         if not pa.types.is_list(field.type):
             fixed += field.type.byte_width
             continue
         fixed += 4
-        if is_of_requests(field.name):
-            continue
-        if is_of_candidates(field.name):
-            candidate += field.type.value_type.byte_width
-        else:
-            behaviour += field.type.value_type.byte_width
-    return fixed, np.array([candidate, behaviour])
+        if not is_of_requests(field.name):
+            of_each[kinds[field.name]] += field.type.value_type.byte_width
+    return fixed, of_each

@@ -41,6 +41,7 @@ class RequestArrays:
     impression_numbers: (impressions, Q) float32, likewise.
     weights: (impressions,) float32, finite, >= 0, or None: all alike.
     request_bags: n lists of int32 table rows by name.
+    sequences: further behaviours by event, as ``behaviours``.
     """
 
     rows: np.ndarray
@@ -56,6 +57,7 @@ class RequestArrays:
     impression_numbers: np.ndarray | None = None
     weights: np.ndarray | None = None
     request_bags: Mapping[str, Jagged] = field(default_factory=dict)
+    sequences: Mapping[str, Jagged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,6 +80,7 @@ class RequestArrays:
             None if self.impression_numbers is None else self.impression_numbers[at_candidates],
             None if self.weights is None else self.weights[at_candidates],
             {name: bags.take(chosen)[0] for name, bags in self.request_bags.items()},
+            {event: items.take(chosen)[0] for event, items in self.sequences.items()},
         )
 
     def cut(self, first: int, end: int) -> "RequestArrays":
@@ -137,4 +140,5 @@ class RequestArrays:
                 name: Jagged.concatenate([part.request_bags[name] for part in parts])
                 for name in first.request_bags
             },
+            {e: Jagged.concatenate([p.sequences[e] for p in parts]) for e in first.sequences},
         )

@@ -3,7 +3,7 @@
 Table rows go to FBGEMM and item numbers into kernels, which write wherever they are told to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,22 @@ def check_numbers(values: np.ndarray, where: str) -> None:
             raise InputError(f"{where} must be in [-{CLIP}, {CLIP}], got {block[wrong][0]}")
 
 
-def is_of_candidates(column: str) -> bool:
-    """Whether a list column of encoded requests is as long as the candidates, or the behaviours."""
-    owner = column.partition("/")[0]
-    return owner in ("candidates", "labels", "weights", "impression", "impression_number")
+OF_CANDIDATES = ("candidates", "labels", "weights", "impression", "impression_number")
+
+
+def list_kinds(columns: Iterable[str]) -> dict[str, int]:
+    """By column of encoded requests the column of ``lengths.npy`` that says its lists' lengths.
+
+    0 for those as long as the candidates, 1 for the behaviours; then, in their order, those of the
+    further behaviour sequences.
+    """
+    kinds, sequences = {}, 0
+    for name in columns:
+        owner = name.partition("/")[0]
+        if owner == "sequence":
+            sequences += 1
+        kinds[name] = {"sequence": 1 + sequences}.get(owner, int(owner not in OF_CANDIDATES))
+    return kinds
 
 
 def weight_sums(weights: np.ndarray, labels: np.ndarray, candidates: Jagged) -> np.ndarray:
@@ -83,8 +95,9 @@ def check_offsets(offsets: np.ndarray, values: np.ndarray, lists: int, where: Pa
 
 
 def check_counts(lengths: np.ndarray, where: Path) -> None:
-    """InputError, naming ``where``, for (R, 2) candidates and behaviours that no requests have."""
-    for column, name, least in zip(lengths.T, ("candidates", "behaviours"), (1, 0), strict=True):
+    """InputError, naming ``where``, for (R, n) candidates and behaviours that no requests have."""
+    for place, column in enumerate(lengths.T):
+        name, least = ("behaviours", 0) if place else ("candidates", 1)
         if column.min(initial=least) < least:
             raise InputError(f"{where} must count at least {least} {name}, got {column.min()}")
 
@@ -93,15 +106,15 @@ def check_lengths(lists: Mapping[str, Jagged], lengths: np.ndarray, where: str) 
     """Refuse lists that are not as long as ``lengths.npy`` says.
 
     Args:
-        lists: by column; see ``is_of_candidates``.
-        lengths: (n, 2), candidates and behaviours of each request.
+        lists: by column, in their order; see ``list_kinds``.
+        lengths: (n, 2 + sequences) of each request.
 
     Raises:
         InputError: naming the column.
     """
-    for name, column in lists.items():
+    for name, kind in list_kinds(lists).items():
         if is_of_requests(name):
             continue
-        kind = 0 if is_of_candidates(name) else 1
+        column = lists[name]
         if not np.array_equal(column.lengths, lengths[:, kind]):
             raise InputError(f"{where} column {name} must be as long as lengths.npy says")

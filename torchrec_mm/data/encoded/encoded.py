@@ -50,7 +50,8 @@ class EncodedRequests:
     """One split of an encoded data set, streamed by row group.
 
     items: what the item numbers mean. groups: the row groups, in file order.
-    lengths: (R, 2) int32 memmap, candidates and behaviours of each request.
+    lengths: (R, 2 + sequences) int32 memmap, candidates and behaviours of each request, and those
+    of each further sequence.
     num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
     weight_sums: (R, 2) float64 memmap, of each request what its impressions weigh and what those
     that were clicked do; None without weights.
@@ -74,7 +75,8 @@ class EncodedRequests:
         requests = folder / "requests" / split
         self.groups = _row_groups(requests)
         self.lengths = load_array(requests / LENGTHS, np.int32)
-        if self.lengths.shape != (sum(group.num_requests for group in self.groups), 2):
+        shape = sum(group.num_requests for group in self.groups), 2 + len(self.sequences)
+        if self.lengths.shape != shape:
             rule = f"{requests / LENGTHS} must hold one row a request of the Parquet files"
             raise InputError(f"{rule}, got {self.lengths.shape}")
         check_counts(self.lengths, requests / LENGTHS)
@@ -87,6 +89,11 @@ class EncodedRequests:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Events of the further behaviour sequences."""
+        return tuple(self.meta.get("sequences", ()))
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -156,6 +163,7 @@ class EncodedRequests:
                 request_bags={
                     n: lists[f"request_bag/{n}"] for n in self.meta.get("request_bags", ())
                 },
+                sequences={event: lists[f"sequence/{event}"] for event in self.sequences},
             )
         except KeyError as error:
             raise InputError(f"{where} must have the column {error}") from error
@@ -167,7 +175,9 @@ class EncodedRequests:
 
     def _check(self, arrays: RequestArrays, where: str) -> None:
         num_items = len(self.items.item_ids)
-        for name, items in (("candidates", arrays.candidates), ("behaviours", arrays.behaviours)):
+        items_of = {"candidates": arrays.candidates, "behaviours": arrays.behaviours}
+        items_of |= {f"sequence/{event}": items for event, items in arrays.sequences.items()}
+        for name, items in items_of.items():
             check_rows(items.values, num_items, f"{where} column {name}", "numbers of items, out")
         for owner in ("request", "behaviour", "impression"):
             for name, rows in getattr(arrays, f"{owner}_rows").items():

@@ -26,6 +26,7 @@ PARTS = ("known_ids", "rare_ids")
 NUMBER_GROUPS = ("request", "item", "impression")
 NORMALISER = "normaliser"
 POOLING, TABLES = "pooling", "tables"  # in the file's metadata
+SEQUENCE = "sequence/request/"  # begins the key of a name that stands for itself
 TEXTS = ("text_bytes", "text_ends")  # of features of text alone
 
 
@@ -106,6 +107,7 @@ class Vocabularies:
     impression: the features of impressions. request_bag, item_bag: multi-hot features.
     pooling: of the embeddings of each bag, by column name. tables: by column, those that share one.
     numbers: of numeric features by ``<group>/<name>``, groups as in NUMBER_GROUPS.
+    sequences: events of the further behaviour sequences, which have no table of their own.
     """
 
     request: Mapping[str, Vocabulary]
@@ -117,6 +119,7 @@ class Vocabularies:
     item_bag: Mapping[str, Vocabulary] = field(default_factory=dict)
     pooling: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
+    sequences: tuple[str, ...] = ()
 
     def numbers_of(self, group: str) -> dict[str, Normaliser]:
         """The numeric features of a group, by name in their order in a batch."""
@@ -142,12 +145,15 @@ class Vocabularies:
         return {key: json.dumps(said) for key, said in words.items() if said} or None
 
     def _flat(self) -> dict[str, np.ndarray]:
-        return {
+        tables = {
             f"{part}/{group}/{name}": array
             for group in GROUPS
             for name, vocabulary in getattr(self, group).items()
             for part, array in vocabulary.arrays().items()
-        } | {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
+        }
+        numbers = {f"{NORMALISER}/{key}": each.array() for key, each in self.numbers.items()}
+        sequences = {f"{SEQUENCE}{event}": np.empty(0, np.int64) for event in self.sequences}
+        return {**tables, **numbers, **sequences}
 
     @classmethod
     def load(cls, path: Path) -> "Vocabularies":
@@ -171,6 +177,9 @@ class Vocabularies:
             },
             pooling=said(path, POOLING),
             tables=said(path, TABLES),
+            sequences=tuple(
+                sorted(key.removeprefix(SEQUENCE) for key in flat if key.startswith(SEQUENCE))
+            ),
         )
 
 

@@ -24,7 +24,7 @@ TEXT, WORDS = "text", "text that is no whole number"
 DATE, ZONED, ISO = "a time", "a time with a zone", "a date of ISO 8601"
 DIGITS_OR_ISO = "a whole number of int64 or a date of ISO 8601"
 STRING_FORM = "a string"  # which may be empty, where TEXT may not
-BOOLEAN = "true or false"
+CODE = "a small number"  # that stands for what a text says
 TEXTS = (TEXT, WORDS)
 
 WHOLE_NUMBER = r"^\s*[+-]?[0-9]+\s*$"  # of text: a cast alone would take 1.5 for 2
@@ -41,7 +41,7 @@ _SQL = {
     TEXT: "nullif(CAST(@ AS VARCHAR), '')",
     WORDS: f"CASE WHEN NOT regexp_matches(@, '{WHOLE_NUMBER}') THEN nullif(@, '') END",
     STRING_FORM: "CAST(@ AS VARCHAR)",
-    BOOLEAN: "CAST(@ AS BOOLEAN)",
+    CODE: "CAST(@ AS TINYINT)",
     DATE: "whole_seconds(TRY_CAST(@ AS TIMESTAMPTZ))",
     ISO: f"CASE WHEN regexp_matches(@, '{_ISO_8601}') "
     "THEN whole_seconds(TRY_CAST(@ AS TIMESTAMPTZ)) END",

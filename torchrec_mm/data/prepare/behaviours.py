@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from torchrec_mm.columns.jagged import list_array, ragged_positions
 
+PASSED = "passed_item_ids"  # a request's sequence of what was shown earlier and not clicked
+
 
 def behaviours_before(
     click_user: np.ndarray,

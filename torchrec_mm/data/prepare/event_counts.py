@@ -1,13 +1,13 @@
 """What an event log holds, from one pass over it: enough to refuse it before the long work."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from torchrec_mm.columns.parquet import INT64, STRING
 from torchrec_mm.data.logs.bad_rows import BadRows, bad_row_notes, check_bad_rows, merged
@@ -18,8 +18,8 @@ from torchrec_mm.data.prepare.events import EventRules
 from torchrec_mm.errors import InputError
 
 # What is known of a piece of a log, one row a fact: KIND (name: value of event, or null) rows;
-# GOOD rows (name: shown or clicked); NUMBERS and DATES, their range; ZONELESS rows; BAD rows (name:
-# why), where the first is and what it holds.
+# GOOD rows (name: of EventRules.groups); NUMBERS and DATES, their range; ZONELESS rows; BAD rows
+# (name: why), where the first is and what it holds.
 KIND, GOOD, NUMBERS, DATES, ZONELESS, BAD = "kind", "good", "numbers", "dates", "zoneless", "bad"
 FACTS_SCHEMA = pa.schema(
     {"fact": STRING, "name": STRING, "rows": INT64, "least": INT64, "greatest": INT64}
@@ -29,19 +29,22 @@ MAX_KINDS = 100_000  # a column of more values than these says something else
 NAMED = 10
 
 
-def facts_of(kinds: pa.Array, good: pa.Table, bad: Iterable[Bad], file: str) -> pa.Table:
+def facts_of(
+    kinds: pa.Array, good: pa.Table, bad: Iterable[Bad], file: str, groups: Sequence[str]
+) -> pa.Table:
     """FACTS_SCHEMA of some rows.
 
     Args:
-        kinds: values of the column event. good: typed events with is_click, is_date and is_zoned.
+        kinds: values of the column event. good: typed events with kind, is_date and is_zoned.
         bad: what is wrong with the others. file: their file, as the user would look for it.
+        groups: names of the kinds, by number.
     """
     facts: list[dict[str, object]] = []
     counted = kinds.value_counts()
     for kind, rows in islice(zip(*counted.flatten(), strict=True), MAX_KINDS + 1):
         facts.append({"fact": KIND, "name": kind.as_py(), "rows": rows.as_py()})
-    clicked = pc.sum(good["is_click"]).as_py() or 0
-    for name, rows in (("shown", good.num_rows - clicked), ("clicked", clicked)):
+    of_kinds = np.bincount(good["kind"].to_numpy(), minlength=len(groups)).tolist()
+    for name, rows in zip(groups, of_kinds, strict=True):
         facts.append({"fact": GOOD, "name": name, "rows": rows})
     times = LogTimes.of(good)
     facts.append({"fact": ZONELESS, "rows": times.zoneless})
@@ -61,13 +64,14 @@ class EventCounts:
     """What a pass over a log counted.
 
     rows: by kind of event, the most frequent first; None where there is none.
-    shown, clicked: good rows. bad: the others, by why. times: of the good ones. rules: which
-    events are impressions and clicks.
+    shown, clicked, used: good rows, of impressions, of clicks and of all kinds. bad: the others, by
+    why. times: of the good ones. rules: which events are of which kind.
     """
 
     rows: Mapping[str | None, int]
     shown: int
     clicked: int
+    used: int
     bad: tuple[BadRows, ...]
     times: LogTimes
     rules: EventRules
@@ -96,8 +100,9 @@ class EventCounts:
                 sums[name] += rows
         return cls(
             dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0] or ""))),
-            sums["shown"],
-            sums["clicked"],
+            sums["impression"],
+            sums["click"],
+            sum(sums.values()),
             tuple(merged(bad)),
             times,
             rules,
@@ -126,12 +131,12 @@ class EventCounts:
 
     @property
     def _others_than(self) -> set[str | None]:
-        return {None, *self.rules.shown, *self.rules.clicked}
+        return {None, *self.rules.kinds}
 
     def _check_words(self, folder: Path) -> None:
-        """Both kinds occur, and no other kind that may be one of them."""
+        """All kinds occur, and no other kind that may be one of them."""
         kinds = [kind for kind in self.rows if kind is not None]
-        meant = {"impression": self.rules.shown, "click": self.rules.clicked}
+        meant = self.rules.groups
         words = {_word(kind): (kind, name) for name, each in meant.items() for kind in each}
         for kind in kinds:
             if kind not in self._others_than and _word(kind) in words:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from torchrec_mm.columns.log_files import log_files
-from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.columns.parquet import INT8, INT64, STRING
 from torchrec_mm.data.logs.file_forms import FormedFile, form_files, text_ids
-from torchrec_mm.data.logs.forms import BOOLEAN, Typist
+from torchrec_mm.data.logs.forms import CODE, Typist
 from torchrec_mm.data.logs.log_format import LogFormat
 from torchrec_mm.data.logs.reading import Piece, open_file, pieces, read
 from torchrec_mm.data.prepare.event_counts import facts_of
@@ -42,7 +42,7 @@ class EventLog:
     @property
     def schema(self) -> pa.Schema:
         """Of events; of the text of ids, if they are text."""
-        columns = dict.fromkeys(("user_id", "timestamp", "item_id"), INT64) | {"is_click": BOOL}
+        columns = dict.fromkeys(("user_id", "timestamp", "item_id"), INT64) | {"kind": INT8}
         return pa.schema(columns | {f"{name}_text": STRING for name in self.text_ids})
 
     def pieces(self) -> list[tuple[FormedFile, Piece]]:
@@ -66,7 +66,7 @@ def open_log(folder: Path, log_format: LogFormat, rules: EventRules) -> EventLog
 def typed_events(
     log: EventLog, file: FormedFile, piece: Piece
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Impressions and clicks of a piece, and what is known of it.
+    """Impressions, clicks and further events of a piece, and what is known of it.
 
     Rows of other kinds of events are left out, whatever else they hold.
 
@@ -77,15 +77,15 @@ def typed_events(
         InputError: an unreadable file.
     """
     name = str(file.opened.path.relative_to(log.folder))
-    clicked = pa.array(log.rules.clicked)
-    wanted = pa.array([*log.rules.shown, *log.rules.clicked])
-    with Typist(file.forms | {"event": BOOLEAN}) as typist:  # whether it is a click
+    wanted, numbers = pa.array([*log.rules.kinds]), pa.array(log.rules.kinds.values(), INT8)
+    with Typist(file.forms | {"event": CODE}) as typist:  # the number of its kind
         for raw, first in read(piece, file.places):
             kinds = raw["event"].combine_chunks().cast(STRING)  # of nulls alone, it may not be
             counts = pc.or_(kinds.is_null(), pc.is_in(kinds, wanted))
-            is_click = pc.if_else(kinds.is_null(), None, pc.is_in(kinds, clicked))
-            raw = raw.set_column(raw.column_names.index("event"), "event", is_click)
+            kind = numbers.take(pc.index_in(kinds, wanted))
+            raw = raw.set_column(raw.column_names.index("event"), "event", kind)
             rows = pa.array(np.arange(first, first + raw.num_rows)).filter(counts)
             typed = typist(raw.filter(counts), file.opened.path, rows)
-            good = typed.good.rename_columns({"event": "is_click"})
-            yield good.select(log.schema.names), facts_of(kinds, good, typed.bad, name)
+            good = typed.good.rename_columns({"event": "kind"})
+            facts = facts_of(kinds, good, typed.bad, name, [*log.rules.groups])
+            yield good.select(log.schema.names), facts

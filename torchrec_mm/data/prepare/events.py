@@ -4,21 +4,23 @@
 the log and bring the events of each user together.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.columns.jagged import list_array, ragged_positions
-from torchrec_mm.columns.parquet import INT8_LIST, INT64, INT64_LIST
-from torchrec_mm.data.prepare.behaviours import behaviour_ranges, count_before
+from torchrec_mm.columns.parquet import INT8, INT8_LIST, INT64, INT64_LIST
+from torchrec_mm.data.contract.request_columns import LISTS, OF_CANDIDATES, column_of
+from torchrec_mm.data.prepare.behaviours import PASSED, behaviour_ranges, count_before
 from torchrec_mm.data.prepare.sittings import changes, cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
 
 # Events of one user at one second are in the order of their item ids: files of a log have no order.
-SORTED_BY = ("user_id", "timestamp", "item_id", "is_click")
-EVENT_SCHEMA = pa.schema(dict.fromkeys(SORTED_BY[:3], INT64) | {"is_click": pa.bool_()})
+SORTED_BY = ("user_id", "timestamp", "item_id", "kind")
+EVENT_SCHEMA = pa.schema(dict.fromkeys(SORTED_BY[:3], INT64) | {"kind": INT8})
+IMPRESSION, CLICK = range(2)  # kinds; those of further events follow
 REQUEST_SCHEMA = pa.schema(
     {
         "user_id": INT64,
@@ -36,8 +38,9 @@ VALUES_A_TABLE = 4_000_000  # behaviours in a table at most, so that a long user
 class EventRules:
     """How events become requests.
 
-    shown, clicked: values of the column ``event`` for impressions and for clicks; other events are
-    left out.
+    shown, clicked: values of the column ``event`` for impressions and for clicks. further: those of
+    the events of further behaviour sequences, by event. Others are left out.
+    passed: whether a request has what was shown, and not clicked, as such a sequence.
     attribution_s: seconds after an impression within which a click counts as its click.
     pause_s: seconds between impressions that end a request; 0 keeps one timestamp together.
     max_candidates, behaviours: per request at most. test_share: of each user's impressions.
@@ -50,15 +53,46 @@ class EventRules:
     max_candidates: int
     behaviours: int
     test_share: float
+    further: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    passed: bool = False
 
     def __post_init__(self) -> None:
-        for name, kinds in (("impression", self.shown), ("click", self.clicked)):
+        taken: dict[str, str] = {}
+        for name, kinds in self.groups.items():
             if not kinds:
                 raise InputError(f"events must name a kind of events for {name}, got none")
-        both = [kind for kind in self.shown if kind in self.clicked]
-        if both:
-            rule = "events must not take one kind for both impression and click"
-            raise InputError(f"{rule}, got {both[0]}")
+            for kind in kinds:
+                if taken.setdefault(kind, name) != name:
+                    rule = f"events must not take one kind for both {taken[kind]} and {name}"
+                    raise InputError(f"{rule}, got {kind}")
+        given = (*LISTS, *[PASSED] * self.passed)
+        for event in self.further:
+            if not event or column_of(event) in given or event.startswith(OF_CANDIDATES):
+                columns = ", ".join(given)
+                rule = f"events must not be called like {columns} or {OF_CANDIDATES}..."
+                raise InputError(f"{rule}, got {event}: it would be {column_of(event)}")
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Values of the column ``event`` by what they mean, in the order of kinds' numbers."""
+        return {"impression": self.shown, "click": self.clicked, **self.further}
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of the kind that each value of the column ``event`` is of."""
+        of_groups = enumerate(self.groups.values())
+        return {event: number for number, events in of_groups for event in events}
+
+    @property
+    def sequences(self) -> list[str]:
+        """Columns of further behaviour sequences, in their order."""
+        return [*map(column_of, self.further), *[PASSED] * self.passed]
+
+    @property
+    def request_schema(self) -> pa.Schema:
+        """REQUEST_SCHEMA, and the further sequences."""
+        further = [pa.field(name, INT64_LIST) for name in self.sequences]
+        return pa.schema([*REQUEST_SCHEMA, *further])
 
 
 def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
@@ -68,16 +102,18 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     impression's label is 1 if its user clicked its item at or after it, within
     ``attribution_s`` and before the user was shown the item again. Behaviours are the user's latest
     clicks strictly before the request; of two at one second, the one of the greater item id is the
-    later. Candidates of a request are in the order of time, then item id.
+    later. Candidates of a request are in the order of time, then item id. Further sequences hold
+    what behaviours hold of their own events. An impression is passed over ``attribution_s`` seconds
+    after it, if it has no click: earlier, nobody knew.
 
     Args:
         events: N rows of EVENT_SCHEMA without nulls, all events of each user, sorted by SORTED_BY.
         rules: what a click, a request and the test split are.
 
     Yields:
-        Rows of REQUEST_SCHEMA; an impression is a candidate once.
+        Rows of ``rules.request_schema``; an impression is a candidate once.
     """
-    shown, clicked = _split(events)
+    shown, clicked, *further = _split(events, len(rules.groups))
     if len(shown[0]) == 0:
         return
     user, item, time = shown
@@ -85,33 +121,45 @@ def requests_of(events: pa.Table, rules: EventRules) -> Iterator[pa.Table]:
     is_test = latest_rows(user, time, rules.test_share)
     limits = {"pause_s": rules.pause_s, "max_candidates": rules.max_candidates}
     begins = cut_sittings(user, time, is_test, **limits)
-    first, clicks = np.flatnonzero(begins), (clicked[0], clicked[2])
-    oldest, lengths = behaviour_ranges(*clicks, user[first], time[first], rules.behaviours)
+    if rules.passed:
+        further.append((user[~label], item[~label], time[~label] + rules.attribution_s))
+    first = np.flatnonzero(begins)
+    past = [
+        (items, *behaviour_ranges(who, when, user[first], time[first], rules.behaviours))
+        for who, items, when in (clicked, *further)
+    ]
     ends = np.append(first, len(user))
-    step = max(VALUES_A_TABLE // rules.behaviours, 1)
+    step = max(VALUES_A_TABLE // (rules.behaviours * len(past)), 1)
     for at in range(0, len(first), step):
         requests = slice(at, at + step)
         rows = slice(first[at], ends[min(at + step, len(first))])
-        past = clicked[1][ragged_positions(oldest[requests], lengths[requests])]
+        behaviours, *lists = (
+            list_array(
+                items[ragged_positions(oldest[requests], lengths[requests])], lengths[requests]
+            )
+            for items, oldest, lengths in past
+        )
         table = request_table(
             begins[rows],
             user[rows],
             time[rows],
             item[rows],
             label[rows],
-            list_array(past, lengths[requests]),
+            behaviours,
             features={"is_test": is_test[rows]},
         )
-        yield table.cast(REQUEST_SCHEMA)
+        for name, items in zip(rules.sequences, lists, strict=True):
+            table = table.append_column(name, items)
+        yield table.cast(rules.request_schema)
 
 
-def _split(events: pa.Table) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """user, item, time of the impressions and of the clicks, each once, order kept."""
-    is_click = events["is_click"].to_numpy()
+def _split(events: pa.Table, kinds: int) -> list[tuple[np.ndarray, ...]]:
+    """user, item, time of the events of each of so many kinds, each once, order kept."""
+    kind = events["kind"].to_numpy()
     columns = [events[name].to_numpy() for name in ("user_id", "item_id", "timestamp")]
-    first = np.logical_or.reduce([changes(values) for values in (*columns, is_click)])
-    shown, clicked = first & ~is_click, first & is_click
-    return tuple(c[shown] for c in columns), tuple(c[clicked] for c in columns)
+    first = np.logical_or.reduce([changes(values) for values in (*columns, kind)])
+    chosen = [first & (kind == number) for number in range(kinds)]
+    return [tuple(column[rows] for column in columns) for rows in chosen]
 
 
 def attribute_clicks(

@@ -1,6 +1,6 @@
 """Event logs on one machine, in bounded memory: DuckDB sorts and spills.
 
-The log is read once: its impressions and clicks are kept beside the spilled rows, ids as numbers,
+The log is read once: its events of use are kept beside the spilled rows, ids as numbers,
 in a Parquet file for each piece of the log. Plain Parquet is read where it lies (plain_parquet.py).
 """
 
@@ -82,8 +82,8 @@ class DuckdbEngine:
         return EventCounts.of(in_order(files), self.log.rules)
 
     def item_ids(self) -> Iterator[pa.RecordBatch]:
-        """item_id, is_click: the distinct pairs, by item_id."""
-        return self._batches(f"SELECT DISTINCT item_id, is_click FROM {self._rows} ORDER BY ALL")
+        """item_id, kind: the distinct pairs, by item_id."""
+        return self._batches(f"SELECT DISTINCT item_id, kind FROM {self._rows} ORDER BY ALL")
 
     def texts(self, name: str) -> Iterator[pa.RecordBatch]:
         """MAP_SCHEMA: the distinct ids of a column of text and their texts, in any order."""
@@ -91,10 +91,10 @@ class DuckdbEngine:
         return self._batches(f"SELECT DISTINCT {columns} FROM {self._rows}")
 
     def sorted_events(self, in_a_second: int = 1) -> Iterator[pa.RecordBatch]:
-        """EVENT_SCHEMA: impressions and clicks, sorted by SORTED_BY; see ``write_requests``."""
+        """EVENT_SCHEMA: events of use, sorted by SORTED_BY; see ``write_requests``."""
         seconds = _SECONDS.replace("$f", str(in_a_second))
         return self._batches(
-            f"SELECT user_id, {seconds} AS timestamp, item_id, is_click FROM {self._rows} "
+            f"SELECT user_id, {seconds} AS timestamp, item_id, kind FROM {self._rows} "
             f"ORDER BY {', '.join(SORTED_BY)}"
         )
 
@@ -107,9 +107,7 @@ class DuckdbEngine:
             in_a_second: units of its times.
         """
         with (
-            tqdm(
-                total=counts.shown + counts.clicked, desc="events", unit="", unit_scale=True
-            ) as progress,
+            tqdm(total=counts.used, desc="events", unit="", unit_scale=True) as progress,
             RequestParts(folder / "train") as train,
             RequestParts(folder / "test") as test,
         ):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import BOOL, INT64, STRING
+from torchrec_mm.columns.parquet import BOOL, INT8, INT8_LIST, INT64, INT64_LIST, STRING
 from torchrec_mm.columns.text_ids import MAP_SCHEMA
 from torchrec_mm.data.logs.file_forms import FormedFile
 from torchrec_mm.data.logs.reading import Piece
@@ -35,13 +35,16 @@ try:
 except ImportError as error:
     raise InputError(f"engine spark needs pip install 'pyspark[sql]>=4.1,<5': {error}") from error
 
-REQUEST_DDL = (
-    "user_id bigint, timestamp bigint, behaviour_item_ids array<bigint>, "
-    "candidate_item_ids array<bigint>, labels array<tinyint>, is_test boolean"
-)
 TASKS_A_CORE = 4  # a task costs a moment of its own, and the last ones wait for each other
 OfPiece = Callable[[EventLog, FormedFile, Piece], Iterator[pa.Table]]
-_SQL = {INT64: "bigint", STRING: "string", BOOL: "boolean"}
+_SQL = {
+    INT8: "tinyint",
+    INT64: "bigint",
+    STRING: "string",
+    BOOL: "boolean",
+    INT8_LIST: "array<tinyint>",
+    INT64_LIST: "array<bigint>",
+}
 
 
 class SparkEngine:
@@ -72,8 +75,8 @@ class SparkEngine:
         return EventCounts.of([facts], self.log.rules)
 
     def item_ids(self) -> Iterator[pa.RecordBatch]:
-        """item_id, is_click: the distinct pairs, by item_id; all in the driver."""
-        pairs = self._events(1).select("item_id", "is_click").distinct()
+        """item_id, kind: the distinct pairs, by item_id; all in the driver."""
+        pairs = self._events(1).select("item_id", "kind").distinct()
         yield from pairs.sort("item_id").toArrow().to_batches()
 
     def texts(self, name: str) -> Iterator[pa.RecordBatch]:
@@ -90,12 +93,13 @@ class SparkEngine:
             counts: of the log; Spark shows progress its own way.
             in_a_second: units of its times.
         """
+        rules = self.log.rules
         requests = (
             self._events(in_a_second)
             .select(*SORTED_BY)
             .repartition("user_id")
             .sortWithinPartitions(*SORTED_BY)
-            .mapInArrow(partial(_requests_of_partition, rules=self.log.rules), REQUEST_DDL)
+            .mapInArrow(partial(_requests_of_partition, rules=rules), _ddl(rules.request_schema))
         )
         aside = folder / "by_split"
         by_split = requests.write.partitionBy("is_test").option("compression", "zstd")
@@ -120,11 +124,10 @@ class SparkEngine:
         schema: pa.Schema,
     ) -> DataFrame:
         """What a function makes of each piece, in tasks of neighbours, in the order of the log."""
-        ddl = ", ".join(f"`{field.name}` {_SQL[field.type]}" for field in schema)
         read = partial(_read_pieces, log=self.log, pieces=self._pieces, of_piece=of_piece)
         count = len(self._pieces)
         tasks = min(count, TASKS_A_CORE * self._spark.sparkContext.defaultParallelism)
-        return self._spark.range(0, count, 1, tasks).mapInArrow(read, ddl)
+        return self._spark.range(0, count, 1, tasks).mapInArrow(read, _ddl(schema))
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -170,6 +173,13 @@ def _events(log: EventLog, file: FormedFile, piece: Piece, in_a_second: int) -> 
         at = events.column_names.index("timestamp")
         seconds = np.floor_divide(events["timestamp"].to_numpy(), in_a_second)
         yield events.set_column(at, "timestamp", pa.array(seconds, INT64))
+
+
+def _ddl(schema: pa.Schema) -> str:
+    """What Spark calls a schema."""
+    names = (field.name.replace("`", "``") for field in schema)
+    kinds = (_SQL[field.type] for field in schema)
+    return ", ".join(f"`{name}` {kind}" for name, kind in zip(names, kinds, strict=True))
 
 
 def _uri(path: Path) -> str:

@@ -13,7 +13,7 @@ from torchrec_mm.columns.jagged import Jagged, list_array
 from torchrec_mm.columns.numbers import to_arrow
 from torchrec_mm.data.logs.id_maps import read_item_texts
 from torchrec_mm.data.logs.log_format import LogFormat
-from torchrec_mm.data.prepare.behaviours import behaviours_before
+from torchrec_mm.data.prepare.behaviours import PASSED, behaviours_before
 from torchrec_mm.data.prepare.further import (
     codes,
     feature_columns,
@@ -32,6 +32,7 @@ def prepare_impressions(
     items: Path | None,
     *,
     behaviours: int,
+    passed: bool = False,
     test_share: float,
     log_format: LogFormat,
     scratch: Path,
@@ -42,13 +43,14 @@ def prepare_impressions(
     ``test_share`` of each user's rows are for testing. Without, neighbouring rows of one user with
     equal behaviours are a request, and the last ``test_share`` of all requests are for testing.
     Behaviours not given are the user's earlier clicks; then a timestamp is needed. Rows that are
-    equal in every column count once. A further column with one value a request is of the request,
-    another one of the impression, see ``names_of_impressions``.
+    equal in every column count once. With ``passed``, requests have what their user was shown
+    earlier and did not click, as many as behaviours at most. A further column with one value a
+    request is of the request, another one of the impression, see ``names_of_impressions``.
 
     Raises:
         InputError: what ``read_impressions`` and ``names_of_impressions`` refuse, behaviours that
             differ inside a request, an item with two labels at one time of a user, a weight below
-            0, items of another clock.
+            0, items of another clock; with ``passed``, no timestamp, or the column already.
     """
     rows = read_impressions(folder, log_format)
     columns, given, further, equal = _distinct(rows.table, folder)
@@ -77,6 +79,16 @@ def prepare_impressions(
         newest, lengths = of_first.newest(behaviours)[0], of_first.lengths
         lists = list_array(newest.values, newest.lengths)
     requests = request_table(begins, user, time, item, label, lists, features={})
+    if passed:
+        if time is None:
+            raise InputError(f"{folder} must have a column timestamp, which passed needs, got none")
+        if PASSED in further.column_names:
+            raise InputError(f"{folder} column {PASSED} must be left out with passed, got both")
+        other = label == 0
+        earlier = behaviours_before(
+            user[other], time[other], item[other], user[first], time[first], behaviours
+        )
+        requests = requests.append_column(PASSED, earlier)
     if WEIGHT in further.column_names:
         weights = weight_lists(folder, further[WEIGHT], np.diff(first, append=len(user)))
         requests = requests.append_column("weights", weights)

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from torchrec_mm.columns.csv_files import read_csv
 from torchrec_mm.columns.jagged import list_array
-from torchrec_mm.columns.parquet import BINARY, INT64, STRING
+from torchrec_mm.columns.parquet import BINARY, FLOAT64, INT64, STRING
 from torchrec_mm.columns.reading import input_errors
 from torchrec_mm.columns.seconds import check_seconds
-from torchrec_mm.data.prepare.behaviours import behaviours_before
+from torchrec_mm.data.prepare.behaviours import PASSED, behaviours_before
 from torchrec_mm.data.prepare.prepared import Prepared
 from torchrec_mm.data.prepare.sittings import cut_sittings, latest_rows, request_table
 from torchrec_mm.errors import InputError
@@ -31,7 +31,8 @@ class MovieLensRules:
 
     like_from: least rating that counts as a like. pause_s: seconds without a rating that end a
     sitting. max_candidates: ratings a request at most. behaviours: earlier likes a request at most.
-    test_share: of each user's ratings, the latest.
+    test_share: of each user's ratings, the latest. passed: whether requests tell the films that the
+    user had rated and not liked, as many as behaviours at most.
     """
 
     like_from: float
@@ -39,6 +40,7 @@ class MovieLensRules:
     max_candidates: int
     behaviours: int
     test_share: float
+    passed: bool
 
 
 def prepare_movielens(folder: Path, rules: MovieLensRules) -> Prepared:
@@ -67,7 +69,7 @@ def prepare_movielens(folder: Path, rules: MovieLensRules) -> Prepared:
 
 def _requests(path: Path, films: IdIndex, rules: MovieLensRules) -> tuple[pa.Table, pa.Table]:
     ratings = read_csv(
-        path, {"userId": INT64, "movieId": INT64, "rating": pa.float64(), "timestamp": INT64}
+        path, {"userId": INT64, "movieId": INT64, "rating": FLOAT64, "timestamp": INT64}
     )
     check_seconds(path, "timestamp", ratings["timestamp"])
     user, item, time = (ratings[name].to_numpy() for name in ("userId", "movieId", "timestamp"))
@@ -80,10 +82,15 @@ def _requests(path: Path, films: IdIndex, rules: MovieLensRules) -> tuple[pa.Tab
     begins = cut_sittings(
         user, time, is_test, pause_s=rules.pause_s, max_candidates=rules.max_candidates
     )
-    behaviours = behaviours_before(
-        user[like], time[like], item[like], user[begins], time[begins], rules.behaviours
+    liked, disliked = (
+        behaviours_before(
+            user[rows], time[rows], item[rows], user[begins], time[begins], rules.behaviours
+        )
+        for rows in (like, ~like)
     )
-    table = request_table(begins, user, time, item, like, behaviours, features={})
+    table = request_table(begins, user, time, item, like, liked, features={})
+    if rules.passed:
+        table = table.append_column(PASSED, disliked)
     return table.filter(pa.array(~is_test[begins])), table.filter(pa.array(is_test[begins]))
 
 
@@ -101,7 +108,7 @@ def _films(folder: Path) -> pa.Table:
             "image": pa.array(posters, BINARY),
             "genre": _codes(pc.list_element(pc.split_pattern(movies["genres"], "|"), 0)),
             "genres": _codes(movies["genres"]),
-            "year": pc.fill_null(year.cast(INT64), 0),
+            "year": year.cast(FLOAT64),
         }
     )
 

@@ -46,10 +46,11 @@ def all_rows(log: EventLog) -> str:
 
 
 def events_of_use(log: EventLog) -> str:
-    """SQL: impressions and clicks, as ``EventLog.schema`` has them."""
-    kinds = _list((*log.rules.shown, *log.rules.clicked))
-    columns = f"{', '.join(NUMBER_COLUMNS)}, event IN {_list(log.rules.clicked)} AS is_click"
-    return f"(SELECT {columns} FROM {all_rows(log)} WHERE event IN {kinds})"
+    """SQL: impressions, clicks and further events, as ``EventLog.schema`` has them."""
+    groups = enumerate(log.rules.groups.values())
+    cases = " ".join(f"WHEN event IN {_list(events)} THEN {number}" for number, events in groups)
+    columns = f"{', '.join(NUMBER_COLUMNS)}, CAST(CASE {cases} END AS TINYINT) AS kind"
+    return f"(SELECT {columns} FROM {all_rows(log)} WHERE event IN {_list(log.rules.kinds)})"
 
 
 def count_query(log: EventLog) -> str:
@@ -70,8 +71,8 @@ def facts_of_kinds(counted: pa.Table, rules: EventRules) -> pa.Table | None:
     for kind in counted.to_pylist():
         event, rows = kind["event"], kind["rows"]
         facts.append({"fact": KIND, "name": event, "rows": rows})
-        if event in (*rules.shown, *rules.clicked):
-            name = "shown" if event in rules.shown else "clicked"
+        if event in rules.kinds:
+            name = [*rules.groups][rules.kinds[event]]
             facts.append({"fact": GOOD, "name": name, "rows": rows})
             times = {"least": kind["least"], "greatest": kind["greatest"]}
             facts.append({"fact": NUMBERS} | times)

@@ -21,6 +21,7 @@ from torchrec_mm.data.logs.file_forms import found_out
 from torchrec_mm.data.logs.id_maps import read_item_texts, text_of, write_map
 from torchrec_mm.data.prepare.event_counts import EventCounts
 from torchrec_mm.data.prepare.event_log import EventLog
+from torchrec_mm.data.prepare.events import IMPRESSION
 from torchrec_mm.data.prepare.prepared import (
     Split,
     check_items,
@@ -42,7 +43,7 @@ class Engine(Protocol):
         """One pass over the log; comes first."""
 
     def item_ids(self) -> Iterator[pa.RecordBatch]:
-        """item_id, is_click: the distinct pairs, by item_id."""
+        """item_id, kind: the distinct pairs, by item_id."""
 
     def texts(self, name: str) -> Iterator[pa.RecordBatch]:
         """MAP_SCHEMA: the distinct ids of a column of text and their texts, in any order."""
@@ -66,7 +67,7 @@ def write_prepared_events(
         engine: has opened the log.
         run_dir: folder to make; appears whole or not at all.
         items: folder with ``items/`` to copy, features.yaml too if it has one; None: items are the
-            ids that were shown or clicked.
+            ids of all events of use.
         scratch: folder beside ``run_dir``, where its content is made.
 
     Returns:
@@ -126,7 +127,7 @@ def _checked_items(engine: Engine, given: Path, times: tuple[int, int], scratch:
 
 def _shown_items(engine: Engine) -> Iterator[np.ndarray]:
     for batch in engine.item_ids():
-        shown = batch.filter(pc.invert(batch["is_click"]))
+        shown = batch.filter(pc.equal(batch["kind"], IMPRESSION))
         yield shown["item_id"].to_numpy()
 
 

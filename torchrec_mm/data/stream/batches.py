@@ -26,7 +26,7 @@ PartsT = TypeVar("PartsT", bound="BatchParts")
 
 
 class BatchParts(Pipelineable):
-    """A dataclass of tensors, jagged tensors and further parts that move together."""
+    """A dataclass of tensors, jagged tensors and further parts, or tuples, that move together."""
 
     def to(self: PartsT, device: torch.device, non_blocking: bool = False) -> PartsT:
         return self._map(lambda part: part.to(device=device, non_blocking=non_blocking))
@@ -37,18 +37,17 @@ class BatchParts(Pipelineable):
     def record_stream(self, stream: torch.Stream) -> None:
         for field in fields(self):
             part = getattr(self, field.name)
-            if part is not None and not isinstance(part, int):
-                part.record_stream(stream)
+            for each in part if isinstance(part, tuple) else (part,):
+                if each is not None and not isinstance(each, int):
+                    each.record_stream(stream)
 
     def _map(self: PartsT, change: Callable[[Any], Any]) -> PartsT:
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self,
-            **{
-                name: part if part is None or isinstance(part, int) else change(part)
-                for name, part in parts.items()
-            },
-        )
+        def changed(part: Any) -> Any:
+            if isinstance(part, tuple):
+                return tuple(map(changed, part))
+            return part if part is None or isinstance(part, int) else change(part)
+
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass
@@ -64,6 +63,21 @@ class SearchResults(BatchParts):
     kept_index: Tensor | None
     kept_length: Tensor | None
     kept_cosine: Tensor | None
+    tiers: Tensor | None
+    cosine: Tensor | None
+
+
+@dataclass
+class FurtherBehaviours(BatchParts):
+    """One further behaviour sequence of a batch's requests.
+
+    slots: (T,) int32 slot of each, oldest first. offsets: (R + 1,) int64, where each request's
+    begin. most: length of the longest. tiers: (I, N) and cosine: (P,) as in ``SearchResults``.
+    """
+
+    slots: Tensor
+    offsets: Tensor
+    most: int
     tiers: Tensor | None
     cosine: Tensor | None
 
@@ -103,6 +117,7 @@ class RequestBatch(BatchParts):
     weights: (I,) float32, of each impression in the loss; None: all alike.
     bags: multi-hot features, None without any. Of users and contexts one bag a request, of items
         one a slot, after the other item tables in ``item_index``. Shorter ones end in empty bags.
+    sequences: the further behaviour sequences that the model looks at, in its order.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -129,6 +144,7 @@ class RequestBatch(BatchParts):
     target_numbers: Tensor | None = None
     weights: Tensor | None = None
     bags: KeyedJaggedTensor | None = None
+    sequences: tuple[FurtherBehaviours, ...] = ()
 
     @property
     def lists(self) -> RequestLists:
@@ -139,3 +155,8 @@ class RequestBatch(BatchParts):
             self.most_candidates,
             self.most_behaviours,
         )
+
+    def lists_of(self, further: FurtherBehaviours) -> RequestLists:
+        """Whose the impressions and the behaviours of a further sequence are."""
+        offsets = (self.candidate_offsets, further.offsets)
+        return RequestLists(*offsets, self.most_candidates, further.most)

@@ -5,31 +5,18 @@ Shape letters: R requests, I impressions, S item slots, K kept behaviours, U ite
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.bags import bags_of, one_id_bags
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
+from torchrec_mm.data.stream.compare import Compared, Comparison, MakeOfHits, further_behaviours
 from torchrec_mm.data.stream.numbers import target_numbers, with_flags
-from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
+from torchrec_mm.data.stream.search import GeneralSearch
 from torchrec_mm.kernels.distinct import distinct
-
-
-class Compared(NamedTuple):
-    """What the vectors say of the requests of a batch: ``SearchHits``, and ``made`` of them."""
-
-    kept_items: np.ndarray
-    kept_length: Tensor
-    kept_cosine: Tensor
-    tiers: Tensor
-    cosine: Tensor
-    made: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,8 @@ class Collator:
     shared_ids: features without bags whose tables other features share; they are among the bags.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
-    impressions where batches begin and end.
+    impressions where batches begin and end. sequences: events of the further behaviour sequences
+    that it looks at.
     """
 
     items: EncodedItems
@@ -56,42 +44,22 @@ class Collator:
     vector_rows: np.ndarray | None = None
     gather: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     search: GeneralSearch | None = None
-    make: Callable[[SearchHits, Sequence[int]], list[Tensor]] | None = None
+    make: MakeOfHits | None = None
     shared_ids: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
 
         ``shares``: each with the candidates that its batch is to have. Nothing without a search.
         """
-        search = self.search
-        if search is None:
+        if self.search is None:
             return [None] * len(shares)
-        candidates = Jagged.concatenate([share.candidates for share in shares])
-        behaviours = Jagged.concatenate([share.behaviours for share in shares])
-        if search.scope != "all":
-            behaviours, _ = behaviours.newest(self.max_behaviours)
-        if search.scope == "known":
-            assert self.vector_rows is not None  # who else would search
-            behaviours = behaviours.where(self.vector_rows[behaviours.values] >= 0)
-        hits = search(candidates, behaviours)
-        ends = offsets_of(np.array([len(share) for share in shares]))
-        impressions = candidates.offsets[ends].tolist()
-        pairs = offsets_of(candidates.lengths * behaviours.lengths * search.pairs)[ends]
-        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
-        return [
-            Compared(
-                hits.kept_items[begin:end],
-                hits.kept_length[begin:end],
-                hits.kept_cosine[begin:end],
-                hits.tiers[begin:end],
-                hits.cosine[begin_pair:end_pair],
-                made_of_batch,
-            )
-            for (begin, end), (begin_pair, end_pair), made_of_batch in zip(
-                pairwise(impressions), pairwise(pairs), made, strict=True
-            )
-        ]
+        assert self.vector_rows is not None  # who else would search
+        comparison = Comparison(
+            self.search, self.vector_rows, self.max_behaviours, self.make, self.sequences
+        )
+        return list(comparison(shares))
 
     def __call__(
         self,
@@ -118,9 +86,11 @@ class Collator:
         if self.vector_rows is not None:
             is_attended = self.vector_rows[recent.values] >= 0
         kept = np.empty((0, 0), np.int32) if compared is None else compared.kept_items
-        items, slots = _distinct(np.concatenate([all_candidates, recent.values, kept.ravel()]))
-        _, recent_slots, kept_slots = np.split(
-            slots, np.cumsum([len(all_candidates), len(recent.values)])
+        further = [share.sequences[e].newest(self.max_behaviours)[0] for e in self.sequences]
+        looked_up = [all_candidates, recent.values, kept.ravel(), *(f.values for f in further)]
+        items, slots = _distinct(np.concatenate(looked_up))
+        _, recent_slots, kept_slots, *further_slots = np.split(
+            slots, np.cumsum([len(of) for of in looked_up])[:-1]
         )
         if not self.has_tables:
             assert is_attended is not None  # else the model would have nothing to go by
@@ -159,6 +129,7 @@ class Collator:
             target_numbers=with_flags(numbers),
             weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
+            sequences=further_behaviours(further, further_slots, compared),
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:

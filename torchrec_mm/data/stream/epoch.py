@@ -44,8 +44,9 @@ class Window:
 class EpochOrder:
     """The order of one epoch over a data set.
 
-    group_sizes: (G,) int64 requests of each row group. lengths: (R, 2) int, candidates and
-    behaviours of each request. seed: shuffles; None keeps the order on disk.
+    group_sizes: (G,) int64 requests of each row group. lengths: (R, 2 + sequences) int, candidates
+    and behaviours of each request, and those of each further sequence. seed: shuffles; None keeps
+    the order on disk.
     """
 
     group_sizes: np.ndarray
@@ -107,21 +108,30 @@ class EpochOrder:
         return order, bounds * total[:, None] // count[:, None]
 
     def _num_pieces(self, requests: np.ndarray) -> np.ndarray:
-        return self.limits.num_pieces(*self.lengths[requests].T)
+        return self.limits.num_pieces(*compared(self.lengths[requests]))
 
     @cached_property
     def _longest(self) -> np.ndarray:
-        """(2,) most candidates and most behaviours of a request."""
+        """(2 + sequences,) the most of each of a request."""
         return np.array([column.max(initial=0) for column in self.lengths.T])
 
     @cached_property
     def _has_pieces(self) -> bool:
-        return bool(self.limits.num_pieces(*self._longest[:, None]) > 1)
+        return bool(self.limits.num_pieces(*compared(self._longest[None])) > 1)
 
     def _cut(self, order: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        total, behaviours = self.lengths[order].T
+        total, behaviours = compared(self.lengths[order])
         whole = candidates[:, 1] - candidates[:, 0] == total
         return self.limits.cut(np.where(whole, total, np.inf), behaviours)
+
+
+def compared(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) candidates of requests with such ``lengths``, and (n,) behaviours.
+
+    Of several sequences, each counts as much as the longest: together they are padded to no more.
+    """
+    candidates, *sequences = lengths.T
+    return candidates, len(sequences) * np.maximum.reduce(sequences)
 
 
 def share_bounds(costs: np.ndarray, world_size: int) -> np.ndarray:

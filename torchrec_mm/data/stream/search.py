@@ -1,7 +1,8 @@
 """The general search of a batch's requests, in the data path, with frozen vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ class SearchHits:
     rows of what was searched. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K
     are real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
     cosine: (P,) float32 of each pair, (0,) if not asked for; 0 where either has no vector.
+    further: of each further sequence that was searched, ``tiers`` and ``cosine``.
     """
 
     candidate_rows: Jagged
@@ -34,6 +36,7 @@ class SearchHits:
     kept_cosine: Tensor
     tiers: Tensor
     cosine: Tensor
+    further: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class GeneralSearch:
 
     fetch: a ``VectorSource``'s. vector_rows: (U,) int32 row of each item's vector, -1 without.
     scope: which behaviours are searched. kept: K, the most alike to keep, 0 for none. num_tiers: N
-    to count all by, 0 for no counting. pairs: whether every cosine is wanted.
+    to count all by, 0 for no counting. pairs: whether every cosine is wanted. Of further sequences,
+    none are kept, and every cosine is wanted if ``further_pairs``.
 
     Source: MUSE, arXiv:2512.07216, general search unit. Ours: SimTier over every similarity.
     """
@@ -53,26 +57,53 @@ class GeneralSearch:
     kept: int = 0
     num_tiers: int = 0
     pairs: bool = False
+    further_pairs: bool = False
 
-    def __call__(self, candidates: Jagged, behaviours: Jagged) -> SearchHits:
-        """Search these behaviours of each request for each of its candidates."""
+    @property
+    def searches_further(self) -> bool:
+        """Whether anything is wanted of further sequences."""
+        return self.num_tiers > 0 or self.further_pairs
+
+    def __call__(
+        self, candidates: Jagged, behaviours: Jagged, further: Sequence[Jagged] = ()
+    ) -> SearchHits:
+        """Search these behaviours of each request for each of its candidates; all of one fetch.
+
+        ``further``: the sequences to search besides.
+        """
         candidate_rows = self.vector_rows[candidates.values]
         behaviour_rows = self.vector_rows[behaviours.values]
-        fetched = self.fetch(candidate_rows, behaviour_rows)
-        kept, num_kept, cosine, tiers, pairs = general_search(
-            fetched.matrix,
-            torch.from_numpy(fetched.candidate_rows),
-            torch.from_numpy(fetched.behaviour_rows),
-            torch.from_numpy(candidates.offsets),
+        rows = [behaviour_rows, *(self.vector_rows[items.values] for items in further)]
+        fetched = self.fetch(candidate_rows, np.concatenate(rows) if further else behaviour_rows)
+        first, *rest = np.split(fetched.behaviour_rows, np.cumsum([len(of) for of in rows])[:-1])
+        searched_in = partial(
+            general_search, fetched.matrix, torch.from_numpy(fetched.candidate_rows)
+        )
+        asking = torch.from_numpy(candidates.offsets)
+        kept, num_kept, cosine, tiers, pairs = searched_in(
+            torch.from_numpy(first),
+            asking,
             torch.from_numpy(behaviours.offsets),
             keep=self.kept,
             num_tiers=self.num_tiers,
             pairs=self.pairs,
         )
+        of_further = [
+            searched_in(
+                torch.from_numpy(each),
+                asking,
+                torch.from_numpy(items.offsets),
+                keep=0,
+                num_tiers=self.num_tiers,
+                pairs=self.further_pairs,
+            )
+            for each, items in zip(rest, further, strict=True)
+        ]
         items = self._items(candidates, behaviours, kept.numpy(), num_kept.numpy())
         asked = Jagged(candidate_rows, candidates.offsets)
         searched = Jagged(behaviour_rows, behaviours.offsets)
-        return SearchHits(asked, searched, items, num_kept, cosine, tiers, pairs)
+        besides = tuple((hits.tiers, hits.pairs) for hits in of_further)
+        return SearchHits(asked, searched, items, num_kept, cosine, tiers, pairs, besides)
 
     def _items(
         self, candidates: Jagged, behaviours: Jagged, kept: np.ndarray, num_kept: np.ndarray

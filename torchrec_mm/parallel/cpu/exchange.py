@@ -19,7 +19,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from torchrec_mm.kernels.exchange_ids import Part, by_table, route
 from torchrec_mm.kernels.one_id_bags import Ids, anchor, look_up, update
+from torchrec_mm.kernels.pool_bags import PooledBags, pool_bags
 from torchrec_mm.parallel.cpu.links import Links
+from torchrec_mm.parallel.cpu.pooled import PooledKeys
 from torchrec_mm.parallel.cpu.shards import Shards
 
 
@@ -33,15 +35,17 @@ class Exchange:
         self.links = links
         joined = Shards.joined(collections)
         self.tables, self.ends = joined.tables, joined.ends
-        self.numbers = {name: number for number, name in enumerate(joined.names)}
+        self.numbers, self.means = joined.numbers, joined.means
         self.announced: Asked | None = None
         self.waiting: list[Promise] = []
 
-    def part(self, bags: KeyedJaggedTensor) -> Part:
-        """For the kernel that sorts ids."""
-        numbers = torch.tensor([self.numbers[name] for name in bags.keys()])
+    def part(self, bags: KeyedJaggedTensor) -> tuple[Part, PooledBags | None]:
+        """For the kernel that sorts ids, and how to pool rows; None where a bag is one at most."""
+        keys = PooledKeys.of(bags.keys(), self.numbers, self.means)
         ids, lengths = bags.values().long(), bags.lengths().int()
-        return Part(ids.contiguous(), lengths.contiguous(), numbers)
+        if keys.shares or (len(lengths) and int(lengths.max()) > 1):
+            return keys.take_apart(bags).part()
+        return Part(ids.contiguous(), lengths.contiguous(), torch.tensor(keys.tables)), None
 
     def announce(self, coming: Sequence[KeyedJaggedTensor]) -> None:
         """Begin to ask for what the next batch looks up. Collective; ``send`` goes on."""
@@ -64,17 +68,22 @@ class Exchange:
     def keep_promises(self) -> None:
         """Look up for all that wait. Collective."""
         waiting, self.waiting = self.waiting, []
-        wanted, asked = [promise.features for promise in waiting], self.announced
+        # Of one batch of bags that several collections look up, all of it is asked for once.
+        wanted = list({id(promise.features): promise.features for promise in waiting}.values())
+        asked = self.announced
         if asked is None or not all(any(own is w for own in asked.features) for w in wanted):
             asked = Asked(self, wanted)
         self.announced = None
         # Without state there is no backward pass, and nothing may ask for one.
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.tables.momentum)):
             found = _Exchanged.apply(self, asked, anchor())
-        parts = found.split([bags.stride() * len(bags.keys()) for bags in asked.features])
-        for bags, rows in zip(asked.features, parts, strict=True):
+        parts = found.split([len(part.lengths) for part, _ in asked.parts])
+        for bags, (_, pooled), rows in zip(asked.features, asked.parts, parts, strict=True):
             names, width = bags.keys(), self.tables.width
-            values = rows.view(bags.stride(), len(names) * width)
+            if pooled is None:
+                values = rows.view(bags.stride(), len(names) * width)
+            else:
+                values = pool_bags(rows, pooled)
             for promise in waiting:
                 if promise.features is bags:
                     promise.kept = KeyedTensor(names, [width] * len(names), values)
@@ -98,14 +107,17 @@ class Promise(LazyGetItemMixin[str, Tensor], LazyAwaitable[KeyedTensor]):
 class Asked:
     """Ids of some bags on their way to the ranks that hold their rows. Collective.
 
+    Of longer bags, and of several features of a table, each row is asked for once.
+
     Raises:
-        ValueError: a bag holds two ids. IndexError: an id is no row of its table.
+        IndexError: an id is no row of its table.
     """
 
     def __init__(self, exchange: Exchange, features: Sequence[KeyedJaggedTensor]) -> None:
         self.features, self.links = features, exchange.links
-        self.size = sum(bags.stride() * len(bags.keys()) for bags in features)
-        self.routed = route([exchange.part(bags) for bags in features], exchange.ends)
+        self.parts = [exchange.part(bags) for bags in features]
+        self.size = sum(len(part.lengths) for part, _ in self.parts)
+        self.routed = route([part for part, _ in self.parts], exchange.ends)
         self.to = self.routed.counts.sum(1).tolist()
         self.counts = torch.empty_like(self.routed.counts)
         one = [1] * len(self.to)

@@ -8,9 +8,11 @@ from torch import nn
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
+from torchrec_mm.kernels.one_id_bags import Bags, Tables, each_once, one_id_bags
+from torchrec_mm.kernels.pool_bags import pool_bags
 from torchrec_mm.parallel.cpu.exchange import Exchange
 from torchrec_mm.parallel.cpu.links import Links
+from torchrec_mm.parallel.cpu.pooled import PooledKeys
 from torchrec_mm.parallel.cpu.shards import Shards, fits
 from torchrec_mm.parallel.cpu.tables import use_one_id_forward
 from torchrec_mm.parallel.process_group import Worker
@@ -26,7 +28,7 @@ def shorten(
     learns: bool,
     links: Links | None,
 ) -> Exchange | None:
-    """Let collections whose tables fit take batches of one-id bags the short way.
+    """Let collections whose tables fit look up the short way.
 
     Weights, state, names and plan stay TorchRec's own; what fits is in ``shards.fits``. Others go
     TorchRec's way, as do tables of raw ids.
@@ -64,7 +66,7 @@ def shorten(
 def _goes_with(shards: Shards, others: list[Shards]) -> bool:
     """Whether one exchange can tell features and rows apart."""
     return all(
-        shards.tables.width == other.tables.width and not set(shards.names) & set(other.names)
+        shards.tables.width == other.tables.width and not {*shards.numbers} & {*other.numbers}
         for other in others
     )
 
@@ -79,20 +81,39 @@ def _collections(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class ShortForward:
-    """Takes the place of ``forward`` on a lone rank: batches that do not fit go to TorchRec's."""
+    """Takes the place of ``forward`` on a lone rank.
+
+    Bags of one id are copied from their tables. Rows that longer ones hold, or several features of
+    one table, are looked up once each and pooled. What learns otherwise goes to TorchRec's.
+    """
 
     def __init__(self, collection: ShardedEmbeddingBagCollection, shards: Shards) -> None:
         self.torchrec_forward, self.shards = collection.forward, shards
         self.ordered: dict[tuple[str, ...], Tables] = {}
+        self.keys: dict[tuple[str, ...], PooledKeys] = {}
 
     def __call__(self, features: KeyedJaggedTensor) -> Any:
-        names = tuple(features.keys())
+        names = tuple(name for name in features.keys() if name in self.shards.numbers)
+        if len(names) < len(features.keys()):  # the others are of another collection
+            features = features.permute([features.keys().index(name) for name in names])
         if names not in self.ordered:
             self.ordered[names] = self.shards.ordered(names)
-        tables = self.ordered[names]
-        learns_otherwise = torch.is_grad_enabled() and not tables.momentum
-        bags = Bags.of(tables, features.values().long(), features.lengths().int())
-        if learns_otherwise or bags is None:
+            self.keys[names] = PooledKeys.of(names, self.shards.numbers, self.shards.means)
+        tables, keys = self.ordered[names], self.keys[names]
+        if torch.is_grad_enabled() and not tables.momentum:
             return self.torchrec_forward(features)
-        values = one_id_bags(tables, bags)
+        bags = None
+        if not keys.shares:
+            bags = Bags.of(tables, features.values().long(), features.lengths().int())
+        if bags is not None:
+            values = one_id_bags(tables, bags)
+        else:
+            ids, pooled = keys.take_apart(features).below_each_other()
+            values = pool_bags(each_once(self.of_keys(keys), ids), pooled)
         return KeyedTensor(list(names), [tables.width] * len(names), values)
+
+    def of_keys(self, keys: PooledKeys) -> Tables:
+        """The tables of a batch's features, each once."""
+        names = list(self.shards.numbers)
+        numbers = list(self.shards.numbers.values())
+        return self.shards.ordered([names[numbers.index(number)] for number in keys.numbers])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
@@ -19,13 +20,15 @@ from torchrec_mm.parallel.tables import TableSettings
 
 @dataclass(frozen=True)
 class Shards:
-    """The tables of a collection, one feature each.
+    """The T tables of a collection.
 
-    names: of the F features. tables: the rows that lie here, TorchRec's own tensors.
-    ends: (F, ranks) int64, where the rows of each rank end; they begin where the rank's before end.
+    numbers: by feature, which table is its own. means: by feature, whether bags are averaged, else
+    they are summed. tables: the rows that lie here, TorchRec's own tensors.
+    ends: (T, ranks) int64, where the rows of each rank end; they begin where the rank's before end.
     """
 
-    names: tuple[str, ...]
+    numbers: Mapping[str, int]
+    means: Mapping[str, bool]
     tables: Tables
     ends: Tensor
 
@@ -44,15 +47,22 @@ class Shards:
                 of_table[shard.placement.rank()] += shard.shard_sizes[0]
         learns = all(states)
         momentum = [state[0] for state in states] if learns else []
-        names = tuple(config.feature_names[0] for config in configs)
-        return cls(names, Tables(weights, momentum, rates, max(eps)), rows.cumsum(1))
+        numbers = {name: n for n, config in enumerate(configs) for name in config.feature_names}
+        means = {name: configs[n].pooling == PoolingType.MEAN for name, n in numbers.items()}
+        return cls(numbers, means, Tables(weights, momentum, rates, max(eps)), rows.cumsum(1))
 
     @classmethod
     def joined(cls, parts: "Sequence[Shards]") -> "Shards":
         """Several collections as one."""
         tables = [part.tables for part in parts]
+        before = accumulate((len(each.weights) for each in tables), initial=0)
         return cls(
-            sum((part.names for part in parts), ()),
+            {
+                name: first + number
+                for first, part in zip(before, parts, strict=False)
+                for name, number in part.numbers.items()
+            },
+            {name: mean for part in parts for name, mean in part.means.items()},
             Tables(
                 [weight for each in tables for weight in each.weights],
                 [momentum for each in tables for momentum in each.momentum],
@@ -63,8 +73,8 @@ class Shards:
         )
 
     def ordered(self, names: Sequence[str]) -> Tables:
-        """The tables of these features; ValueError for one that is not there."""
-        places = [self.names.index(name) for name in names]
+        """The tables of these features; KeyError for one that is not there."""
+        places = [self.numbers[name] for name in names]
         own = self.tables
         weights, rates = ([part[i] for i in places] for part in (own.weights, own.learning_rates))
         momentum = [own.momentum[i] for i in places] if own.momentum else []
@@ -74,7 +84,7 @@ class Shards:
 def fits(
     collection: ShardedEmbeddingBagCollection, of_table: Mapping[str, TableSettings], learns: bool
 ) -> bool:
-    """Whether all its tables are float32, of one width and one feature, and cut by rows or whole.
+    """Whether all its tables are float32, of one width, and cut by rows or whole.
 
     And learn by row-wise Adagrad, or by SGD where nothing learns. Ranks agree on it without a word.
     """
@@ -82,9 +92,8 @@ def fits(
     optimizers = ("rowwise_adagrad",) if learns else ("rowwise_adagrad", "sgd")
     features = [name for config in configs for name in config.feature_names]
     return (
-        len(set(features)) == len(features) == len(configs)
+        len(set(features)) == len(features)
         and len({config.embedding_dim for config in configs}) == 1
-        and all(config.pooling == PoolingType.SUM for config in configs)
         and all(of_table[config.name].dtype == "fp32" for config in configs)
         and all(of_table[config.name].optimizer in optimizers for config in configs)
         and all(_rows_in_order(_plan(collection, config), config) for config in configs)
