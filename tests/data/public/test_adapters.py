@@ -150,6 +150,8 @@ def test_amazon_reviews_are_likes_by_sitting_the_first_of_each_item(tmp_path, ta
     ]
     assert [row["labels"] for row in of_one] == [[1, 0], [1], [0]]
     assert [row["behaviour_item_ids"] for row in of_one] == [[], ids("B01"), ids("B01", "B03")]
+    bought = [row["purchase_item_ids"] for row in of_one]
+    assert bought == [[], ids("B01"), ids("B01", "B03")]  # B02 was not
     assert [row["is_test"] for row in of_one] == [False, False, True]
     assert {row["text"] for row in rows(map(table_of, data.texts["user_id"]))} == {"AE3K", "AFZU"}
 

@@ -8,8 +8,9 @@ there are any; the data set itself holds their addresses alone.
 
 An item is a parent_asin. A label is 1 where the rating is at least ``like_from``. A request is a
 sitting: a user's reviews with no longer pause than ``pause_s``; of several reviews of one item by a
-user the first counts. Behaviours are earlier likes. A price that is no number is null.
-average_rating and rating_number are not read: they count what came later.
+user the first counts. Behaviours are earlier likes, ``purchase_item_ids`` items that were bought
+for sure (verified_purchase), liked or not. A price that is no number is null. average_rating and
+rating_number are not read: they count what came later.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from torchrec_mm.columns.parquet import BINARY
 from torchrec_mm.columns.text_ids import hash_texts
 from torchrec_mm.data.public.public_data import PublicData, picture
 from torchrec_mm.data.public.tables import Tables, find, hashed, json_rows
-from torchrec_mm.data.public.users import FeedRules, requests_of_users
+from torchrec_mm.data.public.users import IN, FeedRules, requests_of_users
 from torchrec_mm.errors import InputError
 
 REVIEW = {"user_id": "VARCHAR", "parent_asin": "VARCHAR", "rating": "DOUBLE"}
@@ -30,6 +31,7 @@ META = dict.fromkeys(("parent_asin", "title", "main_category", "store", "price")
 META |= {"categories": "VARCHAR[]"}
 ITEMS_A_PIECE = 500  # with a picture each
 PICTURES = "pictures"
+BOUGHT = f"{IN}purchase"  # rows of the sequence purchase_item_ids
 
 
 def read_amazon(folder: Path, tables: Tables, rules: FeedRules, *, like_from: float) -> PublicData:
@@ -49,12 +51,14 @@ def read_amazon(folder: Path, tables: Tables, rules: FeedRules, *, like_from: fl
     _check_whole(folder, tables, reviews)
     first = (
         f'SELECT user_id, parent_asin, min("timestamp") AS time, '
-        f'arg_min(rating, "timestamp") AS rating '
+        f'arg_min(rating, "timestamp") AS rating, '
+        f'coalesce(arg_min(verified_purchase, "timestamp"), false) AS {BOUGHT} '
         f"FROM {reviews} GROUP BY user_id, parent_asin"
     )
     rows = (
         f'SELECT {hashed("user_id")} AS user_id, time // 1000 AS "timestamp", '
-        f"{hashed('parent_asin')} AS item_id, CAST(rating >= {like_from} AS TINYINT) AS label "
+        f"{hashed('parent_asin')} AS item_id, CAST(rating >= {like_from} AS TINYINT) AS label, "
+        f"{BOUGHT} "
         f"FROM ({first}) ORDER BY ALL"
     )
     items = (
