@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchrec_mm.data.contract.request_columns import column_of
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.errors import InputError
 
@@ -56,6 +57,12 @@ def schemas(draw) -> dict[str, dict[str, pa.Array]]:
         for place, kind in enumerate(draw(st.lists(st.sampled_from([*kinds]), max_size=3))):
             name = f"candidate_{place}" if owner == "candidates" else f"{owner}_{place}"
             columns[folder][name] = pa.array(kinds[kind], kind)
+    for event in draw(st.sets(st.sampled_from(["cart", "passed"]))):
+        kind = draw(st.sampled_from([pa.list_(pa.int32()), pa.large_list(pa.int64())]))
+        columns["requests"][f"{event}_item_ids"] = pa.array([[1], [], [9, 2, 2], [3]], kind)
+    if draw(st.booleans()):
+        kind = draw(st.sampled_from([pa.list_(pa.float32()), pa.large_list(pa.float64())]))
+        columns["requests"]["weights"] = pa.array([[0.5], [0], [2], [1]], kind)
     for place, kind in enumerate(draw(st.lists(st.sampled_from([*OTHERS]), max_size=1))):
         folder = draw(st.sampled_from([*columns]))
         columns[folder][f"unusable_{place}"] = pa.array(OTHERS[kind], kind)
@@ -95,4 +102,6 @@ def test_every_column_is_used_or_named_in_the_refusal(columns, is_ignored):
         if key.endswith(("_features", "_numbers"))
         for name in each
     ]
+    used += [column_of(event) for event in meta.get("sequences", ())]
+    used += ["weights"] * (meta.get("weighted") == ["train"])
     assert {*used} - {"user_id", "item_id"} == names - wrong
