@@ -23,6 +23,7 @@ class BenchmarkName:
 
     name: Literal[
         "checkpoint",
+        "criteo",
         "embedding",
         "fit",
         "gauc",

@@ -15,6 +15,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.data.stream.vector_source import VectorSource
 from torchrec_mm.metrics.auc import auc
 from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.metrics.log_loss import log_loss
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharding import DistributedModel
@@ -111,7 +112,8 @@ def quality_of(make: Callable[[Worker], Learner], epochs: int) -> Quality:
         users = np.concatenate([np.repeat(users[part.requests], part.lengths) for part in scored])
         labels = np.concatenate([part.labels for part in scored])
         logits = np.concatenate([part.logits for part in scored])
-        return Quality(auc(labels, logits), gauc(users, labels, logits).gauc, impressions)
+        of_users = gauc(users, labels, logits).gauc
+        return Quality(auc(labels, logits), of_users, impressions, log_loss(labels, logits))
 
 
 def impressions_in(outputs: RankingOutputs) -> int:

@@ -62,6 +62,7 @@ class Quality:
     auc: float
     gauc: float
     impressions: int
+    log_loss: float = float("nan")
 
 
 def steady_rate(step: Callable[[], int], seconds: float, device: torch.device) -> float:
