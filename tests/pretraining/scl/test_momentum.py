@@ -37,8 +37,15 @@ def test_frozen_layers_are_shared_and_trained_ones_are_not():
     encoder = two_layers()
     encoder[0].requires_grad_(False)
     slow = momentum_copy(encoder)
-    assert slow[0].weight is encoder[0].weight
+    assert slow[0] is encoder[0]
     assert slow[1].weight is not encoder[1].weight
+
+
+def test_a_frozen_layer_that_gathers_statistics_is_copied_but_for_its_weights():
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4).requires_grad_(False))
+    slow = momentum_copy(encoder)
+    assert slow[1].weight is encoder[1].weight
+    assert slow[1].running_mean is not encoder[1].running_mean
 
 
 def test_running_statistics_are_those_of_its_own_activations():

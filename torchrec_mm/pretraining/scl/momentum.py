@@ -6,20 +6,33 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def momentum_copy(encoder: ModuleT) -> ModuleT:
-    """A copy of ``encoder`` that takes no gradient; frozen parameters are shared, not copied.
+    """A copy of ``encoder`` that takes no gradient; what is frozen is shared, not copied.
+
+    A BatchNorm is copied, see ``update_momentum``; so is what holds one, but for its parameters.
 
     >>> encoder = torch.nn.Linear(2, 1)
     >>> any(weight.requires_grad for weight in momentum_copy(encoder).parameters())
     False
     """
-    frozen = {id(p): p for p in encoder.parameters() if not p.requires_grad}
-    return copy.deepcopy(encoder, memo=dict(frozen)).requires_grad_(False)
+    frozen: list[nn.Parameter | nn.Module] = [
+        parameter for parameter in encoder.parameters() if not parameter.requires_grad
+    ]
+    # With a backbone goes its tokeniser, which takes longer to copy than all else.
+    frozen += [module for module in encoder.modules() if _stays(module) and module is not encoder]
+    return copy.deepcopy(encoder, memo={id(each): each for each in frozen}).requires_grad_(False)
+
+
+def _stays(module: nn.Module) -> bool:
+    """Whether it has weights, and training leaves it alone, whole."""
+    learns = {parameter.requires_grad for parameter in module.parameters()}
+    return learns == {False} and not any(isinstance(m, _BatchNorm) for m in module.modules())
 
 
 def trained_pairs(slow: nn.Module, encoder: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
