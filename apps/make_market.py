@@ -62,6 +62,9 @@ class MakeMarketConfig:
     features: Literal["few", "full"] = "few"
     """full: items also have a price and tags, users a budget, impressions a position and a
     discount, all of which matter for clicks"""
+    passed: bool = False
+    """requests also hold passed_item_ids: what their user was shown earlier and did not click, the
+    latest, behaviours at most"""
     processes: int = os.cpu_count() or 1
     """processes that make pictures; does not change the result"""
     seed: int = 0
@@ -123,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             tick=progress.update,
         ) as studio,
     ):
-        write(folder, market, config.behaviours, studio)
+        write(folder, market, config.behaviours, studio, config.passed)
         write_json(folder / "market.json", figures(market, config.seed))
 
 

@@ -100,8 +100,8 @@ class PrepareConfig:
     bad_share: float | None = None
     """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
     passed: bool | None = None
-    """requests also hold passed_item_ids: what their user was shown earlier and did not click (of
-    films: rated and did not like), the latest, behaviours at most (false)"""
+    """movielens, impressions, events: requests also hold passed_item_ids, what their user was shown
+    earlier and did not click (of films: rated and did not like), behaviours at most (false)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None

@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.helpers.kinds_market import TAGS, add_columns, drawn, write_kinds_market
-from tests.helpers.small_market import SmallMarket
+from tests.helpers.kinds_market import TAGS, add_columns, bags, drawn, write_kinds_market
+from tests.helpers.small_market import NUM_ITEMS, SmallMarket
 from tests.ranking.small_ranker import Encoded, encode, ranker_of, spec_of
 from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.contract.features import NULL
@@ -36,6 +37,8 @@ def market(tmp_path_factory) -> SmallMarket:
     # A text that one column shows too rarely, and all together often enough.
     for folder, name in (("items", "brand"), ("requests/train", "device")):
         add_columns(data / folder, lambda n, rng, name=name: {name: drawn((*TAGS, None), n, rng)})
+    topics = bags((7, 55), NUM_ITEMS, np.random.default_rng(0), pa.int64())
+    add_columns(data / "items", lambda n, rng: {"topics": topics})
     return market
 
 
@@ -69,6 +72,8 @@ def test_the_vocabulary_is_of_what_all_columns_show_together(market, encoded):
         found = getattr(vocabularies, group)[name]
         assert found.known_ids.tolist() == known and found.rare_ids.tolist() == rare
         assert sorted(map(str, found.texts.to_pylist())) == sorted(map(str, shown))
+    of_numbers = [vocabularies.request_bag["likes"], vocabularies.item_bag["topics"]]
+    assert [each.known_ids.tolist() for each in of_numbers] == [[-3, 7, 11, 55]] * 2
     assert vocabularies.tables == dict.fromkeys(WORDS, "words") | dict.fromkeys(
         ("likes", "topics"), "numbers"
     )

@@ -80,6 +80,26 @@ def test_no_behaviour_is_as_late_as_its_request(data):
         assert row["behaviour_item_ids"] == expected[-50:]
 
 
+def test_what_was_shown_earlier_and_not_clicked_is_a_sequence_where_that_is_asked_for(
+    data, tmp_path
+):
+    passed = make(tmp_path / "passed", *SMALL, "--processes=1", "--passed=true", "--behaviours=7")
+    rows = [
+        row
+        for split in ("train", "test")
+        for row in pq.read_table(passed / "requests" / split).to_pylist()
+    ]
+    seen: dict[int, list[tuple[int, int]]] = {}
+    for row in sorted(rows, key=lambda row: row["timestamp"]):
+        of_user = seen.setdefault(row["user_id"], [])
+        earlier = [item for time, item in of_user if time < row["timestamp"]]
+        assert row["passed_item_ids"] == earlier[-7:]
+        shown = zip(row["candidate_item_ids"], row["labels"], strict=True)
+        of_user += [(row["timestamp"], item) for item, label in shown if not label]
+    assert max(map(len, seen.values())) > 7
+    assert "passed_item_ids" not in pq.read_table(data / "requests" / "train").column_names
+
+
 def test_the_same_seed_gives_the_same_bytes_however_many_processes(data, tmp_path):
     again = make(tmp_path / "again", *SMALL, "--processes=2")
     assert contents(again) == contents(data)

@@ -97,10 +97,7 @@ def learn_features(
         item={},
         behaviour=behaviour,
         impression=impression,
-        request_bag={
-            name: _of_requests(name, features[name], source)
-            for name in in_order(source.request_bags)
-        },
+        request_bag={name: found[name] for name in in_order(source.request_bags)},
         tables=shared_tables(source.further),
         pooling={name: bag.pooling for name, bag in of_kind(source.further, Bag).items()},
         sequences=tuple(source.sequences),

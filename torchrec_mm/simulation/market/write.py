@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from torchrec_mm.columns.jagged import list_array
 from torchrec_mm.columns.parquet import BINARY, STRING, write_table
-from torchrec_mm.data.prepare.behaviours import behaviours_before
+from torchrec_mm.data.prepare.behaviours import PASSED, behaviours_before
 from torchrec_mm.simulation.market.catalogue import DAY_S, START
 from torchrec_mm.simulation.market.extras import NUM_TAGS, Extras
 from torchrec_mm.simulation.market.market import Market
@@ -17,12 +17,15 @@ from torchrec_mm.simulation.market.studio import Studio
 PART_ROWS = 10_000  # rows with pictures a file, and so in memory at once
 
 
-def write(folder: Path, market: Market, behaviours: int, studio: Studio) -> None:
+def write(
+    folder: Path, market: Market, behaviours: int, studio: Studio, passed: bool = False
+) -> None:
     """Write ``requests/``, ``items/`` and ``searches/`` under ``folder``.
 
-    ``behaviours``: the newest clicks of a user that a request keeps.
+    ``behaviours``: the newest clicks of a user that a request keeps. ``passed``: whether it keeps
+    as many items that the user was shown earlier and did not click.
     """
-    _write_requests(folder / "requests", market, behaviours)
+    _write_requests(folder / "requests", market, behaviours, passed)
     _write_items(folder / "items", market, studio)
     _write_searches(folder / "searches", market, studio)
 
@@ -68,7 +71,7 @@ def _write_searches(folder: Path, market: Market, studio: Studio) -> None:
         write_table(folder / f"part-{part:04d}.parquet", table, row_group_rows=1000)
 
 
-def _write_requests(folder: Path, market: Market, behaviours: int) -> None:
+def _write_requests(folder: Path, market: Market, behaviours: int, passed: bool) -> None:
     """Write ``requests/train`` and ``requests/test``, one file a simulated day."""
     requests, clicks, item_ids = market.requests, market.clicks, market.catalogue.item_ids
     table = pa.table(
@@ -89,6 +92,18 @@ def _write_requests(folder: Path, market: Market, behaviours: int) -> None:
             "hour": requests.timestamp % DAY_S // 3600,
         }
     )
+    if passed:
+        other = requests.label == 0
+        request = requests.request[other]
+        earlier = behaviours_before(
+            requests.user[request],
+            requests.timestamp[request],
+            item_ids[requests.item[other]],
+            requests.user,
+            requests.timestamp,
+            behaviours,
+        )
+        table = table.append_column(PASSED, earlier)
     if market.extras is not None:
         for name, values in _of_requests(market.extras, requests).items():
             table = table.append_column(name, values)
