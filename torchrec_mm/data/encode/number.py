@@ -32,8 +32,7 @@ class NumberedSplit:
     request their sums, ``WEIGHT_SUMS``; ``sequence/EVENT``, items as ``behaviours``. counts: of its
     items, those of all sequences as behaviours.
     sizes: how many requests, impressions, behaviours and clicks, and of each ``sequence/EVENT``.
-    has_time: whether every request
-    has a time. has_weights: whether impressions have weights.
+    has_time: whether every request has a time. has_weights: whether impressions have weights.
     """
 
     spool: Spool
