@@ -12,6 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from tests.data.encode.test_any_schema import said_of, schemas, write
 from tests.ranking.small_ranker import ranker_of
+from torchrec_mm.data.contract.request_columns import column_of
 from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
 from torchrec_mm.ranking.collators import collator_for_ranker
@@ -40,7 +41,9 @@ def test_the_logit_changes_with_every_feature_that_is_used(columns, is_shared):
         batch = collator_for_ranker(spec, train.items, None, 5)(arrays, 0.25)
     numbers = {*spec.request_numbers, *spec.target_numbers}
     names = {name for found in usable.values() for name in found}
-    assert names == ({*spec.tables.all} - {"user_id", "item_id"}) | numbers
+    sequences = {column_of(event) for event in spec.sequences}
+    weights = {"weights"} if batch.weights is not None else set()
+    assert names - weights - sequences == ({*spec.tables.all} - {"user_id", "item_id"}) | numbers
     ranker = ranker_of(spec)
     inputs = {"item_id": batch.item_ids, "feature": batch.features, "bag": batch.bags}
     tables = {name: getattr(ranker, f"{name}_tables") for name in inputs}
@@ -58,6 +61,11 @@ def test_the_logit_changes_with_every_feature_that_is_used(columns, is_shared):
             changed[:, column] += 1
             after = ranker.network(replace(batch, **{field: changed}), *found)[1].logits
             assert not torch.equal(before, after), field
+    for place, sequence in enumerate(batch.sequences):
+        others = [*batch.sequences]
+        others[place] = replace(sequence, slots=(sequence.slots + 1) % (1 + sequence.slots.max()))
+        after = ranker.network(replace(batch, sequences=tuple(others)), *found)[1].logits
+        assert not torch.equal(before, after), spec.sequences[place]
 
 
 def without(embeddings: KeyedTensor, name: str) -> KeyedTensor:

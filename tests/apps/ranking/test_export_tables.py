@@ -128,7 +128,8 @@ def shrink(run_dir: Path) -> None:
     """Vocabularies of one id each."""
     path = run_dir / "vocabularies.safetensors"
     vocabularies = Vocabularies.load(path)
-    for group in vars(vocabularies).values():
+    groups = [group for group in vars(vocabularies).values() if isinstance(group, dict)]
+    for group in groups:
         for name, vocabulary in group.items():
             group[name] = type(vocabulary)(np.array([5]), vocabulary.rare_ids)
     vocabularies.save(path)

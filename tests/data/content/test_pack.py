@@ -244,7 +244,7 @@ BROKEN = pa.Array.from_buffers(pa.string(), 3, pa.array([b"c", b"\xff", b"b"]).b
         ({"title": BROKEN}, "row group 0 from row 0 column title must be UTF-8 text: .*index 1"),
         (
             {"category": [b"0", b"1", b"2"]},
-            "category must be int64 or bool or string or double, or",
+            "category must be int64 or bool or string or double or list<int64> or ",
         ),
         ({"image": ["a", "b", "c"]}, "column image must be binary, got string"),
         ({"category": [1, NULL, 2]}, f"row 0 column category must not hold {NULL}, the id of null"),

@@ -82,6 +82,8 @@ def said_of(columns: dict[str, dict[str, pa.Array]], is_shared: bool) -> dict[st
     """What features.yaml has to say: of the bags of requests, and of tables that columns share."""
     said: dict[str, dict[str, str]] = {}
     for name, values in {**columns["items"], **columns["requests"]}.items():
+        if name.endswith("_item_ids"):  # a further sequence, whose table is that of items
+            continue
         said[name] = {"kind": "bag"} if name.startswith("requests_bags") else {}
         kind = values.type.value_type if hasattr(values.type, "value_type") else values.type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -109,7 +109,9 @@ def test_a_catalogue_of_text_becomes_numbers_with_the_log_and_is_in_the_map(tmp_
     }
     assert (data / "items" / "pictures" / "6.jpg").read_bytes() == b"picture"
     assert map_of(data, "items") == hashes(*CATALOGUE)
-    assert sorted(path.name for path in data.iterdir()) == ["ids", "items", "requests"]
+    assert sorted(path.name for path in data.iterdir()) == [
+        *("features.yaml", "ids", "items", "requests")
+    ]
 
 
 @pytest.mark.parametrize(
