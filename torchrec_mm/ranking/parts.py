@@ -134,12 +134,18 @@ class Interest:
         if self.cosine:
             assert scene.batch.search is not None  # the collator of this part searches
             cosine = scene.batch.search.cosine
-        interest, mean_cosine = target_attention(
+        found = target_attention(
             network.attention, scene.targets, scene.rows, scene.index, scene.batch.lists, cosine
         )
-        length = scene.at_impressions(history_length(scene))
-        blocks = (interest, scene.targets * interest, length)
-        return Joined(blocks if mean_cosine is None else (*blocks, mean_cosine[:, None]))
+        return Joined(interest_blocks(scene, *found, history_length(scene)))
+
+
+def interest_blocks(
+    scene: Scene, interest: Tensor, mean_cosine: Tensor | None, length: Tensor
+) -> tuple[Tensor, ...]:
+    """The blocks of ``Interest``, of what ``target_attention`` gave and the (R, 1) ``length``."""
+    blocks = (interest, scene.targets * interest, scene.at_impressions(length))
+    return blocks if mean_cosine is None else (*blocks, mean_cosine[:, None])
 
 
 class Tiers:
@@ -182,15 +188,34 @@ class Recent:
 
     def join(self, network: Any, scene: Scene) -> Joined:
         batch = scene.batch
-        places, _ = padded_places(batch.behaviour_offsets, batch.most_behaviours)
-        interest, mean = gathered_attention(
-            network.recent_query(attended_target(network.spec, scene)),
-            scene.rows,
-            batch.behaviours[places] if len(batch.behaviours) else places.int(),
-            batch.behaviour_offsets.diff().int(),
-            request=batch.request,
-        )
-        return Joined((interest, mean, history_length(scene)))
+        query = network.recent_query(attended_target(network.spec, scene))
+        lists = batch.behaviours, batch.behaviour_offsets, batch.most_behaviours
+        found = attend_to_newest(query, scene.rows, *lists, batch.request)
+        return Joined((*found, history_length(scene)))
+
+
+def attend_to_newest(
+    query: Tensor,
+    rows: Tensor,
+    behaviours: Tensor,
+    offsets: Tensor,
+    most: int,
+    request: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Each impression's attention, and each request's mean.
+
+    Args:
+        query: (I, B). rows: (n, B). behaviours: (T,) int32 places in them.
+        offsets: (R + 1,) int64. most: behaviours a request. request: (I,) of each impression.
+    """
+    places, _ = padded_places(offsets, most)
+    return gathered_attention(
+        query,
+        rows,
+        behaviours[places] if len(behaviours) else places.int(),
+        offsets.diff().int(),
+        request=request,
+    )
 
 
 class Kept:

@@ -13,10 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from torchrec_mm.data.stream.batches import FurtherBehaviours
-from torchrec_mm.kernels.gathered_attention import gathered_attention
-from torchrec_mm.kernels.target_attention import padded_places, target_attention
+from torchrec_mm.kernels.target_attention import target_attention
 from torchrec_mm.nn.target_attention import TargetAttention
-from torchrec_mm.ranking.parts import Block, Joined, Part, attended_target
+from torchrec_mm.ranking.parts import (
+    Block,
+    Joined,
+    Part,
+    attend_to_newest,
+    attended_target,
+    interest_blocks,
+)
 from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.spec import RankerSpec
 
@@ -40,13 +46,8 @@ class FurtherInterests:
         for unit, further in zip(network.further_attention, scene.batch.sequences, strict=True):
             lists = scene.batch.lists_of(further)
             cosine = further.cosine if self.cosine else None
-            interest, mean_cosine = target_attention(
-                unit, scene.targets, scene.slots, further.slots, lists, cosine
-            )
-            blocks += [interest, scene.targets * interest]
-            blocks.append(scene.at_impressions(length_of(further)))
-            if mean_cosine is not None:
-                blocks.append(mean_cosine[:, None])
+            found = target_attention(unit, scene.targets, scene.slots, further.slots, lists, cosine)
+            blocks += interest_blocks(scene, *found, length_of(further))
         return Joined(tuple(blocks))
 
 
@@ -65,15 +66,9 @@ class FurtherRecent:
         blocks: list[Tensor] = []
         target = attended_target(network.spec, scene)
         for query, further in zip(network.further_query, scene.batch.sequences, strict=True):
-            places, _ = padded_places(further.offsets, further.most)
-            interest, mean = gathered_attention(
-                query(target),
-                scene.slots,
-                further.slots[places] if len(further.slots) else places.int(),
-                further.offsets.diff().int(),
-                request=scene.batch.request,
-            )
-            blocks += [interest, mean, length_of(further)]
+            lists = further.slots, further.offsets, further.most
+            found = attend_to_newest(query(target), scene.slots, *lists, scene.batch.request)
+            blocks += [*found, length_of(further)]
         return Joined(tuple(blocks))
 
 
