@@ -6,6 +6,7 @@ E width of a row.
 
 import ctypes
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,13 +37,18 @@ class PooledBags:
         """B."""
         return len(self.lengths) // len(self.mean)
 
-    def passed(self, width: int) -> tuple[ctypes.Structure, Tensor]:
-        """For the kernel, with what has to live as long."""
+    @cached_property
+    def begins(self) -> Tensor:
+        """(F * B + 1,) int64, where the values of each bag begin, and the last end."""
         begins = torch.zeros(len(self.lengths) + 1, dtype=torch.int64)
         torch.cumsum(self.lengths, 0, out=begins[1:])
-        tensors = (self.index, begins, self.mean, self.table)
+        return begins
+
+    def passed(self, width: int) -> ctypes.Structure:
+        """For the kernel, while this lives."""
+        tensors = (self.index, self.begins, self.mean, self.table)
         sizes = (len(self.mean), self.num_bags, width, self.num_tables)
-        return _Bags(*(tensor.data_ptr() for tensor in tensors), *sizes), begins
+        return _Bags(*(tensor.data_ptr() for tensor in tensors), *sizes)
 
 
 def pool_bags(rows: Tensor, bags: PooledBags) -> Tensor:
@@ -116,10 +122,9 @@ class _Pooled(torch.autograd.Function):
 
 
 def _call(function: str, given: Tensor, bags: PooledBags, width: int, out: Tensor) -> None:
-    passed, _begins = bags.passed(width)
     getattr(compiled("pool_bags"), function)(
         ctypes.c_void_p(given.data_ptr()),
-        passed,
+        bags.passed(width),
         ctypes.c_void_p(out.data_ptr()),
         ctypes.c_int32(torch.get_num_threads()),
     )

@@ -36,12 +36,16 @@ class Exchange:
         joined = Shards.joined(collections)
         self.tables, self.ends = joined.tables, joined.ends
         self.numbers, self.means = joined.numbers, joined.means
+        self.keys: dict[tuple[str, ...], PooledKeys] = {}
         self.announced: Asked | None = None
         self.waiting: list[Promise] = []
 
     def part(self, bags: KeyedJaggedTensor) -> tuple[Part, PooledBags | None]:
         """For the kernel that sorts ids, and how to pool rows; None where a bag is one at most."""
-        keys = PooledKeys.of(bags.keys(), self.numbers, self.means)
+        names = tuple(bags.keys())
+        if names not in self.keys:
+            self.keys[names] = PooledKeys.of(names, self.numbers, self.means)
+        keys = self.keys[names]
         ids, lengths = bags.values().long(), bags.lengths().int()
         if keys.shares or (len(lengths) and int(lengths.max()) > 1):
             return keys.take_apart(bags).part()

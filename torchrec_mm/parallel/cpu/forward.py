@@ -91,6 +91,7 @@ class ShortForward:
         self.torchrec_forward, self.shards = collection.forward, shards
         self.ordered: dict[tuple[str, ...], Tables] = {}
         self.keys: dict[tuple[str, ...], PooledKeys] = {}
+        self.each: dict[tuple[str, ...], Tables] = {}
 
     def __call__(self, features: KeyedJaggedTensor) -> Any:
         names = tuple(name for name in features.keys() if name in self.shards.numbers)
@@ -99,6 +100,7 @@ class ShortForward:
         if names not in self.ordered:
             self.ordered[names] = self.shards.ordered(names)
             self.keys[names] = PooledKeys.of(names, self.shards.numbers, self.shards.means)
+            self.each[names] = self._each_table(self.keys[names])
         tables, keys = self.ordered[names], self.keys[names]
         if torch.is_grad_enabled() and not tables.momentum:
             return self.torchrec_forward(features)
@@ -109,10 +111,10 @@ class ShortForward:
             values = one_id_bags(tables, bags)
         else:
             ids, pooled = keys.take_apart(features).below_each_other()
-            values = pool_bags(each_once(self.of_keys(keys), ids), pooled)
+            values = pool_bags(each_once(self.each[names], ids), pooled)
         return KeyedTensor(list(names), [tables.width] * len(names), values)
 
-    def of_keys(self, keys: PooledKeys) -> Tables:
+    def _each_table(self, keys: PooledKeys) -> Tables:
         """The tables of a batch's features, each once."""
         names = list(self.shards.numbers)
         numbers = list(self.shards.numbers.values())
