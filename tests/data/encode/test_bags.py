@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data.encode.test_kinds import encoded
 from tests.helpers.kinds_market import NEW_TOPIC, add_columns, write_kinds_market
 from tests.helpers.request_folders import parquet_files
 from torchrec_mm.columns.text_ids import hash_text
 from torchrec_mm.data.encode import item_bags
-from torchrec_mm.data.encode.encode import encode_folder
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
@@ -22,11 +22,6 @@ from torchrec_mm.errors import InputError
 @pytest.fixture
 def data(tmp_path) -> Path:
     return write_kinds_market(tmp_path / "market").data
-
-
-def encoded(data: Path, out: Path, splits=("train", "test"), **given) -> Path:
-    encode_folder(data, splits, out, max_behaviours=50, **given)
-    return out
 
 
 def lists(folder: Path, name: str) -> list[list]:
