@@ -61,6 +61,17 @@ def saved(trained, tmp_path):
     return tmp_path
 
 
+def test_an_encoder_from_before_widths_were_named_is_128_wide(specs, tmp_path):
+    encoder = build_item_encoder(specs("text", width=128)).eval()
+    save_encoder(tmp_path, "scl", encoder)
+    edit(tmp_path, lambda described: described["modalities"]["text"].pop("width"))
+    side = side_of(encoder, [{"text": "word1 word2"}])
+    loaded = load_encoder(tmp_path).encoder
+    assert loaded.specs == encoder.specs and torch.equal(
+        loaded(side)["text"], encoder(side)["text"]
+    )
+
+
 def edit(folder, change):
     described = json.loads((folder / "encoder.json").read_text())
     change(described)

@@ -23,6 +23,7 @@ from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.items import ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.contract.roles import further_columns
 from torchrec_mm.data.contract.search_rows import SearchRows
+from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import IdIndex, sort_unique
 
@@ -34,7 +35,17 @@ SEARCHED = dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64)
 OTHER_SEARCH_COLUMNS = ("user_id", "query_text", "query_image", "query_image_path")
 
 
-def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> None:
+def modalities_in(data: Path) -> tuple[str, ...]:
+    """The modalities that ``items/`` has a column of; InputError if it has none."""
+    names = open_items(data / "items").names
+    found = [m for m in MODALITIES if {ITEM_COLUMNS[m], f"{ITEM_COLUMNS[m]}_path"} & {*names}]
+    if not found:
+        rule = f"{data / 'items'} must have a column image, image_path or title"
+        raise InputError(f"{rule}, got {', '.join(names)}")
+    return tuple(found)
+
+
+def pack(data: Path, folder: Path, modalities: Collection[str] | None = None) -> None:
     """Write packed content.
 
     Pictures in files of their own are named, not copied, and not looked for.
@@ -42,7 +53,7 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
     Args:
         data: folder that holds ``items/`` and ``searches/``.
         folder: to create; appears whole.
-        modalities: "image" and/or "text".
+        modalities: "image" and/or "text"; None: see ``modalities_in``.
 
     Raises:
         InputError: missing folder or column, wrong type, unreadable file; duplicate item_id or
@@ -50,7 +61,8 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
             item has, or no search when it is the only one, or a row with none of the two when both
             are wanted; or ``folder`` exists.
     """
-    modalities = [modality for modality in MODALITIES if modality in modalities]
+    wanted = modalities_in(data) if modalities is None else modalities
+    modalities = [modality for modality in MODALITIES if modality in wanted]
     items, attributes, searches = _open(data, modalities)
     with new_folder(folder) as aside:
         writers = {modality: ContentWriter(aside / modality) for modality in modalities}

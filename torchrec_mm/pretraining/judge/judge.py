@@ -1,5 +1,6 @@
 """Judges an encoder on held-out searches, and writes it and its figures for others."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +89,10 @@ RETRIEVAL_FILE = "retrieval.json"
 
 
 class Results:
-    """Judges the encoder after each epoch, and writes it; the first rank alone writes.
+    """Judges the encoder after each epoch, and writes the best so far; the first rank alone writes.
 
-    report: what retrieval.json holds.
+    Which one is best says the MRR of the held-out searches. report: what retrieval.json holds, the
+    figures of the encoder in encoder.safetensors.
     """
 
     def __init__(self, run: RunFolder, encoder: ItemEncoder, judge: Judge, name: str) -> None:
@@ -104,19 +106,41 @@ class Results:
         if start.step:
             self.report = read_json(self.run.path / RETRIEVAL_FILE)
             return
-        before = self.judge.report(self.encoder)
-        self._write(OFF_THE_SHELF, before, before)
-        self.run.log(epoch=0, **_figures(before))
+        untrained = self.judge.report(self.encoder)
+        parts = self.encoder.encoders.values()
+        whole = untrained  # heads without room for all features have lost some already
+        if not all(part.head.keeps_all for part in parts):
+            whole = self.judge.report(self.encoder.with_all_features())
+        self._write(OFF_THE_SHELF, 0, untrained, whole)
+        self.run.log(epoch=0, **_figures(untrained))
 
     def after_epoch(self, epoch: int) -> float | None:
-        """Judge and write after ``epoch`` epochs; the MRR. Collective."""
+        """Judge after ``epoch`` epochs, and write if none was better; the MRR. Collective."""
         after = self.judge.report(self.encoder)
-        self._write(self.name, after, self.report[OFF_THE_SHELF])
         self.run.log(epoch=epoch, **_figures(after))
+        if self._is_best(epoch, after["mrr"]):
+            self._write(self.name, epoch, after, self.report[OFF_THE_SHELF])
         return after["mrr"]
 
-    def _write(self, name: str, report: dict[str, Any], before: dict[str, Any]) -> None:
-        self.report = {"encoder": name} | report | {OFF_THE_SHELF: before}
+    def warn_if_below(self) -> None:
+        """Say so if the best epoch is worse than the encoder that training started from."""
+        before, after = self.report[OFF_THE_SHELF]["mrr"], self.report["mrr"]
+        if self.run.worker.is_first and before is not None and after is not None and after < before:
+            logging.getLogger(__name__).warning(
+                "training ended below the off-the-shelf encoder: MRR %.4f, before %.4f on the "
+                "same held-out searches; use --epochs 0, or try a smaller --learning_rate, a "
+                "greater --width or no bank, --bank_slots 0",
+                after,
+                before,
+            )
+
+    def _is_best(self, epoch: int, mrr: float | None) -> bool:
+        """Whether to write; an epoch that is done again, after an interruption, may be."""
+        best, before = self.report["epoch"], self.report["mrr"]
+        return best in (0, epoch) or mrr is None or before is None or mrr > before
+
+    def _write(self, name: str, epoch: int, report: dict[str, Any], before: dict[str, Any]) -> None:
+        self.report = {"encoder": name, "epoch": epoch} | report | {OFF_THE_SHELF: before}
         if self.run.worker.is_first:
             if self._frozen is None:  # once a run: no epoch changes it
                 self._frozen = frozen_fingerprints(self.encoder)
