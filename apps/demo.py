@@ -24,8 +24,8 @@ from torchrec_mm.targets import check_working_folder
 
 from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs, words
 
-# Of phase one. The bank is below the market's 5 400 training searches: no key is in it twice. The
-# simulated pictures and words have few dimensions: vectors of 128 lose nothing and cost less.
+# Of phase one. The bank is below the market's 5 400 training searches: no key is in it twice. At
+# width 384 recall@10 is 0.560, not 0.553, and all that reads the vectors has three times as much.
 PRETRAIN = {"bank_slots": 4_096, "width": 128, "learning_rate": 3e-3}
 # What the pool's jobs import.
 LOADED = ("torchrec", "timm", "sentence_transformers")

@@ -170,7 +170,9 @@ def train_encoder(
         run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
         start = restore(run_folder, trainer)
         run_folder.drop_records_after(start)
-        results = Results(run_folder, encoder, judge, config.encoder_name)
+        # Of trained backbones all items would have to be encoded once more for it
+        slow = None if config.trainable_layers else trainer.scl.momentum_encoder
+        results = Results(run_folder, encoder, judge, config.encoder_name, slow)
         results.begin(start)
         fit(trainer, loader, run_folder, config, start, results.after_epoch)
         results.warn_if_below()

@@ -21,7 +21,7 @@ def judged(monkeypatch, tmp_path):
     saved: list[str] = []
     monkeypatch.setattr(judging, "save_encoder", lambda folder, name, *rest: saved.append(name))
 
-    def start(*reports: dict, keeps_all: bool = False) -> Results:
+    def start(*reports: dict, keeps_all: bool = False, momentum_encoder=None) -> Results:
         left = iter(reports)
         once = iter([{"text": "0123"}])  # all frozen weights are read for it, so once a run
         monkeypatch.setattr(judging, "frozen_fingerprints", lambda encoder: next(once))
@@ -31,7 +31,7 @@ def judged(monkeypatch, tmp_path):
         run.log = lambda **values: lines.append(values)
         parts = {"text": SimpleNamespace(head=SimpleNamespace(keeps_all=keeps_all))}
         encoder = SimpleNamespace(encoders=parts, with_all_features=lambda: None)
-        return Results(run, encoder, judge, "scl")
+        return Results(run, encoder, judge, "scl", momentum_encoder)
 
     return start
 
@@ -76,6 +76,17 @@ def test_an_epoch_done_again_after_an_interruption_is_delivered_again(judged):
     for _ in range(2):
         run.after_epoch(1)
     assert run.run.saved == ["off-the-shelf", "scl", "scl"]
+
+
+@pytest.mark.parametrize(("slow", "delivered"), [(AFTER, "momentum"), (BEFORE, "trained")])
+def test_the_momentum_encoder_is_delivered_where_it_is_better(judged, monkeypatch, slow, delivered):
+    run = judged(BEFORE, WHOLE, WORSE, slow, momentum_encoder="momentum")
+    saved = []
+    monkeypatch.setattr(judging, "save_encoder", lambda *given: saved.append(given[-1]))
+    run.begin(Position())
+    assert run.after_epoch(1) == max(WORSE["mrr"], slow["mrr"]) == written(run)["mrr"]
+    assert saved[1] == (run.encoder if delivered == "trained" else "momentum")
+    assert run.run.lines[1] == {"epoch": 1, "mrr": 0.3, "momentum_mrr": slow["mrr"]}
 
 
 @pytest.mark.parametrize(("after", "is_said"), [(BEFORE, True), (WHOLE, False), (AFTER, False)])

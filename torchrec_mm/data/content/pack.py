@@ -5,6 +5,7 @@ bytes a row. ``packed.py`` holds the layout. Shape letters: N items, S searches,
 slots, n rows of a piece.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +23,7 @@ from torchrec_mm.data.content.packed import FORMAT, META
 from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.items import ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.contract.roles import further_columns
-from torchrec_mm.data.contract.search_rows import SearchRows
+from torchrec_mm.data.contract.search_rows import MAX_HARD_NEGATIVES, SearchRows
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import IdIndex, sort_unique
@@ -136,6 +137,12 @@ def _pack_searches(
         rows.add(table, where)
         present.append(_add(searches, table, writers))
     arrays = rows.arrays()
+    if rows.cut_short:
+        logging.getLogger(__name__).warning(
+            "clicked_item_ids: %d of %d searches have more than %d items that were not bought, of "
+            "which the first %d are used",
+            *(rows.cut_short, len(arrays["search_ids"]), MAX_HARD_NEGATIVES, MAX_HARD_NEGATIVES),
+        )
     sort_unique(arrays["search_ids"], f"{searches.folder} column {searches.id_column}")
     order = np.lexsort((arrays["search_ids"], arrays["timestamps"]))
     arrays = {name: array[order] for name, array in arrays.items()}

@@ -42,14 +42,22 @@ def frozen_fingerprints(encoder: ItemEncoder) -> dict[str, str]:
 
 
 def save_encoder(
-    run_dir: Path, name: str, encoder: ItemEncoder, frozen: Mapping[str, str] | None = None
+    run_dir: Path,
+    name: str,
+    encoder: ItemEncoder,
+    frozen: Mapping[str, str] | None = None,
+    weights: ItemEncoder | None = None,
 ) -> None:
     """Write both files into ``run_dir``, each in one step.
 
-    ``frozen``: the ``frozen_fingerprints`` of the encoder, where they are known already.
+    Args:
+        run_dir: of the run. name: how it was trained. encoder: says what training may change.
+        frozen: the ``frozen_fingerprints`` of the encoder, where they are known already.
+        weights: a copy of the encoder whose weights are saved, such as the momentum encoder.
     """
     frozen = frozen_fingerprints(encoder) if frozen is None else frozen
-    state = encoder.trained_state()
+    saved = (encoder if weights is None else weights).state_dict()
+    state = {name: saved[name] for name in encoder.trained_state()}
     with new_file(run_dir / WEIGHTS_FILE) as aside:
         save_file({name: value.cpu().contiguous() for name, value in state.items()}, aside)
     modalities = {

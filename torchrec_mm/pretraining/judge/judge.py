@@ -91,13 +91,29 @@ RETRIEVAL_FILE = "retrieval.json"
 class Results:
     """Judges the encoder after each epoch, and writes the best so far; the first rank alone writes.
 
-    Which one is best says the MRR of the held-out searches. report: what retrieval.json holds, the
-    figures of the encoder in encoder.safetensors.
+    Which one is best says the MRR of the held-out searches. The momentum encoder is a candidate
+    too: a running mean of the weights often generalises better than the last ones (Izmailov et
+    al., UAI 2018, arXiv:1803.05407). report: what retrieval.json holds, the figures of the encoder
+    in encoder.safetensors.
     """
 
-    def __init__(self, run: RunFolder, encoder: ItemEncoder, judge: Judge, name: str) -> None:
-        """``name``: of the encoder once it is trained, as the table of encoders calls it."""
+    def __init__(
+        self,
+        run: RunFolder,
+        encoder: ItemEncoder,
+        judge: Judge,
+        name: str,
+        momentum_encoder: ItemEncoder | None = None,
+    ) -> None:
+        """Nothing is judged yet.
+
+        Args:
+            run: where to write. encoder: that is trained. judge: of both encoders.
+            name: of the encoder once it is trained, as the table of encoders calls it.
+            momentum_encoder: the slow copy of the encoder, to be judged too; None: it is not.
+        """
         self.run, self.encoder, self.judge, self.name = run, encoder, judge, name
+        self.momentum_encoder = momentum_encoder
         self.report: dict[str, Any] = {}
         self._frozen: dict[str, str] | None = None
 
@@ -116,10 +132,16 @@ class Results:
 
     def after_epoch(self, epoch: int) -> float | None:
         """Judge after ``epoch`` epochs, and write if none was better; the MRR. Collective."""
-        after = self.judge.report(self.encoder)
-        self.run.log(epoch=epoch, **_figures(after))
+        after, weights = self.judge.report(self.encoder), self.encoder
+        figures = _figures(after)
+        if self.momentum_encoder is not None:
+            slow = self.judge.report(self.momentum_encoder)
+            figures["momentum_mrr"] = slow["mrr"]
+            if (slow["mrr"] or 0) > (after["mrr"] or 0):
+                after, weights = slow, self.momentum_encoder
+        self.run.log(epoch=epoch, **figures)
         if self._is_best(epoch, after["mrr"]):
-            self._write(self.name, epoch, after, self.report[OFF_THE_SHELF])
+            self._write(self.name, epoch, after, self.report[OFF_THE_SHELF], weights)
         return after["mrr"]
 
     def warn_if_below(self) -> None:
@@ -139,12 +161,19 @@ class Results:
         best, before = self.report["epoch"], self.report["mrr"]
         return best in (0, epoch) or mrr is None or before is None or mrr > before
 
-    def _write(self, name: str, epoch: int, report: dict[str, Any], before: dict[str, Any]) -> None:
+    def _write(
+        self,
+        name: str,
+        epoch: int,
+        report: dict[str, Any],
+        before: dict[str, Any],
+        weights: ItemEncoder | None = None,
+    ) -> None:
         self.report = {"encoder": name, "epoch": epoch} | report | {OFF_THE_SHELF: before}
         if self.run.worker.is_first:
             if self._frozen is None:  # once a run: no epoch changes it
                 self._frozen = frozen_fingerprints(self.encoder)
-            save_encoder(self.run.path, name, self.encoder, self._frozen)
+            save_encoder(self.run.path, name, self.encoder, self._frozen, weights)
             write_json(self.run.path / RETRIEVAL_FILE, self.report)
 
 
