@@ -130,7 +130,8 @@ def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
 
 def settled(config: PretrainConfig, packed: "PackedContent") -> PretrainConfig:
     """The config with what follows from the content: its modalities, and a bank of its size."""
-    modality, slots = config.modality, config.bank_slots
+    modality: Any = config.modality  # one of the words, which strings are not for mypy
+    slots = config.bank_slots
     if modality == "auto":
         held = [*packed.by_modality]
         modality = "both" if len(held) > 1 else held[0]
