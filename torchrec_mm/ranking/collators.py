@@ -61,8 +61,10 @@ def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
     return newest + (spec.kept if spec.method == "muse" else 0)
 
 
-def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:
-    """Vectors, their cosines, and nothing else."""
+def collator_for_make(
+    items: EncodedItems, vectors: VectorSource, max_behaviours: int, folds: int = 1
+) -> Collator:
+    """Vectors, their cosines, and nothing else; ``folds``: more than 1 to learn without each."""
     rows = rows_of_vectors(items, vectors)
     search = GeneralSearch(fetch=vectors.fetch, vector_rows=rows, scope="known", pairs=True)
     return Collator(
@@ -73,6 +75,7 @@ def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours
         vector_rows=rows,
         gather=vectors.gather,
         search=search,
+        folds=folds,
     )
 
 

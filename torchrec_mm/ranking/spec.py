@@ -12,7 +12,7 @@ from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
@@ -228,6 +228,8 @@ def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     are none, as in runs of releases before them.
     """
     described = asdict(spec)
+    if spec.make is not None:
+        described["make"] = make_spec_to_json(spec.make)
     if not spec.tables.impression:
         del described["tables"]["impression"]
     return {n: v for n, v in described.items() if v or n not in SINCE_THEN}

@@ -14,7 +14,7 @@ from torchrec_mm.data.encoded.arrays import RequestArrays
 from torchrec_mm.data.stream.batches import FurtherBehaviours
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 
-MakeOfHits = Callable[[SearchHits, Sequence[int]], list[Tensor]]
+MakeOfHits = Callable[[SearchHits, Sequence[int], np.ndarray], list[Tensor]]
 
 
 class FurtherHits(NamedTuple):
@@ -64,7 +64,9 @@ class Comparison:
         ends = offsets_of(np.array([len(share) for share in shares]))
         impressions = candidates.offsets[ends].tolist()
         pairs = _pairs(candidates, behaviours, ends, search.pairs)
-        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
+        made: Sequence[Tensor | None] = [None] * len(shares)
+        if self.make is not None:
+            made = self.make(hits, impressions, np.concatenate([share.rows for share in shares]))
         of_further = self._further(candidates, further, hits, ends)
         return [
             Compared(
