@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded
 from torchrec_mm.data.stream.batches import RequestBatch
+from torchrec_mm.data.stream.folds import folds_of
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.nn.make import Make, MakeFeatures
 from torchrec_mm.ranking.collators import collator_for_make, rows_of_vectors
@@ -165,3 +166,77 @@ def test_checkpoints_of_make_keep_the_names_of_their_tensors():
             "mlp.logit.bias",
         )
     ]
+
+
+THREE = replace(MAKE, folds=3)
+
+
+def folded_batch(encoded: Encoded, spoiled: int | None = None) -> RequestBatch:
+    """What the three MAKEs learn from; ``spoiled``: a fold whose labels are all turned round."""
+    source = MappedVectors(encoded.vectors)
+    collator = collator_for_make(encoded.data.items, source, 50, THREE.folds)
+    share = encoded.arrays.take(np.array(ROWS))
+    if spoiled is not None:
+        labels = share.labels.copy()
+        is_spoiled = folds_of(share.rows, THREE.folds)[share.candidates.owners()] == spoiled
+        assert is_spoiled.any() and not is_spoiled.all()
+        labels[is_spoiled] = 1 - labels[is_spoiled]
+        share = replace(share, labels=labels)
+    return collator(share, 1 / len(share.labels))
+
+
+def test_makes_of_all_folds_begin_with_the_same_weights():
+    makes = MakeRanker(THREE).make
+    assert len(makes) == 3 and makes[0].projection.weight is not makes[1].projection.weight
+    for other in makes[1:]:
+        torch.testing.assert_close(dict(other.state_dict()), dict(makes[0].state_dict()))
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_make_learns_nothing_of_its_own_fold_and_something_of_each_other(fold, encoded):
+    ranker = MakeRanker(THREE)
+    before = gradients(ranker, folded_batch(encoded))
+    for spoiled in range(THREE.folds):
+        after = gradients(ranker, folded_batch(encoded, spoiled))
+        same = [torch.equal(before[n], after[n]) for n in before if n.startswith(f"make.{fold}.")]
+        assert all(same) if spoiled == fold else not any(same)
+
+
+def test_the_loss_is_the_mean_over_those_who_learn_from_an_impression(encoded):
+    batch = folded_batch(encoded)
+    ranker = MakeRanker(THREE)
+    with torch.no_grad():
+        for name, parameter in ranker.named_parameters():
+            if name.startswith("make.1."):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        loss, outputs = ranker(batch)
+        whole = replace(batch, folds=None)
+        alone = []
+        for make in ranker.make:
+            ranker.make = make
+            alone.append(ranker(whole)[1].logits)
+    folds = torch.from_numpy(folds_of(batch.rows.numpy(), 3))[batch.request]
+    learns = folds != torch.arange(3)[:, None]
+    logits = torch.stack(alone)
+    errors = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, batch.labels.expand(3, -1), reduction="none"
+    )
+    torch.testing.assert_close(loss, (errors * learns).sum() / 2 * batch.loss_weight)
+    torch.testing.assert_close(outputs.logits, (logits * learns).sum(dim=0) / 2)
+    torch.testing.assert_close(outputs.loss, loss)
+
+
+def test_a_batch_that_is_scored_gets_the_mean_of_all_folds(encoded, batch):
+    ranker = MakeRanker(THREE)
+    with torch.no_grad():
+        for parameter in ranker.make[1].parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    expected = torch.stack([definition(make, encoded).logit for make in ranker.make])
+    assert not torch.allclose(expected[0], expected[1], atol=1e-3)
+    torch.testing.assert_close(ranker(batch)[1].logits, expected.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_checkpoints_of_folds_number_the_names_of_one():
+    one = list(MAKE.build().state_dict())
+    names = [f"make.{fold}.{name}" for fold in range(3) for name in one]
+    assert list(MakeRanker(THREE).state_dict()) == names
