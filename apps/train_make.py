@@ -108,8 +108,10 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     def batches(split: str) -> RequestLoader:
         data = EncodedRequests(encoded, split)
         folds = config.folds if split == "train" else 1
-        collator = collator_for_make(data.items, source, config.max_behaviours, folds)
-        return learning_batches(data, collator, config.max_behaviours, config, source, worker)
+        most, events = config.max_behaviours, data.sequences
+        collator = collator_for_make(data.items, source, most, folds, events)
+        attended = most * (1 + len(events))
+        return learning_batches(data, collator, attended, config, source, worker)
 
     torch.manual_seed(config.seed)
     spec = MakeSpec(
@@ -118,6 +120,7 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
         hidden=config.hidden,
         dropout=config.dropout,
         folds=config.folds,
+        sequences=EncodedRequests(encoded, "train").sequences,
     )
     rate, decay = config.learning_rate, config.weight_decay
     assert rate is not None  # see main

@@ -26,7 +26,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.kernels.target_attention import RequestLists
 from torchrec_mm.nn.make import Make
-from torchrec_mm.ranking.make import attended_vectors, makes_in, unit_vectors
+from torchrec_mm.ranking.make import Attended, attended_vectors, makes_in, unit_vectors
 
 VALUES_AT_ONCE = 1 << 24  # of vectors that are being projected
 
@@ -34,10 +34,17 @@ VALUES_AT_ONCE = 1 << 24  # of vectors that are being projected
 class FrozenMake:
     """Makes ``RequestBatch.made``: the mean of what the MAKEs of all folds say."""
 
-    def __init__(self, make: nn.Module, projected: VectorSource) -> None:
-        """``make``: copied as it is now. ``projected``: ``project_vectors`` of the same weights."""
+    def __init__(
+        self, make: nn.Module, projected: VectorSource, further: Sequence[int] = ()
+    ) -> None:
+        """Copy ``make`` as it is now.
+
+        ``projected``: ``project_vectors`` of the same weights. ``further``: which of a request's
+        further sequences MAKE looks at.
+        """
         self.make = copy.deepcopy(make).cpu().eval().requires_grad_(False)
         self.projected = projected
+        self.further = tuple(further)
         self.by_fold = False
 
     def of_training(self) -> "FrozenMake":
@@ -58,7 +65,7 @@ class FrozenMake:
         Returns:
             n of (I, M + hidden + 1) float32, whatever else was searched at once the same bits.
         """
-        makes, asked = makes_in(self.make), Asked.of(hits)
+        makes, asked = makes_in(self.make), Asked.of(hits, self.further)
         table, _ = self.projected.gather(asked.rows)
         of_fold = table.tensor_split(len(makes), dim=1)
         if self.by_fold and len(makes) > 1:
@@ -80,61 +87,70 @@ class FrozenMake:
         return [made[begin:end] for begin, end in pairwise(ends)]
 
 
+class Past(NamedTuple):
+    """One behaviour sequence: places in ``Asked.rows``, and the cosine of each pair."""
+
+    behaviours: Jagged
+    cosine: Tensor
+
+
 class Asked(NamedTuple):
     """What MAKE is asked of some requests.
 
-    rows: (n,) int, the distinct rows of vectors that occur. candidates, behaviours: of each
-    request, int32 places in them. known: of each candidate, whether it has a vector.
-    cosine: of each pair.
+    rows: (n,) int, the distinct rows of vectors that occur. candidates: of each request, int32
+    places in them. known: of each candidate, whether it has a vector. sequences: behaviours, and
+    the further ones that MAKE looks at.
     """
 
     rows: np.ndarray
     candidates: Jagged
-    behaviours: Jagged
     known: np.ndarray
-    cosine: Tensor
+    sequences: tuple[Past, ...]
 
     @classmethod
-    def of(cls, hits: SearchHits) -> "Asked":
-        candidates, behaviours = hits.candidate_rows, hits.behaviour_rows
-        together = np.concatenate([candidates.values, behaviours.values])
+    def of(cls, hits: SearchHits, further: Sequence[int]) -> "Asked":
+        """``further``: which of the hits' further sequences MAKE looks at."""
+        searched = [Past(hits.behaviour_rows, hits.cosine)]
+        for of_rows, _, cosine in (hits.further[place] for place in further):
+            searched.append(Past(of_rows, cosine))
+        lists = [hits.candidate_rows, *(past.behaviours for past in searched)]
+        together = np.concatenate([of.values for of in lists])
         rows, places = distinct(torch.from_numpy(together))
-        of_candidates, of_behaviours = np.split(places.numpy(), [len(candidates.values)])
+        parts = np.split(places.numpy(), np.cumsum([len(of.values) for of in lists])[:-1])
+        candidates, *others = (Jagged(p, of.offsets) for p, of in zip(parts, lists, strict=True))
         return cls(
             rows.numpy(),
-            Jagged(of_candidates, candidates.offsets),
-            Jagged(of_behaviours, behaviours.offsets),
-            candidates.values >= 0,
-            hits.cosine,
+            candidates,
+            hits.candidate_rows.values >= 0,
+            tuple(Past(of, past.cosine) for of, past in zip(others, searched, strict=True)),
         )
 
     def of_requests(self, chosen: np.ndarray) -> "tuple[Asked, np.ndarray]":
         """These requests alone, and which impressions theirs are; ``chosen``: ascending."""
         candidates, places = self.candidates.take(chosen)
-        behaviours, _ = self.behaviours.take(chosen)
-        pairs = self.candidates.lengths * self.behaviours.lengths
-        at_pairs = ragged_positions(offsets_of(pairs)[chosen], pairs[chosen])
-        cosine = self.cosine[torch.from_numpy(at_pairs)]
-        return Asked(self.rows, candidates, behaviours, self.known[places], cosine), places
+        sequences = []
+        for behaviours, cosine in self.sequences:
+            pairs = self.candidates.lengths * behaviours.lengths
+            at_pairs = ragged_positions(offsets_of(pairs)[chosen], pairs[chosen])
+            taken, _ = behaviours.take(chosen)
+            sequences.append(Past(taken, cosine[torch.from_numpy(at_pairs)]))
+        return Asked(self.rows, candidates, self.known[places], tuple(sequences)), places
 
 
 def features(make: Make, table: Tensor, asked: Asked, ends: Sequence[int]) -> Tensor:
     """(I, M + hidden + 1) of one MAKE; ``table``: (n, M), its projections of ``asked.rows``."""
-    candidates, behaviours = asked.candidates, asked.behaviours
-    lists = RequestLists(
-        torch.from_numpy(candidates.offsets),
-        torch.from_numpy(behaviours.offsets),
-        int(candidates.lengths.max(initial=0)),
-        int(behaviours.lengths.max(initial=0)),
-    )
-    targets, pooled = attended_vectors(
-        make,
-        table,
-        torch.from_numpy(candidates.values),
-        torch.from_numpy(behaviours.values),
-        lists,
-        asked.cosine,
-    )
+    candidates = asked.candidates
+    sequences = []
+    for behaviours, cosine in asked.sequences:
+        lists = RequestLists(
+            torch.from_numpy(candidates.offsets),
+            torch.from_numpy(behaviours.offsets),
+            int(candidates.lengths.max(initial=0)),
+            int(behaviours.lengths.max(initial=0)),
+        )
+        sequences.append(Attended(torch.from_numpy(behaviours.values), lists, cosine))
+    at_candidates = torch.from_numpy(candidates.values)
+    targets, pooled = attended_vectors(make, table, at_candidates, sequences)
     known = torch.from_numpy(asked.known)
     # A product of matrices may be rounded differently with more rows: each batch has its own.
     parts = [slice(begin, end) for begin, end in pairwise(ends)]

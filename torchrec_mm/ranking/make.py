@@ -4,8 +4,9 @@ Shape letters: I impressions, T behaviours, S item slots, M width of the project
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ class MakeSpec:
     """MAKE's shape, as a run writes it down: the arguments of ``Make``, and how many of them.
 
     folds: K MAKEs, each of which learns from all requests but those of its fold; 1: from all.
+    sequences: events of the further behaviour sequences that they look at.
     """
 
     vector_width: int
@@ -30,6 +32,7 @@ class MakeSpec:
     hidden: tuple[int, ...]
     dropout: float
     folds: int = 1
+    sequences: tuple[str, ...] = ()
 
     def build(self) -> Make | nn.ModuleList:
         """MAKE of this shape, its weights drawn; of several folds, K with the same weights."""
@@ -38,6 +41,7 @@ class MakeSpec:
             width=self.width,
             hidden=self.hidden,
             dropout=self.dropout,
+            sequences=len(self.sequences),
         )
         if self.folds == 1:
             return make  # under the name that it has always had in checkpoints
@@ -50,30 +54,38 @@ def makes_in(built: nn.Module) -> tuple[Make, ...]:
     return tuple(make for make in makes if isinstance(make, Make))
 
 
+class Attended(NamedTuple):
+    """One behaviour sequence: rows of the behaviours that have a vector, and no others.
+
+    behaviours: (T,) int32. lists: whose they are. cosine: (P,) float32 of each pair.
+    """
+
+    behaviours: Tensor
+    lists: RequestLists
+    cosine: Tensor
+
+
 def attended_vectors(
-    make: Make,
-    table: Tensor,
-    candidates: Tensor,
-    behaviours: Tensor,
-    lists: RequestLists,
-    cosine: Tensor,
+    make: Make, table: Tensor, candidates: Tensor, sequences: Sequence[Attended]
 ) -> tuple[Tensor, Tensor]:
     """What ``make.judge`` goes by, from vectors that are projected already.
 
     Args:
         table: (S, M) float. candidates: (I,) int, row of each impression's item.
-        behaviours: (T,) int32, row of each behaviour that has a vector; no others.
-        lists: whose they are. cosine: of each pair.
+        sequences: the behaviours, and the further ones that MAKE looks at; 1 + Q.
 
     Returns:
-        (I, M) targets; (I, M + 1), their interest and mean cosine.
+        (I, M) targets; (I, (1 + Q) * (M + 1)), interest and mean cosine of each sequence.
     """
     targets = F.embedding(candidates, table)
-    interest, mean_cosine = target_attention(
-        make.attention, targets, table, behaviours, lists, cosine
-    )
-    assert mean_cosine is not None  # MAKE's attention has side information
-    return targets, torch.cat([interest, mean_cosine[:, None]], dim=-1)
+    pooled: list[Tensor] = []
+    for attention, (behaviours, lists, cosine) in zip(make.attentions, sequences, strict=True):
+        interest, mean_cosine = target_attention(
+            attention, targets, table, behaviours, lists, cosine
+        )
+        assert mean_cosine is not None  # MAKE's attention has side information
+        pooled += [interest, mean_cosine[:, None]]
+    return targets, torch.cat(pooled, dim=-1)
 
 
 class MakeRanker(nn.Module):
@@ -112,9 +124,11 @@ def logits_of(make: Make, unit: Tensor, batch: RequestBatch) -> Tensor:
     known, search = batch.vector_mask, batch.search
     # The collator of ``MakeRanker`` has them.
     assert known is not None and search is not None and search.cosine is not None
-    targets, pooled = attended_vectors(
-        make, make.project(unit), batch.candidates, batch.behaviours, batch.lists, search.cosine
-    )
+    sequences = [Attended(batch.behaviours, batch.lists, search.cosine)]
+    for further in batch.sequences:
+        assert further.cosine is not None
+        sequences.append(Attended(further.slots, batch.lists_of(further), further.cosine))
+    targets, pooled = attended_vectors(make, make.project(unit), batch.candidates, sequences)
     return make.judge(targets, pooled, known[batch.candidates]).logit
 
 
@@ -124,11 +138,16 @@ def unit_vectors(vectors: Tensor) -> Tensor:
 
 
 def make_spec_to_json(spec: MakeSpec) -> dict[str, Any]:
-    """What ``make_spec_from_json`` reads; one fold is left out, as in runs of earlier releases."""
+    """What ``make_spec_from_json`` reads.
+
+    One fold, and no sequences, are left out, as in runs of releases before them.
+    """
     described = asdict(spec)
-    return described if spec.folds > 1 else {n: v for n, v in described.items() if n != "folds"}
+    plain = {"folds": 1, "sequences": ()}
+    return {n: v for n, v in described.items() if n not in plain or v != plain[n]}
 
 
 def make_spec_from_json(value: dict) -> MakeSpec:
     """The spec that ``make_spec_to_json`` and JSON made ``value`` of."""
-    return MakeSpec(**{**value, "hidden": tuple(value["hidden"])})
+    lists = {"hidden": tuple(value["hidden"]), "sequences": tuple(value.get("sequences", ()))}
+    return MakeSpec(**{**value, **lists})

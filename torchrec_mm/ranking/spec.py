@@ -145,6 +145,10 @@ class RankerSpec:
         if self.make is not None and len(self.make.hidden) != len(self.hidden):
             rule = f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}"
             raise InputError(f"{rule}, got {self.hidden}")
+        for event in self.make.sequences if self.make else ():
+            if event not in self.sequences:
+                rule = f"requests must have {event}_item_ids, which MAKE has learned from"
+                raise InputError(f"{rule}, got {', '.join(self.sequences) or 'no such sequence'}")
         check_raw_ids(self.zero_collision)
 
     @classmethod

@@ -83,17 +83,25 @@ class FurtherBehaviours(BatchParts):
 
 
 @dataclass
+class ListEnds(BatchParts):
+    """Where folds end among the behaviours of a sequence, and their pairs with impressions."""
+
+    behaviours: tuple[int, ...]
+    pairs: tuple[int, ...]
+
+
+@dataclass
 class FoldEnds(BatchParts):
     """Where the folds of a batch lie whose requests come fold after fold.
 
     Each K + 1 ints: of ``requests``, fold k has [requests[k], requests[k + 1]), and so on of
-    impressions, of the behaviours that are attended to, and of pairs of both.
+    impressions, of the behaviours that are attended to, and of each of the further sequences.
     """
 
     requests: tuple[int, ...]
     candidates: tuple[int, ...]
-    behaviours: tuple[int, ...]
-    pairs: tuple[int, ...]
+    behaviours: ListEnds
+    sequences: tuple[ListEnds, ...]
 
 
 @dataclass

@@ -91,6 +91,9 @@ class Collator:
             is_attended = self.vector_rows[recent.values] >= 0
         kept = np.empty((0, 0), np.int32) if compared is None else compared.kept_items
         further = [share.sequences[e].newest(self.max_behaviours)[0] for e in self.sequences]
+        if not self.has_tables:
+            assert self.vector_rows is not None  # else the model would have nothing to go by
+            further = [items.where(self.vector_rows[items.values] >= 0) for items in further]
         looked_up = [all_candidates, recent.values, kept.ravel(), *(f.values for f in further)]
         items, slots = _distinct(np.concatenate(looked_up))
         _, recent_slots, kept_slots, *further_slots = np.split(
@@ -134,7 +137,7 @@ class Collator:
             weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
             sequences=further_behaviours(further, further_slots, compared),
-            folds=fold_ends(share.rows, self.folds, share.candidates, attended)
+            folds=fold_ends(share.rows, self.folds, share.candidates, attended, further)
             if self.folds > 1
             else None,
         )

@@ -3,6 +3,7 @@
 Shape letters: R requests, I impressions, T behaviours, P pairs, K folds.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchrec_mm.columns.jagged import Jagged, offsets_of
-from torchrec_mm.data.stream.batches import FoldEnds, RequestBatch
+from torchrec_mm.data.stream.batches import FoldEnds, FurtherBehaviours, ListEnds, RequestBatch
 
 # Source: SplitMix64 (Steele et al., 2014).
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -37,12 +38,29 @@ def by_fold(rows: np.ndarray, folds: int) -> np.ndarray:
     return np.argsort(folds_of(rows, folds), kind="stable")
 
 
-def fold_ends(rows: np.ndarray, folds: int, candidates: Jagged, behaviours: Jagged) -> FoldEnds:
+def fold_ends(
+    rows: np.ndarray,
+    folds: int,
+    candidates: Jagged,
+    behaviours: Jagged,
+    sequences: Sequence[Jagged],
+) -> FoldEnds:
     """Where folds lie among requests in the order of ``by_fold``, and in their lists."""
     ends = np.searchsorted(folds_of(rows, folds), np.arange(folds + 1))
-    pairs = offsets_of(candidates.lengths * behaviours.lengths)
-    of_each = (ends, candidates.offsets[ends], behaviours.offsets[ends], pairs[ends])
-    return FoldEnds(*(tuple(of.tolist()) for of in of_each))
+
+    def at_ends(offsets: np.ndarray) -> tuple[int, ...]:
+        return tuple(offsets[ends].tolist())
+
+    def of_list(items: Jagged) -> ListEnds:
+        pairs = offsets_of(candidates.lengths * items.lengths)
+        return ListEnds(at_ends(items.offsets), at_ends(pairs))
+
+    return FoldEnds(
+        tuple(ends.tolist()),
+        at_ends(candidates.offsets),
+        of_list(behaviours),
+        tuple(map(of_list, sequences)),
+    )
 
 
 def without_fold(batch: RequestBatch, fold: int) -> RequestBatch:
@@ -61,6 +79,14 @@ def without_fold(batch: RequestBatch, fold: int) -> RequestBatch:
         later = offsets[end + 1 :] - (of[fold + 1] - of[fold])
         return torch.cat([offsets[: first + 1], later])
 
+    def rest_of_sequence(further: FurtherBehaviours, of: ListEnds) -> FurtherBehaviours:
+        return replace(
+            further,
+            slots=rest(further.slots, of.behaviours),
+            offsets=rest_of_lists(further.offsets, of.behaviours),
+            cosine=None if further.cosine is None else rest(further.cosine, of.pairs),
+        )
+
     request = rest(batch.request, ends.candidates)
     request[ends.candidates[fold] :] -= ends.requests[fold + 1] - ends.requests[fold]
     return replace(
@@ -68,11 +94,12 @@ def without_fold(batch: RequestBatch, fold: int) -> RequestBatch:
         candidates=rest(batch.candidates, ends.candidates),
         request=request,
         candidate_offsets=rest_of_lists(batch.candidate_offsets, ends.candidates),
-        behaviours=rest(batch.behaviours, ends.behaviours),
-        behaviour_offsets=rest_of_lists(batch.behaviour_offsets, ends.behaviours),
-        search=replace(search, cosine=rest(search.cosine, ends.pairs)),
+        behaviours=rest(batch.behaviours, ends.behaviours.behaviours),
+        behaviour_offsets=rest_of_lists(batch.behaviour_offsets, ends.behaviours.behaviours),
+        search=replace(search, cosine=rest(search.cosine, ends.behaviours.pairs)),
         labels=rest(batch.labels, ends.candidates),
         rows=rest(batch.rows, ends.requests),
         weights=None if batch.weights is None else rest(batch.weights, ends.candidates),
+        sequences=tuple(map(rest_of_sequence, batch.sequences, ends.sequences)),
         folds=None,
     )
