@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from torchrec_mm.errors import InputError
@@ -67,6 +68,7 @@ class Codebooks:
         """Learn those that ``code_tables`` has promised from a sample, always alike."""
         faiss, bits = import_faiss(), bits_of(len(vectors))
         quantizer = faiss.ResidualQuantizer(vectors.width, LEVELS, bits)
+        quantizer.cp.min_points_per_centroid = 1  # fewer than it would like need no warning
         quantizer.max_beam_size = 1  # as ``codes`` finds them: level by level
         quantizer.train(unit_sample(vectors, SAMPLE_PER_CENTRE << bits))
         centres = faiss.vector_to_array(quantizer.codebooks)
@@ -110,5 +112,5 @@ class Codebooks:
         """What ``save`` wrote; InputError if it is missing or garbled."""
         try:
             return cls(load_file(path)[CENTRES])
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, SafetensorError) as error:
             raise InputError(f"{path} must hold the codebooks of a run: {error}") from error
