@@ -20,7 +20,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.collators import collator_for_ranker, with_codes
 from torchrec_mm.ranking.frozen_make import FrozenMake, open_projected, project_vectors
-from torchrec_mm.ranking.make import MakeSpec
+from torchrec_mm.ranking.make import MakeSpec, makes_in
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import BagSpec, RankerSpec, TableSizes
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
@@ -65,7 +65,8 @@ class Encoded:
         with tempfile.TemporaryDirectory() as folder:
             project_vectors(make, self.vectors, Path(folder, "projected.npy"))
             projected = open_projected(self.vectors, Path(folder, "projected.npy"))
-            return FrozenMake(make, MappedVectors(projected))
+            looked_at = range(len(makes_in(make)[0].further_attention))
+            return FrozenMake(make, MappedVectors(projected), looked_at)
 
 
 def encode(market: SmallMarket) -> Encoded:

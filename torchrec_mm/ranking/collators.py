@@ -49,7 +49,7 @@ def collator_for_ranker(
         kept=spec.kept if spec.has("muse") else 0,
         num_tiers=spec.num_tiers if spec.has("simtier") or spec.has("muse") else 0,
         pairs=spec.has("simscore") or spec.has("make"),
-        further_pairs=spec.has("simscore"),
+        further_pairs=spec.has("simscore") or bool(spec.make and spec.make.sequences),
     )
     return replace(collator, search=search, make=make)
 
@@ -63,10 +63,25 @@ def attended_behaviours(spec: RankerSpec, max_behaviours: int) -> int:
     return newest + (spec.kept if spec.method == "muse" else 0)
 
 
-def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours: int) -> Collator:
-    """Vectors, their cosines, and nothing else."""
+def collator_for_make(
+    items: EncodedItems,
+    vectors: VectorSource,
+    max_behaviours: int,
+    folds: int = 1,
+    sequences: tuple[str, ...] = (),
+) -> Collator:
+    """Vectors, their cosines, and nothing else.
+
+    ``folds``: more than 1 to learn without each. ``sequences``: of ``MakeSpec``.
+    """
     rows = rows_of_vectors(items, vectors)
-    search = GeneralSearch(fetch=vectors.fetch, vector_rows=rows, scope="known", pairs=True)
+    search = GeneralSearch(
+        fetch=vectors.fetch,
+        vector_rows=rows,
+        scope="known",
+        pairs=True,
+        further_pairs=bool(sequences),
+    )
     return Collator(
         items,
         False,
@@ -75,6 +90,8 @@ def collator_for_make(items: EncodedItems, vectors: VectorSource, max_behaviours
         vector_rows=rows,
         gather=vectors.gather,
         search=search,
+        sequences=sequences,
+        folds=folds,
     )
 
 

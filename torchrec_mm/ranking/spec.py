@@ -13,7 +13,7 @@ from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
@@ -159,6 +159,10 @@ class RankerSpec:
         if self.make is not None and len(self.make.hidden) != len(self.hidden):
             rule = f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}"
             raise InputError(f"{rule}, got {self.hidden}")
+        for event in self.make.sequences if self.make else ():
+            if event not in self.sequences:
+                rule = f"requests must have {event}_item_ids, which MAKE has learned from"
+                raise InputError(f"{rule}, got {', '.join(self.sequences) or 'no such sequence'}")
         check_raw_ids(self.zero_collision)
 
     @classmethod
@@ -243,6 +247,8 @@ def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     are none, as in runs of releases before them.
     """
     described = asdict(spec)
+    if spec.make is not None:
+        described["make"] = make_spec_to_json(spec.make)
     if not spec.tables.impression:
         del described["tables"]["impression"]
     return {n: v for n, v in described.items() if v or n not in SINCE_THEN}

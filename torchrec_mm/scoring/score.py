@@ -14,7 +14,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring
-from torchrec_mm.parallel.sharded_vectors import Storage, vector_source
+from torchrec_mm.parallel.sharded_vectors import Storage, collates_ahead, vector_source
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker, with_codes
 from torchrec_mm.ranking.ranker import Ranker
@@ -106,7 +106,7 @@ def score(
         BatchLimits.to_score(settings.batch_requests, attended=attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,
-        collate_ahead=not (source and source.collective),
+        collate_ahead=collates_ahead(source, worker),
     )
     return predict(sharded, loader)
 

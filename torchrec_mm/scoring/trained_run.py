@@ -35,26 +35,29 @@ def write_ranker(
     train: EncodedRequests,
     vectors: ItemVectors | None = None,
     spec: RankerSpec | None = None,
+    is_crosswise: bool = False,
 ) -> None:
     """Write what ``TrainedRun`` reads, but for the config and checkpoints. Collective.
 
     Args:
         train: what is learned from. vectors: those of the method, if it has any.
         spec: of the network, None for method bias.
+        is_crosswise: whether each of the requests meets the MAKE that did not see it.
 
     Raises:
         InputError: the run that is resumed is of another model, or of other data.
     """
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": method,
-            "vectors": vectors.origin if vectors else None,
-            "vocabulary": train.meta["vocabulary"],
-            "train": train.sizes,
-            "spec": spec_to_json(spec) if spec else None,
-        }
-    )
+    model = {
+        "kind": "ranker",
+        "method": method,
+        "vectors": vectors.origin if vectors else None,
+        "vocabulary": train.meta["vocabulary"],
+        "train": train.sizes,
+        "spec": spec_to_json(spec) if spec else None,
+    }
+    if spec and spec.make and spec.make.folds > 1:
+        model["crosswise"] = is_crosswise
+    run_folder.write_model(model)
     if run_folder.worker.is_first:
         for name in (VOCABULARIES, FREQUENCY):
             with new_file(run_folder.path / name) as aside:
