@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.commands import files_of
 from torchrec_mm.errors import InputError
+from torchrec_mm.study import recipe
 from torchrec_mm.study.recipe import SHIPPED, read_recipe
 
 SMALL = {"title": "Small", "about": "Which?", "rows": {"id": {"method": "id"}}}
@@ -56,3 +58,15 @@ def test_a_recipe_that_cannot_be_is_refused_by_name(tmp_path, changed, complaint
 def test_an_unknown_recipe_is_refused_with_those_that_there_are():
     with pytest.raises(InputError, match="one of design, epochs, .*, got integratoin"):
         read_recipe("integratoin")
+
+
+def test_the_guides_recipe_is_one(tmp_path):
+    guide = Path(recipe.__file__).with_name("README.md")
+    (text,) = (content for name, content in files_of(guide).items() if name == "wide.yaml")
+    (tmp_path / "wide.yaml").write_text(text)
+    assert read_recipe(str(tmp_path / "wide.yaml")).rows["simtier, wide"].control == "id, wide"
+
+
+def test_the_guide_names_every_recipe():
+    text = Path(recipe.__file__).with_name("README.md").read_text()
+    assert all(f"(recipes/{file.name})" in text for file in SHIPPED.glob("*.yaml"))
