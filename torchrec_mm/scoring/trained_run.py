@@ -62,10 +62,14 @@ def write_ranker(
         for name in (VOCABULARIES, FREQUENCY):
             with new_file(run_folder.path / name) as aside:
                 shutil.copyfile(train.folder / name, aside)
-    codebooks = run_folder.path / CODEBOOKS
-    if method == "codes" and not codebooks.is_file():
-        assert vectors is not None  # the method has them
-        on_first_rank(lambda: Codebooks.learn(vectors).save(codebooks))
+    if vectors and method == "codes":
+        on_first_rank(lambda: freeze_codebooks(vectors, run_folder.path / CODEBOOKS))
+
+
+def freeze_codebooks(vectors: ItemVectors, path: Path) -> None:
+    """Learn a run's codebooks, unless it is one that is resumed, and has them."""
+    if not path.is_file():
+        Codebooks.learn(vectors).save(path)
 
 
 @dataclass(frozen=True)
