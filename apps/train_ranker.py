@@ -17,6 +17,7 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
+from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
@@ -24,7 +25,7 @@ from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
+from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker, with_codes
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
@@ -35,7 +36,7 @@ from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir
 from torchrec_mm.runs.tensor_shards import TensorShards
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_make import TrainedMake
-from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
+from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.rates import with_learning_rate
@@ -176,10 +177,16 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
         distributed.save_plan(run_folder.path)
         make = frozen_make(model, vectors, config.vector_storage, worker)
         make_of_train = make.of_training() if make and is_crosswise else make
+        frozen = config.run_dir / CODEBOOKS
+        codebooks = Codebooks.load(frozen) if spec.has("codes") else None
 
         def batches(data: EncodedRequests) -> RequestLoader:
             said = make_of_train if data.split == "train" else make
-            collator = collator_for_ranker(spec, data.items, source, config.max_behaviours, said)
+            items = data.items
+            if codebooks:
+                assert vectors is not None  # codes are of vectors
+                items = with_codes(items, vectors, codebooks)
+            collator = collator_for_ranker(spec, items, source, config.max_behaviours, said)
             attended = attended_behaviours(spec, config.max_behaviours)
             return learning_batches(data, collator, attended, config, source, worker)
 

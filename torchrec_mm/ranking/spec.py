@@ -11,12 +11,15 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
-Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
+Method = Literal[
+    "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"
+]
 NAMES = ("request_numbers", "target_numbers", "sequences")
 SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
@@ -54,16 +57,27 @@ class TableSizes:
         return {**self.request, **self.item, **self.behaviour, **self.impression}
 
     @classmethod
-    def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
-        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes."""
+    def of(
+        cls,
+        vocabularies: Vocabularies,
+        meta: Mapping[str, Any],
+        method: str,
+        codes: Mapping[str, int] = {},
+    ) -> "TableSizes":
+        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes.
+
+        ``codes``: rows of the tables of semantic codes, by feature.
+        """
         behaviour = [] if method == "muse" else meta["behaviour_features"]
         request = {name: vocabularies.request[name] for name in meta["request_features"]}
-        item = {name: vocabularies.item[name] for name in meta["item_features"]}
+        item = {name: vocabularies.item[name].num_rows for name in meta["item_features"]}
         request |= {n: vocabularies.request_bag[n] for n in meta.get("request_bags", ())}
-        item |= {n: vocabularies.item_bag[n] for n in meta.get("item_bags", ())}
+        check_names([*item, *codes], request, behaviour, ())
+        item |= codes
+        item |= {n: vocabularies.item_bag[n].num_rows for n in meta.get("item_bags", ())}
         return cls(
             {name: vocabulary.num_rows for name, vocabulary in request.items()},
-            {name: vocabulary.num_rows for name, vocabulary in item.items()},
+            item,
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
             {name: each.num_rows for name, each in vocabularies.impression.items()},
         )
@@ -162,7 +176,8 @@ class RankerSpec:
     ) -> "RankerSpec":
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
-        tables = TableSizes.of(vocabularies, train.meta, method)
+        codes = code_tables(vectors) if vectors and method == "codes" else {}
+        tables = TableSizes.of(vocabularies, train.meta, method, codes)
         return cls(
             method=method,
             tables=tables,
