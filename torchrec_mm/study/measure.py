@@ -36,7 +36,7 @@ def measure(plan: Plan, resamples: int) -> dict[str, Any]:
     Args:
         plan: all of whose runs are there. resamples: of the users, B.
     """
-    activity = _Activity(plan.data)
+    activity = Activity(plan.data)
     figures = {name: _mean_over_seeds(plan, name, resamples) for name in plan.rows}
     rows = []
     for name, (mean, by_seed) in figures.items():
@@ -131,7 +131,7 @@ def _lines(run_dir: Path) -> Iterable[Mapping[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def _slices(plan: Plan, name: str, activity: "_Activity") -> dict[str, float | None]:
+def _slices(plan: Plan, name: str, activity: "Activity") -> dict[str, float | None]:
     """GAUC by how often training showed the item, by its age, and by the user's activity."""
     by_slice: dict[str, list[float | None]] = {}
     for seed in plan.seeds:
@@ -146,7 +146,7 @@ def _slices(plan: Plan, name: str, activity: "_Activity") -> dict[str, float | N
     }
 
 
-class _Activity:
+class Activity:
     """Users of the test split in three equal parts by their requests in training."""
 
     def __init__(self, data: Path) -> None:
