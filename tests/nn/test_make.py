@@ -84,7 +84,7 @@ def test_a_further_sequence_is_attended_to_as_the_behaviours_are():
     seen = []
     module.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     module(*inputs(), [(behaviours, mask)])
-    _, first, second = seen[0][known].split([5, 11, 11], dim=-1)
+    _, first, second, _ = seen[0][known].split([10, 1, 1, 5], dim=-1)
     assert torch.equal(first, second) and first.any()
 
 

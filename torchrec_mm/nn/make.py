@@ -36,7 +36,7 @@ class Make(nn.Module):
     """Multimodal Knowledge Extractor: DIN over item vectors instead of ID embeddings.
 
     A projection of the vectors, target attention over the behaviours that have one, a small MLP.
-    Further sequences of behaviours, as of what was passed over, have attention of their own.
+    Of further sequences, as of what was passed over, an attention of their own tells the cosine.
     It has no ID to memorise, so it keeps improving for several epochs, where an ID model
     overfits from the second: train it apart on ``logit``, freeze it, give its features to the
     ID model.
@@ -79,7 +79,7 @@ class Make(nn.Module):
         self.projection = nn.Linear(vector_width, width)
         self.dropout = nn.Dropout(dropout)
         self.attention = TargetAttention(width, side_information=True)
-        self.mlp = MLP(width + (1 + sequences) * (2 * width + 1), hidden)
+        self.mlp = MLP(3 * width + 1 + sequences, hidden)
         self.further_attention = nn.ModuleList(
             TargetAttention(width, side_information=True) for _ in range(sequences)
         )
@@ -133,11 +133,12 @@ class Make(nn.Module):
         ``further``: behaviours, cosine and mask of each further sequence.
         """
         lists = [(behaviours, cosine, behaviour_mask), *further]
-        pooled = [
+        first, *others = (
             attention(targets, past, mask, side, target_mask[:, :, None] & mask[:, None])
             for attention, (past, side, mask) in zip(self.attentions, lists, strict=True)
-        ]
-        return self.judge(targets, torch.cat(pooled, dim=-1), target_mask)
+        )
+        pooled = torch.cat([first, *(of_other[..., -1:] for of_other in others)], dim=-1)
+        return self.judge(targets, pooled, target_mask)
 
     @property
     def attentions(self) -> list[TargetAttention]:
@@ -150,14 +151,11 @@ class Make(nn.Module):
 
         Args:
             targets: (..., M) projected.
-            pooled: (..., (1 + Q) * (M + 1)), interest and mean cosine of each sequence.
+            pooled: (..., M + 1 + Q), interest, and the mean cosine of each sequence.
             target_mask: (...) bool, True where the candidate is real and has a vector.
         """
-        inputs = [targets]
-        for of_sequence in pooled.split(targets.shape[-1] + 1, dim=-1):
-            inputs += [of_sequence, targets * of_sequence[..., :-1]]
-        interest = inputs[1][..., :-1]
-        logit, hidden = self.mlp(torch.cat(inputs, dim=-1))
+        interest = pooled[..., : targets.shape[-1]]
+        logit, hidden = self.mlp(torch.cat([targets, pooled, targets * interest], dim=-1))
         # Zeros, not what the bias makes of no vector: the ID model is to go by the IDs alone.
         unknown = ~target_mask
         return MakeFeatures(

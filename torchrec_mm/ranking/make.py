@@ -75,17 +75,18 @@ def attended_vectors(
         sequences: the behaviours, and the further ones that MAKE looks at; 1 + Q.
 
     Returns:
-        (I, M) targets; (I, (1 + Q) * (M + 1)), interest and mean cosine of each sequence.
+        (I, M) targets; (I, M + 1 + Q), their interest, and the mean cosine of each sequence.
     """
     targets = F.embedding(candidates, table)
-    pooled: list[Tensor] = []
+    interests, cosines = [], []
     for attention, (behaviours, lists, cosine) in zip(make.attentions, sequences, strict=True):
         interest, mean_cosine = target_attention(
             attention, targets, table, behaviours, lists, cosine
         )
         assert mean_cosine is not None  # MAKE's attention has side information
-        pooled += [interest, mean_cosine[:, None]]
-    return targets, torch.cat(pooled, dim=-1)
+        interests.append(interest)
+        cosines.append(mean_cosine[:, None])
+    return targets, torch.cat([interests[0], *cosines], dim=-1)
 
 
 class MakeRanker(nn.Module):
