@@ -5,7 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from torchrec_mm.study.measure import THIRDS, Activity
+from torchrec_mm.errors import InputError
+from torchrec_mm.files import write_json
+from torchrec_mm.study.measure import THIRDS, Activity, phase_one
 
 
 @pytest.fixture
@@ -36,3 +38,17 @@ def test_a_third_without_both_labels_has_no_figure(data, tmp_path):
     columns = {"user_id": [1, 5, 6], "label": [1, 1, 0], "logit": [0.1, 0.2, 0.3]}
     pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
     assert set(Activity(data).gaucs(tmp_path / "predictions.parquet").values()) == {None}
+
+
+def test_phase_one_is_the_mean_over_an_encoders_runs(tmp_path):
+    for seed, recall in enumerate((0.25, 0.75)):
+        figures = {"encoder": "scl", "recall@10": recall, "mrr": 0.5}
+        write_json(tmp_path / str(seed) / "retrieval.json", figures)
+    assert phase_one(None) == {}
+    found = phase_one(tmp_path)["scl"]
+    assert (found["recall@10"], found["mrr"], found["recall@1"]) == (0.5, 0.5, None)
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="found none"):
+        phase_one(tmp_path)
