@@ -9,7 +9,7 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
-from torchrec_mm.data.stream.batches import RAW_IDS
+from torchrec_mm.data.stream.batches import RAW_IDS, USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
@@ -18,7 +18,7 @@ from torchrec_mm.ranking.zero_collision import ZeroCollision
 # bias has no network, so no spec: see ``bias``.
 Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
 NAMES = ("request_numbers", "target_numbers", "sequences")
-SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
+SINCE_THEN = (*NAMES, "bags", "shared", "effects")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -88,6 +88,9 @@ class RankerSettings:
     """Tiers of SimTier over cosines in [-1, 1]."""
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
+    effects: int = 36
+    """Width of each user's own effects, fitted at the end beside the network: one of how often the
+    user clicks, the others of item vectors; 4 without vectors. A multiple of 4; 0 for none."""
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -96,6 +99,7 @@ class RankerSettings:
         check_fields(self, lambda x: x >= 1, "at least 1", "hidden", "kept")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        check_fields(self, lambda x: x >= 0 and x % 4 == 0, "0 or a multiple of 4", "effects")
         check_raw_ids(self.zero_collision)
 
 
@@ -113,7 +117,7 @@ class RankerSpec:
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
     its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
     by name, the tables of features that share one. sequences: events of the further behaviour
-    sequences.
+    sequences. effects: width of the table of users' own effects, 0 without one.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -136,6 +140,7 @@ class RankerSpec:
     bags: Mapping[str, BagSpec] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
+    effects: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -159,6 +164,13 @@ class RankerSpec:
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
         tables = TableSizes.of(vocabularies, train.meta, method)
+        # Rows that are a user's own, and nobody else's.
+        has_users = USER_ID in tables.request and USER_ID not in {
+            *settings.zero_collision,
+            *vocabularies.tables,
+            *vocabularies.pooling,
+        }
+        effects = settings.effects if vectors else min(settings.effects, 4)
         return cls(
             method=method,
             tables=tables,
@@ -182,6 +194,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
+            effects=effects if has_users else 0,
         )
 
     @property

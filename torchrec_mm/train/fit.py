@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ def fit(
     run: RunFolder,
     settings: TrainSettings,
     test: RequestLoader | None = None,
+    finish: Callable[[Stop], None] = lambda _: None,
 ) -> None:
     """Train for the epochs that are left; a checkpoint and a line of metrics after each.
 
@@ -39,6 +40,8 @@ def fit(
         distributed: model and optimizers as they begin.
         train: this rank's training batches. run: where to write.
         test: requests to score after each epoch for the metrics, or None.
+        finish: collective, called after the last step, before its checkpoint; what it does must
+            follow from the model, as a run that is stopped in it does it anew.
 
     Raises:
         InputError: the latest checkpoint does not fit, or one could not be written.
@@ -66,6 +69,8 @@ def fit(
                 with frozen_garbage():
                     for epoch in range(training.position.epoch, settings.epochs):
                         loop.train_epoch(train)
+                        if epoch + 1 == settings.epochs:
+                            finish(stop)
                         loop.end_epoch(epoch, test)
             except Stopped:
                 loop.save_in_mid_epoch()

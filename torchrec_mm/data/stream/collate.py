@@ -33,7 +33,7 @@ class Collator:
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
     impressions where batches begin and end. sequences: events of the further behaviour sequences
-    that it looks at.
+    that it looks at. gather_targets: as ``gather``, where it is to hold those of impressions.
     """
 
     items: EncodedItems
@@ -47,6 +47,7 @@ class Collator:
     make: MakeOfHits | None = None
     shared_ids: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
+    gather_targets: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
@@ -99,11 +100,13 @@ class Collator:
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
         shared = {name: tables.rows.pop(name) for name in self.shared_ids}
         numbers = target_numbers(self.items, share) if self.has_tables else None
-        vectors = vector_mask = None
+        vectors = vector_mask = target_vectors = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
             vector_mask = torch.from_numpy(rows >= 0)
             vectors = self.gather(rows)[0] if self.gather else None
+            if self.gather_targets:
+                target_vectors = self.gather_targets(rows[candidates])[0]
         return RequestBatch(
             item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
@@ -130,6 +133,7 @@ class Collator:
             weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
             sequences=further_behaviours(further, further_slots, compared),
+            target_vectors=target_vectors,
         )
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
