@@ -18,7 +18,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
 TABLES = {
     *("request/user_id", "request/city", "request/page", "item/item_id", "item/shop_id"),
-    *("item/category_id", "behaviour/action", "behaviour/stars"),
+    *("item/category_id", "behaviour/action", "behaviour/stars", "request/user_effects"),
 }
 
 
