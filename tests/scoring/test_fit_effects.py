@@ -7,7 +7,7 @@ from tests.helpers.runs import stopped_before, train_ranker
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
-from torchrec_mm.runs.stop import Stopped
+from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.scoring import fit_effects
 
 TABLE = "model.effect_tables.embedding_bags.user_effects_table.weight"
@@ -61,16 +61,18 @@ def test_a_run_stopped_before_its_end_has_no_effects_and_resumed_has_all(runs, m
     assert torch.equal(tensors(run_dir)[TABLE], tensors(runs["simtier"])[TABLE])
 
 
-def test_a_run_stopped_while_effects_are_fitted_fits_them_anew(runs, market, tmp_path):
-    def stop_it(*_):
-        raise Stopped
+def test_a_run_told_to_stop_in_its_last_step_still_gets_its_effects(runs, market, tmp_path):
+    run_dir, checks = tmp_path / "run", []
 
-    run_dir = tmp_path / "run"
+    def stop_at_the_last(self):
+        checks.append(None)
+        if len(checks) == 4:  # as many as there are steps
+            raise Stopped
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_effects, "likely_precision", stop_it)
-        with pytest.raises(Stopped):
-            train_ranker(market, run_dir, "simtier")
-    train_ranker(market, run_dir, "simtier", "--resume")
+        patch.setattr(Stop, "check", stop_at_the_last)
+        train_ranker(market, run_dir, "simtier")
+    assert len(checks) == 3
     assert torch.equal(tensors(run_dir)[TABLE], tensors(runs["simtier"])[TABLE])
 
 

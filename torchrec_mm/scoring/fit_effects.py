@@ -21,7 +21,6 @@ from torchrec_mm.nn.effects import likely_precision, solve, sums_of
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.ranking.effects import EFFECTS
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.runs.stop import Stop
 from torchrec_mm.runs.tensor_shards import TensorShards
 
 BLOCK_ROWS = (
@@ -41,14 +40,11 @@ def clear_effects(distributed: DistributedModel) -> None:
 
 
 @torch.no_grad()
-def fit_effects(distributed: DistributedModel, loader: RequestLoader, stop: Stop) -> None:
+def fit_effects(distributed: DistributedModel, loader: RequestLoader) -> None:
     """One pass over ``loader``, then solve, and fill the table. Collective.
 
     The network is left as it is. The same clicks give the same effects, in whatever order ranks
     see them but for rounding.
-
-    Raises:
-        Stopped: a rank got SIGTERM; nothing has changed.
     """
     ranker = cast(Ranker, distributed.model.module)
     if ranker.effect_tables is None:
@@ -56,7 +52,7 @@ def fit_effects(distributed: DistributedModel, loader: RequestLoader, stop: Stop
     clear_effects(distributed)
     size = _table(distributed).size
     with tempfile.TemporaryFile() as file:
-        sums = _sums(distributed, loader, stop, size, file)
+        sums = _sums(distributed, loader, size, file)
         sampled = _added_up(sums, np.linspace(OWN_ROWS, size[0] - 1, BLOCK_ROWS).astype(np.int64))
         precision = likely_precision(sampled, size[1])
         precision[1:] /= SEEN
@@ -69,7 +65,6 @@ def fit_effects(distributed: DistributedModel, loader: RequestLoader, stop: Stop
 def _sums(
     distributed: DistributedModel,
     loader: RequestLoader,
-    stop: Stop,
     size: torch.Size,
     file: IO[bytes],
 ) -> np.ndarray:
@@ -80,7 +75,6 @@ def _sums(
     distributed.model.eval()
     try:
         for batch in loader.epoch(0):
-            stop.check()
             batch = batch.to(distributed.worker.device)
             _, outputs = distributed.model(batch)
             if len(outputs.labels):
