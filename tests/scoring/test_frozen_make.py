@@ -14,13 +14,17 @@ import torch.distributed as dist
 
 from tests.parallel.launch import on_two_ranks
 from tests.ranking.small_ranker import MAKE, Encoded, encode, ranker_of, spec_of
+from torchrec_mm.data.stream.collate import Collator
+from torchrec_mm.data.stream.folds import folds_of
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
+from torchrec_mm.nn.make import Make
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.ranking import frozen_make as ranking
 from torchrec_mm.ranking.collators import collator_for_ranker
+from torchrec_mm.ranking.frozen_make import FrozenMake
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.scoring.frozen_make import frozen_make
@@ -68,7 +72,7 @@ def collator_of(method: str, encoded: Encoded, worker: Worker, storage="mapped")
     return ranker, collator_for_ranker(spec, encoded.data.items, source, 3, make)
 
 
-def made_by_definition(ranker: Ranker, encoded: Encoded, rows: list[int]) -> torch.Tensor:
+def made_by_definition(make: Make, encoded: Encoded, rows: list[int]) -> torch.Tensor:
     """(I, M + hidden + 1): each request alone, its lists as the matrices that MAKE takes."""
     source = MappedVectors(encoded.vectors)
     numbers = source.rows(encoded.data.items.item_ids)
@@ -82,7 +86,7 @@ def made_by_definition(ranker: Ranker, encoded: Encoded, rows: list[int]) -> tor
         ]
         values, masks = zip(*((values[None], mask[None]) for values, mask in sides), strict=True)
         with torch.no_grad():
-            features = ranker.network.make(*values, *masks)
+            features = make(*values, *masks)
         parts = [features.interest, *features.hidden, features.logit[..., None]]
         made.append(torch.cat(parts, dim=-1)[0])
     return torch.cat(made)
@@ -94,7 +98,7 @@ def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded
     ranker, collator = collator_of(method, encoded, worker, storage)
     rows = list(range(len(encoded.data)))
     batch = collator(encoded.arrays.take(np.array(rows)), 1.0)
-    expected = made_by_definition(ranker, encoded, rows)
+    expected = made_by_definition(ranker.network.make, encoded, rows)
     assert batch.made.shape == (len(batch.labels), 6 + 5 + 4 + 1)
     torch.testing.assert_close(batch.made, expected, rtol=1e-4, atol=1e-5)
     unknown = ~batch.vector_mask[batch.candidates]
@@ -109,6 +113,51 @@ def test_what_is_made_of_a_batch_is_the_same_bits_whatever_is_compared_at_once(e
     shares = [encoded.arrays.take(np.arange(begin, count, 3)) for begin in range(3)]
     together = collator.compare(shares)
     for share, found in zip(shares, together, strict=True):
+        (alone,) = collator.compare([share])
+        assert torch.equal(found.made, alone.made) and len(alone.made) == len(share.labels)
+
+
+@pytest.fixture
+def folded(encoded, worker) -> tuple[Ranker, FrozenMake, Collator]:
+    """A ranker whose MAKE has three folds, what it says of requests, and who asks it."""
+    spec = replace(spec_of("make", encoded), make=replace(MAKE, folds=3))
+    ranker = ranker_of(spec)
+    make = frozen_make(ranker, encoded.vectors, "mapped", worker)
+    source = vector_source(encoded.vectors, "mapped", worker)
+    return ranker, make, collator_for_ranker(spec, encoded.data.items, source, 3, make)
+
+
+def test_of_a_request_that_it_learned_from_the_make_of_its_fold_speaks(encoded, folded):
+    ranker, make, collator = folded
+    rows = list(range(len(encoded.data)))
+    share = encoded.arrays.take(np.array(rows))
+    (compared,) = replace(collator, make=make.of_training()).compare([share])
+    of_each = [made_by_definition(module, encoded, rows) for module in ranker.network.make]
+    fold = folds_of(np.array(rows), 3)[share.candidates.owners()]
+    expected = torch.stack(of_each)[torch.from_numpy(fold), torch.arange(len(fold))]
+    torch.testing.assert_close(compared.made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_any_other_request_the_mean_of_all_folds_is_made(encoded, folded):
+    ranker, _, collator = folded
+    rows = list(range(20))
+    (compared,) = collator.compare([encoded.arrays.take(np.array(rows))])
+    of_each = [made_by_definition(module, encoded, rows) for module in ranker.network.make]
+    assert not torch.allclose(of_each[0], of_each[1], atol=0.1)
+    expected = torch.stack(of_each).mean(dim=0)
+    torch.testing.assert_close(compared.made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_fold_makes_of_a_batch_is_the_same_bits_whatever_is_compared_at_once(
+    encoded, folded
+):
+    _, make, collator = folded
+    collator = replace(collator, make=make.of_training())
+    # The second is of one fold alone, and the last of no impression.
+    parts = [np.arange(9), np.flatnonzero(folds_of(np.arange(60), 3) == 1), np.arange(9, 20)]
+    shares = [encoded.arrays.take(part) for part in parts]
+    shares.append(encoded.arrays.take(np.arange(3)).without_candidates())
+    for share, found in zip(shares, collator.compare(shares), strict=True):
         (alone,) = collator.compare([share])
         assert torch.equal(found.made, alone.made) and len(alone.made) == len(share.labels)
 
@@ -135,7 +184,7 @@ def test_the_projected_file_is_gone_and_still_read(encoded, worker, tmp_path, mo
     ranker, collator = collator_of("make", encoded, worker)
     assert list(tmp_path.iterdir()) == []
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
-    expected = made_by_definition(ranker, encoded, list(range(9)))
+    expected = made_by_definition(ranker.network.make, encoded, list(range(9)))
     torch.testing.assert_close(batch.made, expected, rtol=1e-4, atol=1e-5)
 
 

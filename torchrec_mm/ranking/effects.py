@@ -3,6 +3,7 @@
 Shape letters: R requests, I impressions, D item-vector width, W width of the table.
 """
 
+from collections.abc import Container
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from torchrec_mm.nn.effects import principal_directions
 from torchrec_mm.ranking.make import unit_vectors
 
 EFFECTS = "user_effects"
+LEAST_WIDTH = 4  # of a table that GPUs take
 SAMPLE = 1 << 15  # vectors that directions are found from
 
 
@@ -58,6 +60,23 @@ class UserEffects(nn.Module):
         """(I,) what they add. ``effects``: of ``users_of`` the same batch."""
         of_impressions = F.embedding(batch.request, effects.values())
         return (of_impressions * self.columns(batch)).sum(1)
+
+
+def has_rows_of_users(
+    all_features: Container[str], of_requests: Container[str], taken: Container[str]
+) -> bool:
+    """Whether there is a table whose rows are one user's each, and none called as that of effects.
+
+    Args:
+        all_features: that have tables. of_requests: those of users and contexts.
+        taken: those whose rows are other things' too, or change owners.
+    """
+    return USER_ID in of_requests and USER_ID not in taken and EFFECTS not in all_features
+
+
+def effects_width(asked: int, vectors: ItemVectors | None) -> int:
+    """Of the table of effects: without vectors there is only how often users click."""
+    return asked if vectors else min(asked, LEAST_WIDTH)
 
 
 def users_of(batch: RequestBatch) -> KeyedJaggedTensor:

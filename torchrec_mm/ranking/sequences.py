@@ -99,5 +99,6 @@ PARTS_OF_SEQUENCES: dict[str, tuple[Part, ...]] = {
     "simtier": (FurtherInterests(), FurtherTiers()),
     "make": (FurtherInterests(),),
     "simtier+make": (FurtherInterests(), FurtherTiers()),
+    "codes": (FurtherInterests(),),
     "muse": (FurtherRecent(), FurtherTiers()),
 }

@@ -32,4 +32,7 @@ def frozen_make(
         projected = open_projected(vectors, folder / FILE)
         source = vector_source(projected, storage, worker)
         dist.barrier()
-    return FrozenMake(make, source)
+    spec = ranker.network.spec
+    assert spec.make is not None  # its shape
+    further = [spec.sequences.index(event) for event in spec.make.sequences]
+    return FrozenMake(make, source, further)

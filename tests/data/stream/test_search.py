@@ -167,7 +167,7 @@ def test_batches_that_are_compared_together_are_those_compared_one_by_one(
             ).epoch(0)
         ]
 
-    def made_of(hits: SearchHits, ends: Sequence[int]) -> list[torch.Tensor]:
+    def made_of(hits: SearchHits, ends: Sequence[int], requests: np.ndarray) -> list[torch.Tensor]:
         rows = torch.from_numpy(hits.candidate_rows.values)
         made = torch.stack([hits.tiers.sum(1), rows], 1)
         return [made[begin:end] for begin, end in pairwise(ends)]

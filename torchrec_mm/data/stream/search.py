@@ -26,7 +26,7 @@ class SearchHits:
     rows of what was searched. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K
     are real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
     cosine: (P,) float32 of each pair, (0,) if not asked for; 0 where either has no vector.
-    further: of each further sequence that was searched, ``tiers`` and ``cosine``.
+    further: of each further sequence that was searched, its rows, ``tiers`` and ``cosine``.
     """
 
     candidate_rows: Jagged
@@ -36,7 +36,7 @@ class SearchHits:
     kept_cosine: Tensor
     tiers: Tensor
     cosine: Tensor
-    further: tuple[tuple[Tensor, Tensor], ...] = ()
+    further: tuple[tuple[Jagged, Tensor, Tensor], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,10 @@ class GeneralSearch:
         items = self._items(candidates, behaviours, kept.numpy(), num_kept.numpy())
         asked = Jagged(candidate_rows, candidates.offsets)
         searched = Jagged(behaviour_rows, behaviours.offsets)
-        besides = tuple((hits.tiers, hits.pairs) for hits in of_further)
+        besides = tuple(
+            (Jagged(of, items.offsets), hits.tiers, hits.pairs)
+            for of, items, hits in zip(rows[1:], further, of_further, strict=True)
+        )
         return SearchHits(asked, searched, items, num_kept, cosine, tiers, pairs, besides)
 
     def _items(
