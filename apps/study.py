@@ -15,7 +15,7 @@ from torchrec_mm.config import check_fields, flag_words, parse, run, to_yaml
 from torchrec_mm.errors import InputError
 from torchrec_mm.stages.claim import claimed
 from torchrec_mm.stages.jobs import JobPool
-from torchrec_mm.study.measure import measure
+from torchrec_mm.study.measure import measure, phase_one
 from torchrec_mm.study.plan import Plan
 from torchrec_mm.study.recipe import NONE, read_recipe
 from torchrec_mm.study.report import PAGE_FILE, write_study
@@ -50,6 +50,9 @@ class StudyConfig:
     """Runs of each row; 0: what the recipe says."""
     seed: int = 0
     """Of the first run of each row."""
+    encoders: Path | None = None
+    """Folder of apps.compare_encoders: what it found of an encoder stands beside the rows that have
+    its vectors."""
     resamples: int = 1000
     """Of the users, for intervals."""
     processes: int = min(os.cpu_count() or 1, 8)
@@ -69,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(StudyConfig, argv)
     plan = plan_of(config)
     check_flags(plan)
+    encoders = phase_one(config.encoders)
     check_working_folder(config.run_dir, "run_dir", [config.data, *config.vectors])
-    settings = to_yaml(replace(config, processes=1)) + to_yaml(plan.recipe)
+    settings = to_yaml(replace(config, processes=1, encoders=None)) + to_yaml(plan.recipe)
     if claimed(config.run_dir, SETTINGS, settings) != settings:
         rule = f"run_dir {config.run_dir} holds a study with other settings"
         raise InputError(f"{rule}: remove it, or name another")
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pool.run(plan.make_jobs(tuning=True))
         pool.run([*plan.tuning_jobs(), *plan.make_jobs(tuning=False)])
         pool.run(plan.jobs())
-    study = measure(plan, config.resamples)
+    study = measure(plan, config.resamples, encoders)
     write_study(study, config.run_dir)
     print(config.run_dir / PAGE_FILE)
     failed = [f"{c['above']} above {c['below']}" for c in study["claims"] if not c["holds"]]

@@ -62,7 +62,8 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
     make: Path | None = None
-    """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
+    """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make. Of one
+    trained on the same requests, each request meets the fold that did not see it."""
     epochs: int = 1
     """Passes over requests/train; ID models overfit from the second."""
     learning_rate: float | None = None

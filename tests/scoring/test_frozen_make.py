@@ -6,6 +6,7 @@ On two ranks, ``on_each_rank`` checks the same of vectors in the ranks' memory.
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.ranking import frozen_make as ranking
 from torchrec_mm.ranking.collators import collator_for_ranker
 from torchrec_mm.ranking.frozen_make import FrozenMake
+from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.scoring.frozen_make import frozen_make
@@ -218,16 +220,15 @@ def test_the_table_holds_the_projection_of_each_unit_vector(
 
 def on_each_rank(worker: Worker, folder: Path) -> None:
     """What the ranks of the test below do; each draws the same weights."""
-    from torchrec_mm.nn.make import Make
-
     tempfile.tempdir = str(folder / "tmp")
     for dtype in ("int8", "float32"):
         vectors = ItemVectors.open(folder / dtype)
         torch.manual_seed(0)
         ranker = torch.nn.Module()
         ranker.network = torch.nn.Module()
-        ranker.network.make = Make(vector_width=vectors.width, width=6, hidden=(5,))
-        ranker.network.make.requires_grad_(False).eval()
+        shape = MakeSpec(vector_width=vectors.width, width=6, hidden=(5,), dropout=0.0)
+        ranker.network.make = shape.build().requires_grad_(False).eval()
+        ranker.network.spec = SimpleNamespace(make=shape, sequences=())
         expected = projections(ranker, vectors)
         for storage in STORAGES:
             make = frozen_make(ranker, vectors, storage, worker)

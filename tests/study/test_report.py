@@ -18,6 +18,7 @@ def study(**changed) -> dict:
     row = {
         "row": "simtier<b>",
         "method": "simtier",
+        "encoder": "scl",
         "option": {"epochs": 2},
         "figures": dict.fromkeys([*NAMES, "calibration"], FIGURE),
         "against": {"id": dict.fromkeys(NAMES, GAIN)},
@@ -33,6 +34,7 @@ def study(**changed) -> dict:
         "tune": [{}, {"epochs": 2}],
         "validation": 0.15,
         "claims": [],
+        "encoders": {},
     }
     return {**whole, "rows": [row | changed]}
 
@@ -76,3 +78,11 @@ def test_slices_epochs_and_claims_are_shown_where_there_are_any(tmp_path):
     assert "| simtier<b> | 0.6000 | – |" in text
     assert "| simtier<b> | 0.7000 / 0.6500 |" in text
     assert "| simtier | is not above | id |" in text
+
+
+def test_what_phase_one_found_of_an_encoder_stands_beside_the_rows_of_its_vectors(tmp_path):
+    found = {"recall@1": 0.2, "recall@10": 0.4, "mrr": 0.3, "hard_negative_accuracy": None}
+    write_study(study() | {"encoders": {"scl": found, "clip-e": found}}, tmp_path)
+    text = (tmp_path / TABLE_FILE).read_text()
+    assert "| simtier<b> | scl | 0.200 | 0.400 | 0.300 | – | 0.7000 | 0.7000 |" in text
+    assert "clip-e" not in text

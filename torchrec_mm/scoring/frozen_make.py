@@ -16,6 +16,8 @@ def frozen_make(
 ) -> FrozenMake | None:
     """MAKE as ``ranker`` holds it now, None for a method without. Collective.
 
+    Of several folds the mean, whatever is scored: ``of_training`` is for learning from requests.
+
     All vectors are projected once a host, into a temporary file that its ranks map and that soon
     has no name any more: it is gone with the processes that use it.
 

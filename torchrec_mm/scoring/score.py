@@ -82,6 +82,8 @@ def score(
 ) -> Iterator[Scored]:
     """This rank's share of the requests, ascending, scored by the checkpoint. Collective.
 
+    Of a MAKE of several folds all requests get the mean, also those that a ranker was trained on.
+
     Raises:
         InputError: the requests were encoded for another ranker, or the checkpoint is another's.
     """

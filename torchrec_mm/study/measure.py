@@ -15,34 +15,50 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from torchrec_mm.documents import read_json
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.metrics.bootstrap import FIGURES, Interval, resampled_figures
 from torchrec_mm.metrics.gauc import gauc
+from torchrec_mm.reporting.encoders import group_encoders
+from torchrec_mm.reporting.runs import find_runs
 from torchrec_mm.runs.checkpoint import checkpoint_shapes
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS
 from torchrec_mm.study.plan import METRICS, PREDICTIONS, Plan
 from torchrec_mm.study.splits import read_users
 
+FOUND_BY = ("recall@1", "recall@10", "mrr", "hard_negative_accuracy")
 COMPARED = ("auc", "gauc", "log_loss")
 THIRDS = ("user_activity/least", "user_activity/middle", "user_activity/most")
 
 
-def measure(plan: Plan, resamples: int) -> dict[str, Any]:
+def phase_one(encoders: Path | None) -> dict[str, dict[str, float | None]]:
+    """What ``FOUND_BY`` says of each encoder below a folder, the mean over its runs; none: nothing.
+
+    InputError if there is a folder without one.
+    """
+    groups = group_encoders(find_runs(encoders).pretraining) if encoders else []
+    return {each.encoder: {name: each.metric(name).mean for name in FOUND_BY} for each in groups}
+
+
+def measure(
+    plan: Plan, resamples: int, encoders: Mapping[str, Mapping[str, float | None]] = {}
+) -> dict[str, Any]:
     """What study.json says.
 
     A figure is the mean over the seeds, of the whole test split and of each resample of its users;
     ``deviation`` is that of the seeds, which the intervals over users do not hold.
 
     Args:
-        plan: all of whose runs are there. resamples: of the users, B.
+        plan: all of whose runs are there. resamples: of the users, B. encoders: of ``phase_one``.
     """
-    activity = _Activity(plan.data)
+    activity = Activity(plan.data)
     figures = {name: _mean_over_seeds(plan, name, resamples) for name in plan.rows}
     rows = []
     for name, (mean, by_seed) in figures.items():
         row = {
             "row": name,
             "method": plan.rows[name].method,
+            "encoder": _encoder(plan, name),
             "option": plan.best(name),
             "figures": {
                 each: vars(Interval.of(mean[each]))
@@ -71,6 +87,7 @@ def measure(plan: Plan, resamples: int) -> dict[str, Any]:
         "tune": list(recipe.tune),
         "validation": recipe.validation,
         "vectors": list(plan.vectors),
+        "encoders": encoders,
         "rows": rows,
         "claims": [
             {"above": above, "below": below, "holds": low > 0}
@@ -96,6 +113,12 @@ def _mean_over_seeds(
         drawn.append(resampled_figures(*columns, resamples=resamples))
     mean = {each: np.mean([one[each] for one in drawn], axis=0) for each in FIGURES}
     return mean, {each: [float(one[each][0]) for one in drawn] for each in FIGURES}
+
+
+def _encoder(plan: Plan, name: str) -> str | None:
+    """Who made the row's vectors; None without vectors."""
+    folder = plan.vectors_of(name)
+    return ItemVectors.open(folder).encoder if folder else None
 
 
 def _costs(plan: Plan, name: str) -> dict[str, Any]:
@@ -131,7 +154,7 @@ def _lines(run_dir: Path) -> Iterable[Mapping[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def _slices(plan: Plan, name: str, activity: "_Activity") -> dict[str, float | None]:
+def _slices(plan: Plan, name: str, activity: "Activity") -> dict[str, float | None]:
     """GAUC by how often training showed the item, by its age, and by the user's activity."""
     by_slice: dict[str, list[float | None]] = {}
     for seed in plan.seeds:
@@ -146,7 +169,7 @@ def _slices(plan: Plan, name: str, activity: "_Activity") -> dict[str, float | N
     }
 
 
-class _Activity:
+class Activity:
     """Users of the test split in three equal parts by their requests in training."""
 
     def __init__(self, data: Path) -> None:

@@ -128,8 +128,8 @@ class Plan:
 
     def jobs(self) -> Iterator[Job]:
         """Each row by each seed, once it is known what is best for it."""
-        for name in self.rows:
-            for seed in self.seeds:
+        for seed in self.seeds:  # so that all rows have one, should it be cut short
+            for name in self.rows:
                 yield self._job(name, seed, self.best(name), self.run_dir(name, seed), False)
 
     def run_dir(self, name: str, seed: int) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchrec_mm.files import new_file, write_json
 from torchrec_mm.reporting.study_page import render_study
-from torchrec_mm.study.measure import COMPARED
+from torchrec_mm.study.measure import COMPARED, FOUND_BY
 
 JSON_FILE, TABLE_FILE, PAGE_FILE = "study.json", "study.md", "study.html"
 WORDS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "calibration": "calibration"}
@@ -29,6 +29,8 @@ def tables_of(study: Mapping[str, Any]) -> dict[str, Table]:
     rows = study["rows"]
     found: dict[str, Table] = {"Figures": list(_figures(rows))}
     found["Compared"] = list(_compared(rows))
+    if study["encoders"]:
+        found["Phase one, and what comes of it"] = list(_joined(rows, study["encoders"]))
     if study["claims"]:
         said = ("is not above", "is above")
         found["Claims, by GAUC"] = [["row", "", "row"]] + [
@@ -92,6 +94,18 @@ def _compared(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for row in rows:
         for other, differences in row["against"].items():
             yield [row["row"], other, *(difference(differences[name]) for name in COMPARED)]
+
+
+def _joined(
+    rows: Sequence[Mapping[str, Any]], encoders: Mapping[str, Mapping[str, float | None]]
+) -> Iterator[list[str]]:
+    yield ["row", "encoder", *FOUND_BY, "AUC", "GAUC"]
+    for row in rows:
+        if row["encoder"] in encoders:
+            found = [encoders[row["encoder"]][name] for name in FOUND_BY]
+            reached = [f"{row['figures'][name]['value']:.4f}" for name in ("auc", "gauc")]
+            told = ["–" if value is None else f"{value:.3f}" for value in found]
+            yield [row["row"], row["encoder"], *told, *reached]
 
 
 def difference(it: Mapping[str, float]) -> str:
