@@ -74,12 +74,3 @@ def test_a_run_told_to_stop_in_its_last_step_still_gets_its_effects(runs, market
         train_ranker(market, run_dir, "simtier")
     assert len(checks) == 3
     assert torch.equal(tensors(run_dir)[TABLE], tensors(runs["simtier"])[TABLE])
-
-
-def test_further_epochs_learn_as_if_there_were_no_effects_yet(market, tmp_path):
-    run_dir = train_ranker(market, tmp_path / "run", "simtier")
-    train_ranker(market, run_dir, "simtier", "--epochs", "2", "--resume")
-    whole = tensors(train_ranker(market, tmp_path / "whole", "simtier", "--epochs", "2"))
-    found = tensors(run_dir)
-    for key, value in whole.items():
-        assert torch.equal(found[key], value), key

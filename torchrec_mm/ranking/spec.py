@@ -186,6 +186,7 @@ class RankerSpec:
         tables = TableSizes.of(vocabularies, train.meta, method, codes)
         shared_ids = {*settings.zero_collision, *vocabularies.tables, *vocabularies.pooling}
         has_users = has_rows_of_users(tables.all, tables.request, shared_ids)
+        seen = None if method == "codes" else vectors  # its batches hold none
         return cls(
             method=method,
             tables=tables,
@@ -209,7 +210,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
-            effects=effects_width(settings.effects, vectors) if has_users else 0,
+            effects=effects_width(settings.effects, seen) if has_users else 0,
         )
 
     @property
