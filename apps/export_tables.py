@@ -16,8 +16,10 @@ from tqdm import tqdm
 from torchrec_mm.config import parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.vocabulary import TABLES, rows_of_tables, said
+from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.ranking.effects import EFFECTS
 from torchrec_mm.runs.checkpoint import checkpoint_shapes
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
@@ -78,6 +80,8 @@ def tables_of(checkpoint: Path, run_dir: Path) -> Iterator[tuple[str, SavedTable
     shared = said(vocabularies, TABLES)
     for feature, called in shared.items():
         vocabulary_of[table_name(called)] = (group_of[feature], feature, called)
+    if USER_ID in groups["request"]:
+        vocabulary_of.setdefault(table_name(EFFECTS), ("request", USER_ID, EFFECTS))
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
             if key.startswith("model.zero_collision_tables."):

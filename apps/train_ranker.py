@@ -8,6 +8,7 @@ torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data ma
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir
 from torchrec_mm.runs.tensor_shards import TensorShards
+from torchrec_mm.scoring.fit_effects import clear_effects, fit_effects
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_make import TrainedMake
 from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
@@ -169,9 +171,12 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if model.network.make is not None:
         model.network.make.load_state_dict(make_weights(config))
+    if model.network.effects is not None and vectors is not None:
+        model.network.effects.find_directions(vectors)
     asked, lengths = read_tables(config.tables), spec.mean_lengths
     options = TableOptions(asked, config.communication, config.plan, lengths)
     distributed = distribute(model, worker, config.optimizer(), config.seed, options)
+    clear_effects(distributed)
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         is_crosswise = config.make and TrainedMake.open(config.make).has_folds_of(train)
         write_ranker(run_folder, config.method, train, vectors, spec, bool(is_crosswise))
@@ -192,7 +197,9 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
             return learning_batches(data, collator, attended, config, source, worker)
 
         test = batches(EncodedRequests(train.folder, "test")) if config.test_auc else None
-        fit(distributed, batches(train), run_folder, config, test)
+        learned = batches(train)
+        finish = partial(fit_effects, distributed, learned)
+        fit(distributed, learned, run_folder, config, test, finish)
 
 
 def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:

@@ -40,6 +40,8 @@ def collator_for_ranker(
         return collator
     rows = rows_of_vectors(items, vectors)
     collator = replace(collator, vector_rows=rows)
+    if spec.effects:
+        collator = replace(collator, gather_targets=vectors.gather)
     if spec.has("vector"):
         return replace(collator, gather=vectors.gather)
     search = GeneralSearch(

@@ -13,6 +13,7 @@ from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.ranking.effects import effects_width, has_rows_of_users
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
@@ -21,7 +22,7 @@ Method = Literal[
     "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"
 ]
 NAMES = ("request_numbers", "target_numbers", "sequences")
-SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
+SINCE_THEN = (*NAMES, "bags", "shared", "effects")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -102,6 +103,9 @@ class RankerSettings:
     """Tiers of SimTier over cosines in [-1, 1]."""
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
+    effects: int = 36
+    """Width of each user's own effects, fitted at the end beside the network: one of how often the
+    user clicks, the others of item vectors; 4 without vectors. A multiple of 4; 0 for none."""
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -110,6 +114,7 @@ class RankerSettings:
         check_fields(self, lambda x: x >= 1, "at least 1", "hidden", "kept")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        check_fields(self, lambda x: x >= 0 and x % 4 == 0, "0 or a multiple of 4", "effects")
         check_raw_ids(self.zero_collision)
 
 
@@ -127,7 +132,7 @@ class RankerSpec:
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
     its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
     by name, the tables of features that share one. sequences: events of the further behaviour
-    sequences.
+    sequences. effects: width of the table of users' own effects, 0 without one.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -150,6 +155,7 @@ class RankerSpec:
     bags: Mapping[str, BagSpec] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
+    effects: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -178,6 +184,9 @@ class RankerSpec:
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
         codes = code_tables(vectors) if vectors and method == "codes" else {}
         tables = TableSizes.of(vocabularies, train.meta, method, codes)
+        shared_ids = {*settings.zero_collision, *vocabularies.tables, *vocabularies.pooling}
+        has_users = has_rows_of_users(tables.all, tables.request, shared_ids)
+        seen = None if method == "codes" else vectors  # its batches hold none
         return cls(
             method=method,
             tables=tables,
@@ -201,6 +210,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
+            effects=effects_width(settings.effects, seen) if has_users else 0,
         )
 
     @property

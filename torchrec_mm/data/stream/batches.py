@@ -140,6 +140,7 @@ class RequestBatch(BatchParts):
     bags: multi-hot features, None without any. Of users and contexts one bag a request, of items
         one a slot, after the other item tables in ``item_index``. Shorter ones end in empty bags.
     sequences: the further behaviour sequences that the model looks at, in its order.
+    target_vectors: (I, D) as ``vectors``, of each impression's item; None where none are used.
     folds: where its folds lie; None where its requests are in no order of folds.
     """
 
@@ -168,6 +169,7 @@ class RequestBatch(BatchParts):
     weights: Tensor | None = None
     bags: KeyedJaggedTensor | None = None
     sequences: tuple[FurtherBehaviours, ...] = ()
+    target_vectors: Tensor | None = None
     folds: FoldEnds | None = None
 
     @property

@@ -33,6 +33,8 @@ class Collator:
     shared_ids: features without bags whose tables other features share; they are among the bags.
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
+    impressions where batches begin and end. sequences: events of the further behaviour sequences
+    that it looks at. gather_targets: as ``gather``, where it is to hold those of impressions.
     impressions where batches begin and end, and its requests. sequences: events of the further
     behaviour sequences that it looks at. folds: K, for a model that learns without each of K folds
     in turn: a batch's requests then come fold after fold. 1: as they were given.
@@ -49,6 +51,7 @@ class Collator:
     make: MakeOfHits | None = None
     shared_ids: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
+    gather_targets: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
     folds: int = 1
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
@@ -106,11 +109,13 @@ class Collator:
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
         shared = {name: tables.rows.pop(name) for name in self.shared_ids}
         numbers = target_numbers(self.items, share) if self.has_tables else None
-        vectors = vector_mask = None
+        vectors = vector_mask = target_vectors = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
             vector_mask = torch.from_numpy(rows >= 0)
             vectors = self.gather(rows)[0] if self.gather else None
+            if self.gather_targets:
+                target_vectors = self.gather_targets(rows[candidates])[0]
         return RequestBatch(
             item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
@@ -137,6 +142,7 @@ class Collator:
             weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
             sequences=further_behaviours(further, further_slots, compared),
+            target_vectors=target_vectors,
             folds=fold_ends(share.rows, self.folds, share.candidates, attended, further)
             if self.folds > 1
             else None,
