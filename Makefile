@@ -10,7 +10,7 @@ DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
 # Files of tests side by side: each is of one thread, and those of several ranks wait a lot.
 TEST_WORKERS := $(DEMO_THREADS)
 
-.PHONY: help install demo test lint
+.PHONY: help install demo study test lint
 
 help:  ## these lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/'
@@ -19,6 +19,15 @@ install: .venv/.ready  ## the environment in .venv, made or mended; nothing to d
 
 demo: .venv/.ready  ## both phases on a simulated market: a result table in runs/demo/
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(DEMO_THREADS)} .venv/bin/python -m apps.demo
+
+study: .venv/.ready  ## what always holds on a small simulated market, or an error: runs/quick/study/
+	rm -rf runs/quick
+	.venv/bin/python -m apps.make_market --items 4000 --users 1500 --impressions 120000 \
+		--searches 80 --run_dir runs/quick/market
+	.venv/bin/python -m apps.embed_items --data runs/quick/market --modality text \
+		--run_dir runs/quick/text
+	.venv/bin/python -m apps.study --recipe quick --data runs/quick/market \
+		--vectors '[runs/quick/text]' --run_dir runs/quick/study
 
 test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
 	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -16,12 +16,15 @@ from tqdm import tqdm
 from torchrec_mm.config import parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.vocabulary import TABLES, rows_of_tables, said
+from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
+from torchrec_mm.ranking.effects import EFFECTS
 from torchrec_mm.runs.checkpoint import checkpoint_shapes
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
 from torchrec_mm.scoring.export import SavedTable, write_parquet, write_safetensors
+from torchrec_mm.scoring.trained_run import CODEBOOKS, VOCABULARIES
 from torchrec_mm.targets import check_new_folder
 
 LONGEST_NAME = 200  # of a file, its ending and what it is called while it is written apart
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ExportTablesConfig, argv)
     read_run(config.run_dir, "ranker")
     checkpoint = find_checkpoint(config.run_dir / CHECKPOINTS, config.checkpoint).folder
-    tables = dict(tables_of(checkpoint, config.run_dir / "vocabularies.safetensors"))
+    tables = dict(tables_of(checkpoint, config.run_dir))
     if not tables:
         raise InputError(f"{config.run_dir} must have tables, got a run of a method without them")
     check_new_folder(config.output, "output", [config.run_dir / CHECKPOINTS])
@@ -62,9 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             WRITERS[config.format](table, folder / f"{name}.{config.format}")
 
 
-def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, SavedTable]]:
+def tables_of(checkpoint: Path, run_dir: Path) -> Iterator[tuple[str, SavedTable]]:
     """Tables by ``<group>/<feature>``; InputError for raw ids or no vocabulary of their size."""
+    vocabularies, codebooks = run_dir / VOCABULARIES, run_dir / CODEBOOKS
     groups = rows_of_tables(vocabularies)
+    codes = rows_of_tables(codebooks)["item"] if codebooks.is_file() else {}
+    groups["item"] |= codes
     vocabulary_of = {
         table_name(feature): (group, feature, feature)
         for group, features in groups.items()
@@ -74,6 +80,8 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
     shared = said(vocabularies, TABLES)
     for feature, called in shared.items():
         vocabulary_of[table_name(called)] = (group_of[feature], feature, called)
+    if USER_ID in groups["request"]:
+        vocabulary_of.setdefault(table_name(EFFECTS), ("request", USER_ID, EFFECTS))
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
             if key.startswith("model.zero_collision_tables."):
@@ -90,7 +98,8 @@ def tables_of(checkpoint: Path, vocabularies: Path) -> Iterator[tuple[str, Saved
                 )
             name = f"{group}/{feature}"
             folder = "shared" if feature in shared else group
-            yield f"{folder}/{file}", SavedTable(checkpoint, key, vocabularies, name)
+            file_of = codebooks if feature in codes else vocabularies
+            yield f"{folder}/{file}", SavedTable(checkpoint, key, file_of, name)
 
 
 if __name__ == "__main__":

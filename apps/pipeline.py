@@ -72,7 +72,7 @@ class PipelineConfig:
     run_dir: Path
     """Folder for everything; several pipelines may share it."""
     method: Literal[
-        "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"
+        "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"
     ] = "simtier+make"
     """Of the ranker; bias and id leave phase one out, all but make and simtier+make MAKE."""
     vectors: Path | None = None

@@ -101,7 +101,8 @@ class PrepareConfig:
     """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
     passed: bool | None = None
     """movielens, impressions, events: requests also hold passed_item_ids, what their user was shown
-    earlier and did not click (of films: rated and did not like), behaviours at most (false)"""
+    earlier and did not click (of films: rated and did not like), behaviours at most (movielens:
+    true, else false)"""
     attribution_s: int | None = None
     """events: a click counts for an impression at most so many seconds earlier (1800)"""
     engine: Literal["duckdb", "spark"] | None = None
@@ -152,7 +153,7 @@ FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
 SPLIT = {"test_share": 0.2, "behaviours": 50}
 SITTINGS = SPLIT | {"max_candidates": 20, "pause_s": 1800}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "movielens": SITTINGS | {"like_from": 4.0, "passed": False},
+    "movielens": SITTINGS | {"like_from": 4.0, "passed": True},
     "impressions": SPLIT | {"items": None, "passed": False},
     "events": SITTINGS
     | {

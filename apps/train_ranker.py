@@ -8,6 +8,7 @@ torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data ma
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +18,27 @@ from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
-from torchrec_mm.item_vectors.store import ItemVectors, check_origin
+from torchrec_mm.item_vectors.codes import Codebooks
+from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.parallel.sharding import OptimizerSettings, TableOptions, distribute
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
-from torchrec_mm.ranking.make import make_spec_from_json
+from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker, with_codes
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
 from torchrec_mm.runs.checkpoint import read_checkpoint
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
+from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
-from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir, read_run
+from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir
 from torchrec_mm.runs.tensor_shards import TensorShards
+from torchrec_mm.scoring.fit_effects import clear_effects, fit_effects
 from torchrec_mm.scoring.frozen_make import frozen_make
-from torchrec_mm.scoring.trained_run import behaviours_read, write_ranker
+from torchrec_mm.scoring.trained_make import TrainedMake
+from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.rates import with_learning_rate
@@ -59,7 +62,8 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
     vectors: Path | None = None
     """Folder of item vectors; needed by all methods but bias and id."""
     make: Path | None = None
-    """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make."""
+    """Folder of a MAKE run trained on the same vectors; needed by make and simtier+make. Of one
+    trained on the same requests, each request meets the fold that did not see it."""
     epochs: int = 1
     """Passes over requests/train; ID models overfit from the second."""
     learning_rate: float | None = None
@@ -111,9 +115,7 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         make = None
         if self.make:
             assert vectors is not None  # a method with MAKE uses them
-            _, model = read_run(self.make, "make")
-            check_origin(vectors, model["vectors"], f"make {self.make}")
-            make = make_spec_from_json(model["spec"])
+            make = TrainedMake.open(self.make).spec(vectors)
         return RankerSpec.of(self.method, self, train, vectors, make)
 
     def optimizer(self) -> OptimizerSettings:
@@ -169,21 +171,35 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     model = Ranker(spec)
     if model.network.make is not None:
         model.network.make.load_state_dict(make_weights(config))
+    if model.network.effects is not None and vectors is not None:
+        model.network.effects.find_directions(vectors)
     asked, lengths = read_tables(config.tables), spec.mean_lengths
     options = TableOptions(asked, config.communication, config.plan, lengths)
     distributed = distribute(model, worker, config.optimizer(), config.seed, options)
+    clear_effects(distributed)
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
-        write_ranker(run_folder, config.method, train, vectors, spec)
+        is_crosswise = config.make and TrainedMake.open(config.make).has_folds_of(train)
+        write_ranker(run_folder, config.method, train, vectors, spec, bool(is_crosswise))
         distributed.save_plan(run_folder.path)
         make = frozen_make(model, vectors, config.vector_storage, worker)
+        make_of_train = make.of_training() if make and is_crosswise else make
+        frozen = config.run_dir / CODEBOOKS
+        codebooks = Codebooks.load(frozen) if spec.has("codes") else None
 
         def batches(data: EncodedRequests) -> RequestLoader:
-            collator = collator_for_ranker(spec, data.items, source, config.max_behaviours, make)
+            said = make_of_train if data.split == "train" else make
+            items = data.items
+            if codebooks:
+                assert vectors is not None  # codes are of vectors
+                items = with_codes(items, vectors, codebooks)
+            collator = collator_for_ranker(spec, items, source, config.max_behaviours, said)
             attended = attended_behaviours(spec, config.max_behaviours)
             return learning_batches(data, collator, attended, config, source, worker)
 
         test = batches(EncodedRequests(train.folder, "test")) if config.test_auc else None
-        fit(distributed, batches(train), run_folder, config, test)
+        learned = batches(train)
+        finish = partial(fit_effects, distributed, learned)
+        fit(distributed, learned, run_folder, config, test, finish)
 
 
 def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:
@@ -192,7 +208,7 @@ def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:
     if saved:
         return read_checkpoint(saved[-1].folder, "model.network.make.")
     assert config.make is not None  # a method that holds MAKE is given one
-    return read_checkpoint(find_checkpoint(config.make / CHECKPOINTS).folder, "model.make.")
+    return TrainedMake.open(config.make).weights()
 
 
 if __name__ == "__main__":

@@ -74,6 +74,8 @@ ARROWS = {
     | {"scoring"},
     "reporting": WALLS
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
+    "study": WALLS
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),

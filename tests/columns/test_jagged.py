@@ -70,3 +70,15 @@ def test_where_keeps_the_values_of_the_mask_each_in_its_list(lists, data):
     assert kept.values.tolist() == sum(expected, [])
     assert kept.lengths.tolist() == [len(values) for values in expected]
     assert (kept.offsets[0], kept.offsets.dtype) == (0, np.int64)
+
+
+@given(LISTS, st.data())
+def test_a_slice_holds_the_lists_that_taking_them_one_by_one_gives(lists, data):
+    whole = jagged(lists)
+    begin = data.draw(st.integers(0, len(lists)))
+    end = data.draw(st.integers(begin, len(lists)))
+    part, positions = whole.slice(begin, end)
+    taken, at = whole.take(np.arange(begin, end))
+    assert part.values.tolist() == taken.values.tolist() == whole.values[positions].tolist()
+    assert part.offsets.tolist() == taken.offsets.tolist()
+    assert list(range(len(whole.values)))[positions] == at.tolist()

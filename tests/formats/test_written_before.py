@@ -58,7 +58,7 @@ def test_a_run_of_the_ranker_goes_on_from_its_checkpoint(before):
     at = SMALL_RANKER.index("--min_count")  # was said when the data were encoded
     flags = [*flags_of_ranking(before), *SMALL_RANKER[:at], *SMALL_RANKER[at + 2 :]]
     flags += ["--method", "simtier+make", "--make", str(before / "make"), "--epochs", "2"]
-    flags += ["--checkpoint_steps", "3", "--keep_checkpoints", "9", "--resume"]
+    flags += ["--checkpoint_steps", "3", "--keep_checkpoints", "9", "--resume", "--effects", "0"]
     apps.train_ranker.main([*flags, "--run_dir", str(before / "ranker")])
     check_resumed(before, "ranker", 1e-5)
 

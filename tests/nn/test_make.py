@@ -55,6 +55,46 @@ def test_vectors_projected_once_an_item_give_the_same():
     torch.testing.assert_close(scored, make()(targets, behaviours, known, real))
 
 
+def with_further() -> tuple[Make, tuple[Tensor, Tensor]]:
+    """MAKE that looks at one further sequence, and such a sequence of 3 slots."""
+    torch.manual_seed(0)
+    module = Make(vector_width=D, width=5, hidden=(4, 3), sequences=1)
+    generator = torch.Generator().manual_seed(2)
+    return module, (
+        torch.randn(R, 3, D, generator=generator),
+        torch.tensor([[True, True, False]] * R),
+    )
+
+
+def test_what_a_masked_slot_of_a_further_sequence_holds_is_invisible_and_the_rest_is_not():
+    module, (past, mask) = with_further()
+    before = module(*inputs(), [(past, mask)])
+    after = module(*inputs(), [(past.masked_fill(~mask[..., None], 9), mask)])
+    torch.testing.assert_close(after, before)
+    known = inputs()[2]
+    other = module(*inputs(), [(past.flip(-1), mask)])
+    assert (other.logit != before.logit)[known].all() and not other.logit[~known].any()
+    assert torch.equal(other.interest, before.interest)  # is of the behaviours
+
+
+def test_a_further_sequence_is_attended_to_as_the_behaviours_are():
+    module, _ = with_further()
+    module.further_attention[0].load_state_dict(module.attention.state_dict())
+    _, behaviours, known, mask = inputs()
+    seen = []
+    module.mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    module(*inputs(), [(behaviours, mask)])
+    _, first, second, _ = seen[0][known].split([10, 1, 1, 5], dim=-1)
+    assert torch.equal(first, second) and first.any()
+
+
+def test_further_sequences_must_be_as_many_as_make_was_built_for():
+    module, further = with_further()
+    for given in ([], [further, further]):
+        with pytest.raises(ValueError):
+            module(*inputs(), given)
+
+
 def test_a_mask_of_targets_of_the_wrong_shape_is_refused_by_name():
     targets, behaviours, _, real = inputs()
     with pytest.raises(ValueError, match=r"target_mask must be bool \(3, 2\), got torch.bool \(3,"):

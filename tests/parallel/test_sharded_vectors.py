@@ -1,6 +1,7 @@
 """Vectors spread over ranks are the vectors of the folder, wherever they are asked for."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.parallel import sharded_vectors
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.sharded_vectors import ShardedVectors
+from torchrec_mm.parallel.sharded_vectors import ShardedVectors, collates_ahead
 
 WIDTH = 5
 ITEMS = 11  # odd: the last rank's slice is shorter
@@ -115,6 +116,13 @@ class NotedReads:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.array)
+
+
+def test_batches_are_made_beside_the_steps_where_it_pays_and_no_other_rank_is_asked():
+    cpu, gpu = (Worker(torch.device(name), 0, 2) for name in ("cpu", "cuda"))
+    mapped, sharded = mock.Mock(collective=False), mock.Mock(collective=True)
+    assert [collates_ahead(source, cpu) for source in (None, mapped, sharded)] == [0, 1, 0]
+    assert [collates_ahead(source, gpu) for source in (None, mapped, sharded)] == [1, 1, 0]
 
 
 def test_two_ranks_hold_half_each_and_gather_what_the_folder_holds(tmp_path):

@@ -11,15 +11,16 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from tests.helpers.small_market import VECTOR_WIDTH, SmallMarket
 from torchrec_mm.data.encode.encode import encode_folder
-from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.encoded.encoded import EncodedItems, EncodedRequests, RequestArrays
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.vector_source import MappedVectors
+from torchrec_mm.item_vectors.codes import Codebooks, code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.nn.make import Make
-from torchrec_mm.ranking.collators import collator_for_ranker
+from torchrec_mm.ranking.collators import collator_for_ranker, with_codes
 from torchrec_mm.ranking.frozen_make import FrozenMake, open_projected, project_vectors
-from torchrec_mm.ranking.make import MakeSpec
+from torchrec_mm.ranking.make import MakeSpec, makes_in
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import BagSpec, RankerSpec, TableSizes
 from torchrec_mm.ranking.zero_collision import ZeroCollision, build_zero_collision_tables
@@ -50,15 +51,22 @@ class Encoded:
         spec = replace(spec_of(method, self), zero_collision=zero_collision)
         vectors = MappedVectors(self.vectors) if spec.vector_width else None
         frozen = self.frozen(make or ranker_of(spec).network.make) if spec.make else None
-        collator = collator_for_ranker(spec, self.data.items, vectors, 50, frozen)
+        collator = collator_for_ranker(spec, self.items_of(spec), vectors, 50, frozen)
         share = self.arrays.take(np.array(rows))
         return collator(share, 1 / len(share.labels))
+
+    def items_of(self, spec: RankerSpec) -> EncodedItems:
+        """As the ranker's collator is given them."""
+        if not spec.has("codes"):
+            return self.data.items
+        return with_codes(self.data.items, self.vectors, Codebooks.learn(self.vectors))
 
     def frozen(self, make: Make) -> FrozenMake:
         with tempfile.TemporaryDirectory() as folder:
             project_vectors(make, self.vectors, Path(folder, "projected.npy"))
             projected = open_projected(self.vectors, Path(folder, "projected.npy"))
-            return FrozenMake(make, MappedVectors(projected))
+            looked_at = range(len(makes_in(make)[0].further_attention))
+            return FrozenMake(make, MappedVectors(projected), looked_at)
 
 
 def encode(market: SmallMarket) -> Encoded:
@@ -72,7 +80,8 @@ def encode(market: SmallMarket) -> Encoded:
 
 
 def spec_of(method: str, encoded: Encoded) -> RankerSpec:
-    tables = TableSizes.of(encoded.vocabularies, encoded.data.meta, method)
+    codes = code_tables(encoded.vectors) if method == "codes" else {}
+    tables = TableSizes.of(encoded.vocabularies, encoded.data.meta, method, codes)
     return RankerSpec(
         method=method,
         tables=tables,

@@ -11,7 +11,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.lookups import Lookups
 from torchrec_mm.ranking.spec import spec_from_json, spec_to_json
 
-METHODS = ("id", "vector", "simscore", "simtier+make", "muse")
+METHODS = ("id", "vector", "simscore", "simtier+make", "codes", "muse")
 ROWS = [3, 0, 7]
 
 

@@ -79,7 +79,7 @@ def test_a_batch_without_candidates_learns_nothing_and_harms_nothing(method, enc
     model, spec = ranker(method, encoded), spec_of(method, encoded)
     vectors = MappedVectors(encoded.vectors) if spec.vector_width else None
     make = encoded.frozen(model.network.make) if spec.make else None
-    collator = collator_for_ranker(spec, encoded.data.items, vectors, 50, make)
+    collator = collator_for_ranker(spec, encoded.items_of(spec), vectors, 50, make)
     for row in ROWS:  # one of them has no behaviour, too
         masked = collator(encoded.arrays.take(np.array([row])), 1.0, masked=True)
         loss, outputs = model(masked)
@@ -255,7 +255,7 @@ def test_only_what_a_method_asks_for_is_in_its_batches(encoded):
     assert [m for m, s in searched.items() if s.kept_index is not None] == ["muse"]
     tiered = [m for m, s in searched.items() if s.tiers is not None]
     assert tiered == ["simtier", "simtier+make", "muse"]
-    assert [m for m, b in found.items() if b.vector_mask is None] == ["id"]
+    assert [m for m, b in found.items() if b.vector_mask is None] == ["id", "codes"]
 
 
 def test_checkpoints_keep_the_names_of_their_tensors(encoded):

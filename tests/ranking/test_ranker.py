@@ -10,8 +10,9 @@ from tests.helpers.small_market import ITEM_IDS, UNKNOWN_BEHAVIOURS, USER_IDS
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
 from torchrec_mm.data.encoded.vocabulary import Vocabulary
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import RankerSpec, spec_from_json
+from torchrec_mm.ranking.spec import RankerSpec, TableSizes, spec_from_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 ROWS = [0, 1, 5, 9]
@@ -68,3 +69,12 @@ def test_tables_of_raw_ids_survive_json(encoded):
 def test_a_feature_without_raw_ids_is_refused(encoded):
     with pytest.raises(InputError, match="zero_collision must name user_id or item_id, .* got ci"):
         replace(spec_of("id", encoded), zero_collision={"city": TABLE})
+
+
+def test_an_item_attribute_called_as_a_table_of_codes_is_refused(encoded):
+    codes, meta = code_tables(encoded.vectors), encoded.data.meta
+    items = encoded.vocabularies.item
+    vocabularies = replace(encoded.vocabularies, item={**items, "vector_code_2": items["shop_id"]})
+    meta = {**meta, "item_features": [*meta["item_features"], "vector_code_2"]}
+    with pytest.raises(InputError, match="item attribute vector_code_2 must not share its name"):
+        TableSizes.of(vocabularies, meta, "codes", codes)

@@ -138,7 +138,7 @@ def test_a_batch_without_candidates_or_behaviours_learns_nothing_and_harms_nothi
     model, spec = ranker_of(spec_of(method, further)), spec_of(method, further)
     vectors = MappedVectors(further.vectors) if spec.vector_width else None
     make = further.frozen(model.network.make) if spec.make else None
-    collator = collator_for_ranker(spec, further.data.items, vectors, 50, make)
+    collator = collator_for_ranker(spec, further.items_of(spec), vectors, 50, make)
     nothing = {event: Jagged(np.empty(0, np.int32), np.zeros(2, np.int64)) for event in EVENTS}
     for row in ROWS:
         request = further.arrays.take(np.array([row]))
@@ -172,7 +172,7 @@ def test_all_sequences_look_items_up_in_one_go(further):
 def test_the_newest_of_each_sequence_are_attended_to(further):
     spec = spec_of("simscore", further)
     vectors = MappedVectors(further.vectors)
-    batch = collator_for_ranker(spec, further.data.items, vectors, 2)(
+    batch = collator_for_ranker(spec, further.items_of(spec), vectors, 2)(
         further.arrays.take(np.array(ROWS)), 1.0
     )
     lengths = batch.candidate_offsets.diff()

@@ -6,6 +6,7 @@ On two ranks, ``on_each_rank`` checks the same of vectors in the ranks' memory.
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,18 @@ import torch.distributed as dist
 
 from tests.parallel.launch import on_two_ranks
 from tests.ranking.small_ranker import MAKE, Encoded, encode, ranker_of, spec_of
+from torchrec_mm.data.stream.collate import Collator
+from torchrec_mm.data.stream.folds import folds_of
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.item_vectors.writer import write_item_vectors
+from torchrec_mm.nn.make import Make
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.sharded_vectors import vector_source
 from torchrec_mm.ranking import frozen_make as ranking
 from torchrec_mm.ranking.collators import collator_for_ranker
+from torchrec_mm.ranking.frozen_make import FrozenMake
+from torchrec_mm.ranking.make import MakeSpec
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import METHODS
 from torchrec_mm.scoring.frozen_make import frozen_make
@@ -68,7 +74,7 @@ def collator_of(method: str, encoded: Encoded, worker: Worker, storage="mapped")
     return ranker, collator_for_ranker(spec, encoded.data.items, source, 3, make)
 
 
-def made_by_definition(ranker: Ranker, encoded: Encoded, rows: list[int]) -> torch.Tensor:
+def made_by_definition(make: Make, encoded: Encoded, rows: list[int]) -> torch.Tensor:
     """(I, M + hidden + 1): each request alone, its lists as the matrices that MAKE takes."""
     source = MappedVectors(encoded.vectors)
     numbers = source.rows(encoded.data.items.item_ids)
@@ -82,7 +88,7 @@ def made_by_definition(ranker: Ranker, encoded: Encoded, rows: list[int]) -> tor
         ]
         values, masks = zip(*((values[None], mask[None]) for values, mask in sides), strict=True)
         with torch.no_grad():
-            features = ranker.network.make(*values, *masks)
+            features = make(*values, *masks)
         parts = [features.interest, *features.hidden, features.logit[..., None]]
         made.append(torch.cat(parts, dim=-1)[0])
     return torch.cat(made)
@@ -94,7 +100,7 @@ def test_what_is_made_is_what_make_says_of_each_request(method, storage, encoded
     ranker, collator = collator_of(method, encoded, worker, storage)
     rows = list(range(len(encoded.data)))
     batch = collator(encoded.arrays.take(np.array(rows)), 1.0)
-    expected = made_by_definition(ranker, encoded, rows)
+    expected = made_by_definition(ranker.network.make, encoded, rows)
     assert batch.made.shape == (len(batch.labels), 6 + 5 + 4 + 1)
     torch.testing.assert_close(batch.made, expected, rtol=1e-4, atol=1e-5)
     unknown = ~batch.vector_mask[batch.candidates]
@@ -113,14 +119,59 @@ def test_what_is_made_of_a_batch_is_the_same_bits_whatever_is_compared_at_once(e
         assert torch.equal(found.made, alone.made) and len(alone.made) == len(share.labels)
 
 
+@pytest.fixture
+def folded(encoded, worker) -> tuple[Ranker, FrozenMake, Collator]:
+    """A ranker whose MAKE has three folds, what it says of requests, and who asks it."""
+    spec = replace(spec_of("make", encoded), make=replace(MAKE, folds=3))
+    ranker = ranker_of(spec)
+    make = frozen_make(ranker, encoded.vectors, "mapped", worker)
+    source = vector_source(encoded.vectors, "mapped", worker)
+    return ranker, make, collator_for_ranker(spec, encoded.data.items, source, 3, make)
+
+
+def test_of_a_request_that_it_learned_from_the_make_of_its_fold_speaks(encoded, folded):
+    ranker, make, collator = folded
+    rows = list(range(len(encoded.data)))
+    share = encoded.arrays.take(np.array(rows))
+    (compared,) = replace(collator, make=make.of_training()).compare([share])
+    of_each = [made_by_definition(module, encoded, rows) for module in ranker.network.make]
+    fold = folds_of(np.array(rows), 3)[share.candidates.owners()]
+    expected = torch.stack(of_each)[torch.from_numpy(fold), torch.arange(len(fold))]
+    torch.testing.assert_close(compared.made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_any_other_request_the_mean_of_all_folds_is_made(encoded, folded):
+    ranker, _, collator = folded
+    rows = list(range(20))
+    (compared,) = collator.compare([encoded.arrays.take(np.array(rows))])
+    of_each = [made_by_definition(module, encoded, rows) for module in ranker.network.make]
+    assert not torch.allclose(of_each[0], of_each[1], atol=0.1)
+    expected = torch.stack(of_each).mean(dim=0)
+    torch.testing.assert_close(compared.made, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_fold_makes_of_a_batch_is_the_same_bits_whatever_is_compared_at_once(
+    encoded, folded
+):
+    _, make, collator = folded
+    collator = replace(collator, make=make.of_training())
+    # The second is of one fold alone, and the last of no impression.
+    parts = [np.arange(9), np.flatnonzero(folds_of(np.arange(60), 3) == 1), np.arange(9, 20)]
+    shares = [encoded.arrays.take(part) for part in parts]
+    shares.append(encoded.arrays.take(np.arange(3)).without_candidates())
+    for share, found in zip(shares, collator.compare(shares), strict=True):
+        (alone,) = collator.compare([share])
+        assert torch.equal(found.made, alone.made) and len(alone.made) == len(share.labels)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker):
     _, collator = collator_of(method, encoded, worker)
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
     assert (batch.made is not None) == ("make" in method)
     assert (batch.vectors is not None) == (method == "vector")
-    assert (batch.search is not None) == (method not in ("id", "vector"))
-    assert (batch.vector_mask is not None) == (method != "id")
+    assert (batch.search is not None) == (method not in ("id", "vector", "codes"))
+    assert (batch.vector_mask is not None) == (method not in ("id", "codes"))
 
 
 def test_a_masked_batch_makes_nothing_of_no_impression(encoded, worker):
@@ -135,7 +186,7 @@ def test_the_projected_file_is_gone_and_still_read(encoded, worker, tmp_path, mo
     ranker, collator = collator_of("make", encoded, worker)
     assert list(tmp_path.iterdir()) == []
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
-    expected = made_by_definition(ranker, encoded, list(range(9)))
+    expected = made_by_definition(ranker.network.make, encoded, list(range(9)))
     torch.testing.assert_close(batch.made, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -169,16 +220,15 @@ def test_the_table_holds_the_projection_of_each_unit_vector(
 
 def on_each_rank(worker: Worker, folder: Path) -> None:
     """What the ranks of the test below do; each draws the same weights."""
-    from torchrec_mm.nn.make import Make
-
     tempfile.tempdir = str(folder / "tmp")
     for dtype in ("int8", "float32"):
         vectors = ItemVectors.open(folder / dtype)
         torch.manual_seed(0)
         ranker = torch.nn.Module()
         ranker.network = torch.nn.Module()
-        ranker.network.make = Make(vector_width=vectors.width, width=6, hidden=(5,))
-        ranker.network.make.requires_grad_(False).eval()
+        shape = MakeSpec(vector_width=vectors.width, width=6, hidden=(5,), dropout=0.0)
+        ranker.network.make = shape.build().requires_grad_(False).eval()
+        ranker.network.spec = SimpleNamespace(make=shape, sequences=())
         expected = projections(ranker, vectors)
         for storage in STORAGES:
             make = frozen_make(ranker, vectors, storage, worker)

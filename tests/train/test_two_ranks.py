@@ -23,7 +23,7 @@ from tests.helpers.two_ranks import Command, run_on_two_ranks
 
 METHODS = ("id", "simtier+make")
 SHARDINGS = ("table_wise", "row_wise")
-VECTOR_METHODS = ("simtier", "make", "muse")
+VECTOR_METHODS = ("simtier", "make", "codes", "muse")
 STORAGES = ("mapped", "sharded")
 # Sums of floats in another order. Measured after 8 steps: losses 2e-7, logits 2e-7.
 LOSS_TOLERANCE = 1e-5

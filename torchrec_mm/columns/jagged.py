@@ -42,6 +42,12 @@ class Jagged:
         positions, lengths = self.positions(rows)
         return Jagged(self.values[positions], offsets_of(lengths)), positions
 
+    def slice(self, begin: int, end: int) -> "tuple[Jagged, slice]":
+        """The lists [begin, end), and where their values lie, which are not copied."""
+        offsets = self.offsets[begin : end + 1]
+        positions = slice(int(offsets[0]), int(offsets[-1]))
+        return Jagged(self.values[positions], offsets - offsets[0]), positions
+
     def newest(self, most: int) -> "tuple[Jagged, np.ndarray]":
         """The last ``most`` values of each list, and the positions of these values."""
         kept = np.minimum(self.lengths, most)

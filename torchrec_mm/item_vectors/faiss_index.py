@@ -63,7 +63,7 @@ class FaissIndex:
     @classmethod
     def build(cls, vectors: ItemVectors) -> "FaissIndex":
         """Build in memory, N * (D + 8) bytes if large, always alike; InputError without faiss."""
-        faiss = _import_faiss()
+        faiss = import_faiss()
         lists = 0 if len(vectors) <= FLAT_ITEMS else round(4 * len(vectors) ** 0.5)
         probes = -(-lists // LISTS_PER_PROBE)
         meta = IndexMeta(
@@ -76,7 +76,7 @@ class FaissIndex:
         recipe = f"IVF{lists},SQ8" if lists else "Flat"
         index = faiss.index_factory(vectors.width, recipe, faiss.METRIC_INNER_PRODUCT)
         if lists:
-            index.train(_sample(vectors, lists * SAMPLE_PER_LIST))
+            index.train(unit_sample(vectors, lists * SAMPLE_PER_LIST))
         for block in _unit_blocks(vectors):
             index.add(block)
         return cls(vectors, index, meta)
@@ -89,7 +89,7 @@ class FaissIndex:
             InputError: no such folder, a garbled file, an index of other vectors, or faiss is not
                 installed.
         """
-        faiss = _import_faiss()
+        faiss = import_faiss()
         meta = read_record(folder / META_FILE, IndexMeta, FORMAT)
         if meta.vectors != vectors.fingerprint:
             raise InputError(
@@ -113,7 +113,7 @@ class FaissIndex:
         """Write the index into a new folder, whole or not at all."""
         with new_folder(folder) as aside:
             file = aside / INDEX_FILE
-            _import_faiss().write_index(self.index, str(file))
+            import_faiss().write_index(self.index, str(file))
             meta = asdict(self.meta) | {"file_bytes": file.stat().st_size}
             write_json(aside / META_FILE, {"format": FORMAT} | meta)
 
@@ -139,7 +139,7 @@ class FaissIndex:
         )
 
 
-def _import_faiss() -> Any:
+def import_faiss() -> Any:
     try:
         import faiss
     except ModuleNotFoundError as error:
@@ -148,7 +148,7 @@ def _import_faiss() -> Any:
     return faiss
 
 
-def _sample(vectors: ItemVectors, count: int) -> np.ndarray:
+def unit_sample(vectors: ItemVectors, count: int) -> np.ndarray:
     """(min(count, N), D) float32 unit vectors of rows drawn by ``SEED``."""
     generator = np.random.default_rng(SEED)
     rows = generator.choice(len(vectors), min(count, len(vectors)), replace=False)

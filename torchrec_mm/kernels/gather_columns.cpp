@@ -20,10 +20,10 @@ extern "C" void scatter_add(float* const* source, const int64_t* stride, const i
                             int32_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int32_t thread = 0; thread < threads; ++thread)
-        for (int64_t table = 0; table < tables; ++table)
-            for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t table = 0; table < tables; ++table) {
                 const int32_t place = index[table * rows + row];
-                if (place % threads != thread) continue;
+                if (threads > 1 && place % threads != thread) continue;
                 float* to = source[table] + place * stride[table];
                 const float* from = gradient + (row * tables + table) * width;
 #pragma omp simd

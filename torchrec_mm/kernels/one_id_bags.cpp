@@ -11,7 +11,8 @@ namespace {
 constexpr int64_t kAhead = 12;  // bags between asking for a row and using it
 
 // The bags of several tables, as many of each: the row of each, -1 if it is empty.
-// place: where a bag's row lies in the output.
+// place: where a bag's row lies in the output; start: where its gradient begins, whose rows are
+// stride apart, as they may be columns of a wider matrix.
 struct Bags {
     const int64_t* rows;
     int64_t tables, bags, width;
@@ -20,6 +21,9 @@ struct Bags {
     bool full(int64_t table, int64_t bag) const { return row(table, bag) >= 0; }
     int64_t row(int64_t table, int64_t bag) const { return rows[table * bags + bag]; }
     int64_t place(int64_t table, int64_t bag) const { return bag * tables + table; }
+    int64_t start(int64_t table, int64_t bag, int64_t stride) const {
+        return bag * stride + table * width;
+    }
 };
 
 // The same of single ids, whose rows lie in the output in the order of the ids.
@@ -33,6 +37,9 @@ struct Ids {
     bool full(int64_t, int64_t) const { return true; }
     int64_t row(int64_t table, int64_t bag) const { return indices[place(table, bag)]; }
     int64_t place(int64_t table, int64_t bag) const { return order[begins[table] + bag]; }
+    int64_t start(int64_t table, int64_t bag, int64_t stride) const {
+        return place(table, bag) * stride;
+    }
 };
 
 // For each bag of one table the first bag that holds the same id, -1 for an empty one.
@@ -83,11 +90,11 @@ bool is_row(int64_t index, int64_t rows) {
 // The gradients of a row's bags are summed in their order first, so that a row is updated once.
 template <typename In>
 void update(float* const* weights, float* const* momentum, const In& in, const float* gradient,
-            const float* learning_rates, float eps, int32_t threads) {
+            int64_t stride, const float* learning_rates, float eps, int32_t threads) {
     std::vector<int32_t> first, place;
     std::vector<float> sums;
     for (int64_t table = 0; table < in.tables; ++table) {
-        auto given = [&](int64_t bag) { return gradient + in.place(table, bag) * in.width; };
+        auto given = [&](int64_t bag) { return gradient + in.start(table, bag, stride); };
         const int64_t count = in.count(table);
         sums.clear();
         const bool repeats = find_first(in, table, first);
@@ -159,13 +166,13 @@ extern "C" int32_t look_up_ids(const float* const* weights, const int64_t* rows,
 }
 
 extern "C" void update_bags(float* const* weights, float* const* momentum, Bags in,
-                            const float* gradient, const float* learning_rates, float eps,
-                            int32_t threads) {
-    update(weights, momentum, in, gradient, learning_rates, eps, threads);
+                            const float* gradient, int64_t stride, const float* learning_rates,
+                            float eps, int32_t threads) {
+    update(weights, momentum, in, gradient, stride, learning_rates, eps, threads);
 }
 
 extern "C" void update_ids(float* const* weights, float* const* momentum, Ids in,
-                           const float* gradient, const float* learning_rates, float eps,
-                           int32_t threads) {
-    update(weights, momentum, in, gradient, learning_rates, eps, threads);
+                           const float* gradient, int64_t stride, const float* learning_rates,
+                           float eps, int32_t threads) {
+    update(weights, momentum, in, gradient, stride, learning_rates, eps, threads);
 }

@@ -166,12 +166,15 @@ def update(tables: Tables, wanted: Bags | Ids, gradient: Tensor) -> None:
         return
     call = kernel.update_bags if isinstance(wanted, Bags) else kernel.update_ids
     weights, momentum, _ = tables.addresses
-    gradient, rates = gradient.contiguous(), map(float, tables.learning_rates)
+    if gradient.stride(1) != 1:
+        gradient = gradient.contiguous()
+    rates = map(float, tables.learning_rates)
     call(
         weights,
         momentum,
         wanted.passed(tables),
         _pointer(gradient),
+        ctypes.c_int64(gradient.stride(0)),
         (ctypes.c_float * len(tables.weights))(*rates),
         ctypes.c_float(tables.eps),
         ctypes.c_int32(torch.get_num_threads()),

@@ -36,6 +36,7 @@ class Make(nn.Module):
     """Multimodal Knowledge Extractor: DIN over item vectors instead of ID embeddings.
 
     A projection of the vectors, target attention over the behaviours that have one, a small MLP.
+    Of further sequences, as of what was passed over, an attention of their own tells the cosine.
     It has no ID to memorise, so it keeps improving for several epochs, where an ID model
     overfits from the second: train it apart on ``logit``, freeze it, give its features to the
     ID model.
@@ -56,7 +57,13 @@ class Make(nn.Module):
     """
 
     def __init__(
-        self, *, vector_width: int, width: int, hidden: Sequence[int], dropout: float = 0.0
+        self,
+        *,
+        vector_width: int,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        sequences: int = 0,
     ) -> None:
         """Draw the weights.
 
@@ -64,6 +71,7 @@ class Make(nn.Module):
             vector_width: D. width: M.
             hidden: widths of the MLP's hidden layers.
             dropout: of the projected vectors in training, in [0, 1].
+            sequences: Q, further ones besides the behaviours.
         """
         super().__init__()
         # A unit vector has entries near D ** -0.5; the network likes them near 1.
@@ -71,10 +79,18 @@ class Make(nn.Module):
         self.projection = nn.Linear(vector_width, width)
         self.dropout = nn.Dropout(dropout)
         self.attention = TargetAttention(width, side_information=True)
-        self.mlp = MLP(3 * width + 1, hidden)
+        self.mlp = MLP(3 * width + 1 + sequences, hidden)
+        self.further_attention = nn.ModuleList(
+            TargetAttention(width, side_information=True) for _ in range(sequences)
+        )
 
     def forward(
-        self, targets: Tensor, behaviours: Tensor, target_mask: Tensor, behaviour_mask: Tensor
+        self,
+        targets: Tensor,
+        behaviours: Tensor,
+        target_mask: Tensor,
+        behaviour_mask: Tensor,
+        further: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> MakeFeatures:
         """Score every candidate from vectors alone.
 
@@ -83,16 +99,20 @@ class Make(nn.Module):
             behaviours: (R, L, D) float, likewise.
             target_mask: (R, C) bool, True where the candidate is real and has a vector.
             behaviour_mask: (R, L) bool, likewise.
+            further: behaviours and mask of each further sequence, each of a length of its own.
 
         Raises:
-            ValueError: shapes do not go together, or a mask is not bool.
+            ValueError: shapes do not go together, a mask is not bool, or ``further`` are not Q.
         """
         check_mask("target_mask", target_mask, targets.shape[:-1])
-        cosine = cosine_similarity(targets, behaviours)
-        targets, behaviours = (F.normalize(vectors, dim=-1) for vectors in (targets, behaviours))
-        return self.score(
-            self.project(targets), self.project(behaviours), cosine, target_mask, behaviour_mask
-        )
+        lists = [(behaviours, behaviour_mask), *further]
+        compared = [
+            (self.project(F.normalize(past, dim=-1)), cosine_similarity(targets, past), mask)
+            for past, mask in lists
+        ]
+        (past, cosine, mask), *others = compared
+        projected = self.project(F.normalize(targets, dim=-1))
+        return self.score(projected, past, cosine, target_mask, mask, others)
 
     def project(self, vectors: Tensor) -> Tensor:
         """(..., D) unit vectors to (..., M): a function of one item, so once an item will do."""
@@ -105,23 +125,36 @@ class Make(nn.Module):
         cosine: Tensor,
         target_mask: Tensor,
         behaviour_mask: Tensor,
+        further: Sequence[tuple[Tensor, Tensor, Tensor]] = (),
     ) -> MakeFeatures:
         """``forward`` for vectors that are projected, (R, C, M) and (R, L, M), already.
 
         ``cosine``: (R, C, L) of the vectors before; may hold anything where either has none.
+        ``further``: behaviours, cosine and mask of each further sequence.
         """
-        pair_mask = target_mask[:, :, None] & behaviour_mask[:, None]
-        pooled = self.attention(targets, behaviours, behaviour_mask, cosine, pair_mask)
+        lists = [(behaviours, cosine, behaviour_mask), *further]
+        first, *others = (
+            attention(targets, past, mask, side, target_mask[:, :, None] & mask[:, None])
+            for attention, (past, side, mask) in zip(self.attentions, lists, strict=True)
+        )
+        pooled = torch.cat([first, *(of_other[..., -1:] for of_other in others)], dim=-1)
         return self.judge(targets, pooled, target_mask)
+
+    @property
+    def attentions(self) -> list[TargetAttention]:
+        """Of the behaviours, and of each further sequence."""
+        units = [self.attention, *self.further_attention]
+        return [unit for unit in units if isinstance(unit, TargetAttention)]
 
     def judge(self, targets: Tensor, pooled: Tensor, target_mask: Tensor) -> MakeFeatures:
         """The rest of ``score``, of candidates one by one.
 
         Args:
-            targets: (..., M) projected. pooled: (..., M + 1), interest and mean cosine.
+            targets: (..., M) projected.
+            pooled: (..., M + 1 + Q), interest, and the mean cosine of each sequence.
             target_mask: (...) bool, True where the candidate is real and has a vector.
         """
-        interest = pooled[..., :-1]
+        interest = pooled[..., : targets.shape[-1]]
         logit, hidden = self.mlp(torch.cat([targets, pooled, targets * interest], dim=-1))
         # Zeros, not what the bias makes of no vector: the ID model is to go by the IDs alone.
         unknown = ~target_mask

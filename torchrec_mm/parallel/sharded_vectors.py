@@ -85,3 +85,15 @@ class ShardedVectors:
 def vector_source(vectors: ItemVectors, storage: Storage, worker: Worker) -> VectorSource:
     """The vectors as ``storage`` says, "mapped" or "sharded", which is collective."""
     return ShardedVectors(vectors, worker) if storage == "sharded" else MappedVectors(vectors)
+
+
+def collates_ahead(source: VectorSource | None, worker: Worker) -> bool:
+    """Whether a thread beside the steps is to make the batches, not only read the requests.
+
+    A collective source has to be asked in step. On a CPU the thread pays where vectors are
+    compared, in kernels: what else makes a batch is Python, and two threads that hand its lock to
+    and fro take twice as long as one.
+    """
+    if source is None:
+        return worker.device.type == "cuda"
+    return not source.collective

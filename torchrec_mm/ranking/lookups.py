@@ -41,12 +41,15 @@ class Lookups:
         return cls(batch, spec, tuple(tables.values() for tables in embeddings), columns)
 
     def requests(self) -> Tensor:
-        """(R, F * E) embeddings of user and context."""
-        columns = [self.columns[name] for name in self.spec.tables.request]
-        rows = self.batch.rows
-        index = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
-        index = index.expand(len(columns), -1)
-        return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
+        """(R, F * E) embeddings of user and context: row r of a source is request r's."""
+        columns, count = [self.columns[n] for n in self.spec.tables.request], len(self.batch.rows)
+        runs = runs_of(tuple(columns), self.spec.embedding_dim)
+        if len(runs) > len(self.sources):  # each would have a gradient as wide as its source
+            index = torch.arange(count, dtype=torch.int32, device=self.batch.rows.device)
+            index = index.expand(len(columns), -1)
+            return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
+        parts = [self.sources[source][:count, start:end] for source, start, end in runs]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def items(self, tables: Sequence[str], whose: slice = slice(None)) -> Tensor:
         """(N, F * E) embeddings in some of the item tables, in the spec's order.
@@ -96,3 +99,18 @@ def columns_of(sources: tuple[tuple[str, ...], ...], width: int) -> dict[str, tu
         for source, names in enumerate(sources)
         for place, name in enumerate(names)
     }
+
+
+@cache
+def runs_of(columns: tuple[tuple[int, int], ...], width: int) -> list[tuple[int, int, int]]:
+    """Columns of features that follow each other in one source, as one: source, start and end.
+
+    ``columns``: where each feature's ``width`` columns begin, as ``columns_of`` says.
+    """
+    runs: list[tuple[int, int, int]] = []
+    for source, start in columns:
+        if runs and runs[-1][0] == source and runs[-1][2] == start:
+            runs[-1] = (source, runs[-1][1], start + width)
+        else:
+            runs.append((source, start, start + width))
+    return runs

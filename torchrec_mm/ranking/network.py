@@ -10,6 +10,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
+from torchrec_mm.ranking.effects import UserEffects
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
 from torchrec_mm.ranking.parts import PARTS
 from torchrec_mm.ranking.scene import Scene
@@ -56,14 +57,18 @@ class RankingNetwork(nn.Module):
         # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))
+        self.effects = UserEffects(spec.vector_width, spec.effects) if spec.effects else None
         of_requests, others = self._apart([b.first_order(spec.embedding_dim) for b in self.blocks])
         self.register_buffer("first_order_of_requests", torch.cat(of_requests)[None], False)
         self.register_buffer("first_order", torch.cat(others)[None], False)
 
     def forward(
-        self, batch: RequestBatch, *embeddings: KeyedTensor
+        self, batch: RequestBatch, *embeddings: KeyedTensor, effects: KeyedTensor | None = None
     ) -> tuple[Tensor, RankingOutputs]:
-        """Loss and outputs; embeddings as the collections of tables return them."""
+        """Loss and outputs; embeddings as the collections of tables return them.
+
+        ``effects``: each request's user's, None to do without.
+        """
         scene = Scene.of(batch, self.spec, embeddings, self.behaviour_projection)
         joined = [part.join(self, scene) for part in self.parts]
         blocks = [block for part in joined for block in part.blocks]
@@ -72,6 +77,8 @@ class RankingNetwork(nn.Module):
         companion = next((part.companion for part in joined if part.companion), None)
         score, _ = self.mlp.rest(first, companion)
         logits = [part.logit for part in joined if part.logit is not None]
+        if effects is not None and self.effects is not None:
+            logits.append(self.effects.logit(batch, effects))
         return click_loss(batch, sum(logits, start=score + logit))
 
     def _apart(self, blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -268,5 +268,6 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "simtier": (Request(), Target(), Interest(), Tiers()),
     "make": (Request(), Target(), Interest(), FrozenFeatures()),
     "simtier+make": (Request(), Target(), Interest(), Tiers(), FrozenFeatures()),
+    "codes": (Request(), Target(), Interest()),
     "muse": (Request(), Target(), Recent(), Kept(), Tiers()),
 }

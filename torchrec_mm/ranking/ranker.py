@@ -8,7 +8,8 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.feature_names import table_name
-from torchrec_mm.data.stream.batches import ITEM_ID, RequestBatch
+from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch
+from torchrec_mm.ranking.effects import EFFECTS, users_of
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
 from torchrec_mm.ranking.spec import RankerSpec
@@ -22,7 +23,8 @@ class Ranker(nn.Module):
     thousands, of requests and of distinct attributes far fewer. Multi-hot features are averaged in
     a third, which has the tables of several features too, and summed in a fourth: of one collection
     with both, TorchRec's row-wise tables would average all. Tables of raw ids are a fifth, as
-    TorchRec has another module for them. One that would be empty is None.
+    TorchRec has another module for them. One that would be empty is None. Effects of users are a
+    sixth, of a width of their own; it is looked up to score, and not while the network learns.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
@@ -41,6 +43,8 @@ class Ranker(nn.Module):
         self.summed_tables = build_tables(summed, width, shared=spec.shared) if summed else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
+        effects = {EFFECTS: spec.tables.request[USER_ID]} if spec.effects else {}
+        self.effect_tables = build_tables(effects, spec.effects) if effects else None
         self.network = RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
@@ -56,7 +60,9 @@ class Ranker(nn.Module):
             embeddings.append(self.summed_tables(batch.bags))
         if self.zero_collision_tables is not None:
             embeddings.append(self.zero_collision_tables(batch.raw_ids)[0])
-        return self.network(batch, *embeddings)
+        if self.effect_tables is None or self.training:
+            return self.network(batch, *embeddings)
+        return self.network(batch, *embeddings, effects=self.effect_tables(users_of(batch)))
 
 
 def build_tables(

@@ -1,7 +1,7 @@
 """Further behaviour sequences in the network: carts, purchases, what was shown and passed over.
 
 Each has weights of its own over the rows of items that all sequences share; which event it is, the
-attention learns. None has attributes of its own, and MAKE and muse's search look at none of them.
+attention learns. None has attributes of its own, and muse's search looks at none of them.
 
 Shape letters: R requests, I impressions, E width of an item, B width of the tables that muse
 attends to, N tiers, Q sequences.
@@ -99,5 +99,6 @@ PARTS_OF_SEQUENCES: dict[str, tuple[Part, ...]] = {
     "simtier": (FurtherInterests(), FurtherTiers()),
     "make": (FurtherInterests(),),
     "simtier+make": (FurtherInterests(), FurtherTiers()),
+    "codes": (FurtherInterests(),),
     "muse": (FurtherRecent(), FurtherTiers()),
 }

@@ -11,14 +11,18 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json
+from torchrec_mm.ranking.effects import effects_width, has_rows_of_users
+from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
 # bias has no network, so no spec: see ``bias``.
-Method = Literal["bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "muse"]
+Method = Literal[
+    "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"
+]
 NAMES = ("request_numbers", "target_numbers", "sequences")
-SINCE_THEN = (*NAMES, "bags", "shared")  # what older runs say nothing of
+SINCE_THEN = (*NAMES, "bags", "shared", "effects")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
 
@@ -54,16 +58,27 @@ class TableSizes:
         return {**self.request, **self.item, **self.behaviour, **self.impression}
 
     @classmethod
-    def of(cls, vocabularies: Vocabularies, meta: Mapping[str, Any], method: str) -> "TableSizes":
-        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes."""
+    def of(
+        cls,
+        vocabularies: Vocabularies,
+        meta: Mapping[str, Any],
+        method: str,
+        codes: Mapping[str, int] = {},
+    ) -> "TableSizes":
+        """Tables of an encoded data set, in its order; Muse has none for behaviour attributes.
+
+        ``codes``: rows of the tables of semantic codes, by feature.
+        """
         behaviour = [] if method == "muse" else meta["behaviour_features"]
         request = {name: vocabularies.request[name] for name in meta["request_features"]}
-        item = {name: vocabularies.item[name] for name in meta["item_features"]}
+        item = {name: vocabularies.item[name].num_rows for name in meta["item_features"]}
         request |= {n: vocabularies.request_bag[n] for n in meta.get("request_bags", ())}
-        item |= {n: vocabularies.item_bag[n] for n in meta.get("item_bags", ())}
+        check_names([*item, *codes], request, behaviour, ())
+        item |= codes
+        item |= {n: vocabularies.item_bag[n].num_rows for n in meta.get("item_bags", ())}
         return cls(
             {name: vocabulary.num_rows for name, vocabulary in request.items()},
-            {name: vocabulary.num_rows for name, vocabulary in item.items()},
+            item,
             {name: vocabularies.behaviour[name].num_rows for name in behaviour},
             {name: each.num_rows for name, each in vocabularies.impression.items()},
         )
@@ -88,6 +103,9 @@ class RankerSettings:
     """Tiers of SimTier over cosines in [-1, 1]."""
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
+    effects: int = 36
+    """Width of each user's own effects, fitted at the end beside the network: one of how often the
+    user clicks, the others of item vectors; 4 without vectors. A multiple of 4; 0 for none."""
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -96,6 +114,7 @@ class RankerSettings:
         check_fields(self, lambda x: x >= 1, "at least 1", "hidden", "kept")
         check_fields(self, lambda x: x >= 2, "at least 2", "num_tiers")
         check_fields(self, lambda x: x > 0 and x % 4 == 0, "a multiple of 4", "embedding_dim")
+        check_fields(self, lambda x: x >= 0 and x % 4 == 0, "0 or a multiple of 4", "effects")
         check_raw_ids(self.zero_collision)
 
 
@@ -113,7 +132,7 @@ class RankerSpec:
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
     its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
     by name, the tables of features that share one. sequences: events of the further behaviour
-    sequences.
+    sequences. effects: width of the table of users' own effects, 0 without one.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -136,6 +155,7 @@ class RankerSpec:
     bags: Mapping[str, BagSpec] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
+    effects: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -145,6 +165,10 @@ class RankerSpec:
         if self.make is not None and len(self.make.hidden) != len(self.hidden):
             rule = f"hidden must have as many layers as MAKE's, {len(self.make.hidden)}"
             raise InputError(f"{rule}, got {self.hidden}")
+        for event in self.make.sequences if self.make else ():
+            if event not in self.sequences:
+                rule = f"requests must have {event}_item_ids, which MAKE has learned from"
+                raise InputError(f"{rule}, got {', '.join(self.sequences) or 'no such sequence'}")
         check_raw_ids(self.zero_collision)
 
     @classmethod
@@ -158,7 +182,11 @@ class RankerSpec:
     ) -> "RankerSpec":
         """The shape that a method and settings give a ranker on data, ``train`` and ``vectors``."""
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
-        tables = TableSizes.of(vocabularies, train.meta, method)
+        codes = code_tables(vectors) if vectors and method == "codes" else {}
+        tables = TableSizes.of(vocabularies, train.meta, method, codes)
+        shared_ids = {*settings.zero_collision, *vocabularies.tables, *vocabularies.pooling}
+        has_users = has_rows_of_users(tables.all, tables.request, shared_ids)
+        seen = None if method == "codes" else vectors  # its batches hold none
         return cls(
             method=method,
             tables=tables,
@@ -182,6 +210,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
+            effects=effects_width(settings.effects, seen) if has_users else 0,
         )
 
     @property
@@ -228,6 +257,8 @@ def spec_to_json(spec: RankerSpec) -> dict[str, Any]:
     are none, as in runs of releases before them.
     """
     described = asdict(spec)
+    if spec.make is not None:
+        described["make"] = make_spec_to_json(spec.make)
     if not spec.tables.impression:
         del described["tables"]["impression"]
     return {n: v for n, v in described.items() if v or n not in SINCE_THEN}

@@ -24,6 +24,7 @@ COLOURS = {
     "simtier": "#3b82d9",
     "make": "#9a6be0",
     "simtier+make": "#e5502e",
+    "codes": "#c2578a",
 }
 CLICKED, OTHERS = "#e5502e", "#8a93a0"
 MARKERS = "os^Dv"

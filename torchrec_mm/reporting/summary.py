@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from torchrec_mm.reporting.runs import EpochAuc, RankerRun
 
 CONTROL = "simtier+make/random"
-METHODS = ("bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", CONTROL)
+METHODS = (
+    *("bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"),
+    CONTROL,
+)
 METRICS = ("auc", "gauc", "log_loss")
 
 

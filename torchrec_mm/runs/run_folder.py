@@ -54,6 +54,9 @@ MAY_CHANGE = (
     *("vector_storage", "num_workers"),
 )
 
+# What runs did that began before there was such a flag.
+THEN = {"folds": 1, "effects": 0}
+
 
 class RunFolder:
     """A run on disk; only the first rank writes, but for the logs.
@@ -104,7 +107,7 @@ class RunFolder:
         run = cls(path, worker)
         goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
-            before = read_yaml(path / "config.yaml")
+            before = THEN | read_yaml(path / "config.yaml")
             _check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
             now = {name: values[name] for name in INPUTS if name in values}
             run._moved = {name: at for name, at in now.items() if at != before.get(name)}

@@ -16,6 +16,8 @@ def frozen_make(
 ) -> FrozenMake | None:
     """MAKE as ``ranker`` holds it now, None for a method without. Collective.
 
+    Of several folds the mean, whatever is scored: ``of_training`` is for learning from requests.
+
     All vectors are projected once a host, into a temporary file that its ranks map and that soon
     has no name any more: it is gone with the processes that use it.
 
@@ -32,4 +34,7 @@ def frozen_make(
         projected = open_projected(vectors, folder / FILE)
         source = vector_source(projected, storage, worker)
         dist.barrier()
-    return FrozenMake(make, source)
+    spec = ranker.network.spec
+    assert spec.make is not None  # its shape
+    further = [spec.sequences.index(event) for event in spec.make.sequences]
+    return FrozenMake(make, source, further)

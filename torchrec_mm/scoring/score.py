@@ -14,9 +14,9 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors, check_origin
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring
-from torchrec_mm.parallel.sharded_vectors import Storage, vector_source
+from torchrec_mm.parallel.sharded_vectors import Storage, collates_ahead, vector_source
 from torchrec_mm.ranking.bias import BiasModel
-from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker
+from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker, with_codes
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.checkpoint import load_checkpoint, read_checkpoint
@@ -82,13 +82,19 @@ def score(
 ) -> Iterator[Scored]:
     """This rank's share of the requests, ascending, scored by the checkpoint. Collective.
 
+    Of a MAKE of several folds all requests get the mean, also those that a ranker was trained on.
+
     Raises:
         InputError: the requests were encoded for another ranker, or the checkpoint is another's.
     """
     if trained.method == "bias":
         return score_bias(trained.checkpoint, data, settings.batch_requests, worker)
     spec = spec_from_json(trained.model["spec"])
-    spec.tables.check(data.num_rows, data.folder)
+    items, num_rows = data.items, data.num_rows
+    if codebooks := trained.codebooks:
+        assert vectors is not None  # codes are of vectors
+        items, num_rows = with_codes(items, vectors, codebooks), num_rows | codebooks.tables
+    spec.tables.check(num_rows, data.folder)
     ranker = Ranker(spec)
     sharded = distribute_for_scoring(ranker, worker, trained.tables)
     shards = model_shards(sharded.model)
@@ -98,11 +104,11 @@ def score(
     newest = trained.config["max_behaviours"]
     loader = RequestLoader(
         data,
-        collator_for_ranker(spec, data.items, source, newest, make),
+        collator_for_ranker(spec, items, source, newest, make),
         BatchLimits.to_score(settings.batch_requests, attended=attended_behaviours(spec, newest)),
         rank=worker.rank,
         world_size=worker.world_size,
-        collate_ahead=not (source and source.collective),
+        collate_ahead=collates_ahead(source, worker),
     )
     return predict(sharded, loader)
 

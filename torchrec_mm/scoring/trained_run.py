@@ -10,8 +10,10 @@ from torchrec_mm.data.encoded.frequency import ItemFrequency
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
+from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.plan_files import PLAN_FILE
+from torchrec_mm.parallel.process_group import on_first_rank
 from torchrec_mm.parallel.sharding import TableOptions
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.spec import RankerSpec, spec_to_json
@@ -19,6 +21,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, read_run
 
 VOCABULARIES, FREQUENCY = "vocabularies.safetensors", "item_frequency.safetensors"
+CODEBOOKS = "codebooks.safetensors"  # of method codes
 
 
 def behaviours_read(method: str) -> str:
@@ -32,30 +35,41 @@ def write_ranker(
     train: EncodedRequests,
     vectors: ItemVectors | None = None,
     spec: RankerSpec | None = None,
+    is_crosswise: bool = False,
 ) -> None:
     """Write what ``TrainedRun`` reads, but for the config and checkpoints. Collective.
 
     Args:
         train: what is learned from. vectors: those of the method, if it has any.
         spec: of the network, None for method bias.
+        is_crosswise: whether each of the requests meets the MAKE that did not see it.
 
     Raises:
         InputError: the run that is resumed is of another model, or of other data.
     """
-    run_folder.write_model(
-        {
-            "kind": "ranker",
-            "method": method,
-            "vectors": vectors.origin if vectors else None,
-            "vocabulary": train.meta["vocabulary"],
-            "train": train.sizes,
-            "spec": spec_to_json(spec) if spec else None,
-        }
-    )
+    model = {
+        "kind": "ranker",
+        "method": method,
+        "vectors": vectors.origin if vectors else None,
+        "vocabulary": train.meta["vocabulary"],
+        "train": train.sizes,
+        "spec": spec_to_json(spec) if spec else None,
+    }
+    if spec and spec.make and spec.make.folds > 1:
+        model["crosswise"] = is_crosswise
+    run_folder.write_model(model)
     if run_folder.worker.is_first:
         for name in (VOCABULARIES, FREQUENCY):
             with new_file(run_folder.path / name) as aside:
                 shutil.copyfile(train.folder / name, aside)
+    if vectors and method == "codes":
+        on_first_rank(lambda: freeze_codebooks(vectors, run_folder.path / CODEBOOKS))
+
+
+def freeze_codebooks(vectors: ItemVectors, path: Path) -> None:
+    """Learn a run's codebooks, unless it is one that is resumed, and has them."""
+    if not path.is_file():
+        Codebooks.learn(vectors).save(path)
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,11 @@ class TrainedRun:
             rule = f"{path} must be the vocabularies that the run was trained with, {wanted[:12]}"
             raise InputError(f"{rule}, got {vocabularies.fingerprint[:12]}")
         return vocabularies
+
+    @property
+    def codebooks(self) -> Codebooks | None:
+        """What the run's semantic codes mean; None for another method."""
+        return Codebooks.load(self.path / CODEBOOKS) if self.method == "codes" else None
 
     @property
     def frequency(self) -> ItemFrequency:

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ def fit(
     run: RunFolder,
     settings: TrainSettings,
     test: RequestLoader | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> None:
     """Train for the epochs that are left; a checkpoint and a line of metrics after each.
 
@@ -39,6 +40,8 @@ def fit(
         distributed: model and optimizers as they begin.
         train: this rank's training batches. run: where to write.
         test: requests to score after each epoch for the metrics, or None.
+        finish: what is done to the model after its last step, before that is saved, or None.
+            Collective. Between the two a run does not stop: what a step left is saved once.
 
     Raises:
         InputError: the latest checkpoint does not fit, or one could not be written.
@@ -61,11 +64,15 @@ def fit(
         ) as observer:
             observer.write(training.position.step, {"table_bytes": table_bytes(distributed)})
             guard = Guard(train.data, lambda: last_checkpoint(run, checkpointer))
-            loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
+            loop = Loop(
+                training, run, settings, checkpointer, observer, guard, stop, finish is not None
+            )
             try:
                 with frozen_garbage():
                     for epoch in range(training.position.epoch, settings.epochs):
                         loop.train_epoch(train)
+                        if finish is not None and epoch + 1 == settings.epochs:
+                            finish()
                         loop.end_epoch(epoch, test)
             except Stopped:
                 loop.save_in_mid_epoch()
@@ -91,7 +98,10 @@ def last_checkpoint(run: RunFolder, checkpointer: Checkpointer) -> Path | None:
 
 @dataclass
 class Loop:
-    """One epoch after another; holds what a step needs."""
+    """One epoch after another; holds what a step needs.
+
+    finishes: whether something is still to be done to the model after the last step.
+    """
 
     training: Training
     run: RunFolder
@@ -100,6 +110,7 @@ class Loop:
     observer: Observer
     guard: Guard
     stop: Stop
+    finishes: bool = False
 
     def __post_init__(self) -> None:
         optimizer = self.training.distributed.optimizer
@@ -189,7 +200,9 @@ class Loop:
             flush_evictions(self.training.distributed.model)
         if is_due and not last:
             self.save()
-        self.stop.check()
+        is_end = last and self.training.position.epoch + 1 == self.settings.epochs
+        if not (is_end and self.finishes):
+            self.stop.check()
 
 
 @contextmanager

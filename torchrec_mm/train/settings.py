@@ -9,7 +9,7 @@ from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.data.stream.vector_source import VectorSource
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.parallel.sharded_vectors import Storage
+from torchrec_mm.parallel.sharded_vectors import Storage, collates_ahead
 from torchrec_mm.run_settings import RunSettings
 
 
@@ -67,5 +67,5 @@ def learning_batches(
         world_size=worker.world_size,
         shuffle_seed=settings.seed if data.split == "train" else None,
         pin_memory=worker.device.type == "cuda",
-        collate_ahead=not (source and source.collective),
+        collate_ahead=collates_ahead(source, worker),
     )

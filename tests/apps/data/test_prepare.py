@@ -348,3 +348,11 @@ def test_the_defaults_of_a_source_are_those_its_help_names():
     assert config.settings()["attribution_s"] == 1800
     settings = PrepareConfig(source="movielens", input="in", run_dir="out").settings()
     assert settings["like_from"] == 4.0
+    assert settings["passed"] and not config.settings()["passed"]
+
+
+def test_movielens_tells_what_was_rated_and_not_liked_unless_told_otherwise(ratings, tmp_path):
+    for name, flags in (("with", []), ("without", ["--passed=false"])):
+        main(["--source=movielens", f"--input={ratings}", f"--run_dir={tmp_path / name}", *flags])
+        columns = pq.read_table(tmp_path / name / "requests" / "test").column_names
+        assert ("passed_item_ids" in columns) == (name == "with")

@@ -18,7 +18,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
 TABLES = {
     *("request/user_id", "request/city", "request/page", "item/item_id", "item/shop_id"),
-    *("item/category_id", "behaviour/action", "behaviour/stars"),
+    *("item/category_id", "behaviour/action", "behaviour/stars", "request/user_effects"),
 }
 
 
@@ -45,7 +45,7 @@ def weights_of(run_dir: Path, name: str, which: str = "latest") -> torch.Tensor:
 
 
 def known_ids(run_dir: Path, name: str) -> list[int]:
-    group, feature = name.split("/")
+    group, feature = name.replace("user_effects", "user_id").split("/")  # of the same ids
     vocabularies = Vocabularies.load(run_dir / "vocabularies.safetensors")
     return getattr(vocabularies, group)[feature].known_ids.tolist()
 

@@ -27,7 +27,7 @@ LOOP |= {"allow_keys": ("a", "b"), "log_every_steps": 7, "hang_timeout_s": 8.0}
 LOOP |= {"profile_steps": 9, "stop_timeout_s": 10.0}
 BOTH = {"learning_rate": 0.02, "weight_decay": 0.3, "batch_requests": 7, "test_auc": True} | LOOP
 RANKER = BOTH | {"table_learning_rate": 0.05, "table_scale": 0.007}
-MAKE = BOTH | {"dropout": 0.4, "width": 12, "max_behaviours": 2}
+MAKE = BOTH | {"dropout": 0.4, "width": 12, "max_behaviours": 2, "folds": 3}
 MUSE = {"num_tiers": 9, "kept": 3, "embedding_dim": 8, "hidden": (6, 5), "batch_behaviours": 9}
 MUSE |= {"max_behaviours": 2, "searched_behaviours": 4}
 
@@ -114,8 +114,9 @@ def test_make_learns_at_its_rate_and_drops_out_its_share(makes):
     run, _ = makes
     assert (run.rates("lr"), run.rates("weight_decay")) == ({0.02}, {0.3})
     modules = run.distributed.model.modules()
-    assert [m.p for m in modules if isinstance(m, torch.nn.Dropout)] == [0.4]
-    assert run.spec == {"vector_width": 8, "width": 12, "hidden": [8, 4], "dropout": 0.4}
+    assert [m.p for m in modules if isinstance(m, torch.nn.Dropout)] == [0.4] * 3
+    shape = {"vector_width": 8, "width": 12, "hidden": [8, 4], "dropout": 0.4}
+    assert run.spec == shape | {"folds": 3}
 
 
 @pytest.mark.parametrize(

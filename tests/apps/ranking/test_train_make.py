@@ -11,6 +11,8 @@ from tests.helpers.runs import lines_of, make_flags, train_make
 from tests.helpers.small_market import VECTOR_WIDTH, read_parquet, write_small_market
 from torchrec_mm.item_vectors.store import ItemVectors
 
+SHAPE = {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4], "dropout": 0.0}
+
 
 def sizes_of(folder: Path) -> dict[str, int]:
     requests = read_parquet(folder)
@@ -35,11 +37,16 @@ def test_a_run_holds_its_config_shape_metrics_and_checkpoint(market, tmp_path):
         "kind": "make",
         "vectors": ItemVectors.open(market.vectors).origin,
         "train": sizes_of(market.data / "requests" / "train"),
-        "spec": {"vector_width": VECTOR_WIDTH, "width": 6, "hidden": [8, 4], "dropout": 0.0},
+        "spec": SHAPE | {"folds": 2},
     }
     epochs = lines_of(run_dir, "epoch")
     assert [line["epoch"] for line in epochs] == [1, 2]
     assert all(0 <= line["test_auc"] <= 1 for line in epochs)
+
+
+def test_one_fold_is_described_as_it_was_before_there_were_folds(market, tmp_path):
+    run_dir = train_make(market, tmp_path / "run", "--folds", "1", "--epochs", "1")
+    assert json.loads((run_dir / "model.json").read_text())["spec"] == SHAPE
 
 
 def test_make_keeps_learning_over_epochs(market, tmp_path):
@@ -74,6 +81,7 @@ def test_spoiled_input_is_named_and_leaves_no_run(spoil, words, tmp_path, refuse
     [
         (["--epoch", "3"], "unknown flag: --epoch"),
         (["--batch_requests", "0"], "batch_requests must be at least"),
+        (["--folds", "0"], "folds must be at least 1, got 0"),
         (["--hidden", "wide"], "--hidden must be a [list]"),
     ],
 )

@@ -240,8 +240,8 @@ def test_what_is_made_of_a_search_comes_in_the_place_of_its_cosines(searching):
     batch = replace(searching, make=make)(ARRAYS, 1.0)
     assert batch.made.tolist() == [[0], [1], [2], [3], [4], [5]]
     assert batch.search.cosine is None and batch.search.tiers is not None
-    ((hits, ends),) = seen
-    assert ends == [0, 6]
+    ((hits, ends, requests),) = seen
+    assert ends == [0, 6] and np.array_equal(requests, ARRAYS.rows)
     assert torch.equal(hits.cosine, searching(ARRAYS, 1.0).search.cosine)
     assert searching(ARRAYS, 1.0).made is None
 
@@ -250,7 +250,8 @@ def test_a_batch_moves_with_all_its_parts(searching):
     moved = replace(searching, sequences=("cart",))(WITH_CARTS, 1.0).to(torch.device("meta"))
     parts = [getattr(moved, field.name) for field in fields(moved)]
     assert len(moved.sequences) == 1
-    for further in (moved.search, *parts.pop()):
+    parts.remove(moved.sequences)
+    for further in (moved.search, *moved.sequences):
         parts += [getattr(further, field.name) for field in fields(further)]
     devices = {
         (part.values() if hasattr(part, "keys") else part).device.type

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.encode.arrays import InMemory, arrays_of, items_of
+from torchrec_mm.data.encoded.encoded import RequestArrays
+from torchrec_mm.data.stream import loader
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS
@@ -102,6 +104,29 @@ def test_a_rank_reads_only_the_row_groups_that_its_requests_lie_in():
         list(loader_of(data, 5 * WINDOW_GROUPS, rank, 2, seed=0).epoch(0))
         reads.append(len(data.read_groups))
     assert sum(reads) <= WINDOW_GROUPS + 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_batches_do_not_depend_on_how_many_are_picked_at_once(world_size, monkeypatch):
+    data, picked = plain(60), []
+    take = RequestArrays.take
+    monkeypatch.setattr(
+        RequestArrays, "take", lambda arrays, rows: picked.append(len(rows)) or take(arrays, rows)
+    )
+    found = []
+    for values in (1, 600, 1 << 18):
+        monkeypatch.setattr(loader, "PICKED_VALUES", values)
+        batches = [
+            [*loader_of(data, 7, rank, world_size, 3).epoch(0)] for rank in range(world_size)
+        ]
+        columns = ("rows", "labels", "candidates", "behaviours", "request")
+        found.append([[getattr(b, c).tolist() for b in of for c in columns] for of in batches])
+        found[-1].append(len(picked) - len(data.read_groups))  # which are taken, too
+        picked.clear()
+        data.read_groups.clear()
+    one, several, all_at_once = found
+    assert one[:-1] == several[:-1] == all_at_once[:-1]
+    assert one[-1] > several[-1] > all_at_once[-1] == world_size
 
 
 def test_a_collator_that_ranks_call_in_step_runs_where_batches_are_asked_for():

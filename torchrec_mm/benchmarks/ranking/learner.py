@@ -46,7 +46,7 @@ class Learner:
             data: requests/train. spec: of the model in ``distributed``.
             source: of its item vectors, None without. settings: of the batches.
             max_behaviours: newest of each request that target attention sees.
-            make: for the methods that hold MAKE.
+            make: for the methods that hold MAKE; it has learned from ``data``.
         """
         self.data, self.spec, self.source = data, spec, source
         self.distributed, self.settings = distributed, settings
@@ -54,8 +54,11 @@ class Learner:
 
     def loader(self, data: EncodedRequests) -> RequestLoader:
         """This rank's batches."""
+        make = self.make
+        if make is not None and data.split == "train":
+            make = make.of_training()
         collator = collator_for_ranker(
-            self.spec, data.items, self.source, self.max_behaviours, self.make
+            self.spec, data.items, self.source, self.max_behaviours, make
         )
         attended = attended_behaviours(self.spec, self.max_behaviours)
         worker = self.distributed.worker

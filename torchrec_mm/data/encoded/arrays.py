@@ -3,12 +3,15 @@
 Shape letters: U items, F item tables, n requests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from torchrec_mm.columns.jagged import Jagged
+
+Chosen: TypeAlias = np.ndarray | slice  # what an array is indexed with
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,18 @@ class RequestArrays:
 
     def take(self, chosen: np.ndarray) -> "RequestArrays":
         """The requests at positions ``chosen``, in that order."""
-        candidates, at_candidates = self.candidates.take(chosen)
-        behaviours, at_behaviours = self.behaviours.take(chosen)
+        return self._part(chosen, lambda lists: lists.take(chosen))
+
+    def slice(self, begin: int, end: int) -> "RequestArrays":
+        """The requests [begin, end); their values are not copied."""
+        return self._part(slice(begin, end), lambda lists: lists.slice(begin, end))
+
+    def _part(
+        self, chosen: Chosen, of_lists: Callable[[Jagged], tuple[Jagged, Chosen]]
+    ) -> "RequestArrays":
+        """The requests ``chosen``. ``of_lists``: their lists, and where the values of these lie."""
+        candidates, at_candidates = of_lists(self.candidates)
+        behaviours, at_behaviours = of_lists(self.behaviours)
         return RequestArrays(
             self.rows[chosen],
             self.user_ids[chosen],
@@ -79,8 +92,8 @@ class RequestArrays:
             None if self.request_numbers is None else self.request_numbers[chosen],
             None if self.impression_numbers is None else self.impression_numbers[at_candidates],
             None if self.weights is None else self.weights[at_candidates],
-            {name: bags.take(chosen)[0] for name, bags in self.request_bags.items()},
-            {event: items.take(chosen)[0] for event, items in self.sequences.items()},
+            {name: of_lists(bags)[0] for name, bags in self.request_bags.items()},
+            {event: of_lists(items)[0] for event, items in self.sequences.items()},
         )
 
     def cut(self, first: int, end: int) -> "RequestArrays":

@@ -83,6 +83,28 @@ class FurtherBehaviours(BatchParts):
 
 
 @dataclass
+class ListEnds(BatchParts):
+    """Where folds end among the behaviours of a sequence, and their pairs with impressions."""
+
+    behaviours: tuple[int, ...]
+    pairs: tuple[int, ...]
+
+
+@dataclass
+class FoldEnds(BatchParts):
+    """Where the folds of a batch lie whose requests come fold after fold.
+
+    Each K + 1 ints: of ``requests``, fold k has [requests[k], requests[k + 1]), and so on of
+    impressions, of the behaviours that are attended to, and of each of the further sequences.
+    """
+
+    requests: tuple[int, ...]
+    candidates: tuple[int, ...]
+    behaviours: ListEnds
+    sequences: tuple[ListEnds, ...]
+
+
+@dataclass
 class RequestBatch(BatchParts):
     """One batch on one rank, the type TorchRec's pipelines carry.
 
@@ -118,6 +140,8 @@ class RequestBatch(BatchParts):
     bags: multi-hot features, None without any. Of users and contexts one bag a request, of items
         one a slot, after the other item tables in ``item_index``. Shorter ones end in empty bags.
     sequences: the further behaviour sequences that the model looks at, in its order.
+    target_vectors: (I, D) as ``vectors``, of each impression's item; None where none are used.
+    folds: where its folds lie; None where its requests are in no order of folds.
     """
 
     item_ids: KeyedJaggedTensor | None
@@ -145,6 +169,8 @@ class RequestBatch(BatchParts):
     weights: Tensor | None = None
     bags: KeyedJaggedTensor | None = None
     sequences: tuple[FurtherBehaviours, ...] = ()
+    target_vectors: Tensor | None = None
+    folds: FoldEnds | None = None
 
     @property
     def lists(self) -> RequestLists:

@@ -14,6 +14,7 @@ from torchrec_mm.data.encoded.encoded import EncodedItems, RequestArrays
 from torchrec_mm.data.stream.bags import bags_of, one_id_bags
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch, SearchResults
 from torchrec_mm.data.stream.compare import Compared, Comparison, MakeOfHits, further_behaviours
+from torchrec_mm.data.stream.folds import by_fold, fold_ends
 from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch
 from torchrec_mm.kernels.distinct import distinct
@@ -33,7 +34,10 @@ class Collator:
     gather: a ``VectorSource``'s, where the batch is to hold vectors. search: what compares
     vectors, or None. make: what makes ``RequestBatch.made``, or None; of the search's hits, and the
     impressions where batches begin and end. sequences: events of the further behaviour sequences
-    that it looks at.
+    that it looks at. gather_targets: as ``gather``, where it is to hold those of impressions.
+    impressions where batches begin and end, and its requests. sequences: events of the further
+    behaviour sequences that it looks at. folds: K, for a model that learns without each of K folds
+    in turn: a batch's requests then come fold after fold. 1: as they were given.
     """
 
     items: EncodedItems
@@ -47,6 +51,8 @@ class Collator:
     make: MakeOfHits | None = None
     shared_ids: tuple[str, ...] = ()
     sequences: tuple[str, ...] = ()
+    gather_targets: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None
+    folds: int = 1
 
     def compare(self, shares: Sequence[RequestArrays]) -> list[Compared | None]:
         """What vectors say of the requests of several batches: to compare them at once is faster.
@@ -59,7 +65,7 @@ class Collator:
         comparison = Comparison(
             self.search, self.vector_rows, self.max_behaviours, self.make, self.sequences
         )
-        return list(comparison(shares))
+        return list(comparison([self._in_order(share) for share in shares]))
 
     def __call__(
         self,
@@ -75,6 +81,7 @@ class Collator:
             masked: leave all candidates out: the batch is only there to keep a rank in step.
             compared: what ``compare`` said of it; asked here if None.
         """
+        share = self._in_order(share)
         # Looked up all the same: no collection of tables is to be without a bag.
         all_candidates, impression_rows = share.candidates.values, share.impression_rows
         if masked:
@@ -87,6 +94,9 @@ class Collator:
             is_attended = self.vector_rows[recent.values] >= 0
         kept = np.empty((0, 0), np.int32) if compared is None else compared.kept_items
         further = [share.sequences[e].newest(self.max_behaviours)[0] for e in self.sequences]
+        if not self.has_tables:
+            assert self.vector_rows is not None  # else the model would have nothing to go by
+            further = [items.where(self.vector_rows[items.values] >= 0) for items in further]
         looked_up = [all_candidates, recent.values, kept.ravel(), *(f.values for f in further)]
         items, slots = _distinct(np.concatenate(looked_up))
         _, recent_slots, kept_slots, *further_slots = np.split(
@@ -99,11 +109,13 @@ class Collator:
         tables = _ItemTables.of(self, items, candidates, share, recent_positions, impression_rows)
         shared = {name: tables.rows.pop(name) for name in self.shared_ids}
         numbers = target_numbers(self.items, share) if self.has_tables else None
-        vectors = vector_mask = None
+        vectors = vector_mask = target_vectors = None
         if self.vector_rows is not None:
             rows = self.vector_rows[items]
             vector_mask = torch.from_numpy(rows >= 0)
             vectors = self.gather(rows)[0] if self.gather else None
+            if self.gather_targets:
+                target_vectors = self.gather_targets(rows[candidates])[0]
         return RequestBatch(
             item_ids=one_id_bags({n: rows for n, rows in tables.rows.items() if n == ITEM_ID}),
             features=one_id_bags({n: rows for n, rows in tables.rows.items() if n != ITEM_ID}),
@@ -130,7 +142,14 @@ class Collator:
             weights=None if share.weights is None else torch.from_numpy(share.weights),
             bags=bags_of(share, self.items, items, shared) if self.has_tables else None,
             sequences=further_behaviours(further, further_slots, compared),
+            target_vectors=target_vectors,
+            folds=fold_ends(share.rows, self.folds, share.candidates, attended, further)
+            if self.folds > 1
+            else None,
         )
+
+    def _in_order(self, share: RequestArrays) -> RequestArrays:
+        return share.take(by_fold(share.rows, self.folds)) if self.folds > 1 else share
 
     def _results(self, found: Compared, kept_slots: np.ndarray) -> SearchResults:
         """What the network is to see of it; cosines that MAKE has used are none of its business."""

@@ -14,7 +14,7 @@ from torchrec_mm.data.encoded.arrays import RequestArrays
 from torchrec_mm.data.stream.batches import FurtherBehaviours
 from torchrec_mm.data.stream.search import GeneralSearch, SearchHits
 
-MakeOfHits = Callable[[SearchHits, Sequence[int]], list[Tensor]]
+MakeOfHits = Callable[[SearchHits, Sequence[int], np.ndarray], list[Tensor]]
 
 
 class FurtherHits(NamedTuple):
@@ -54,8 +54,6 @@ class Comparison:
         search = self.search
         candidates = Jagged.concatenate([share.candidates for share in shares])
         behaviours = self._searched([share.behaviours for share in shares])
-        if search.scope == "known":
-            behaviours = behaviours.where(self.vector_rows[behaviours.values] >= 0)
         further = [
             self._searched([share.sequences[event] for share in shares])
             for event in (self.sequences if search.searches_further else ())
@@ -64,7 +62,9 @@ class Comparison:
         ends = offsets_of(np.array([len(share) for share in shares]))
         impressions = candidates.offsets[ends].tolist()
         pairs = _pairs(candidates, behaviours, ends, search.pairs)
-        made = [None] * len(shares) if self.make is None else self.make(hits, impressions)
+        made: Sequence[Tensor | None] = [None] * len(shares)
+        if self.make is not None:
+            made = self.make(hits, impressions, np.concatenate([share.rows for share in shares]))
         of_further = self._further(candidates, further, hits, ends)
         return [
             Compared(
@@ -82,9 +82,14 @@ class Comparison:
         ]
 
     def _searched(self, lists: list[Jagged]) -> Jagged:
-        """Behaviours of all requests, or the newest of them."""
+        """Behaviours of all requests, the newest of them, or what of these has a vector."""
         whole = Jagged.concatenate(lists)
-        return whole if self.search.scope == "all" else whole.newest(self.max_behaviours)[0]
+        if self.search.scope == "all":
+            return whole
+        newest, _ = whole.newest(self.max_behaviours)
+        if self.search.scope == "newest":
+            return newest
+        return newest.where(self.vector_rows[newest.values] >= 0)
 
     def _further(
         self, candidates: Jagged, further: list[Jagged], hits: SearchHits, ends: np.ndarray
@@ -96,9 +101,10 @@ class Comparison:
             tuple(
                 FurtherHits(
                     tiers[begin:end] if search.num_tiers else None,
-                    cosine[places[batch]] if search.further_pairs else None,
+                    # What MAKE has used is none of the network's business.
+                    cosine[places[batch]] if search.further_pairs and not self.make else None,
                 )
-                for (tiers, cosine), places in zip(hits.further, pairs, strict=True)
+                for (_, tiers, cosine), places in zip(hits.further, pairs, strict=True)
             )
             for batch, (begin, end) in enumerate(pairwise(impressions))
         ]

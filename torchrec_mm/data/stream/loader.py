@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -15,9 +16,14 @@ from torchrec_mm.data.stream.epoch import EpochOrder, share_bounds
 
 READ_AHEAD = 2  # batches made while the model works on one
 AT_ONCE = 1000  # impressions, of small batches several: work with vectors begins with a millisecond
+# Of small batches many are picked from a window at once: each column costs a call of NumPy's.
+PICKED_VALUES = 1 << 18
+COLUMNS = 32  # about as many values of a request as lists of it are not
 
 # Requests of a batch, its loss weight, whether it is only there to be masked.
 Share: TypeAlias = tuple[RequestArrays, float, bool]
+# Which requests a batch has, and their candidates; whether it is masked, and what it weighs.
+Wanted: TypeAlias = tuple[np.ndarray, np.ndarray, bool, float | None]
 
 # Held while a batch is made. Whoever changes what modules do in all threads, as torch.fx does while
 # it traces a model, takes it first: a collator may call modules too.
@@ -76,11 +82,13 @@ class RequestLoader:
         The order depends on seed and epoch alone.
         """
         if self.collate_ahead:
-            return read_ahead(lambda: self._collated(self._shares(epoch, done)), READ_AHEAD)
-        return self._collated(read_ahead(lambda: self._shares(epoch, done), READ_AHEAD))
+            return read_ahead(lambda: self._collated(self._picked(epoch, done)), READ_AHEAD)
+        return self._collated(read_ahead(lambda: self._picked(epoch, done), READ_AHEAD))
 
-    def _collated(self, shares: Iterable[Share]) -> Iterator[RequestBatch]:
-        for group in self._groups(shares):
+    def _collated(
+        self, picked: Iterable[tuple[RequestArrays, list[Wanted]]]
+    ) -> Iterator[RequestBatch]:
+        for group in self._groups(self._shares(picked)):
             with COLLATING:
                 compared = self.collator.compare(
                     [share.without_candidates() if empty else share for share, _, empty in group]
@@ -104,13 +112,12 @@ class RequestLoader:
         if group:
             yield group
 
-    def _shares(self, epoch: int, done: int) -> Iterator[Share]:
-        """Requests of each step, their weight, and whether they are there to be masked."""
-        for window in self.order.windows(epoch, done=done):
-            shares = [self._share_of_rank(*part) for part in window.parts()]
-            arrays = self._read([rows for rows, *_ in shares])
-            for rows, candidates, is_empty, total in shares:
-                share = arrays.take(np.searchsorted(arrays.rows, rows))
+    def _shares(self, picked: Iterable[tuple[RequestArrays, list[Wanted]]]) -> Iterator[Share]:
+        for arrays, steps in picked:
+            begin = 0
+            for rows, candidates, is_empty, total in steps:
+                share = arrays.slice(begin, begin + len(rows))
+                begin += len(rows)
                 if len(share) == 1:  # may be a piece
                     share = share.cut(*candidates[0])
                 if total is None:
@@ -118,11 +125,25 @@ class RequestLoader:
                     total = float(share.weights.sum(dtype=np.float64))
                 # Nothing is learned from impressions that weigh nothing.
                 yield share, self.world_size / total if total else 0.0, is_empty
-            del arrays, share  # before the next window is read: one is enough to hold
+            del arrays, share
 
-    def _share_of_rank(
-        self, rows: np.ndarray, candidates: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, bool, float | None]:
+    def _picked(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, list[Wanted]]]:
+        """Requests of several steps one after another, and what each step has of them."""
+        for window in self.order.windows(epoch, done=done):
+            steps = [self._share_of_rank(*part) for part in window.parts()]
+            arrays = self._read([rows for rows, *_ in steps])
+            for group in self._picked_at_once(steps):
+                rows = np.concatenate([rows for rows, *_ in group])
+                yield arrays.take(np.searchsorted(arrays.rows, rows)), group
+            del arrays  # before the next window is read: one is enough to hold
+
+    def _picked_at_once(self, steps: list[Wanted]) -> Iterator[list[Wanted]]:
+        values = [int(self.data.lengths[rows].sum()) + COLUMNS * len(rows) for rows, *_ in steps]
+        group = np.cumsum(values) // PICKED_VALUES
+        ends = [*(np.flatnonzero(np.diff(group)) + 1), len(steps)]
+        return (steps[begin:end] for begin, end in pairwise([0, *ends]))
+
+    def _share_of_rank(self, rows: np.ndarray, candidates: np.ndarray) -> Wanted:
         """This rank's requests and their candidates, of a global batch's.
 
         Also whether they are only there to be masked, and what the global batch weighs: None where

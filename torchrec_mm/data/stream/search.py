@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.jagged import Jagged, offsets_of, ragged_positions
 from torchrec_mm.data.stream.vector_source import Fetched
 from torchrec_mm.kernels.general_search import general_search
 
@@ -26,7 +26,7 @@ class SearchHits:
     rows of what was searched. kept_items: (I, K) int32. kept_length: (I,) int32, how many of the K
     are real; the others repeat the candidate. kept_cosine: (I, K) float32. tiers: (I, N) float32.
     cosine: (P,) float32 of each pair, (0,) if not asked for; 0 where either has no vector.
-    further: of each further sequence that was searched, ``tiers`` and ``cosine``.
+    further: of each further sequence that was searched, its rows, ``tiers`` and ``cosine``.
     """
 
     candidate_rows: Jagged
@@ -36,7 +36,29 @@ class SearchHits:
     kept_cosine: Tensor
     tiers: Tensor
     cosine: Tensor
-    further: tuple[tuple[Tensor, Tensor], ...] = ()
+    further: tuple[tuple[Jagged, Tensor, Tensor], ...] = ()
+
+    def of_requests(self, chosen: np.ndarray) -> "tuple[SearchHits, np.ndarray]":
+        """What was found of these requests alone, and (I,) which impressions are theirs.
+
+        ``chosen``: int64, ascending.
+        """
+        candidates, places = self.candidate_rows.take(chosen)
+        at = torch.from_numpy(places)
+
+        def of_list(rows: Jagged, cosine: Tensor) -> tuple[Jagged, Tensor]:
+            pairs = self.candidate_rows.lengths * rows.lengths * (len(cosine) > 0)
+            taken = ragged_positions(offsets_of(pairs)[chosen], pairs[chosen])
+            return rows.take(chosen)[0], cosine[torch.from_numpy(taken)]
+
+        behaviours, cosine = of_list(self.behaviour_rows, self.cosine)
+        further = []
+        for rows, tiers, pairs in self.further:
+            taken, of_pairs = of_list(rows, pairs)
+            further.append((taken, tiers[at], of_pairs))
+        kept = self.kept_items[places], self.kept_length[at], self.kept_cosine[at]
+        hits = SearchHits(candidates, behaviours, *kept, self.tiers[at], cosine, tuple(further))
+        return hits, places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +124,10 @@ class GeneralSearch:
         items = self._items(candidates, behaviours, kept.numpy(), num_kept.numpy())
         asked = Jagged(candidate_rows, candidates.offsets)
         searched = Jagged(behaviour_rows, behaviours.offsets)
-        besides = tuple((hits.tiers, hits.pairs) for hits in of_further)
+        besides = tuple(
+            (Jagged(of, items.offsets), hits.tiers, hits.pairs)
+            for of, items, hits in zip(rows[1:], further, of_further, strict=True)
+        )
         return SearchHits(asked, searched, items, num_kept, cosine, tiers, pairs, besides)
 
     def _items(

@@ -1,0 +1,111 @@
+"""apps.study: a whole study of a small market, gone on with, and refused before its first run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import apps.study
+from tests.helpers.small_market import SmallMarket
+from torchrec_mm.stages.jobs import Job
+
+SMALL = {"embedding_dim": 4, "hidden": [4], "batch_requests": 16, "min_count": 2}
+RECIPE = {
+    "title": "Small",
+    "about": "Which?",
+    "seeds": 2,
+    "slices": True,
+    "tune": [SMALL, {**SMALL, "epochs": 2}],
+    "baselines": ["id"],
+    "rows": {
+        "bias": {"method": "bias"},
+        "id": {"method": "id"},
+        "make": {
+            "method": "make",
+            "vectors": {"of": "own", "share": 0.8},
+            "make": {"hidden": [4], "epochs": 1},
+        },
+        "codes": {"method": "codes", "vectors": {"of": "each"}},
+    },
+}
+
+
+def flags_of(market: SmallMarket, folder: Path, **changed) -> list[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, **changed}, sort_keys=False))
+    where = ["--vectors", f"[{market.vectors}]", "--run_dir", str(folder / "study")]
+    return ["--recipe", str(recipe), *market.flags, *where, "--resamples", "100"]
+
+
+@pytest.fixture(scope="module")
+def done(market, tmp_path_factory):
+    """A folder with a recipe and its whole study."""
+    folder = tmp_path_factory.mktemp("study")
+    apps.study.main([*flags_of(market, folder), "--processes", "2"])
+    return folder
+
+
+def test_a_study_says_of_each_row_what_it_came_to(done):
+    study = json.loads((done / "study" / "study.json").read_text())
+    rows = {row["row"]: row for row in study["rows"]}
+    assert [*rows] == ["bias", "id", "make", "codes, vectors"]
+    for name, row in rows.items():
+        assert row["against"].keys() == ({"id"} if name != "id" else set())
+        assert row["parameters"] > 0 and (row["impressions_per_s"] is None) == (name == "bias")
+        assert len(row["slices"]) >= 3
+        runs = done / "study" / "runs" / name
+        seeds = [json.loads((runs / s / "metrics.json").read_text()) for s in "01"]
+        for figure in ("auc", "gauc", "log_loss"):
+            found = row["figures"][figure]
+            assert found["low"] <= found["value"] <= found["high"]
+            assert found["value"] == pytest.approx(sum(s[figure] for s in seeds) / 2, abs=1e-6)
+    assert "| codes, vectors |" in (done / "study" / "study.md").read_text()
+    assert "codes, vectors" in (done / "study" / "study.html").read_text()
+
+
+def test_a_study_that_is_gone_on_with_trains_nothing_again(market, done, monkeypatch):
+    before = (done / "study" / "study.json").read_text()
+    started: list[Path | None] = []
+    monkeypatch.setattr(
+        apps.study.JobPool,
+        "run",
+        lambda pool, jobs: started.extend(job.result for job in jobs if is_open(job)),
+    )
+    apps.study.main(flags_of(market, done))
+    assert not started
+    assert (done / "study" / "study.json").read_text() == before
+
+
+def is_open(job: Job) -> bool:
+    """Whether there is something left to do; MAKE's jobs find out by themselves."""
+    return job.result is not None and not job.result.exists()
+
+
+def test_a_claim_that_does_not_hold_ends_with_an_error(market, done, monkeypatch):
+    monkeypatch.setattr(apps.study.JobPool, "run", lambda pool, jobs: None)
+    monkeypatch.setattr(apps.study, "claimed", lambda run_dir, name, settings: settings)
+    with pytest.raises(SystemExit, match="the study must show .*, and does not"):
+        apps.study.main(flags_of(market, done, claims=[["bias", "id"], ["id", "bias"]]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"tune": [{"epoch": 2}]}, "row bias: unknown flag: --epoch"),
+        ({"rows": {"id": {"method": "ids"}}}, "method"),
+    ],
+)
+def test_a_flag_that_is_none_is_refused_before_the_first_run(
+    market, tmp_path, refused, changed, complaint
+):
+    changed = {"baselines": [], **changed}
+    assert complaint in refused(apps.study.main, flags_of(market, tmp_path, **changed))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_folder_of_another_study_is_refused(market, tmp_path, refused):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.yaml").write_text("another")
+    said = refused(apps.study.main, flags_of(market, tmp_path))
+    assert "holds a study with other settings" in said
