@@ -357,7 +357,8 @@ def test_content_must_be_given_once_and_hold_what_is_trained(room, tmp_path, ref
     assert "either data or packed must be given" in refused(main, both)
     text = tmp_path / "text"
     pack(["--data", str(room.data), "--run_dir", str(text), "--modality", "text"])
-    assert "modality must be one that" in refused(main, room.flags(run_dir, "--packed", str(text)))
+    wanted = room.flags(run_dir, "--packed", str(text), "--modality", "both")
+    assert "modality must be one that" in refused(main, wanted)
     refused(main, room.flags(run_dir, "--data", str(tmp_path / "none")))
     assert not run_dir.exists() and {entry.name for entry in tmp_path.iterdir()} == {"text"}
 
