@@ -23,7 +23,7 @@ from torchrec_mm.stages.claim import claimed
 from torchrec_mm.stages.jobs import Job, run_side_by_side
 from torchrec_mm.targets import check_working_folder
 
-from .pretrain import PretrainConfig
+from .pretrain import PretrainConfig, settled
 
 DEFAULTS = {"holdout_by": "item"}
 OWN_FLAGS = ("config", "data", "packed", "run_dir", "method", "seed", "resume")
@@ -115,9 +115,12 @@ def prepare(config: CompareEncodersConfig) -> Comparison:
     check_working_folder(config.run_dir, "run_dir")
     scl = _scl_settings(config)
     _claim(config)
+    from torchrec_mm.data.content.packed import PackedContent
+
     if not config.content.exists():
         flags = ("--data", config.data, "--run_dir", config.content, "--modality", scl.modality)
         call("pack", *flags)
+    scl = settled(scl, PackedContent.open(config.content))
     encoders, notes = plan(config.encoders, asdict(scl), *_pairs(config, scl))
     jobs = [
         _job(config, encoder, seed, flags)
@@ -183,7 +186,8 @@ def write_table(config: CompareEncodersConfig, comparison: Comparison) -> str:
         for encoder in encoders
     }
     if OFF_THE_SHELF in reports:  # stands beside the runs of every seed
-        (report,) = reports[OFF_THE_SHELF].values()
+        (run,) = reports[OFF_THE_SHELF].values()
+        report = run[OFF_THE_SHELF]  # as it came, not as the run's heads have it
         reports[OFF_THE_SHELF] = dict.fromkeys(config.seeds_of("scl"), report)
     rows = encoder_rows(reports)
     write_json(config.run_dir / "encoders.json", {"encoders": rows, "notes": notes})

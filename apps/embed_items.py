@@ -6,13 +6,15 @@ torchrun --nproc-per-node 2 -m apps.embed_items --data market --run_dir vectors
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.data.content.item_stream import ItemStream
+from torchrec_mm.data.content.pack import modalities_in
+from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.process_group import Worker, on_first_rank, process_group
@@ -23,7 +25,7 @@ if TYPE_CHECKING:  # the encoders' libraries are slow to import
     from torchrec_mm.pretraining.encoder.encoder_files import SavedEncoder
 
 OFF_THE_SHELF, RANDOM = "off-the-shelf", "random"
-VECTOR_WIDTH = 128  # of each modality, the random control's too
+VECTOR_WIDTH = 128  # of each modality, where no encoder was trained
 WORK_FLAGS = ("dtype", "max_image_pixels", "precision", "batch_size")  # the vectors depend on
 
 
@@ -46,11 +48,15 @@ class EmbedConfig:
     """a run folder of apps.pretrain, off-the-shelf (no training; its vectors are fitted to these
     items, so new items need all embedded again), or random (the control: unit vectors without
     meaning for the same items)"""
-    modality: Literal["image", "text", "fused"] = "fused"
-    """image or text: 128 wide; fused: both, weighed by the encoder's gate, 256 wide; an item that
-    lacks one has the other's vector there"""
+    modality: Literal["image", "text", "fused"] | None = None
+    """by default what the encoder's run trained, or without a run what items/ has a column of, or
+    --packed holds; fused: both, weighed by the encoder's gate, as wide as both together; an item
+    that lacks one has the other's vector there"""
     dtype: Literal["int8", "float32"] = "int8"
     """how vectors are stored; int8 is trunc(127 * value)"""
+    width: int | None = None
+    """with off-the-shelf or random only: numbers in a vector of one modality, default 128, the
+    principal components; as many as a backbone has features, or more, are just those"""
     image_encoder: str | None = None
     """with off-the-shelf only: as in apps.pretrain, default efficientnet-lite0"""
     text_encoder: str | None = None
@@ -85,6 +91,9 @@ class EmbedConfig:
         check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "batch_size")
         check_fields(self, lambda x: x >= 0, "at least 0", "seed")
         check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "corrupt_share")
+        check_fields(self, lambda x: x is None or x >= 1, "at least 1", "width")
+        if self.width is not None and self.encoder not in (OFF_THE_SHELF, RANDOM):
+            raise InputError(f"width must be left out with an encoder's run, got {self.width}")
         if self.encoder != OFF_THE_SHELF:
             for name in ("image_encoder", "text_encoder", "image_size"):
                 if getattr(self, name) is not None:
@@ -94,6 +103,7 @@ class EmbedConfig:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What is read of the items."""
+        assert self.modality is not None  # ``with_modality`` comes first
         return ("image", "text") if self.modality == "fused" else (self.modality,)
 
     @property
@@ -114,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with process_group() as worker:
         on_first_rank(lambda: check_run_dir(config.run_dir, config.source))
+        config = with_modality(config)
         items, maker = (_packed_items if config.packed else _streamed_items)(config, worker)
         work = {
             "items": items.fingerprint,
@@ -133,6 +144,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{pictures.corrupt} of {pictures.met} pictures could not be decoded")
 
 
+def with_modality(config: EmbedConfig) -> EmbedConfig:
+    """The config with the modality that follows from encoder or items, where none is given."""
+    if config.modality is not None:
+        return config
+    if config.encoder not in (OFF_THE_SHELF, RANDOM):
+        from torchrec_mm.pretraining.encoder.encoder_files import trained_modalities
+
+        found = trained_modalities(Path(config.encoder))
+    elif config.data:
+        found = modalities_in(config.data)
+    else:
+        found = tuple(PackedContent.open(config.source).by_modality)
+    only: Any = found[0] if len(found) == 1 else "fused"
+    return replace(config, modality=only)
+
+
 def _streamed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "VectorMaker"]:
     """Items of data, and their vectors: an encoder's, or the control's."""
     from torchrec_mm.pretraining.embed.vector_makers import RandomVectors
@@ -141,7 +168,7 @@ def _streamed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "Vect
     stream = ItemStream(config.data, config.modalities)
     if config.encoder != RANDOM:
         return stream, _encoded_items(config, stream, worker)
-    width = VECTOR_WIDTH * len(config.modalities)
+    width = (config.width or VECTOR_WIDTH) * len(config.modalities)
     return stream, RandomVectors(
         stream, modality=config.modality, dtype=config.dtype, width=width, seed=config.seed
     )
@@ -225,7 +252,11 @@ def _specs(config: EmbedConfig) -> list["EncoderSpec"]:
     }
     return [
         EncoderSpec(
-            modality, backbones[modality], trainable_layers=0, image_size=config.image_size or 64
+            modality,
+            backbones[modality],
+            trainable_layers=0,
+            image_size=config.image_size or 64,
+            width=config.width or VECTOR_WIDTH,
         )
         for modality in config.modalities
     ]

@@ -30,21 +30,22 @@ class PackConfig:
     """folder that holds items/ and searches/"""
     run_dir: Path
     """folder to create"""
-    modality: Literal["both", "image", "text"] = "both"
-    """what to pack"""
+    modality: Literal["auto", "both", "image", "text"] = "auto"
+    """what to pack; auto: what items/ has a column of"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Pack, then say what."""
     config = parse(PackConfig, argv)
-    modalities = MODALITIES if config.modality == "both" else [config.modality]
+    given: dict[str, Sequence[str] | None] = {"auto": None, "both": MODALITIES}
+    modalities = given.get(config.modality, [config.modality])
     with process_group() as worker:
         on_first_rank(lambda: _pack(config, modalities))
         if worker.is_first:
             print(_sentence(PackedContent.open(config.run_dir)))
 
 
-def _pack(config: PackConfig, modalities: Sequence[str]) -> None:
+def _pack(config: PackConfig, modalities: Sequence[str] | None) -> None:
     reads = (config.data / "items", config.data / "searches")
     check_new_folder(config.run_dir, "run_dir", reads)
     pack(config.data, config.run_dir, modalities)

@@ -84,7 +84,7 @@ class PipelineConfig:
     pretrain: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.pretrain, for example '{epochs: 3}'."""
     embed_items: dict[str, Any] = field(default_factory=dict)
-    """Flags of apps.embed_items; modality is fused where pretrain trains both."""
+    """Flags of apps.embed_items; modality is what pretrain trains unless given."""
     encode: dict[str, Any] = field(default_factory=dict)
     """Flags of apps.encode; min_count is the ranker's default unless given."""
     train_make: dict[str, Any] = field(default_factory=dict)
@@ -190,7 +190,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
 
 def _phase_one(config: PipelineConfig, chain: Chain) -> Stage:
     """From items/ and searches/ to item vectors."""
-    modality = config.pretrain.get("modality", "both")
+    modality = config.pretrain.get("modality", "auto")
     items, searches = (_parquet(config.data, name) for name in ("items", "searches"))
     packed = chain.add(
         "pack",
@@ -203,7 +203,7 @@ def _phase_one(config: PipelineConfig, chain: Chain) -> Stage:
     encoder = chain.add("pretrain", {"seed": config.seed, "resume": True}, {"packed": packed}, {})
     return chain.add(
         "embed_items",
-        {"data": config.data, "modality": "fused" if modality == "both" else modality},
+        {"data": config.data},
         {"encoder": encoder},
         {"items": items},
         in_one_move=True,

@@ -5,15 +5,20 @@ python -m apps.pretrain --data DIR --run_dir DIR
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchrec_mm.config import check_fields, parse, run
-from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
-from torchrec_mm.pretraining.scl.settings import FitSettings, LossSettings, OptimizerSettings
+from torchrec_mm.pretraining.encoder.settings import EncoderSettings
+from torchrec_mm.pretraining.scl.settings import (
+    MAX_BANK_SLOTS,
+    FitSettings,
+    LossSettings,
+    OptimizerSettings,
+)
 
 if TYPE_CHECKING:
     from torchrec_mm.data.content.packed import PackedContent
@@ -29,11 +34,12 @@ MODALITIES = ("image", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
+class PretrainConfig(EncoderSettings, OptimizerSettings, LossSettings, FitSettings):
     """Train image and text encoders on searches, and judge them on held-out ones."""
 
     run_dir: Path
-    """folder to create: config, encoder, metrics.jsonl, checkpoints, retrieval.json"""
+    """folder to create: config, encoder of the best epoch by MRR, metrics.jsonl, checkpoints,
+    retrieval.json"""
     data: Path | None = None
     """folder that holds items/ and searches/, packed on the way; either this or --packed"""
     packed: Path | None = None
@@ -41,29 +47,9 @@ class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
     method: Literal["scl", "clip-e", "co-click"] = "scl"
     """pairs to learn from: a search and what was bought; the title and the picture of one item;
     two items clicked in one search"""
-    modality: Literal["both", "image", "text"] = "both"
-    """what is trained: query photo and item picture, query text and item title"""
-    image_encoder: str = "efficientnet-lite0"
-    """efficientnet-lite0 (packaged), a folder saved by timm, or the name of a timm model"""
-    text_encoder: str = "all-minilm-l6-v2"
-    """all-minilm-l6-v2 (packaged), a folder saved by sentence-transformers, or a model's name"""
-    image_size: int = 64
-    """height and width in pixels that pictures are resized to, at least 32"""
-    max_image_pixels: int = MAX_IMAGE_PIXELS
-    """a picture with more pixels counts as one that cannot be decoded; it is not tried"""
-    augment: bool = False
-    """crop, flip and colour query photos anew each time; needs trainable layers"""
-    trainable_layers: int = 0
-    """last layers of each backbone trained along with the head; 0: features are computed once
-    and only the head is trained, -1: all layers"""
-    batch_norm: Literal["frozen", "synchronised"] = "frozen"
-    """of trained backbones: statistics as they came, or of the global batch over all ranks"""
-    gradient_checkpointing: bool = False
-    """compute backbones' activations again in the backward pass instead of keeping them"""
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    """of backbones and heads (autocast); weights, losses and vectors are float32"""
-    compile: bool = False
-    """compile backbones with torch.compile"""
+    modality: Literal["auto", "both", "image", "text"] = "auto"
+    """what is trained: query photo and item picture, query text and item title; auto: what items/
+    has a column of, or --packed holds"""
     batch_size: int = 256
     """pairs a step over all processes together, a multiple of their number"""
     holdout: float = 0.1
@@ -80,34 +66,19 @@ class PretrainConfig(OptimizerSettings, LossSettings, FitSettings):
         if (self.data is None) == (self.packed is None):
             rule = "either data or packed must be given"
             raise InputError(f"{rule}, got {self.data} and {self.packed}")
-        check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
         check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
-        check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "judged_searches")
+        check_fields(self, lambda x: x >= 1, "at least 1", "judged_searches")
         check_fields(self, lambda x: x >= 0, "at least 0", "num_workers")
         check_fields(self, lambda x: 0 < x < 1, "in (0, 1)", "holdout")
-        for part in (OptimizerSettings, LossSettings, FitSettings):
+        for part in (EncoderSettings, OptimizerSettings, LossSettings, FitSettings):
             part.__post_init__(self)
-        if self.method == "clip-e" and self.modality != "both":
+        if self.method == "clip-e" and len(self.modalities) < 2:
             raise InputError(f"modality must be both for clip-e, got {self.modality}")
-        if self.trainable_layers == 0:
-            self._check_of_backbones()
-
-    def _check_of_backbones(self) -> None:
-        """What only a backbone that is trained would heed."""
-        given = {
-            "augment": self.augment,
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "batch_norm": self.batch_norm != "frozen",
-        }
-        for name, is_given in given.items():
-            if is_given:
-                rule = f"{name} must be left out with trainable_layers 0"
-                raise InputError(f"{rule}, got {getattr(self, name)}")
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What is trained."""
-        return MODALITIES if self.modality == "both" else (self.modality,)
+        """What is trained; before "auto" is settled, both."""
+        return (self.modality,) if self.modality in MODALITIES else MODALITIES
 
     @property
     def encoder_name(self) -> str:
@@ -133,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(
                 f"{report['encoder']}: recall@10 {_figure(report)} of {report['searches']} "
                 f"held-out searches among {report['items']} items "
-                f"(off-the-shelf {_figure(report['off-the-shelf'])}), written to {config.run_dir}"
+                f"(off-the-shelf {_figure(report['off-the-shelf'])}), epoch {report['epoch']} of "
+                f"{config.epochs}, written to {config.run_dir}"
             )
 
 
@@ -145,10 +117,22 @@ def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
     data = (config.data / "items", config.data / "searches") if config.data else ()
     check_run_dir(config.run_dir, config.resume, (*data, config.packed))
     goes_on = config.resume and has_begun(config.run_dir)
+    modalities = None if config.modality == "auto" else config.modalities
     with packed_content(
-        config.data, config.packed, config.run_dir, worker, config.modalities, goes_on
+        config.data, config.packed, config.run_dir, worker, modalities, goes_on
     ) as packed:
-        return train_encoder(config, packed, worker)
+        return train_encoder(settled(config, packed), packed, worker)
+
+
+def settled(config: PretrainConfig, packed: "PackedContent") -> PretrainConfig:
+    """The config with what follows from the content: its modalities, and a bank of its size."""
+    modality, slots = config.modality, config.bank_slots
+    if modality == "auto":
+        held = [*packed.by_modality]
+        modality = "both" if len(held) > 1 else held[0]
+    if slots is None:
+        slots = min(MAX_BANK_SLOTS, packed.num_items)
+    return replace(config, modality=modality, bank_slots=slots)
 
 
 def train_encoder(
@@ -186,9 +170,12 @@ def train_encoder(
         run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
         start = restore(run_folder, trainer)
         run_folder.drop_records_after(start)
-        results = Results(run_folder, encoder, judge, config.encoder_name)
+        # Of trained backbones all items would have to be encoded once more for it
+        slow = None if config.trainable_layers else trainer.scl.momentum_encoder
+        results = Results(run_folder, encoder, judge, config.encoder_name, slow)
         results.begin(start)
         fit(trainer, loader, run_folder, config, start, results.after_epoch)
+        results.warn_if_below()
     return results.report
 
 
@@ -205,6 +192,7 @@ def build_encoder(config: PretrainConfig) -> "ItemEncoder":
             trainable_layers=config.trainable_layers,
             image_size=config.image_size,
             batch_norm=config.batch_norm,
+            width=config.width,
         )
         for modality in config.modalities
     )

@@ -119,7 +119,10 @@ def test_changed_data_renames_the_stages_that_read_it_and_those_after(tmp_path, 
     [
         ({"train_ranker": {"embeding_dim": 8}}, "train_ranker: unknown flag: --embeding_dim 8"),
         ({"evaluate": {"batch_requests": 0}}, "evaluate: batch_requests must be at least 1, got 0"),
-        ({"pack": {"modality": "smell"}}, "pack: --modality must be one of both, image, text"),
+        (
+            {"pack": {"modality": "smell"}},
+            "pack: --modality must be one of auto, both, image, text",
+        ),
         ({"pretrain": {"run_dir": "x"}}, "pretrain must not hold run_dir"),
         ({"train_ranker": {"min_count": 1}}, "train_ranker must not hold min_count"),
         ({"method": "id", "train_make": {"width": 8}}, "train_make must be left out"),

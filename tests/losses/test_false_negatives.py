@@ -32,6 +32,19 @@ def test_pairs_are_those_of_comparing_all_with_all_kind_by_kind(own, other):
     assert Counter(pairs(own, other)) == Counter(expected)
 
 
+@given(ROWS, ROWS, st.lists(st.tuples(st.integers(0, 11), ID), max_size=12))
+def test_further_ids_are_of_the_first_kind_and_of_the_query_that_they_name(own, other, further):
+    further = [(row, an_id) for row, an_id in further if row < len(own)]
+    expected = [
+        (row, j) for row, an_id in further for j, theirs in enumerate(other) if theirs[0] == an_id
+    ]
+    expected = [(row, j) for row, j in expected if other[j][0] != -1]
+    own_ids, ids = (torch.tensor(rows, dtype=torch.int64).view(-1, 2) for rows in (own, other))
+    besides = torch.tensor(further, dtype=torch.int64).view(-1, 2)
+    found = zip(*(part.tolist() for part in shared_ids(own_ids, ids, besides)), strict=True)
+    assert Counter(found) == Counter(expected) + Counter(pairs(own, other))
+
+
 def test_an_id_of_one_kind_is_never_that_of_another():
     assert pairs([(1, 2)], [(2, 1)]) == []
 

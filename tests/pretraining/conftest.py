@@ -9,6 +9,7 @@ from tests.pretraining import tiny
 from tests.pretraining.packed_room import packed_tiny
 from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.pretraining.encoder.encoder import EncoderSpec
+from torchrec_mm.pretraining.encoder.head import VECTOR_WIDTH
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +36,11 @@ def specs(image_encoder, text_encoder) -> Callable[..., list[EncoderSpec]]:
     """Makes specs of the tiny encoders, of both unless modalities are named."""
     folders = {"image": str(image_encoder), "text": str(text_encoder)}
 
-    def make(*modalities: str, layers: int = 0, norm: str = "frozen") -> list[EncoderSpec]:
-        return [
-            EncoderSpec(m, folders[m], trainable_layers=layers, image_size=32, batch_norm=norm)
-            for m in modalities or folders
-        ]
+    def make(
+        *modalities: str, layers: int = 0, norm: str = "frozen", width: int = VECTOR_WIDTH
+    ) -> list[EncoderSpec]:
+        how = {"trainable_layers": layers, "image_size": 32, "batch_norm": norm, "width": width}
+        return [EncoderSpec(m, folders[m], **how) for m in modalities or folders]
 
     return make
 

@@ -170,8 +170,8 @@ def test_methods_with_make_alone_get_what_it_makes(method, encoded, worker):
     batch = collator(encoded.arrays.take(np.arange(9)), 1.0)
     assert (batch.made is not None) == ("make" in method)
     assert (batch.vectors is not None) == (method == "vector")
-    assert (batch.search is not None) == (method not in ("id", "vector"))
-    assert (batch.vector_mask is not None) == (method != "id")
+    assert (batch.search is not None) == (method not in ("id", "vector", "codes"))
+    assert (batch.vector_mask is not None) == (method not in ("id", "codes"))
 
 
 def test_a_masked_batch_makes_nothing_of_no_impression(encoded, worker):

@@ -11,7 +11,7 @@ MISSING = -1  # an id that is the same as none
 _LAST_BITS = 2**16 - 1  # a table of 64 KiB, which a processor's cache holds
 
 
-def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def shared_ids(own: Tensor, other: Tensor, further: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Pairs of a query and a key that have an id of one kind in common.
 
     Looks the last bits of the M keys' ids up in a table, and those few that are in it among the
@@ -20,6 +20,7 @@ def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         own: (B, A) int64, ids of the queries, by kind; MISSING where there is none.
         other: (M, A) int64, ids of the keys, by kind; MISSING where there is none.
+        further: (R, 2) int64, queries in [0, B), and an id of the first kind that each has besides.
 
     Returns:
         rows: (P,) int64 in [0, B). columns: (P,) int64 in [0, M), in ascending order. A pair that
@@ -31,6 +32,9 @@ def shared_ids(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
             f"got {tuple(other.shape)}"
         )
     pairs = [_same(*ids) for ids in zip(own.unbind(dim=1), other.unbind(dim=1), strict=True)]
+    if further is not None:
+        place, column = _same(further[:, 1], other[:, 0])
+        pairs.append((further[place, 0], column))
     rows, columns = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     columns, order = columns.sort()
     return rows[order], columns

@@ -42,6 +42,7 @@ def info_nce(
     ids: Tensor,
     negatives: Sequence[Negatives],
     temperature: Tensor,
+    further: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of each query's positive key against its negatives.
 
@@ -59,6 +60,8 @@ def info_nce(
             The positive itself may be among the negatives: its id leaves it out.
         negatives: blocks of keys, without gradient; may be empty.
         temperature: scalar > 0 that divides the cosine; receives the gradient.
+        further: (R, 2) int64, queries in [0, B) and an id of the first kind, of keys that are no
+            negatives of that query either, such as what else it found; None for none.
 
     Returns:
         (B,) float, at least 0; 0 for a query without negatives.
@@ -75,7 +78,7 @@ def info_nce(
     """
     for block in negatives:
         _check(block, ids)
-    return _InfoNCE.apply(query, temperature, positive, ids, tuple(negatives))
+    return _InfoNCE.apply(query, temperature, positive, ids, tuple(negatives), further)
 
 
 def _check(block: Negatives, ids: Tensor) -> None:
@@ -100,6 +103,7 @@ class _InfoNCE(torch.autograd.Function):
         positive: Tensor,
         ids: Tensor,
         negatives: Sequence[Negatives],
+        further: Tensor | None,
     ) -> Tensor:
         # Under a temperature of 0.01 a cosine in half precision would be off by a logit.
         dtype = torch.promote_types(query.dtype, torch.float32)
@@ -107,7 +111,7 @@ class _InfoNCE(torch.autograd.Function):
         chunk = min(CHUNK_KEYS, max((len(block.keys) for block in negatives), default=0))
         softmax = RunningSoftmax(exact / temperature, positive, chunk)
         for block in negatives:
-            _add(softmax, block, ids)
+            _add(softmax, block, ids, further)
         ctx.save_for_backward(exact, temperature, softmax.mean_key_minus_positive())
         return softmax.nll()
 
@@ -117,12 +121,12 @@ class _InfoNCE(torch.autograd.Function):
         query, temperature, mean_key_minus_positive = ctx.saved_tensors
         by_query = slope[:, None] * mean_key_minus_positive / temperature
         by_temperature = -(by_query * query).sum() / temperature
-        return by_query, by_temperature, None, None, None
+        return by_query, by_temperature, None, None, None, None
 
 
-def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor) -> None:
+def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None) -> None:
     """All of a block's negatives, chunk by chunk."""
-    rows, columns = shared_ids(ids, block.ids)
+    rows, columns = shared_ids(ids, block.ids, further)
     starts = range(0, len(block.keys), CHUNK_KEYS)
     ends = columns.new_tensor([*starts, len(block.keys)])
     bounds = torch.searchsorted(columns, ends).tolist()

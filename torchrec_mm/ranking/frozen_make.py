@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchrec_mm.columns.jagged import Jagged, offsets_of, ragged_positions
 from torchrec_mm.data.stream.folds import folds_of
 from torchrec_mm.data.stream.search import SearchHits
 from torchrec_mm.data.stream.vector_source import VectorSource
@@ -65,97 +63,83 @@ class FrozenMake:
         Returns:
             n of (I, M + hidden + 1) float32, whatever else was searched at once the same bits.
         """
-        makes, asked = makes_in(self.make), Asked.of(hits, self.further)
-        table, _ = self.projected.gather(asked.rows)
-        of_fold = table.tensor_split(len(makes), dim=1)
+        makes, further = makes_in(self.make), [hits.further[place] for place in self.further]
+        rows, hits = by_place(replace(hits, further=tuple(further)))
+        table, _ = self.projected.gather(rows)
+        of_fold, is_known = table.tensor_split(len(makes), dim=1), torch.from_numpy(rows >= 0)
         if self.by_fold and len(makes) > 1:
             folds = folds_of(requests, len(makes))
-            parts = [asked.of_requests(np.flatnonzero(folds == k)) for k in range(len(makes))]
+            parts = [hits.of_requests(np.flatnonzero(folds == k)) for k in range(len(makes))]
             made = torch.cat(
                 [
-                    features(make, rows, part, np.searchsorted(places, ends).tolist())
-                    for make, rows, (part, places) in zip(makes, of_fold, parts, strict=True)
+                    features(make, of_rows, is_known, part, np.searchsorted(places, ends).tolist())
+                    for make, of_rows, (part, places) in zip(makes, of_fold, parts, strict=True)
                 ]
             )
             order = np.argsort(np.concatenate([places for _, places in parts]))
             made = made[torch.from_numpy(order)]
         else:
             of_each = [
-                features(make, rows, asked, ends) for make, rows in zip(makes, of_fold, strict=True)
+                features(make, of_rows, is_known, hits, ends)
+                for make, of_rows in zip(makes, of_fold, strict=True)
             ]
             made = torch.stack(of_each).mean(dim=0)
         return [made[begin:end] for begin, end in pairwise(ends)]
 
 
-class Past(NamedTuple):
-    """One behaviour sequence: places in ``Asked.rows``, and the cosine of each pair."""
+def by_place(hits: SearchHits) -> tuple[np.ndarray, SearchHits]:
+    """(n,) int32, the distinct rows of vectors, and hits that say places in them, int32."""
+    lists = [hits.candidate_rows, hits.behaviour_rows, *(of_rows for of_rows, *_ in hits.further)]
+    rows, places = distinct(torch.from_numpy(np.concatenate([of.values for of in lists])))
+    parts = np.split(places.numpy(), np.cumsum([len(of.values) for of in lists])[:-1])
+    candidates, behaviours, *further = (
+        replace(of, values=part) for of, part in zip(lists, parts, strict=True)
+    )
+    placed = tuple((of, *found[1:]) for of, found in zip(further, hits.further, strict=True))
+    hits = replace(hits, candidate_rows=candidates, behaviour_rows=behaviours, further=placed)
+    return rows.numpy(), hits
 
-    behaviours: Jagged
-    cosine: Tensor
 
+def features(
+    make: Make, table: Tensor, is_known: Tensor, hits: SearchHits, ends: Sequence[int]
+) -> Tensor:
+    """What one MAKE says.
 
-class Asked(NamedTuple):
-    """What MAKE is asked of some requests.
+    Args:
+        table: (n, M) its projections. is_known: (n,) bool, whether there was a vector.
+        hits: ``by_place``. ends: impressions where batches begin and end.
 
-    rows: (n,) int, the distinct rows of vectors that occur. candidates: of each request, int32
-    places in them. known: of each candidate, whether it has a vector. sequences: behaviours, and
-    the further ones that MAKE looks at.
+    Returns:
+        (I, M + hidden + 1).
     """
-
-    rows: np.ndarray
-    candidates: Jagged
-    known: np.ndarray
-    sequences: tuple[Past, ...]
-
-    @classmethod
-    def of(cls, hits: SearchHits, further: Sequence[int]) -> "Asked":
-        """``further``: which of the hits' further sequences MAKE looks at."""
-        searched = [Past(hits.behaviour_rows, hits.cosine)]
-        for of_rows, _, cosine in (hits.further[place] for place in further):
-            searched.append(Past(of_rows, cosine))
-        lists = [hits.candidate_rows, *(past.behaviours for past in searched)]
-        together = np.concatenate([of.values for of in lists])
-        rows, places = distinct(torch.from_numpy(together))
-        parts = np.split(places.numpy(), np.cumsum([len(of.values) for of in lists])[:-1])
-        candidates, *others = (Jagged(p, of.offsets) for p, of in zip(parts, lists, strict=True))
-        return cls(
-            rows.numpy(),
-            candidates,
-            hits.candidate_rows.values >= 0,
-            tuple(Past(of, past.cosine) for of, past in zip(others, searched, strict=True)),
-        )
-
-    def of_requests(self, chosen: np.ndarray) -> "tuple[Asked, np.ndarray]":
-        """These requests alone, and which impressions theirs are; ``chosen``: ascending."""
-        candidates, places = self.candidates.take(chosen)
-        sequences = []
-        for behaviours, cosine in self.sequences:
-            pairs = self.candidates.lengths * behaviours.lengths
-            at_pairs = ragged_positions(offsets_of(pairs)[chosen], pairs[chosen])
-            taken, _ = behaviours.take(chosen)
-            sequences.append(Past(taken, cosine[torch.from_numpy(at_pairs)]))
-        return Asked(self.rows, candidates, self.known[places], tuple(sequences)), places
-
-
-def features(make: Make, table: Tensor, asked: Asked, ends: Sequence[int]) -> Tensor:
-    """(I, M + hidden + 1) of one MAKE; ``table``: (n, M), its projections of ``asked.rows``."""
-    candidates = asked.candidates
-    sequences = []
-    for behaviours, cosine in asked.sequences:
-        lists = RequestLists(
-            torch.from_numpy(candidates.offsets),
-            torch.from_numpy(behaviours.offsets),
-            int(candidates.lengths.max(initial=0)),
-            int(behaviours.lengths.max(initial=0)),
-        )
-        sequences.append(Attended(torch.from_numpy(behaviours.values), lists, cosine))
-    at_candidates = torch.from_numpy(candidates.values)
-    targets, pooled = attended_vectors(make, table, at_candidates, sequences)
-    known = torch.from_numpy(asked.known)
+    candidates = torch.from_numpy(hits.candidate_rows.values)
+    sequences = [(hits.behaviour_rows, hits.cosine)]
+    sequences += [(of_rows, cosine) for of_rows, _, cosine in hits.further]
+    targets, pooled = attended_vectors(
+        make,
+        table,
+        candidates,
+        [
+            Attended(torch.from_numpy(of_rows.values), lists_of(hits, of_rows.offsets), cosine)
+            for of_rows, cosine in sequences
+        ],
+    )
+    known = is_known[candidates]
     # A product of matrices may be rounded differently with more rows: each batch has its own.
     parts = [slice(begin, end) for begin, end in pairwise(ends)]
     made = [make.judge(targets[part], pooled[part], known[part]) for part in parts]
     return torch.cat([torch.cat([x.interest, *x.hidden, x.logit[:, None]], dim=1) for x in made])
+
+
+def lists_of(hits: SearchHits, offsets: np.ndarray) -> RequestLists:
+    """Whose the candidates are, and the behaviours of a sequence with these offsets."""
+    candidates = hits.candidate_rows
+    return RequestLists(
+        torch.from_numpy(candidates.offsets),
+        torch.from_numpy(offsets),
+        int(candidates.lengths.max(initial=0)),
+        int(np.diff(offsets).max(initial=0)),
+    )
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, refuse_existing, write_json
 from torchrec_mm.parallel.process_group import LONG_WORK_TIMEOUT, Worker, host_group
+from torchrec_mm.runs.progress import shown
 
 WORK_FILE = "work.json"
 
@@ -60,7 +60,7 @@ def encode_parts(
         num_parts: in all.
         folder: seen by all ranks; made if need be.
         worker: this rank.
-        label: what the progress bar says.
+        label: what progress is shown of.
 
     Raises:
         InputError: ``encode`` raised one, on whatever rank; the other parts stay.
@@ -73,7 +73,7 @@ def encode_parts(
     mine = torch.nonzero(todo).flatten().tolist()[worker.rank :: worker.world_size]
     problem: str | None = None
     try:
-        for part in tqdm(mine, label, unit="part", disable=None if worker.is_first else True):
+        for part in shown(mine, label, "part", worker):
             with new_file(_file(folder, part)) as aside:
                 save_file(encode(part), aside)
     except InputError as error:

@@ -32,7 +32,9 @@ def commands(monkeypatch):
                 job.result.parent.mkdir()
                 recall = 0.5 + int(flags["--seed"]) / 10
                 figures = {"fused": {"recall@10": recall, "searches": 20}}
-                job.result.write_text(json.dumps({"spaces": figures}))
+                job.result.write_text(
+                    json.dumps({"spaces": figures, "off-the-shelf": {"spaces": figures}})
+                )
 
     monkeypatch.setattr(compare_encoders, "run_side_by_side", run_side_by_side)
     return commands

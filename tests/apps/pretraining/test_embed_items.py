@@ -16,6 +16,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.pretraining.embed import packed_vectors
 from torchrec_mm.pretraining.embed.queries import encode_query
+from torchrec_mm.pretraining.encoder.encoder_files import save_encoder
+from torchrec_mm.pretraining.encoder.item_encoder import build_item_encoder
 from torchrec_mm.pretraining.pairs import features
 
 
@@ -133,10 +135,23 @@ def test_the_origin_names_encoder_and_space_and_not_the_items(room, embed, tmp_p
     query = encode_query(room.trained, fused, "word1", None)  # finds them to be its own
     assert query.shape == (1, fused.width)
     assert (fused.origin[:10], text.origin[:9]) == ("scl-fused-", "scl-text-")
-    shelf = [embed("all", *room.off_the_shelf), embed("less", *room.off_the_shelf, data=fewer)]
+    narrow = [*room.off_the_shelf, "--width", "16"]
+    shelf = [embed("all", *narrow), embed("less", *narrow, data=fewer)]
     assert shelf[0].origin != shelf[1].origin  # heads fitted to other items
     control = embed("control", "--encoder", "random", data=fewer)
     assert control.origin == "random-0-256"
+
+
+def test_vectors_have_what_their_encoder_was_trained_for_or_items_have_unless_told(room, embed):
+    text = [spec for spec in room.specs if spec.modality == "text"]
+    run_dir = room.trained.parent / "trained-text"
+    run_dir.mkdir()
+    save_encoder(run_dir, "scl", build_item_encoder(text))
+    assert embed("of-run", "--encoder", str(run_dir)).modality == "text"
+    assert embed("of-both", "--encoder", str(room.trained)).modality == "fused"
+    data = write_items(room.data.parent / "titles", read_items(room.data).drop_columns(["image"]))
+    control = embed("control", "--encoder", "random", "--width", "7", data=data)
+    assert (control.modality, control.width) == ("text", 7)
 
 
 def test_random_vectors_depend_on_the_seed_and_the_id_alone(room, embed, tmp_path):
@@ -187,6 +202,8 @@ def test_a_run_goes_on_with_the_same_flags_and_items_only(room, embed, tmp_path)
         (["--encoder", "nowhere"], "encoder must be a run of apps.pretrain, got nowhere"),
         (["--encoder", "random", "--image_size", "64"], "image_size must be left out unless"),
         (["--image_size", "8"], "image_size must be at least 32, got 8"),
+        (["--width", "0"], "width must be at least 1, got 0"),
+        (["--encoder", "nowhere", "--width", "9"], "width must be left out with an encoder's run"),
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
         (["--corrupt_share", "1.5"], r"corrupt_share must be in \[0, 1\], got 1.5"),
         (["--encoder", "random", "--data", "nowhere"], "nowhere/items must be a folder"),

@@ -180,3 +180,25 @@ def test_batches_that_are_compared_together_are_those_compared_one_by_one(
             ours, theirs = getattr(one.search, field.name), getattr(other.search, field.name)
             assert (ours is None) == (theirs is None)
             assert ours is None or torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("chosen", [[0, 2], [1], [], [0, 1, 2]])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_hits_of_some_requests_are_those_of_a_search_for_them_alone(pairs, chosen, search):
+    search = replace(search, kept=2, num_tiers=4, pairs=pairs, further_pairs=pairs)
+    carts, rows = jagged32([[3], [0, 2], []]), np.array(chosen, dtype=np.int64)
+    lists = (ARRAYS.candidates, ARRAYS.behaviours, carts)
+    found, places = search(*lists[:2], [carts]).of_requests(rows)
+    alone = search(*(of.take(rows)[0] for of in lists[:2]), [carts.take(rows)[0]])
+    owners = ARRAYS.candidates.owners()
+    assert places.tolist() == np.flatnonzero(np.isin(owners, chosen)).tolist()
+    for hits in ((found, alone), (found.further[0], alone.further[0])):
+        ours, theirs = (vars(h).values() if isinstance(h, SearchHits) else h for h in hits)
+        for mine, wanted in zip(ours, theirs, strict=True):
+            if isinstance(mine, tuple):
+                continue
+            mine, wanted = (
+                np.concatenate([v.values, v.offsets]) if hasattr(v, "offsets") else np.asarray(v)
+                for v in (mine, wanted)
+            )
+            assert np.array_equal(mine, wanted)

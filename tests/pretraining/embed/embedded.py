@@ -34,8 +34,8 @@ def make_room(folder: Path) -> Room:
     write_search_data(folder / "data", items=ITEMS)
     image, text = save_image_encoder(folder / "image"), save_text_encoder(folder / "text")
     specs = (
-        EncoderSpec("image", str(image), trainable_layers=0, image_size=32),
-        EncoderSpec("text", str(text), trainable_layers=0, image_size=32),
+        EncoderSpec("image", str(image), trainable_layers=0, image_size=32, width=128),
+        EncoderSpec("text", str(text), trainable_layers=0, image_size=32, width=128),
     )
     (folder / "trained").mkdir()
     save_encoder(folder / "trained", "scl", learned(build_item_encoder(specs)))

@@ -11,6 +11,7 @@ from tests.pretraining.pairs.sides import side_of
 from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder, save_encoder
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item_encoder
+from torchrec_mm.pretraining.scl.momentum import momentum_copy
 
 GREY = torch.full((3, 32, 32), 90, dtype=torch.uint8)
 ROWS = [{"image": GREY, "text": "word1 word2"}, {"text": "word3"}]
@@ -40,6 +41,16 @@ def test_a_saved_encoder_gives_the_same_vectors(trained, tmp_path, layers, norm)
         assert torch.equal(vectors[space], expected)
 
 
+def test_a_momentum_copy_is_saved_with_its_own_weights(trained, tmp_path):
+    encoder, slow = trained(), momentum_copy(trained())
+    with torch.no_grad():
+        for parameter in slow.encoders["text"].head.parameters():
+            parameter *= 0.5
+    save_encoder(tmp_path, "scl", encoder, weights=slow)
+    side = side_of(encoder, ROWS)
+    assert torch.equal(load_encoder(tmp_path).encoder(side)["text"], slow(side)["text"])
+
+
 def test_one_modality_alone_can_be_loaded_without_the_other_and_the_gate(trained, tmp_path):
     encoder = trained()
     save_encoder(tmp_path, "scl", encoder)
@@ -59,6 +70,17 @@ def saved(trained, tmp_path):
     encoder = trained()
     save_encoder(tmp_path, "clip-e", build_item_encoder([encoder.specs["text"]]))
     return tmp_path
+
+
+def test_an_encoder_from_before_widths_were_named_is_128_wide(specs, tmp_path):
+    encoder = build_item_encoder(specs("text", width=128)).eval()
+    save_encoder(tmp_path, "scl", encoder)
+    edit(tmp_path, lambda described: described["modalities"]["text"].pop("width"))
+    side = side_of(encoder, [{"text": "word1 word2"}])
+    loaded = load_encoder(tmp_path).encoder
+    assert loaded.specs == encoder.specs and torch.equal(
+        loaded(side)["text"], encoder(side)["text"]
+    )
 
 
 def edit(folder, change):

@@ -1,10 +1,12 @@
-"""The untrained head is a principal component projection."""
+"""The untrained head is the features themselves, or a principal component projection."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from torchrec_mm.pretraining.encoder.head import VECTOR_WIDTH, ProjectionHead
+from torchrec_mm.pretraining.encoder.head import ProjectionHead
+
+WIDTH = 128
 
 
 def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -13,10 +15,20 @@ def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(rows, width, generator=generator) * scale + 1, dim=1)
 
 
-def fitted(sample: torch.Tensor) -> ProjectionHead:
-    head = ProjectionHead(sample.shape[1])
+def fitted(sample: torch.Tensor, width: int = WIDTH) -> ProjectionHead:
+    head = ProjectionHead(sample.shape[1], width)
     head.fit_principal_components(sample)
     return head
+
+
+@pytest.mark.parametrize("width", [20, 33])
+def test_a_head_with_room_for_all_features_starts_as_the_off_the_shelf_encoder(width):
+    sample = features(50, 20)
+    head = ProjectionHead(20, width)
+    vectors = head(sample)
+    assert head.keeps_all and vectors.shape == (50, width)
+    torch.testing.assert_close(vectors @ vectors.T, sample @ sample.T, atol=1e-6, rtol=0)
+    assert not ProjectionHead(20, 19).keeps_all
 
 
 def test_with_room_for_all_components_cosines_are_those_of_centred_features():
@@ -30,13 +42,13 @@ def test_wide_features_keep_the_directions_of_largest_variance():
     sample = features(400, 200)
     head = fitted(sample)
     right = torch.linalg.svd(sample - sample.mean(dim=0), full_matrices=False).Vh
-    overlap = head.projection.weight.detach() @ right[:VECTOR_WIDTH].T
+    overlap = head.projection.weight.detach() @ right[:WIDTH].T
     assert torch.linalg.svdvals(overlap).min() > 0.999
 
 
 def test_vectors_have_unit_length_and_the_fixed_width():
     vectors = fitted(features(50, 300))(features(7, 300, seed=1))
-    assert vectors.shape == (7, VECTOR_WIDTH)
+    assert vectors.shape == (7, WIDTH)
     assert vectors.norm(dim=1).tolist() == pytest.approx([1] * 7, abs=1e-5)
 
 

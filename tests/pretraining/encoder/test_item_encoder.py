@@ -15,8 +15,8 @@ TEXTS = ["word1 word2", "word3", "word4 word5 word6", "mot7"]
 
 @pytest.fixture
 def build(specs):
-    def build_(*modalities: str, layers: int = -1, norm: str = "frozen") -> ItemEncoder:
-        return build_item_encoder(specs(*modalities, layers=layers, norm=norm))
+    def build_(*modalities: str, layers: int = -1, norm: str = "frozen", **how) -> ItemEncoder:
+        return build_item_encoder(specs(*modalities, layers=layers, norm=norm, **how))
 
     return build_
 
@@ -42,9 +42,22 @@ def test_each_row_gets_the_vector_of_its_own_content_and_zeros_where_it_has_none
 
 
 def test_spaces_are_the_modalities_and_with_both_of_them_a_fused_one(build):
-    assert build("text").spaces == ("text",) and build("image").widths == {"image": 128}
+    assert build("text").spaces == ("text",) and build("image").widths == {"image": 384}
     assert build("text", "image").spaces == ("image", "text", "fused")
-    assert build("image", "text").widths == {"image": 128, "text": 128, "fused": 256}
+    assert build("image", "text").widths == {"image": 384, "text": 384, "fused": 768}
+
+
+def test_the_off_the_shelf_encoder_without_loss_is_the_features_of_the_same_backbones(build):
+    encoder = build("image", "text", width=5)
+    whole = encoder.with_all_features()
+    side = side_of(encoder, [{"image": PICTURES[0], "text": TEXTS[0]}, {"text": TEXTS[1]}])
+    vectors = whole(side)
+    for modality, part in encoder.encoders.items():
+        assert whole.encoders[modality].backbone is part.backbone
+        features = part.backbone(side.inputs[modality])
+        torch.testing.assert_close(vectors[modality][: len(features)], features)
+    assert whole.widths["fused"] == whole.widths["image"] + whole.widths["text"]
+    assert encoder.widths == {"image": 5, "text": 5, "fused": 10}
 
 
 def test_a_side_of_fillers_gives_zeros_and_reaches_every_trained_weight(build):

@@ -10,14 +10,23 @@ from torchrec_mm.pretraining.pairs.methods import training_pairs, unseen_items
 # Item rows 0 to 2, searches in rows 3 and 4; item 1 has no picture.
 PACKED = SimpleNamespace(
     num_items=3,
+    num_searches=2,
     held_out_items=lambda holdout: np.array([False, holdout == 0.3, False]),
     purchased=np.array([0, 1]),
     hard=np.array([[2, -1], [0, 2]]),
     by_modality={
-        "image": SimpleNamespace(present=np.array([True, False, True, False, False])),
-        "text": SimpleNamespace(present=np.ones(5, dtype=bool)),
+        "image": SimpleNamespace(
+            present=np.array([True, False, True, False, False]),
+            content=np.array([0, -1, 2, -1, -1]),
+        ),
+        "text": SimpleNamespace(
+            present=np.ones(5, dtype=bool),
+            content=np.arange(5),
+            texts=lambda rows: [QUERIES[row] for row in rows],
+        ),
     },
 )
+QUERIES = {3: "Red  shirt", 4: "red shirt "}
 NONE = np.zeros(3, dtype=bool)
 
 
@@ -55,3 +64,9 @@ def test_no_method_learns_of_a_held_out_item():
 def test_training_may_see_every_item_unless_items_are_held_out():
     assert unseen_items(PACKED, 0.3, "time").tolist() == [False, False, False]
     assert unseen_items(PACKED, 0.3, "item").tolist() == [False, True, False]
+
+
+def test_what_an_equal_query_found_is_relevant_where_searches_are_the_queries():
+    made = training_pairs(PACKED, "scl", ("image", "text"), np.array([0, 1]), NONE)
+    assert [part.tolist() for part in made.relevant["text"].of(np.array([4]))] == [[0, 0], [0, 1]]
+    assert not training_pairs(PACKED, "clip-e", ("image", "text"), np.array([0]), NONE).relevant

@@ -27,7 +27,7 @@ def build(image_encoder, text_encoder):
     def call(image_layers=0, text_layers=0, size=SIZE):
         return build_item_encoder(
             [
-                EncoderSpec(modality, str(path), trainable_layers=layers, image_size=size)
+                EncoderSpec(modality, str(path), trainable_layers=layers, image_size=size, width=16)
                 for modality, path, layers in (
                     ("image", image_encoder, image_layers),
                     ("text", text_encoder, text_layers),

@@ -5,6 +5,7 @@ bytes a row. ``packed.py`` holds the layout. Shape letters: N items, S searches,
 slots, n rows of a piece.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +23,8 @@ from torchrec_mm.data.content.packed import FORMAT, META
 from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.items import ITEM_ID, attribute_columns, open_items
 from torchrec_mm.data.contract.roles import further_columns
-from torchrec_mm.data.contract.search_rows import SearchRows
+from torchrec_mm.data.contract.search_rows import MAX_HARD_NEGATIVES, SearchRows
+from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder, write_json
 from torchrec_mm.ids import IdIndex, sort_unique
 
@@ -34,7 +36,17 @@ SEARCHED = dict.fromkeys(["search_id", "timestamp", "purchased_item_id"], INT64)
 OTHER_SEARCH_COLUMNS = ("user_id", "query_text", "query_image", "query_image_path")
 
 
-def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> None:
+def modalities_in(data: Path) -> tuple[str, ...]:
+    """The modalities that ``items/`` has a column of; InputError if it has none."""
+    names = open_items(data / "items").names
+    found = [m for m in MODALITIES if {ITEM_COLUMNS[m], f"{ITEM_COLUMNS[m]}_path"} & {*names}]
+    if not found:
+        rule = f"{data / 'items'} must have a column image, image_path or title"
+        raise InputError(f"{rule}, got {', '.join(names)}")
+    return tuple(found)
+
+
+def pack(data: Path, folder: Path, modalities: Collection[str] | None = None) -> None:
     """Write packed content.
 
     Pictures in files of their own are named, not copied, and not looked for.
@@ -42,7 +54,7 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
     Args:
         data: folder that holds ``items/`` and ``searches/``.
         folder: to create; appears whole.
-        modalities: "image" and/or "text".
+        modalities: "image" and/or "text"; None: see ``modalities_in``.
 
     Raises:
         InputError: missing folder or column, wrong type, unreadable file; duplicate item_id or
@@ -50,7 +62,8 @@ def pack(data: Path, folder: Path, modalities: Collection[str] = MODALITIES) -> 
             item has, or no search when it is the only one, or a row with none of the two when both
             are wanted; or ``folder`` exists.
     """
-    modalities = [modality for modality in MODALITIES if modality in modalities]
+    wanted = modalities_in(data) if modalities is None else modalities
+    modalities = [modality for modality in MODALITIES if modality in wanted]
     items, attributes, searches = _open(data, modalities)
     with new_folder(folder) as aside:
         writers = {modality: ContentWriter(aside / modality) for modality in modalities}
@@ -124,6 +137,12 @@ def _pack_searches(
         rows.add(table, where)
         present.append(_add(searches, table, writers))
     arrays = rows.arrays()
+    if rows.cut_short:
+        logging.getLogger(__name__).warning(
+            "clicked_item_ids: %d of %d searches have more than %d items that were not bought, of "
+            "which the first %d are used",
+            *(rows.cut_short, len(arrays["search_ids"]), MAX_HARD_NEGATIVES, MAX_HARD_NEGATIVES),
+        )
     sort_unique(arrays["search_ids"], f"{searches.folder} column {searches.id_column}")
     order = np.lexsort((arrays["search_ids"], arrays["timestamps"]))
     arrays = {name: array[order] for name, array in arrays.items()}

@@ -20,6 +20,7 @@ class SearchRows:
         """``items``: all of ``items/``."""
         self._items = items
         self._parts: list[dict[str, np.ndarray]] = []
+        self.cut_short = 0  # searches with more clicked items than are kept
 
     def add(self, table: pa.Table, where: str) -> None:
         """Take the columns of a piece, of the promised types.
@@ -73,6 +74,7 @@ class SearchRows:
         search, rows = search[~bought], rows[~bought]
         slot = np.arange(len(search)) - np.searchsorted(search, search)  # within its own list
         kept = slot < MAX_HARD_NEGATIVES
+        self.cut_short += int((slot == MAX_HARD_NEGATIVES).sum())
         hard = np.full((len(lengths), MAX_HARD_NEGATIVES), -1, dtype=np.int64)
         hard[search[kept], slot[kept]] = rows[kept]
         return hard

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchrec_mm.columns.jagged import Jagged
+from torchrec_mm.columns.jagged import Jagged, offsets_of, ragged_positions
 from torchrec_mm.data.stream.vector_source import Fetched
 from torchrec_mm.kernels.general_search import general_search
 
@@ -37,6 +37,28 @@ class SearchHits:
     tiers: Tensor
     cosine: Tensor
     further: tuple[tuple[Jagged, Tensor, Tensor], ...] = ()
+
+    def of_requests(self, chosen: np.ndarray) -> "tuple[SearchHits, np.ndarray]":
+        """What was found of these requests alone, and (I,) which impressions are theirs.
+
+        ``chosen``: int64, ascending.
+        """
+        candidates, places = self.candidate_rows.take(chosen)
+        at = torch.from_numpy(places)
+
+        def of_list(rows: Jagged, cosine: Tensor) -> tuple[Jagged, Tensor]:
+            pairs = self.candidate_rows.lengths * rows.lengths * (len(cosine) > 0)
+            taken = ragged_positions(offsets_of(pairs)[chosen], pairs[chosen])
+            return rows.take(chosen)[0], cosine[torch.from_numpy(taken)]
+
+        behaviours, cosine = of_list(self.behaviour_rows, self.cosine)
+        further = []
+        for rows, tiers, pairs in self.further:
+            taken, of_pairs = of_list(rows, pairs)
+            further.append((taken, tiers[at], of_pairs))
+        kept = self.kept_items[places], self.kept_length[at], self.kept_cosine[at]
+        hits = SearchHits(candidates, behaviours, *kept, self.tiers[at], cosine, tuple(further))
+        return hits, places
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,11 @@ class HeadSample:
         encode_parts(self._features, len(self.stream.parts), folder, encoding.worker, label)
 
     def fit_heads(self) -> None:
-        """Fit heads to the sample's principal components; InputError if no item has a modality."""
+        """Fit heads that have no room for all features to the sample's principal components.
+
+        Raises:
+            InputError: no item has a modality.
+        """
         for modality, encoder in self.encoders.items():
             name = f"{modality}.features"
             numbers = range(len(self.stream.parts))
@@ -52,7 +56,8 @@ class HeadSample:
             if not len(features):
                 rule = f"{self.stream.folder} must hold an {modality} that can be read"
                 raise InputError(f"{rule}, got none")
-            encoder.head.fit_principal_components(features)
+            if not encoder.head.keeps_all:
+                encoder.head.fit_principal_components(features)
 
     def rows(self, part: int) -> np.ndarray:
         """Rows of a part that are in the sample: int64, ascending."""

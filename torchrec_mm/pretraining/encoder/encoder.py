@@ -18,7 +18,7 @@ from torchrec_mm.pretraining.encoder.batch_norm import (
     counted_rows,
     synchronise_batch_norms,
 )
-from torchrec_mm.pretraining.encoder.head import ProjectionHead
+from torchrec_mm.pretraining.encoder.head import VECTOR_WIDTH, ProjectionHead
 from torchrec_mm.pretraining.encoder.side import Inputs
 from torchrec_mm.pretraining.encoder.tokeniser import Tokeniser
 
@@ -36,7 +36,7 @@ class EncoderSpec:
     modality: "image" or "text". backbone: a name that ``load_*_backbone`` knows.
     trainable_layers: the last layers of the backbone that are trained along with the head; 0 none,
     -1 all. image_size: height and width of pictures in pixels (kept for texts, unused).
-    batch_norm: of the trainable layers, "frozen" or "synchronised", see ``batch_norm``.
+    batch_norm: of the trainable layers, "frozen" or "synchronised", see ``batch_norm``. width: D.
     """
 
     modality: str
@@ -45,12 +45,14 @@ class EncoderSpec:
     trainable_layers: int
     image_size: int
     batch_norm: str = FROZEN
+    width: int = VECTOR_WIDTH
 
     def __post_init__(self) -> None:
         """Refuse words that are not known."""
         check_fields(self, LOADERS.__contains__, "image or text", "modality")
         known = (FROZEN, SYNCHRONISED)
         check_fields(self, known.__contains__, "frozen or synchronised", "batch_norm")
+        check_fields(self, lambda x: x >= 1, "at least 1", "width")
 
 
 class Encoder(nn.Module):
@@ -71,7 +73,7 @@ class Encoder(nn.Module):
                 parameter.requires_grad_(True)
         if spec.batch_norm == SYNCHRONISED:
             synchronise_batch_norms(backbone)
-        self.head = ProjectionHead(feature_width(backbone))
+        self.head = ProjectionHead(feature_width(backbone), spec.width)
 
     def forward(self, inputs: Inputs, real: Tensor | None = None) -> Tensor:
         """Inputs to vectors.

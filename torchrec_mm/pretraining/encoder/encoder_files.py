@@ -22,6 +22,7 @@ from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder, build_item
 FORMAT = 2
 WEIGHTS_FILE = "encoder.safetensors"
 SPEC_FILE = "encoder.json"
+WIDTH_BEFORE = 128  # of every encoder whose file names no width
 
 # Names of encoders that are treated apart from the others.
 OFF_THE_SHELF, CLIP_E = "off-the-shelf", "clip-e"
@@ -41,14 +42,22 @@ def frozen_fingerprints(encoder: ItemEncoder) -> dict[str, str]:
 
 
 def save_encoder(
-    run_dir: Path, name: str, encoder: ItemEncoder, frozen: Mapping[str, str] | None = None
+    run_dir: Path,
+    name: str,
+    encoder: ItemEncoder,
+    frozen: Mapping[str, str] | None = None,
+    weights: ItemEncoder | None = None,
 ) -> None:
     """Write both files into ``run_dir``, each in one step.
 
-    ``frozen``: the ``frozen_fingerprints`` of the encoder, where they are known already.
+    Args:
+        run_dir: of the run. name: how it was trained. encoder: says what training may change.
+        frozen: the ``frozen_fingerprints`` of the encoder, where they are known already.
+        weights: a copy of the encoder whose weights are saved, such as the momentum encoder.
     """
     frozen = frozen_fingerprints(encoder) if frozen is None else frozen
-    state = encoder.trained_state()
+    saved = (encoder if weights is None else weights).state_dict()
+    state = {name: saved[name] for name in encoder.trained_state()}
     with new_file(run_dir / WEIGHTS_FILE) as aside:
         save_file({name: value.cpu().contiguous() for name, value in state.items()}, aside)
     modalities = {
@@ -56,6 +65,11 @@ def save_encoder(
         for modality, spec in encoder.specs.items()
     }
     write_json(run_dir / SPEC_FILE, {"format": FORMAT, "encoder": name, "modalities": modalities})
+
+
+def trained_modalities(run_dir: Path) -> tuple[str, ...]:
+    """Those of a run; InputError as of ``load_encoder``."""
+    return tuple(_read(run_dir)[1])
 
 
 def load_encoder(run_dir: Path, wanted: Sequence[str] = ()) -> SavedEncoder:
@@ -103,7 +117,9 @@ def _read(run_dir: Path) -> tuple[str, dict[str, tuple[EncoderSpec, str]], dict[
     if found != FORMAT:
         raise InputError(f"{file} format must be {FORMAT}, got {found}")
     try:
-        modalities = {m: dict(fields) for m, fields in saved["modalities"].items()}
+        modalities = {
+            m: {"width": WIDTH_BEFORE} | fields for m, fields in saved["modalities"].items()
+        }
         frozen = {m: fields.pop("frozen") for m, fields in modalities.items()}
         specs = {m: EncoderSpec(**fields) for m, fields in modalities.items()}
         return saved["encoder"], {m: (specs[m], frozen[m]) for m in specs}, tensors

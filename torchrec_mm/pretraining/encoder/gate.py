@@ -1,7 +1,9 @@
 """The gate: vectors of several modalities to one, however many an item has.
 
-Shape letters: R rows, M modalities, D item-vector width of one modality.
+Shape letters: R rows, M modalities, D_m item-vector width of modality m.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,28 +23,26 @@ class ModalityGate(nn.Module):
     Ours: the paper learns one modality.
     """
 
-    def __init__(self, *, modalities: int, width: int) -> None:
-        """``modalities``: M. ``width``: D."""
+    def __init__(self, widths: Sequence[int]) -> None:
+        """``widths``: D_m of the M modalities."""
         super().__init__()
-        first, last = (
-            nn.Linear(modalities * width, HIDDEN_WIDTH),
-            nn.Linear(HIDDEN_WIDTH, modalities),
-        )
+        first, last = nn.Linear(sum(widths), HIDDEN_WIDTH), nn.Linear(HIDDEN_WIDTH, len(widths))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.weigh = nn.Sequential(first, nn.GELU(), last)
 
-    def forward(self, vectors: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, vectors: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Fuse.
 
         Args:
-            vectors: (R, M, D) float, unit length, zeros where missing.
+            vectors: M of (R, D_m) float, unit length, zeros where missing.
             mask: (R, M) bool, True where present.
 
         Returns:
-            (R, M * D) float32, unit length; zeros where nothing is present.
+            (R, sum of D_m) float32, unit length; zeros where nothing is present.
         """
-        logits = self.weigh(vectors.flatten(1)).float().masked_fill(~mask, ABSENT)
+        logits = self.weigh(torch.cat([*vectors], dim=1)).float().masked_fill(~mask, ABSENT)
         # exp(log / 2), not a square root: its gradient is finite at a weight of 0
         roots = torch.exp(torch.log_softmax(logits, dim=1) / 2)
-        return (roots[:, :, None] * vectors.float()).flatten(1)
+        parts = zip(roots.unbind(dim=1), vectors, strict=True)
+        return torch.cat([root[:, None] * values.float() for root, values in parts], dim=1)

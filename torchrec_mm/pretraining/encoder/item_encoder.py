@@ -3,6 +3,7 @@
 Shape letters: R rows of a side, n inputs of one modality, D item-vector width.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from torchrec_mm.pretraining.encoder.encoder import Encoder, EncoderSpec, build_encoder
 from torchrec_mm.pretraining.encoder.gate import ModalityGate
-from torchrec_mm.pretraining.encoder.head import VECTOR_WIDTH
+from torchrec_mm.pretraining.encoder.head import ProjectionHead
 from torchrec_mm.pretraining.encoder.side import Side
 
 MODALITIES = ("image", "text")
@@ -23,7 +24,7 @@ class ItemEncoder(nn.Module):
 
     Fused vectors teach the gate alone: each modality learns as it would in a run of its own.
 
-    spaces: ("image",), ("text",), or ("image", "text", "fused"). widths: of each space's vectors.
+    spaces: ("image",), ("text",), or ("image", "text", "fused").
     """
 
     def __init__(self, encoders: Iterable[Encoder]) -> None:
@@ -35,23 +36,27 @@ class ItemEncoder(nn.Module):
         self.encoders = cast(Mapping[str, Encoder], nn.ModuleDict(in_order))
         both = len(self.encoders) == len(MODALITIES)
         torch.manual_seed(1)  # the gate's first layer: the same on every rank and every run
-        self.gate = ModalityGate(modalities=len(MODALITIES), width=VECTOR_WIDTH) if both else None
+        widths = [encoder.spec.width for encoder in self.encoders.values()]
+        self.gate = ModalityGate(widths) if both else None
         self.spaces = (*self.encoders, FUSED) if both else tuple(self.encoders)
-        self.widths = {space: VECTOR_WIDTH for space in self.encoders}
-        if both:
-            self.widths[FUSED] = len(MODALITIES) * VECTOR_WIDTH
 
     @property
     def specs(self) -> dict[str, EncoderSpec]:
         """What each encoder is built from, by modality."""
         return {modality: encoder.spec for modality, encoder in self.encoders.items()}
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Of each space's vectors."""
+        widths = {m: part.head.projection.out_features for m, part in self.encoders.items()}
+        return widths if self.gate is None else widths | {FUSED: sum(widths.values())}
+
     def forward(self, side: Side) -> dict[str, Tensor]:
         """(R, width) float32 by space of a side's rows: unit length, zeros where missing."""
         vectors = {modality: self._encode(modality, side) for modality in self.encoders}
         if self.gate is not None:
             mask = torch.stack([side.mask[modality] for modality in self.encoders], dim=1)
-            parts = torch.stack([values.detach() for values in vectors.values()], dim=1)
+            parts = [values.detach() for values in vectors.values()]
             vectors[FUSED] = self.gate(parts, mask)
         return vectors
 
@@ -64,6 +69,22 @@ class ItemEncoder(nn.Module):
         if self.gate is not None:
             state |= {f"gate.{name}": p.detach() for name, p in self.gate.named_parameters()}
         return state
+
+    def with_all_features(self) -> "ItemEncoder":
+        """The same backbones as they are now, shared, and untrained heads as wide as features.
+
+        While backbones are untrained, this is the off-the-shelf encoder without loss.
+        """
+        shared = {id(part.backbone): part.backbone for part in self.encoders.values()}
+        whole = copy.deepcopy(self, shared)
+        for part in whole.encoders.values():
+            width = part.head.projection.in_features
+            part.head = ProjectionHead(width, width).to(part.head.projection.weight.device)
+        if whole.gate is not None:
+            widths = [part.head.projection.out_features for part in whole.encoders.values()]
+            device = next(whole.gate.parameters()).device
+            whole.gate = ModalityGate(widths).to(device)
+        return whole
 
     def checkpoint_gradients(self) -> None:
         """Less memory and more work in the backward pass, see ``activations``."""

@@ -4,7 +4,7 @@ Shape letters: B pairs of this rank, H hard-negative slots, R rows of a side, n 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,9 @@ class PairBatch:
     """B queries, what each should find, and what it should not.
 
     query, key: sides of B rows. hard: a side of B * H rows, those of one query in a run; H may be
-    0. num_hard: H. pictures: how many were read. corrupt: those of them that are left out, because
-    they could not be decoded.
+    0. num_hard: H. relevant: by space (R, 2) int64, a row of the B and the id of a content that was
+    bought by an equal query; without a space nothing is known. pictures: how many were read.
+    corrupt: those of them that are left out, because they could not be decoded.
     """
 
     query: Side
@@ -85,6 +86,7 @@ class PairBatch:
     hard: Side
     _: KW_ONLY
     num_hard: int
+    relevant: dict[str, Tensor] = field(default_factory=dict)
     pictures: int = 0
     corrupt: int = 0
 
@@ -104,6 +106,6 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {name: _mapped(each, change) for name, each in value.items()}
     if isinstance(value, Side | PairBatch):
-        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+        parts = {each.name: getattr(value, each.name) for each in fields(value)}
         return type(value)(**{name: _mapped(part, change) for name, part in parts.items()})
     return value

@@ -1,5 +1,6 @@
 """Judges an encoder on held-out searches, and writes it and its figures for others."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,14 +89,31 @@ RETRIEVAL_FILE = "retrieval.json"
 
 
 class Results:
-    """Judges the encoder after each epoch, and writes it; the first rank alone writes.
+    """Judges the encoder after each epoch, and writes the best so far; the first rank alone writes.
 
-    report: what retrieval.json holds.
+    Which one is best says the MRR of the held-out searches. The momentum encoder is a candidate
+    too: a running mean of the weights often generalises better than the last ones (Izmailov et
+    al., UAI 2018, arXiv:1803.05407). report: what retrieval.json holds, the figures of the encoder
+    in encoder.safetensors.
     """
 
-    def __init__(self, run: RunFolder, encoder: ItemEncoder, judge: Judge, name: str) -> None:
-        """``name``: of the encoder once it is trained, as the table of encoders calls it."""
+    def __init__(
+        self,
+        run: RunFolder,
+        encoder: ItemEncoder,
+        judge: Judge,
+        name: str,
+        momentum_encoder: ItemEncoder | None = None,
+    ) -> None:
+        """Nothing is judged yet.
+
+        Args:
+            run: where to write. encoder: that is trained. judge: of both encoders.
+            name: of the encoder once it is trained, as the table of encoders calls it.
+            momentum_encoder: the slow copy of the encoder, to be judged too; None: it is not.
+        """
         self.run, self.encoder, self.judge, self.name = run, encoder, judge, name
+        self.momentum_encoder = momentum_encoder
         self.report: dict[str, Any] = {}
         self._frozen: dict[str, str] | None = None
 
@@ -104,23 +122,58 @@ class Results:
         if start.step:
             self.report = read_json(self.run.path / RETRIEVAL_FILE)
             return
-        before = self.judge.report(self.encoder)
-        self._write(OFF_THE_SHELF, before, before)
-        self.run.log(epoch=0, **_figures(before))
+        untrained = self.judge.report(self.encoder)
+        parts = self.encoder.encoders.values()
+        whole = untrained  # heads without room for all features have lost some already
+        if not all(part.head.keeps_all for part in parts):
+            whole = self.judge.report(self.encoder.with_all_features())
+        self._write(OFF_THE_SHELF, 0, untrained, whole)
+        self.run.log(epoch=0, **_figures(untrained))
 
     def after_epoch(self, epoch: int) -> float | None:
-        """Judge and write after ``epoch`` epochs; the MRR. Collective."""
-        after = self.judge.report(self.encoder)
-        self._write(self.name, after, self.report[OFF_THE_SHELF])
-        self.run.log(epoch=epoch, **_figures(after))
+        """Judge after ``epoch`` epochs, and write if none was better; the MRR. Collective."""
+        after, weights = self.judge.report(self.encoder), self.encoder
+        figures = _figures(after)
+        if self.momentum_encoder is not None:
+            slow = self.judge.report(self.momentum_encoder)
+            figures["momentum_mrr"] = slow["mrr"]
+            if (slow["mrr"] or 0) > (after["mrr"] or 0):
+                after, weights = slow, self.momentum_encoder
+        self.run.log(epoch=epoch, **figures)
+        if self._is_best(epoch, after["mrr"]):
+            self._write(self.name, epoch, after, self.report[OFF_THE_SHELF], weights)
         return after["mrr"]
 
-    def _write(self, name: str, report: dict[str, Any], before: dict[str, Any]) -> None:
-        self.report = {"encoder": name} | report | {OFF_THE_SHELF: before}
+    def warn_if_below(self) -> None:
+        """Say so if the best epoch is worse than the encoder that training started from."""
+        before, after = self.report[OFF_THE_SHELF]["mrr"], self.report["mrr"]
+        if self.run.worker.is_first and before is not None and after is not None and after < before:
+            logging.getLogger(__name__).warning(
+                "training ended below the off-the-shelf encoder: MRR %.4f, before %.4f on the "
+                "same held-out searches; use --epochs 0, or try a smaller --learning_rate, a "
+                "greater --width or no bank, --bank_slots 0",
+                after,
+                before,
+            )
+
+    def _is_best(self, epoch: int, mrr: float | None) -> bool:
+        """Whether to write; an epoch that is done again, after an interruption, may be."""
+        best, before = self.report["epoch"], self.report["mrr"]
+        return best in (0, epoch) or mrr is None or before is None or mrr > before
+
+    def _write(
+        self,
+        name: str,
+        epoch: int,
+        report: dict[str, Any],
+        before: dict[str, Any],
+        weights: ItemEncoder | None = None,
+    ) -> None:
+        self.report = {"encoder": name, "epoch": epoch} | report | {OFF_THE_SHELF: before}
         if self.run.worker.is_first:
             if self._frozen is None:  # once a run: no epoch changes it
                 self._frozen = frozen_fingerprints(self.encoder)
-            save_encoder(self.run.path, name, self.encoder, self._frozen)
+            save_encoder(self.run.path, name, self.encoder, self._frozen, weights)
             write_json(self.run.path / RETRIEVAL_FILE, self.report)
 
 

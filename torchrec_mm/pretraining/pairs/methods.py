@@ -1,11 +1,19 @@
 """The pairs that a method trains on, of packed content."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from torchrec_mm.data.content.packed import PackedContent
-from torchrec_mm.pretraining.pairs.pairs import Pairs, clip_pairs, co_click_pairs, scl_pairs
+from torchrec_mm.pretraining.pairs.pairs import (
+    Pairs,
+    PairSet,
+    clip_pairs,
+    co_click_pairs,
+    scl_pairs,
+)
+from torchrec_mm.pretraining.pairs.relevant import relevant_items
 
 Method = Literal["scl", "clip-e", "co-click"]
 HoldoutBy = Literal["time", "item"]
@@ -41,4 +49,8 @@ def training_pairs(
     else:
         make = scl_pairs if method == "scl" else co_click_pairs
         pairs = make(packed.purchased, packed.hard, packed.num_items, searches, present)
-    return pairs.without_items(unseen)
+    seen = pairs.without_items(unseen)
+    if isinstance(seen, PairSet) and method == "scl":
+        relevant = relevant_items(packed, seen.queries, seen.keys)
+        return replace(seen, relevant=relevant)
+    return seen

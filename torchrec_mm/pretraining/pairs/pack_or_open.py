@@ -18,7 +18,7 @@ def packed_content(
     packed: Path | None,
     run_dir: Path,
     worker: Worker,
-    modalities: Sequence[str],
+    modalities: Sequence[str] | None,
     goes_on: bool,
 ) -> Iterator[PackedContent]:
     """Packed content for the block. Collective.
@@ -27,14 +27,14 @@ def packed_content(
         data: items/ and searches/, packed by the first rank; None where ``packed`` is there.
         run_dir: of the run. Packed content lies beside it until the block ends; where the block
             raises after the run has begun, it stays for the next attempt.
-        modalities: what is needed of it.
+        modalities: what is needed of it; None: what there is.
         goes_on: the run has begun before; packed content that it left is used.
 
     Raises:
         InputError: what ``pack`` refuses, on every rank; or a modality that was not packed.
     """
     if packed is not None:
-        yield open_packed(packed, modalities)
+        yield open_packed(packed, modalities or ())
         return
     aside = beside(run_dir, "packed")
     assert data is not None  # one of the two is given
@@ -64,7 +64,7 @@ def has_begun(run_dir: Path) -> bool:
     return (run_dir / "config.yaml").is_file()
 
 
-def _pack_anew(data: Path, aside: Path, modalities: Sequence[str]) -> None:
+def _pack_anew(data: Path, aside: Path, modalities: Sequence[str] | None) -> None:
     _remove(aside)
     remove_unfinished(aside.parent, aside.name)
     pack(data, aside, modalities)

@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from torchrec_mm.errors import InputError
@@ -121,8 +122,24 @@ class _Steps(Dataset):
         negative, of_negatives = self.reader.side(hard.ravel())
         pictures, corrupt = (of_queries + of_keys + of_negatives).tolist()
         return PairBatch(
-            query, key, negative, num_hard=hard.shape[1], pictures=pictures, corrupt=corrupt
+            query,
+            key,
+            negative,
+            num_hard=hard.shape[1],
+            relevant=self._relevant(pairs, pairs.queries[rows]),
+            pictures=pictures,
+            corrupt=corrupt,
         )
+
+    def _relevant(self, pairs: PairSet, queries: np.ndarray) -> dict[str, torch.Tensor]:
+        """As of ``PairBatch``, of the spaces that are read."""
+        found = {}
+        for space in self.reader.spaces:
+            if space in pairs.relevant:
+                place, items = pairs.relevant[space].of(queries)
+                ids = self.reader.content_ids(space, items)
+                found[space] = torch.from_numpy(np.stack([place, ids], axis=1))
+        return found
 
     def _of_epoch(self, epoch: int) -> tuple[PairSet, np.ndarray]:
         if self._epoch is None or self._epoch[0] != epoch:

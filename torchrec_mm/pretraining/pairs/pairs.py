@@ -4,9 +4,12 @@ Rows [0, N) are items, rows [N, N+S) searches. Shape letters: N items, S searche
 train on, P pairs, H hard-negative slots.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from torchrec_mm.pretraining.pairs.relevant import Relevant
 
 
 @dataclass(frozen=True)
@@ -16,19 +19,23 @@ class PairSet:
     Both sides, and hard negatives, may use every modality of the run that their row has.
     A pair takes 8 * (2 + H) bytes.
 
-    queries, keys: (P,) int64 rows. hard: (P, H) int64 rows of items, -1 in empty slots.
+    queries, keys: (P,) int64 rows. hard: (P, H) int64 rows of items, -1 in empty slots. relevant:
+    by space, what else equal queries found; without a space nothing is known.
     """
 
     queries: np.ndarray
     keys: np.ndarray
     hard: np.ndarray
+    relevant: Mapping[str, Relevant] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.queries)
 
     def take(self, pairs: np.ndarray) -> "PairSet":
         """Some of the pairs, by (B,) int64 numbers in [0, P) or a (P,) bool mask."""
-        return PairSet(self.queries[pairs], self.keys[pairs], self.hard[pairs])
+        return replace(
+            self, queries=self.queries[pairs], keys=self.keys[pairs], hard=self.hard[pairs]
+        )
 
     def of_epoch(self, *, epoch: int, seed: int) -> "PairSet":
         """The pairs of an epoch: always the same ones."""
@@ -40,7 +47,7 @@ class PairSet:
         ``held_out``: (N,) bool, True where training must not see the item.
         """
         seen = self.take(~(_holds(held_out, self.queries) | _holds(held_out, self.keys)))
-        return PairSet(seen.queries, seen.keys, _emptied(seen.hard, held_out))
+        return replace(seen, hard=_emptied(seen.hard, held_out))
 
 
 @dataclass(frozen=True)

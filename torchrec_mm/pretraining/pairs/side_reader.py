@@ -113,6 +113,18 @@ class SideReader:
         fused_ids = self.packed.fused_ids() if len(self.sources) > 1 else None
         object.__setattr__(self, "_fused_ids", fused_ids)
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Whose ids sides have."""
+        return (*self.sources, "fused") if len(self.sources) > 1 else tuple(self.sources)
+
+    def content_ids(self, space: str, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64 as in ``Side.ids`` of a space, of (n,) rows of the packed content."""
+        if space in self.sources:
+            return self.packed.by_modality[space].content[rows]
+        assert self._fused_ids is not None  # the only other space there is
+        return self._fused_ids[rows]
+
     def side(self, rows: np.ndarray, seeds: np.ndarray | None = None) -> tuple[Side, np.ndarray]:
         """Read one side.
 

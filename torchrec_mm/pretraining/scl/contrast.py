@@ -38,8 +38,8 @@ class ContrastLoss(nn.Module):
     """Memory bank, temperature and losses of one contrast.
 
     A query's negatives are the keys of the global batch and of the bank, without those of the
-    same content as its positive or of the same query. Keys and hard negatives come from the
-    momentum encoder. InfoNCE + triplet_weight * triplet.
+    same content as its positive, of the same query, or of what else is relevant to it. Keys and
+    hard negatives come from the momentum encoder. InfoNCE + triplet_weight * triplet.
 
     Source: Sheng et al., CIKM 2024, arXiv:2407.19467, "SCL". Ours: the masks, the bounds of the
     temperature.
@@ -81,6 +81,7 @@ class ContrastLoss(nn.Module):
         ids: Tensor,
         hard: tuple[Tensor, Tensor] | None = None,
         gathered: Negatives | None = None,
+        relevant: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss of this rank's valid pairs, those with query and key; then keys enter the bank.
 
@@ -91,6 +92,8 @@ class ContrastLoss(nn.Module):
                 without a triplet loss. A slot with the content of the key is passed over.
             gathered: keys of the M pairs of all ranks, their ids, and which keys are there; None
                 where this rank is alone.
+            relevant: (R, 2) int64, pairs of this rank in [0, B), and the id of a content that is
+                relevant to the query of each besides its key: no negative of it, hard or not.
 
         Returns:
             loss: scalar; its mean over ranks is the mean over the valid pairs of all of them.
@@ -103,8 +106,8 @@ class ContrastLoss(nn.Module):
         if gathered is None:
             gathered = Negatives(key, ids, ids[:, 0] != MISSING)
         assert gathered.valid is not None  # of keys gathered it is always known
-        contrast = self._info_nce(query, key, ids, gathered)
-        violation = self._triplet(query, key, ids, hard)
+        contrast = self._info_nce(query, key, ids, gathered, relevant)
+        violation = self._triplet(query, key, ids, hard, relevant)
         self.bank.enqueue(gathered.keys, gathered.ids, gathered.valid)
         valid = (ids != MISSING).all(dim=1)
         sums = torch.stack([contrast, violation]).masked_fill(~valid, 0).sum(dim=1)
@@ -114,18 +117,34 @@ class ContrastLoss(nn.Module):
         loss = (sums[0] + self.triplet_weight * sums[1]) * ranks / everywhere
         return loss, torch.cat([sums.detach(), valid.sum()[None]])
 
-    def _info_nce(self, query: Tensor, key: Tensor, ids: Tensor, gathered: Negatives) -> Tensor:
+    def _info_nce(
+        self,
+        query: Tensor,
+        key: Tensor,
+        ids: Tensor,
+        gathered: Negatives,
+        relevant: Tensor | None,
+    ) -> Tensor:
         bank = self.bank.contents()
         negatives = [gathered, bank] if self.in_batch else [bank]
-        return info_nce(query, key, ids, negatives, self.log_temperature.exp())
+        return info_nce(query, key, ids, negatives, self.log_temperature.exp(), relevant)
 
     def _triplet(
-        self, query: Tensor, key: Tensor, ids: Tensor, hard: tuple[Tensor, Tensor] | None
+        self,
+        query: Tensor,
+        key: Tensor,
+        ids: Tensor,
+        hard: tuple[Tensor, Tensor] | None,
+        relevant: Tensor | None,
     ) -> Tensor:
         if hard is None:
             return torch.zeros_like(query[:, 0])
         vectors, hard_ids = hard
         mask = (hard_ids != MISSING) & (hard_ids != ids[:, :1])
+        if relevant is not None:
+            row, content = relevant.unbind(dim=1)
+            found = (hard_ids[row] == content[:, None]).to(torch.int32)
+            mask &= torch.zeros_like(hard_ids, dtype=torch.int32).index_add(0, row, found) == 0
         return triplet_loss(query, key, vectors, mask, self.margin)
 
     @torch.no_grad()

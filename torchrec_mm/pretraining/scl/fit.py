@@ -175,7 +175,7 @@ class Window:
                 for contrast in self.trainer.scl.contrasts
             ),
             "steps_left_out": len(norms) - len(taken),
-            "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.trainer.learning_rate,
             "pairs_per_s": pairs / (time.perf_counter() - self._began),
         }
         if len(taken):

@@ -58,8 +58,13 @@ def reader_for(
 
 @torch.no_grad()
 def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
-    """Give heads the items' principal components; InputError if no picture decodes. Collective."""
+    """Give heads the items' principal components, where they have no room for all of the features.
+
+    Collective; InputError if no picture decodes.
+    """
     for modality, part in encoder.encoders.items():
+        if part.head.keeps_all:
+            continue
         contents = reader.packed.by_modality[modality]
         present = np.flatnonzero(contents.present[: reader.packed.num_items])
         rows = evenly_spread(present, COMPONENT_SAMPLE)

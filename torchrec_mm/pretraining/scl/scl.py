@@ -43,11 +43,12 @@ class SCL(nn.Module):
         Args:
             encoder: a side to unit vectors by space, zeros where missing.
             contrasts: at least one, none twice, between spaces of the encoder.
-            settings: the same for all contrasts.
+            settings: the same for all contrasts, with a size of the bank.
             gather: (B, ...) of this rank to the (ranks * B, ...) of all, in rank order.
             precision: of the encoders; losses are float32.
         """
         super().__init__()
+        assert settings.bank_slots is not None  # what follows from the catalogue is known by now
         self.encoder = encoder
         self.momentum_encoder = momentum_copy(encoder)
         self._trained_pairs = trained_pairs(self.momentum_encoder, encoder)
@@ -90,6 +91,7 @@ class SCL(nn.Module):
                 ids[:, i],
                 hard and hard[contrast.key_space],
                 gathered[i],
+                batch.relevant.get(contrast.key_space),
             )
             for i, contrast in enumerate(self.contrasts)
         ]

@@ -9,6 +9,8 @@ from math import inf
 from torchrec_mm.config import check_fields
 from torchrec_mm.run_settings import RunSettings
 
+MAX_BANK_SLOTS = 196_800  # Sheng et al., CIKM 2024, arXiv:2407.19467
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
@@ -16,8 +18,9 @@ class LossSettings:
 
     momentum: float = 0.99
     """of the momentum encoder, in [0, 1)"""
-    bank_slots: int = 196_800
-    """keys in the memory bank of each contrast (272 bytes a key of 128); 0: none"""
+    bank_slots: int | None = None
+    """keys in the memory bank of each contrast (784 bytes a key of 384); 0: none. By default as
+    many as there are items, at most the paper's 196 800; config.yaml says how many"""
     in_batch: bool = True
     """whether the other keys of a batch are negatives too"""
     triplet_weight: float = 1.0
@@ -27,7 +30,7 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: 0 <= x < 1, "in [0, 1)", "momentum")
-        check_fields(self, lambda x: x >= 0, "at least 0", "bank_slots")
+        check_fields(self, lambda x: x is None or x >= 0, "at least 0", "bank_slots")
         check_fields(self, lambda x: 0 <= x < inf, "finite and at least 0", "triplet_weight")
         check_fields(self, lambda x: 0 <= x <= 2, "in [0, 2]", "margin")
 
@@ -38,7 +41,7 @@ class OptimizerSettings:
 
     layer_decay: float = 1.0
     """in (0, 1]: each layer's step size is that of the layer after it times this"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     """AdamW's peak step size of heads, gate and temperatures"""
     backbone_learning_rate: float = 1e-5
     """AdamW's peak step size of the last trainable layer"""

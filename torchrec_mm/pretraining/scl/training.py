@@ -79,6 +79,13 @@ class Trainer:
         self.scl.after_step()
         return figures, norm
 
+    @property
+    def learning_rate(self) -> float:
+        """Step size of heads, gate and temperatures as it is now; trained backbones have theirs."""
+        temperature = next(iter(self.scl.losses.values())).log_temperature
+        groups = self.optimizer.param_groups
+        return next(g["lr"] for g in groups if any(p is temperature for p in g["params"]))
+
     def shards(self) -> dict[str, TensorShards]:
         """Everything that training changes and the next step depends on; filling it restores."""
         named = self.scl.named_parameters(remove_duplicate=False)
