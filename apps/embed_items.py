@@ -103,8 +103,13 @@ class EmbedConfig:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What is read of the items."""
+        return ("image", "text") if self.space == "fused" else (self.space,)
+
+    @property
+    def space(self) -> str:
+        """Of the vectors."""
         assert self.modality is not None  # ``with_modality`` comes first
-        return ("image", "text") if self.modality == "fused" else (self.modality,)
+        return self.modality
 
     @property
     def source(self) -> Path:
@@ -170,7 +175,7 @@ def _streamed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "Vect
         return stream, _encoded_items(config, stream, worker)
     width = (config.width or VECTOR_WIDTH) * len(config.modalities)
     return stream, RandomVectors(
-        stream, modality=config.modality, dtype=config.dtype, width=width, seed=config.seed
+        stream, modality=config.space, dtype=config.dtype, width=width, seed=config.seed
     )
 
 
@@ -191,7 +196,7 @@ def _encoded_items(config: EmbedConfig, stream: ItemStream, worker: Worker) -> "
     precision = Precision(config.precision, worker.device)
     encoding = ItemEncoding(stream, saved.encoder, loader, precision, worker)
     return EncoderVectors(
-        encoding, saved.name, config.modality, config.dtype, fit_heads=config.is_untrained
+        encoding, saved.name, config.space, config.dtype, fit_heads=config.is_untrained
     )
 
 
@@ -221,7 +226,7 @@ def _packed_items(config: EmbedConfig, worker: Worker) -> tuple["Items", "Vector
         reader,
         encoder,
         name=saved.name,
-        space=config.modality,
+        space=config.space,
         dtype=config.dtype,
         batch_size=config.batch_size,
         precision=Precision(config.precision, worker.device),

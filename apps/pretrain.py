@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 from torchrec_mm.pretraining.encoder.settings import EncoderSettings
 from torchrec_mm.pretraining.scl.settings import (
+    ITEMS_PER_BANK_SLOT,
     MAX_BANK_SLOTS,
     FitSettings,
     LossSettings,
@@ -50,6 +52,8 @@ class PretrainConfig(EncoderSettings, OptimizerSettings, LossSettings, FitSettin
     modality: Literal["auto", "both", "image", "text"] = "auto"
     """what is trained: query photo and item picture, query text and item title; auto: what items/
     has a column of, or --packed holds"""
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """a picture with more pixels counts as one that cannot be decoded; it is not tried"""
     batch_size: int = 256
     """pairs a step over all processes together, a multiple of their number"""
     holdout: float = 0.1
@@ -67,7 +71,7 @@ class PretrainConfig(EncoderSettings, OptimizerSettings, LossSettings, FitSettin
             rule = "either data or packed must be given"
             raise InputError(f"{rule}, got {self.data} and {self.packed}")
         check_fields(self, lambda x: x >= 2, "at least 2", "batch_size")
-        check_fields(self, lambda x: x >= 1, "at least 1", "judged_searches")
+        check_fields(self, lambda x: x >= 1, "at least 1", "max_image_pixels", "judged_searches")
         check_fields(self, lambda x: x >= 0, "at least 0", "num_workers")
         check_fields(self, lambda x: 0 < x < 1, "in (0, 1)", "holdout")
         for part in (EncoderSettings, OptimizerSettings, LossSettings, FitSettings):
@@ -126,12 +130,13 @@ def pretrain(config: PretrainConfig, worker: Worker) -> dict[str, Any]:
 
 def settled(config: PretrainConfig, packed: "PackedContent") -> PretrainConfig:
     """The config with what follows from the content: its modalities, and a bank of its size."""
-    modality, slots = config.modality, config.bank_slots
+    modality: Any = config.modality  # one of the words, which strings are not for mypy
+    slots = config.bank_slots
     if modality == "auto":
         held = [*packed.by_modality]
         modality = "both" if len(held) > 1 else held[0]
     if slots is None:
-        slots = min(MAX_BANK_SLOTS, packed.num_items)
+        slots = min(MAX_BANK_SLOTS, packed.num_items // ITEMS_PER_BANK_SLOT)
     return replace(config, modality=modality, bank_slots=slots)
 
 

@@ -217,7 +217,7 @@ def test_modalities_and_the_size_of_the_bank_follow_from_the_data(room, tmp_path
     at = flags.index("--bank_slots")
     main(flags[:at] + flags[at + 2 :])
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert (config["modality"], config["bank_slots"]) == ("text", 40)
+    assert (config["modality"], config["bank_slots"]) == ("text", 4)
 
 
 def test_data_packed_on_the_way_gives_what_packed_before_does(pretrain, room, tmp_path):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchrec_mm.config import check_fields
-from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
 
 
@@ -24,8 +23,6 @@ class EncoderSettings:
     many features or fewer, training starts from just them, else from their principal components"""
     image_size: int = 64
     """height and width in pixels that pictures are resized to, at least 32"""
-    max_image_pixels: int = MAX_IMAGE_PIXELS
-    """a picture with more pixels counts as one that cannot be decoded; it is not tried"""
     augment: bool = False
     """crop, flip and colour query photos anew each time; needs trainable layers"""
     trainable_layers: int = 0
@@ -43,7 +40,7 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         """Refuse values out of range, and flags that would not be heeded."""
         check_fields(self, lambda x: x >= 32, "at least 32", "image_size")
-        check_fields(self, lambda x: x >= 1, "at least 1", "width", "max_image_pixels")
+        check_fields(self, lambda x: x >= 1, "at least 1", "width")
         if self.trainable_layers:
             return
         of_trained_backbones = {
