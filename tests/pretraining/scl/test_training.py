@@ -103,7 +103,8 @@ def test_step_sizes_warm_up_and_then_fall(make):
         run.trainer.step(batch, step, 6)
         rates.append([group["lr"] for group in run.trainer.optimizer.param_groups])
     heads, last_layer = ([rate[i] for rate in rates] for i in _groups(run))
-    assert heads[:3] == pytest.approx([1.5e-3, 3e-3, 3e-3])
+    assert run.trainer.learning_rate == heads[-1] != rates[-1][0]  # not of the first group
+    assert heads[:3] == pytest.approx([0.5e-3, 1e-3, 1e-3])
     assert heads[2] > heads[3] > heads[-1] > 0
     assert last_layer[1] == pytest.approx(1e-5)
 
@@ -111,4 +112,4 @@ def test_step_sizes_warm_up_and_then_fall(make):
 def _groups(run: SmallRun) -> tuple[int, int]:
     """Numbers of a group of the heads and of one of the last trained layer."""
     peaks = [group["peak"] for group in run.trainer.optimizer.param_groups]
-    return peaks.index(3e-3), peaks.index(1e-5)
+    return peaks.index(1e-3), peaks.index(1e-5)
