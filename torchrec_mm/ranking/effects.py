@@ -3,8 +3,8 @@
 Shape letters: R requests, I impressions, D item-vector width, W width of the table.
 """
 
-from collections.abc import Container
-from typing import cast
+from collections.abc import Container, Mapping
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -62,20 +62,27 @@ class UserEffects(nn.Module):
         return (of_impressions * self.columns(batch)).sum(1)
 
 
-def has_rows_of_users(
-    all_features: Container[str], of_requests: Container[str], taken: Container[str]
-) -> bool:
-    """Whether there is a table whose rows are one user's each, and none called as that of effects.
+class Tables(Protocol):
+    """What is asked of ``TableSizes``."""
+
+    @property
+    def all(self) -> Mapping[str, int]: ...
+    @property
+    def request(self) -> Mapping[str, int]: ...
+
+
+def effects_width(
+    asked: int, tables: Tables, taken: Container[str], vectors: ItemVectors | None
+) -> int:
+    """Of the table of effects; 0 without a table whose rows are one user's each.
 
     Args:
-        all_features: that have tables. of_requests: those of users and contexts.
-        taken: those whose rows are other things' too, or change owners.
+        asked: for methods with vectors; without there is only how often users click.
+        tables: of features. taken: those whose rows are other things' too, or change owners.
+        vectors: that batches hold.
     """
-    return USER_ID in of_requests and USER_ID not in taken and EFFECTS not in all_features
-
-
-def effects_width(asked: int, vectors: ItemVectors | None) -> int:
-    """Of the table of effects: without vectors there is only how often users click."""
+    if USER_ID not in tables.request or USER_ID in taken or EFFECTS in tables.all:
+        return 0
     return asked if vectors else min(asked, LEAST_WIDTH)
 
 

@@ -13,7 +13,7 @@ from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.ranking.effects import effects_width, has_rows_of_users
+from torchrec_mm.ranking.effects import effects_width
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
 from torchrec_mm.ranking.zero_collision import ZeroCollision
 
@@ -104,8 +104,7 @@ class RankerSettings:
     kept: int = 50
     """Behaviours that muse keeps of those it searches, for each candidate."""
     effects: int = 36
-    """Width of each user's own effects, fitted at the end beside the network: one of how often the
-    user clicks, the others of item vectors; 4 without vectors. A multiple of 4; 0 for none."""
+    """Width of each user's own effects, fitted beside the network at the end; 0 for none."""
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -184,9 +183,7 @@ class RankerSpec:
         vocabularies = Vocabularies.load(train.folder / "vocabularies.safetensors")
         codes = code_tables(vectors) if vectors and method == "codes" else {}
         tables = TableSizes.of(vocabularies, train.meta, method, codes)
-        shared_ids = {*settings.zero_collision, *vocabularies.tables, *vocabularies.pooling}
-        has_users = has_rows_of_users(tables.all, tables.request, shared_ids)
-        seen = None if method == "codes" else vectors  # its batches hold none
+        taken = {*settings.zero_collision, *vocabularies.tables, *vocabularies.pooling}
         return cls(
             method=method,
             tables=tables,
@@ -210,7 +207,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
-            effects=effects_width(settings.effects, seen) if has_users else 0,
+            effects=effects_width(settings.effects, tables, taken, None if codes else vectors),
         )
 
     @property

@@ -27,10 +27,6 @@ BLOCK_ROWS = (
     2048  # 11 MB of sums at the default width, and the users that precisions are found from
 )
 OWN_ROWS = 2  # what is before them is of users unseen and rare
-# The network has learned these very clicks, so it leaves less open of them than of others, and
-# tastes look more alike than they are. Of 1, 2, 4 best on a part of MovieLens' training requests
-# that was kept apart, and without loss on a market's.
-SEEN = 4.0
 
 
 def clear_effects(distributed: DistributedModel) -> None:
@@ -55,7 +51,6 @@ def fit_effects(distributed: DistributedModel, loader: RequestLoader) -> None:
         sums = _sums(distributed, loader, size, file)
         sampled = _added_up(sums, np.linspace(OWN_ROWS, size[0] - 1, BLOCK_ROWS).astype(np.int64))
         precision = likely_precision(sampled, size[1])
-        precision[1:] /= SEEN
         for start in range(OWN_ROWS, size[0], BLOCK_ROWS):
             rows = np.arange(start, min(start + BLOCK_ROWS, size[0]))
             effects, _ = solve(_added_up(sums, rows), precision)

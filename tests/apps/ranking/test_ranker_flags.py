@@ -62,7 +62,7 @@ def built(app: ModuleType, flags: list[str]) -> Built:
     """Up to the training, which is left out."""
     seen = []
 
-    def look(distributed, train, run, settings, test=None) -> None:
+    def look(distributed, train, run, settings, test=None, finish=None) -> None:
         spec = json.loads((run.path / "model.json").read_text())["spec"]
         tested = list(test.epoch(0)) if test else []
         seen.append(Built(distributed, list(train.epoch(0)), tested, settings, spec))
