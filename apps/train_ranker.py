@@ -35,7 +35,7 @@ from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder, check_run_dir
 from torchrec_mm.runs.tensor_shards import TensorShards
-from torchrec_mm.scoring.fit_effects import clear_effects, fit_effects
+from torchrec_mm.scoring.fit_effects import check_room, clear_effects, fit_effects
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_make import TrainedMake
 from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
@@ -166,6 +166,7 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
     vectors = ItemVectors.open(config.vectors) if config.vectors else None
     source = vector_source(vectors, config.vector_storage, worker) if vectors else None
     spec = config.spec(train, vectors)
+    check_room(spec)
 
     torch.manual_seed(config.seed)
     model = Ranker(spec)

@@ -68,7 +68,7 @@ ARROWS = {
     | {"kernels", "nn", "data.contract", "data.encoded", "data.stream", "item_vectors"},
     "scoring": WALLS
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
-    | {"parallel", "runs", "ranking"},
+    | {"nn", "parallel", "runs", "ranking"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},

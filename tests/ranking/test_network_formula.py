@@ -124,7 +124,8 @@ def logit_of(
 @torch.no_grad()
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "muse"])
 def test_the_logits_are_those_of_the_formula_written_out(method, encoded: Encoded):
-    model, data = ranker_of(spec_of(method, encoded)), encoded.data.items
+    spec = spec_of(method, encoded)
+    model, data = ranker_of(spec), encoded.items_of(spec)
     weights = {
         config.feature_names[0]: tables.embedding_bags[config.name].weight
         for tables in (model.item_id_tables, model.feature_tables)

@@ -1,10 +1,13 @@
 """Effects as a run leaves them: fitted to what the network has left open, and only at the end."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from tests.helpers.runs import stopped_before, train_ranker
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.errors import InputError
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.stop import Stop, Stopped
@@ -74,3 +77,12 @@ def test_a_run_told_to_stop_in_its_last_step_still_gets_its_effects(runs, market
         train_ranker(market, run_dir, "simtier")
     assert len(checks) == 3
     assert torch.equal(tensors(run_dir)[TABLE], tensors(runs["simtier"])[TABLE])
+
+
+def test_sums_that_do_not_fit_are_refused_before_anything_is_trained(market, tmp_path, monkeypatch):
+    free = mock.Mock(return_value=mock.Mock(free=1 << 10))
+    monkeypatch.setattr(fit_effects.shutil, "disk_usage", free)
+    with pytest.raises(InputError, match="effects must be so narrow that their sums fit into"):
+        train_ranker(market, tmp_path / "run", "simtier")
+    assert not (tmp_path / "run").exists()
+    train_ranker(market, tmp_path / "run", "simtier", "--effects", "0")

@@ -6,6 +6,8 @@ each rank, of which a block of rows at a time is added up over the ranks.
 Shape letters: U rows of the table of effects, W its width.
 """
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import IO, cast
@@ -17,16 +19,34 @@ from torch import Tensor
 
 from torchrec_mm.data.stream.batches import USER_ID, RequestBatch
 from torchrec_mm.data.stream.loader import RequestLoader
+from torchrec_mm.errors import InputError
 from torchrec_mm.nn.effects import likely_precision, solve, sums_of
 from torchrec_mm.parallel.sharding import DistributedModel
 from torchrec_mm.ranking.effects import EFFECTS
 from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import RankerSpec
 from torchrec_mm.runs.tensor_shards import TensorShards
 
 BLOCK_ROWS = (
     2048  # 11 MB of sums at the default width, and the users that precisions are found from
 )
 OWN_ROWS = 2  # what is before them is of users unseen and rare
+
+
+def check_room(spec: RankerSpec) -> None:
+    """InputError if the sums of all users would not fit where temporary files lie."""
+    if not spec.effects:
+        return
+    users, ranks = spec.tables.request[USER_ID], int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed = ranks * users * 4 * (spec.effects + spec.effects**2)
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"effects must be so narrow that their sums fit into {folder}, got {spec.effects}: "
+            f"{users} users on {ranks} ranks take {needed / 2**30:.1f} GiB, free are "
+            f"{free / 2**30:.1f}; 0 is none, TMPDIR another folder"
+        )
 
 
 def clear_effects(distributed: DistributedModel) -> None:

@@ -38,6 +38,8 @@ def test_every_method_trains_and_leaves_a_whole_run(method, market, make, tmp_pa
     expected |= {"vocabularies.safetensors", "item_frequency.safetensors"}
     if method != "bias":
         expected |= {"metrics.jsonl", "plan.json", "tensorboard"}
+    if method == "codes":
+        expected.add("codebooks.safetensors")
     assert files == expected
     model = json.loads((run_dir / "model.json").read_text())
     assert (model["kind"], model["method"]) == ("ranker", method)
