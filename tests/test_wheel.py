@@ -74,7 +74,7 @@ def test_the_wheel_holds_what_the_checkout_holds_under_one_name_and_no_tests(whe
         for file in (ROOT / home).rglob("*")
         if file.is_file() and file.suffix not in (".pyc", ".md")
     }
-    endings = {".py", ".cpp", ".h", ".html", ".css", ".typed"}
+    endings = {".py", ".cpp", ".h", ".html", ".css", ".typed", ".yaml"}
     assert {Path(name).suffix for name in wanted} == endings
     held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == wanted

@@ -85,6 +85,7 @@ def test_the_checkpoint_of_a_ranker_predicts_what_it_did(before):
 def test_a_run_of_phase_one_goes_on_with_content_packed_then(before):
     flags = ["--packed", str(before / "packed"), "--image_encoder", "image"]
     flags += ["--modality", "image", "--image_size", "32", "--batch_size", "8", "--epochs", "2"]
+    flags += ["--width", "128", "--learning_rate", "0.003"]  # the defaults then
     flags += ["--bank_slots", "8", "--num_workers", "0", "--log_every_steps", "2"]
     flags += ["--keep_checkpoints", "9", "--resume", "--run_dir", str(before / "encoder")]
     apps.pretrain.main(flags)

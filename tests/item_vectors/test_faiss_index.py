@@ -60,7 +60,7 @@ def test_an_index_from_disk_finds_what_it_found_in_memory(vectors, index, tmp_pa
 
 
 def test_centres_are_learnt_from_items_of_all_ids(small):
-    sample = faiss_index._sample(small, 20)
+    sample = faiss_index.unit_sample(small, 20)
     (rows,) = zip(*Neighbours(small).search(sample, 1).rows.tolist(), strict=True)
     assert len(set(rows)) == 20 and min(rows) < 20 and max(rows) >= 40
 

@@ -85,9 +85,10 @@ def test_vector_coverage_is_the_share_of_a_batchs_items_that_have_a_vector(
 
 
 def test_table_bytes_are_rows_of_weights_and_a_number_of_state(traced):
-    tables = json.loads((traced / "model.json").read_text())["spec"]["tables"]
-    rows = sum(size for kind in tables.values() if kind for size in kind.values())
-    assert scalars(traced)["table_bytes"] == {0: rows * 4 * (4 + 1)}
+    spec = json.loads((traced / "model.json").read_text())["spec"]
+    rows = sum(size for kind in spec["tables"].values() if kind for size in kind.values())
+    of_effects = spec["tables"]["request"]["user_id"] * 4 * (spec["effects"] + 1)
+    assert scalars(traced)["table_bytes"] == {0: rows * 4 * (4 + 1) + of_effects}
 
 
 def test_the_trace_is_in_the_run_folder(traced):

@@ -247,5 +247,5 @@ def test_each_rank_of_each_start_has_its_say(runs):
 
 def test_the_planner_places_every_table(runs):
     types = plan_in(runs / "plan.json")
-    assert len(types) == 8
+    assert len(types) == 9  # of users' effects, too
     assert set(types.values()) <= set(SHARDINGS)

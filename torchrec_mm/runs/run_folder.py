@@ -55,7 +55,7 @@ MAY_CHANGE = (
 )
 
 # What runs did that began before there was such a flag.
-THEN = {"folds": 1, "effects": 0}
+THEN = {"folds": 1, "effects": 0, "width": 128}
 
 
 class RunFolder:

@@ -47,7 +47,7 @@ def test_features_of_odd_names_are_learned_from(tmp_path, refused):
     apps.evaluate.main(["--run_dir", str(tmp_path / "run")])
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["auc"] == 1
     tables = json.loads((tmp_path / "run" / "plan.json").read_text())["tables"]
-    assert len(tables) == 2 + len(REQUEST) + len(ITEM) + len(BEHAVIOUR)
+    assert len(tables) == 2 + len(REQUEST) + len(ITEM) + len(BEHAVIOUR) + 1  # users' effects
     flags = ["--run_dir", tmp_path / "run", "--output", tmp_path / "tables"]
     line = refused(apps.export_tables.main, flags)
     assert "feature xxxxxxxxxxxxxxxxxxxx... must have a name of at most 200 bytes" in line

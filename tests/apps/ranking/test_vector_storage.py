@@ -42,7 +42,8 @@ def test_a_ranker_learns_and_scores_the_same_from_the_ranks_memory(method, marke
     here = predictions(market, mapped, tmp_path / "mapped.parquet")
     assert asked == []
     sharded = train_ranker(market, tmp_path / "sharded", method, *more, *SHARDED)
-    assert len(asked) == 2 * (4 + 2)  # batches of training and of test
+    each = 2  # what the method goes by, and the items of impressions for users' effects
+    assert len(asked) == each * (2 * (4 + 2) + 4)  # batches of training, of test, of effects
     there = predictions(market, sharded, tmp_path / "there.parquet")
     assert there == here
     assert figures(sharded) == figures(mapped)
@@ -57,7 +58,8 @@ def test_what_make_says_is_the_same_from_the_ranks_memory(market, tmp_path, aske
     mapped = train_ranker(market, tmp_path / "mapped", "simtier+make", make=make)
     assert asked == []
     sharded = train_ranker(market, tmp_path / "sharded", "simtier+make", *SHARDED, make=make)
-    assert len(asked) == 2 * 4  # of each batch, vectors to search and what MAKE makes of them
+    each = 3  # vectors to search, what MAKE makes of them, and those of users' effects
+    assert len(asked) == each * (4 + 4)  # batches of training and of effects
     assert figures(sharded) == figures(mapped)
     here = predictions(market, mapped, tmp_path / "mapped.parquet")
     evaluate(market, sharded, *SHARDED, "--predictions", str(tmp_path / "there.parquet"))

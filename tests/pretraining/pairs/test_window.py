@@ -31,7 +31,7 @@ def window(corrupt: int = 0) -> Window:
     trainer = SimpleNamespace(
         scl=Scl(),
         precision=SimpleNamespace(leaves_steps_out=False),
-        optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
+        learning_rate=0.1,
     )
     opened = Window(trainer)
     batch = SimpleNamespace(query=SimpleNamespace(num_rows=4), pictures=10, corrupt=corrupt)

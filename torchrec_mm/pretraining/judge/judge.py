@@ -120,7 +120,8 @@ class Results:
     def begin(self, start: Position) -> None:
         """Judge the off-the-shelf encoder, or find what was said of it. Collective."""
         if start.step:
-            self.report = read_json(self.run.path / RETRIEVAL_FILE)
+            # Runs of 0.1.0 wrote the encoder of the last epoch, and not which that was.
+            self.report = {"epoch": start.epoch} | read_json(self.run.path / RETRIEVAL_FILE)
             return
         untrained = self.judge.report(self.encoder)
         parts = self.encoder.encoders.values()
