@@ -15,7 +15,7 @@ from torchrec_mm.runs.position import Position
 STEPS = 5
 
 # AdamW makes steps of this size of gradients that are rounding alone.
-RATES = {"learning_rate": 1e-4, "backbone_learning_rate": 2e-5}
+RATES = {"learning_rate": 1e-4, "backbone_learning_rate": 5e-6}
 
 # Everything that could differ from rank to rank, in few runs.
 RUNS: dict[str, dict[str, Any]] = {
