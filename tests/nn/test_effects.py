@@ -28,14 +28,17 @@ def clicks(num_users: int, spread: float, each: int = 60) -> torch.Tensor:
     logits = torch.zeros(each)
     ones = torch.ones(each)
     users = zip(columns, labels, strict=True)
-    return torch.stack([sums_of(x, logits, y, ones).sum(0) for x, y in users])
+    whole = torch.tensor([0, each])
+    return torch.cat([sums_of(x, logits, y, ones, whole) for x, y in users])
 
 
 def test_effects_are_a_newton_step_of_ridge_regression_from_the_networks_logits():
     random = np.random.default_rng(0)
     columns, logits = random.normal(size=(7, WIDTH)), random.normal(size=7)
     labels, weights = random.integers(0, 2, 7), random.uniform(0.5, 2, 7)
-    sums = sums_of(*(torch.tensor(x).float() for x in (columns, logits, labels, weights)))
+    numbers = (torch.tensor(x).float() for x in (columns, logits, labels, weights))
+    sums = sums_of(*numbers, torch.tensor([0, 2, 2, 6, 7]))  # requests of one user, one empty
+    assert not sums[1].any()
     effects, _ = solve(sums.sum(0, keepdim=True), PRECISION)
     rate = 1 / (1 + np.exp(-logits))
     curvature = sum(

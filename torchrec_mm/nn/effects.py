@@ -5,8 +5,10 @@ from zero: of a user all that matters is a gradient and a curvature, sums over h
 How much is shrunk follows how much a user was seen, and, as the precisions are the data's own, how
 much users differ at all.
 
-Shape letters: I impressions, U users, W columns.
+Shape letters: R requests, I impressions, U users, W columns.
 """
+
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,16 +17,33 @@ PRECISIONS = tuple(2.0**power for power in range(-2, 13))
 SWEEPS = 3  # over both precisions; in the second hardly any changes
 
 
-def sums_of(columns: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """(I, W + W * W) what each impression adds to its user's gradient and curvature.
+def sums_of(
+    columns: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, offsets: Tensor
+) -> Tensor:
+    """(R, W + W * W) what the impressions of each request add to its user's sums.
+
+    A product of matrices for each request, padded to the longest: of an outer product for each
+    impression, most of the time would go into adding them up.
 
     Args:
         columns: (I, W) that effects are of. logits, labels, weights: (I,).
+        offsets: (R + 1,) int64, where each request's impressions begin.
     """
     rate = torch.sigmoid(logits)
-    gradient = columns * ((labels - rate) * weights)[:, None]
-    scaled = columns * (rate * (1 - rate) * weights)[:, None]
-    return torch.cat([gradient, (scaled[:, :, None] * columns[:, None]).flatten(1)], dim=1)
+    lengths = offsets.diff()
+    request = torch.repeat_interleave(lengths)
+    place = torch.arange(len(columns), device=columns.device) - offsets[request]
+    shape = (len(lengths), int(lengths.max()), columns.shape[1])
+    padded, curved, slopes = (
+        columns.new_zeros(shape),
+        columns.new_zeros(shape),
+        columns.new_zeros(shape[:2]),
+    )
+    padded[request, place] = columns
+    curved[request, place] = columns * (rate * (1 - rate) * weights)[:, None]
+    slopes[request, place] = (labels - rate) * weights
+    gradient = torch.bmm(slopes[:, None], padded)[:, 0]
+    return torch.cat([gradient, torch.bmm(padded.mT, curved).flatten(1)], dim=1)
 
 
 def solve(sums: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,15 +68,14 @@ def likely_precision(sums: Tensor, width: int) -> Tensor:
     """
     found = [PRECISIONS[-1]] * 2
 
-    def evidence(which: int, value: float) -> float:
-        tried = found.copy()
-        tried[which] = value
-        return float(solve(sums, by_column(tried, width, sums))[1])
+    @cache
+    def evidence(first: float, others: float) -> float:
+        return float(solve(sums, by_column([first, others], width, sums))[1])
 
     for _ in range(SWEEPS):
-        for which in (0, 1):
-            # Of equals the largest: without evidence there are no effects.
-            found[which] = max(reversed(PRECISIONS), key=lambda value: evidence(which, value))
+        # Of equals the largest: without evidence there are no effects.
+        found[0] = max(reversed(PRECISIONS), key=lambda value: evidence(value, found[1]))
+        found[1] = max(reversed(PRECISIONS), key=lambda value: evidence(found[0], value))
     return by_column(found, width, sums)
 
 

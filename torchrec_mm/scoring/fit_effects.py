@@ -107,10 +107,10 @@ def _of_users(
     effects = cast(Ranker, distributed.model.module).network.effects
     assert effects is not None and batch.features is not None  # a ranker with effects has both
     weights = torch.ones_like(logits) if batch.weights is None else batch.weights
-    added = sums_of(effects.columns(batch), logits, batch.labels, weights)
+    added = sums_of(effects.columns(batch), logits, batch.labels, weights, batch.candidate_offsets)
     users, place = batch.features[USER_ID].values().unique(return_inverse=True)
     together = added.new_zeros(len(users), added.shape[1])
-    together.index_add_(0, place[batch.request], added)
+    together.index_add_(0, place[: len(added)], added)
     return users.cpu().numpy(), together.cpu().numpy()
 
 
