@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from torchrec_mm.reporting.encoders import EncoderGroup, category_tables, group_encoders
 from torchrec_mm.reporting.figures import epoch_figure, slice_figure, tier_figure
 from torchrec_mm.reporting.gallery import GalleryRow
+from torchrec_mm.reporting.html import page_templates
 from torchrec_mm.reporting.retrieval_files import FOUND, SPHERE, TITLE_METRICS
 from torchrec_mm.reporting.runs import EpochAuc, Runs
 from torchrec_mm.reporting.summary import (
@@ -61,13 +60,7 @@ def render_page(
     base, control = baseline(groups, "id"), baseline(groups, CONTROL)
     rows = [_result_row(group, base, control) for group in groups]
     encoders = group_encoders(runs.pretraining)
-    environment = Environment(
-        loader=PackageLoader("torchrec_mm.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     environment.filters |= {"number": _number, "signed": _signed, "duration": _duration}
     return environment.get_template("page.html").render(
         report=report,

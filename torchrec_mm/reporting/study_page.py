@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from torchrec_mm.reporting.html import page_templates
 
 
 def render_study(
@@ -15,11 +15,5 @@ def render_study(
         study: what study.json holds. how: what makes it fair, in words.
         tables: by heading, each with its head first.
     """
-    environment = Environment(
-        loader=PackageLoader("torchrec_mm.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("study.html").render(study=study, how=how, tables=tables)
+    template = page_templates().get_template("study.html")
+    return template.render(study=study, how=how, tables=tables)
