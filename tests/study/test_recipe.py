@@ -26,7 +26,7 @@ def test_a_shipped_recipe_can_be_read_by_its_name(name):
 
 def test_every_question_of_the_paper_has_a_recipe():
     assert {file.stem for file in SHIPPED.glob("*.yaml")} == {
-        *("integration", "pretraining", "epochs", "where", "design", "scaling", "quick")
+        *("integration", "methods", "pretraining", "epochs", "where", "design", "scaling", "quick")
     }
 
 
