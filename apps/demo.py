@@ -206,7 +206,8 @@ def _print_table(report: Path) -> None:
     rows = read_json(report)["rows"]
     print(f"\nSimulated market, {report}\n{'method':24}{'seed':>5}{'AUC':>9}{'GAUC':>9}")
     for row in rows:
-        print(f"{row['method']:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")
+        epochs = f", {row['epochs']} epochs" * ((row["epochs"] or 1) > 1)
+        print(f"{row['method'] + epochs:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")
 
 
 if __name__ == "__main__":

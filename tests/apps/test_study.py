@@ -24,7 +24,7 @@ RECIPE = {
         "make": {
             "method": "make",
             "vectors": {"of": "own", "share": 0.8},
-            "make": {"hidden": [4], "epochs": 1},
+            "make": {"hidden": [4], "epochs": 1, "test_auc": True},
         },
         "codes": {"method": "codes", "vectors": {"of": "each"}},
     },
@@ -54,6 +54,7 @@ def test_a_study_says_of_each_row_what_it_came_to(done):
         assert row["against"].keys() == ({"id"} if name != "id" else set())
         assert row["parameters"] > 0 and (row["impressions_per_s"] is None) == (name == "bias")
         assert len(row["slices"]) >= 3
+        assert (len(row["epochs"]), len(row["epochs_of_make"])) == (0, name == "make")
         runs = done / "study" / "runs" / name
         seeds = [json.loads((runs / s / "metrics.json").read_text()) for s in "01"]
         for figure in ("auc", "gauc", "log_loss"):
