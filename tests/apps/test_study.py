@@ -1,12 +1,16 @@
 """apps.study: a whole study of a small market, gone on with, and refused before its first run."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 import apps.study
+from tests.helpers.forks import wait_until
 from tests.helpers.small_market import SmallMarket
 from torchrec_mm.stages.jobs import Job
 
@@ -76,6 +80,34 @@ def test_a_study_that_is_gone_on_with_trains_nothing_again(market, done, monkeyp
     apps.study.main(flags_of(market, done))
     assert not started
     assert (done / "study" / "study.json").read_text() == before
+
+
+@pytest.mark.kill
+def test_a_study_that_was_killed_goes_on_to_the_same_bytes(market, done, tmp_path):
+    flags = flags_of(market, tmp_path)
+    study, whole = tmp_path / "study", done / "study"
+    command = [sys.executable, "-m", "apps.study", *flags, "--processes", "1"]
+    started = subprocess.Popen(command)
+    wait_until(lambda: len(made(study)) >= 3)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL
+    assert 3 <= len(made(study)) < len(made(whole))
+    apps.study.main([*flags, "--processes", "2"])
+    assert made(study) == made(whole)
+    assert without_speeds(study) == without_speeds(whole)
+
+
+def made(study: Path) -> dict[Path, bytes]:
+    """Every logit of each run, those of tuning too."""
+    files = study.rglob("predictions.parquet")
+    return {file.relative_to(study): file.read_bytes() for file in files}
+
+
+def without_speeds(study: Path) -> str:
+    told = json.loads((study / "study.json").read_text())
+    for row in told["rows"]:
+        del row["impressions_per_s"]
+    return json.dumps(told)
 
 
 def is_open(job: Job) -> bool:
