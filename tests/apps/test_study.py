@@ -126,7 +126,14 @@ def test_a_claim_that_does_not_hold_ends_with_an_error(market, done, monkeypatch
     ("changed", "complaint"),
     [
         ({"tune": [{"epoch": 2}]}, "row bias: unknown flag: --epoch"),
-        ({"rows": {"id": {"method": "ids"}}}, "method"),
+        ({"rows": {"one": {"method": "ids"}}}, "row one: method must be one of bias, id, vector"),
+        ({"rows": {"one": {"methods": "id"}}}, "unknown key: methods"),
+        ({"baselines": ["two"]}, "two must be among rows"),
+        ({"rows": {"one": {"method": "simtier"}}}, "row one: vectors must be given with method"),
+        (
+            {"rows": {"one": {"method": "id", "vectors": {"of": "own"}}}},
+            "row one: vectors must not be given with method id",
+        ),
     ],
 )
 def test_a_flag_that_is_none_is_refused_before_the_first_run(
