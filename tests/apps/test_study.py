@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -99,8 +100,8 @@ def test_a_study_that_was_killed_goes_on_to_the_same_bytes(market, done, tmp_pat
 
 def made(study: Path) -> dict[Path, bytes]:
     """Every logit of each run, those of tuning too."""
-    files = study.rglob("predictions.parquet")
-    return {file.relative_to(study): file.read_bytes() for file in files}
+    found = (study.glob(f"{kind}/*/*/predictions.parquet") for kind in ("tuning", "runs"))
+    return {file.relative_to(study): file.read_bytes() for file in chain(*found)}
 
 
 def without_speeds(study: Path) -> str:
@@ -126,7 +127,7 @@ def test_a_claim_that_does_not_hold_ends_with_an_error(market, done, monkeypatch
     ("changed", "complaint"),
     [
         ({"tune": [{"epoch": 2}]}, "row bias: unknown flag: --epoch"),
-        ({"rows": {"one": {"method": "ids"}}}, "row one: method must be one of bias, id, vector"),
+        ({"rows": {"one": {"method": "ids"}}}, "row one: --method must be one of bias, id"),
         ({"rows": {"one": {"methods": "id"}}}, "unknown key: methods"),
         ({"baselines": ["two"]}, "two must be among rows"),
         ({"rows": {"one": {"method": "simtier"}}}, "row one: vectors must be given with method"),
