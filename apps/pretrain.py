@@ -176,8 +176,10 @@ def train_encoder(
         trainer = build_trainer(config, encoder, precision, worker)
         start = restore(run_folder, trainer)
         run_folder.drop_records_after(start)
-        # Of trained backbones all items would have to be encoded once more for it
-        slow = None if config.trainable_layers else trainer.scl.momentum_encoder
+        # Of trained backbones all items would have to be encoded once more for it; without
+        # momentum it is the encoder itself.
+        is_another = config.momentum and not config.trainable_layers
+        slow = trainer.scl.momentum_encoder if is_another else None
         results = Results(run_folder, encoder, judge, config.encoder_name, slow)
         results.begin(start)
         fit(trainer, loader, run_folder, config, start, results.after_epoch)

@@ -12,7 +12,11 @@ from tests.helpers import forks
 from tests.pretraining.judge.judged import ITEMS, SEARCHES, judge, made_up, titles_and_pictures
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.process_group import Worker
-from torchrec_mm.pretraining.judge.evaluation import retrieval_report, title_to_picture
+from torchrec_mm.pretraining.judge.evaluation import (
+    main_mrr,
+    retrieval_report,
+    title_to_picture,
+)
 
 ALONE = Worker(torch.device("cpu"), 0, 1)
 FIGURES = {
@@ -56,6 +60,20 @@ def test_every_space_is_judged_by_its_own_vectors_and_searches(space):
     assert found["items"] == sum(given["item_mask"][space].tolist())
     assert [found[f"recall@{k}"] for k in (1, 10, 100)] == [share(ranks, k) for k in (1, 10, 100)]
     assert found["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    asked = {name: given[name][space] for name in ("items", "item_mask", "queries", "query_mask")}
+    assert main_mrr(**asked, purchased=given["purchased"], worker=ALONE) == found["mrr"]
+
+
+@pytest.mark.parametrize("side", ["items", "queries"])
+def test_the_mrr_of_vectors_that_are_not_finite_is_refused(side):
+    given = made_up()
+    asked = {name: given[name]["text"] for name in ("items", "item_mask", "queries", "query_mask")}
+    mask = asked["item_mask" if side == "items" else "query_mask"]
+    asked[side][~mask] = torch.nan  # where there is no vector anything may stand
+    assert main_mrr(**asked, purchased=given["purchased"], worker=ALONE) > 0
+    asked[side][mask] = torch.nan
+    with pytest.raises(InputError, match="must be finite"):
+        main_mrr(**asked, purchased=given["purchased"], worker=ALONE)
 
 
 def test_alignment_and_hard_negatives_count_the_same_searches():

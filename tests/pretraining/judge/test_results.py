@@ -19,15 +19,21 @@ def judged(monkeypatch, tmp_path):
     Heads have no room for all features unless said otherwise.
     """
     saved: list[str] = []
+    reported: list[dict] = []
     monkeypatch.setattr(judging, "save_encoder", lambda folder, name, *rest: saved.append(name))
 
     def start(*reports: dict, keeps_all: bool = False, momentum_encoder=None) -> Results:
         left = iter(reports)
         once = iter([{"text": "0123"}])  # all frozen weights are read for it, so once a run
         monkeypatch.setattr(judging, "frozen_fingerprints", lambda encoder: next(once))
-        judge = SimpleNamespace(report=lambda encoder: next(left))
+        judge = SimpleNamespace(
+            encode=lambda encoder: next(left),
+            mrr=lambda encoded: encoded["mrr"],
+            report=lambda encoded: reported.append(encoded) or encoded,
+        )
         worker, lines = SimpleNamespace(is_first=True), []
         run = SimpleNamespace(path=tmp_path, worker=worker, lines=lines, saved=saved)
+        run.reported = reported
         run.log = lambda **values: lines.append(values)
         parts = {"text": SimpleNamespace(head=SimpleNamespace(keeps_all=keeps_all))}
         encoder = SimpleNamespace(encoders=parts, with_all_features=lambda: None)
@@ -86,6 +92,8 @@ def test_the_momentum_encoder_is_delivered_where_it_is_better(judged, monkeypatc
     run.begin(Position())
     assert run.after_epoch(1) == max(WORSE["mrr"], slow["mrr"]) == written(run)["mrr"]
     assert saved[1] == (run.encoder if delivered == "trained" else "momentum")
+    # All figures only of what may be delivered.
+    assert (slow in run.run.reported[2:]) == (delivered == "momentum")
     assert run.run.lines[1] == {"epoch": 1, "mrr": 0.3, "momentum_mrr": slow["mrr"]}
 
 

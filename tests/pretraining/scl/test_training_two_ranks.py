@@ -33,7 +33,7 @@ def one(room):
         for name in RUNS:
             run = room.run(name, worker)
             results[name] = first_steps(run)
-            results["judged"] = run.judge.report(run.encoder)
+            results["judged"] = run.judge.report(run.judge.encode(run.encoder))
             results[name]["next"] = torch.stack(run.steps(2, first=STEPS))
     return results
 

@@ -50,7 +50,7 @@ def on_each_rank(worker: Worker, folder: Path) -> None:
     for name in RUNS:
         run = room.run(name, worker)
         results[name] = first_steps(run)
-        results["judged"] = run.judge.report(run.encoder)
+        results["judged"] = run.judge.report(run.judge.encode(run.encoder))
         with Checkpointer(folder / f"{name}-checkpoints") as checkpointer:
             checkpointer.save(run.trainer.shards(), Position(step=STEPS, epoch=0))
     torch.save(results, folder / f"{worker.rank}.pt")

@@ -14,15 +14,28 @@ from torchrec_mm.pretraining.encoder.encoder_files import (
     frozen_fingerprints,
     save_encoder,
 )
-from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
+from torchrec_mm.pretraining.encoder.item_encoder import FUSED, ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
 from torchrec_mm.pretraining.judge.encoding import SpaceVectors, encode_rows
-from torchrec_mm.pretraining.judge.evaluation import retrieval_report, title_to_picture
+from torchrec_mm.pretraining.judge.evaluation import (
+    main_mrr,
+    main_space,
+    retrieval_report,
+    title_to_picture,
+)
 from torchrec_mm.pretraining.pairs.side_reader import SideReader
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.run_folder import RunFolder
 
 BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is judged: vectors of all items and of the held-out searches' queries."""
+
+    items: SpaceVectors
+    queries: SpaceVectors
 
 
 @dataclass(frozen=True)
@@ -40,11 +53,29 @@ class Judge:
     precision: Precision
     num_workers: int
 
-    def report(self, encoder: ItemEncoder) -> dict[str, Any]:
-        """What retrieval.json says of the encoder as it is now. Collective."""
-        packed = self.reader.packed
-        items = self._encode(encoder, np.arange(packed.num_items), "items")
-        queries = self._encode(encoder, packed.num_items + self.searches, "queries")
+    def encode(self, encoder: ItemEncoder) -> Encoded:
+        """Items and queries by the encoder as it is now. Collective."""
+        items = self.reader.packed.num_items
+        return Encoded(
+            self._encode(encoder, np.arange(items), "items"),
+            self._encode(encoder, items + self.searches, "queries"),
+        )
+
+    def mrr(self, encoded: Encoded) -> float | None:
+        """What ``report`` calls so, alone. Collective."""
+        space, rows = main_space(encoded.items.values), self.reader.packed.purchased
+        return main_mrr(
+            encoded.items.values[space],
+            encoded.items.mask[space],
+            encoded.queries.values[space],
+            encoded.queries.mask[space],
+            rows[self.searches],
+            self.worker,
+        )
+
+    def report(self, encoded: Encoded) -> dict[str, Any]:
+        """What retrieval.json says. Collective."""
+        packed, items, queries = self.reader.packed, encoded.items, encoded.queries
         report = retrieval_report(
             items.values,
             items.mask,
@@ -55,7 +86,7 @@ class Judge:
             packed.attributes,
             self.worker,
         )
-        if self.among is not None and "fused" in encoder.spaces:
+        if self.among is not None and FUSED in items.values:
             report["title_to_picture"] = title_to_picture(
                 items.values["text"],
                 items.values["image"],
@@ -110,7 +141,8 @@ class Results:
         Args:
             run: where to write. encoder: that is trained. judge: of both encoders.
             name: of the encoder once it is trained, as the table of encoders calls it.
-            momentum_encoder: the slow copy of the encoder, to be judged too; None: it is not.
+            momentum_encoder: the slow copy of the encoder, to be judged too, by its MRR unless it
+                is the better one; None: it is not.
         """
         self.run, self.encoder, self.judge, self.name = run, encoder, judge, name
         self.momentum_encoder = momentum_encoder
@@ -123,23 +155,23 @@ class Results:
             # Runs of 0.1.0 wrote the encoder of the last epoch, and not which that was.
             self.report = {"epoch": start.epoch} | read_json(self.run.path / RETRIEVAL_FILE)
             return
-        untrained = self.judge.report(self.encoder)
+        untrained = self._report(self.encoder)
         parts = self.encoder.encoders.values()
         whole = untrained  # heads without room for all features have lost some already
         if not all(part.head.keeps_all for part in parts):
-            whole = self.judge.report(self.encoder.with_all_features())
+            whole = self._report(self.encoder.with_all_features())
         self._write(OFF_THE_SHELF, 0, untrained, whole)
         self.run.log(epoch=0, **_figures(untrained))
 
     def after_epoch(self, epoch: int) -> float | None:
         """Judge after ``epoch`` epochs, and write if none was better; the MRR. Collective."""
-        after, weights = self.judge.report(self.encoder), self.encoder
+        after, weights = self._report(self.encoder), self.encoder
         figures = _figures(after)
         if self.momentum_encoder is not None:
-            slow = self.judge.report(self.momentum_encoder)
-            figures["momentum_mrr"] = slow["mrr"]
-            if (slow["mrr"] or 0) > (after["mrr"] or 0):
-                after, weights = slow, self.momentum_encoder
+            slow = self.judge.encode(self.momentum_encoder)
+            figures["momentum_mrr"] = mrr = self.judge.mrr(slow)
+            if (mrr or 0) > (after["mrr"] or 0):
+                after, weights = self.judge.report(slow), self.momentum_encoder
         self.run.log(epoch=epoch, **figures)
         if self._is_best(epoch, after["mrr"]):
             self._write(self.name, epoch, after, self.report[OFF_THE_SHELF], weights)
@@ -156,6 +188,9 @@ class Results:
                 after,
                 before,
             )
+
+    def _report(self, encoder: ItemEncoder) -> dict[str, Any]:
+        return self.judge.report(self.judge.encode(encoder))
 
     def _is_best(self, epoch: int, mrr: float | None) -> bool:
         """Whether to write; an epoch that is done again, after an interruption, may be."""
