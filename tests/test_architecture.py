@@ -112,6 +112,8 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
+    "lmdb": {"item_vectors"},
+    "redis": {"item_vectors", "near_line"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
 }
