@@ -84,6 +84,21 @@ def test_a_late_event_gives_readers_nothing_to_do(log):
     assert log.last() == at
 
 
+def test_what_would_change_nothing_is_known_without_writing(log):
+    write(log, (1, 5, 1), (2, 5, None), (3, -5, 1))
+    asked = changes((1, 5, 1), (1, 6, 1), (1, 5, None), (2, 5, 1), (2, 6, 1), (3, -6, 1), (4, 0, 1))
+    at = log.last()
+    late = log.is_late(asked.item_ids, asked.versions, asked.deleted)
+    assert late.tolist() == [True, False, False, True, False, True, False]
+    assert log.last() == at
+
+
+def test_a_log_is_no_longer_than_there_are_items(log):
+    for version in range(5):
+        write(log, (1, version, version), (2, version, None))
+    assert sorted(log.since(0).changes.item_ids) == [1, 2]
+
+
 def test_the_time_of_the_newest_record_is_kept(log):
     write(log, (1, 1, 1))
     first = log.since(0).newest_s

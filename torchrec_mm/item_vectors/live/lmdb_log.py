@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.live.log import (
     Changes,
@@ -57,6 +59,15 @@ class LmdbLog:
     def last(self) -> int:
         with self._env.begin(db=self._log) as transaction:
             return _last(transaction.cursor())
+
+    def is_late(
+        self, item_ids: np.ndarray, versions: np.ndarray, deleted: np.ndarray
+    ) -> np.ndarray:
+        with self._env.begin(db=self._items) as transaction:
+            records = [transaction.get(NUMBER.pack(item_id)) for item_id in item_ids]
+        asked = zip(records, versions.tolist(), deleted.tolist(), strict=True)
+        late = [bool(r) and (version, gone) <= _version(r)[1:] for r, version, gone in asked]
+        return np.array(late, bool)
 
     def write(self, changes: Changes, origin: str) -> Written:
         check_changes(self.space, changes, origin)

@@ -76,6 +76,11 @@ class Log(Protocol):
     def last(self) -> int:
         """Sequence number of the newest record, 0 for none; cheap, to be asked often."""
 
+    def is_late(
+        self, item_ids: np.ndarray, versions: np.ndarray, deleted: np.ndarray
+    ) -> np.ndarray:
+        """(n,) bool, True where ``write`` would change nothing; arguments as of ``Changes``."""
+
     def write(self, changes: Changes, origin: str) -> Written:
         """Apply a batch, whole or not at all; it is on disk when this returns.
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.live.log import (
     Changes,
@@ -48,6 +50,15 @@ end
 return applied
 """
 
+# Not the vectors, which are most of a record.
+NEWEST = f"""
+local newest = {{}}
+for i = 1, #ARGV do
+  newest[i] = string.sub(redis.call('HGET', KEYS[1], ARGV[i]) or '', 1, {ORDER_DIGITS})
+end
+return newest
+"""
+
 
 class RedisLog:
     """A ``Log`` on a server."""
@@ -77,18 +88,27 @@ class RedisLog:
             raise InputError(f"log must be redis://HOST:PORT/DB, got {url}: {error}") from error
         kinds = ("items", "log", "sequence", "origin")
         self._keys = [f"{{{name}}}:{kind}" for kind in kinds]  # braces: on one host of a cluster
-        self._write = self._server.register_script(WRITE)
+        self._write, self._newest = map(self._server.register_script, (WRITE, NEWEST))
 
     def last(self) -> int:
         with self._told():
             return int(self._server.get(self._keys[2]) or 0)
+
+    def is_late(
+        self, item_ids: np.ndarray, versions: np.ndarray, deleted: np.ndarray
+    ) -> np.ndarray:
+        with self._told():
+            newest = self._newest(keys=self._keys[:1], args=item_ids.tolist())
+        orders = map(_order, versions.tolist(), deleted.tolist())
+        late = [order.encode() <= known for order, known in zip(orders, newest, strict=True)]
+        return np.array(late, bool)
 
     def write(self, changes: Changes, origin: str) -> Written:
         check_changes(self.space, changes, origin)
         words: list[Any] = [origin, f"{time.time():0{SECONDS_DIGITS}.6f}"]
         for row in range(len(changes)):
             deleted = bool(changes.deleted[row])
-            order = f"{int(changes.versions[row]) + OFFSET:0{VERSION_DIGITS}}{int(deleted)}"
+            order = _order(int(changes.versions[row]), deleted)
             vector = b"" if deleted else changes.vectors[row].tobytes()
             words += [int(changes.item_ids[row]), order, vector]
         with self._told():
@@ -129,3 +149,8 @@ class RedisLog:
             yield
         except self._errors as error:
             raise ConnectionError(f"{self._url} cannot be reached: {error}") from error
+
+
+def _order(version: int, deleted: bool) -> str:
+    """Digits whose order as text is that of events."""
+    return f"{version + OFFSET:0{VERSION_DIGITS}}{int(deleted)}"
