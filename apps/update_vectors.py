@@ -115,15 +115,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         Batching(most=config.batch_size, wait_s=config.batch_s),
         config.pictures or (None if config.is_served else Path(config.events)),
     )
-    signal.signal(signal.SIGTERM, lambda *_: updater.stop.set())
     if config.metrics_port:
         updater.metrics.serve(config.metrics_port)
-    print(f"{config.index} takes vectors of {encoder.origin} from {config.events}", flush=True)
-    updater.run(once=config.once)
+    before = signal.signal(signal.SIGTERM, lambda *_: updater.stop.set())
+    try:
+        print(f"{config.index} takes vectors of {encoder.origin} from {config.events}", flush=True)
+        updater.run(once=config.once)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        updater.source.close()
+        updater.log.close()
     counts = {outcome: updater.metrics.count(outcome) for outcome in ("applied", "late", "buried")}
     print(", ".join(f"{outcome} {count}" for outcome, count in counts.items()), flush=True)
-    updater.source.close()
-    updater.log.close()
     if updater.stop.is_set():
         raise SystemExit(STOPPED_BY_SIGTERM)
 

@@ -1,6 +1,11 @@
 """What an updater tells Prometheus: how far behind it is, how long things take, what went wrong."""
 
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from torchrec_mm.errors import InputError
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
 
@@ -35,6 +40,14 @@ class Metrics:
         value = self.registry.get_sample_value("item_events_total", {"outcome": outcome})
         return int(value or 0)
 
-    def serve(self, port: int) -> None:
-        """Answer /metrics on this machine's loopback, in a thread of its own."""
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+    def serve(self, port: int) -> tuple[WSGIServer, Thread]:
+        """Answer /metrics on this machine's loopback; the server, and the thread it has.
+
+        Raises:
+            InputError: the port is taken.
+        """
+        try:
+            return start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        except OSError as error:
+            rule = "metrics_port must be one that is free"
+            raise InputError(f"{rule}, got {port}: {error.strerror}") from error

@@ -41,4 +41,5 @@ def test_of_live_vectors_a_batch_fetches_no_more_than_it_needs(live):
     rows = live.rows(ITEMS).astype(np.int32)
     fetched = GatheredVectors(live).fetch(rows[:2], rows[4:])
     assert fetched.matrix.shape == (2, 3)  # of item 4, once, and the zeros of those without one
+    assert fetched.candidate_rows.tolist()[1] == -1
     assert fetched.candidate_rows.dtype == fetched.behaviour_rows.dtype == np.int32
