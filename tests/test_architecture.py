@@ -63,6 +63,9 @@ ARROWS = {
     "pretraining.embed": WALLS
     | {"data.contract", "data.content", "item_vectors", "parallel", "runs"}
     | {"pretraining.encoder", "pretraining.pairs"},
+    # What lies between phase one and the index that goes on
+    "near_line": WALLS
+    | {"data.content", "item_vectors", "pretraining.embed", "pretraining.encoder"},
     # Phase two
     "ranking": WALLS
     | {"kernels", "nn", "data.contract", "data.encoded", "data.stream", "item_vectors"},
@@ -112,6 +115,9 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
+    "lmdb": {"item_vectors"},
+    "redis": {"item_vectors", "near_line"},
+    "prometheus_client": {"near_line"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
 }
