@@ -22,8 +22,6 @@ from torchrec_mm.stages.claim import claimed
 from torchrec_mm.stages.jobs import Job, JobPool, finish
 from torchrec_mm.targets import check_working_folder
 
-from .compare import CompareConfig, make_jobs, ranker_flags, ranker_jobs, words
-
 # Of phase one. The bank is below the market's 5 400 training searches: no key is in it twice. At
 # width 384 recall@10 is 0.560, not 0.553, and all that reads the vectors has three times as much.
 PRETRAIN = {"bank_slots": 4_096, "width": 128, "learning_rate": 3e-3}
@@ -87,28 +85,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         rule = f"run_dir {config.run_dir} holds a demo with other settings"
         raise InputError(f"{rule}: remove it, or name another")
     root, stages = config.run_dir, Stages(config.run_dir)
-    market, rankers = root / "market", root / "rankers"
-    vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl", "random")}
-    comparison = CompareConfig(
-        data=market,
-        vectors=(vectors["scl"],),
-        control=vectors["random"],
-        run_dir=rankers,
-        seeds=config.seeds,
-        seed=config.seed,
-        processes=config.processes,
-    )
+    vectors = {name: root / "vectors" / name for name in ("off-the-shelf", "scl")}
     stages.once("simulated market", _simulate, config)
     with JobPool(config.processes, loaded=(*LOADED, *map(module_of, COMMANDS))) as pool:
         stages.once("phase one: SCL, on several ranks through TorchX", _pretrain, root)
         stages.once(
             "item vectors, what each part of SCL is worth, and phase two: MAKE and all rankers",
-            *(_embed_and_rank, root, vectors, comparison, pool),
+            *(_embed_and_rank, config, vectors, pool),
         )
     if not (root / "report.json").is_file():
         call(
             "report",
-            *("--runs", root, "--run_dir", root, "--data", market),
+            *("--runs", root, "--run_dir", root, "--data", root / "market"),
             *("--off_the_shelf_vectors", vectors["off-the-shelf"]),
             *("--scl_vectors", vectors["scl"], "--seconds", sum(stages.seconds.values())),
             *("--title", "Item vectors on a simulated market"),
@@ -135,16 +123,15 @@ def _pretrain(root: Path) -> None:
     )
 
 
-def _embed_and_rank(
-    root: Path, vectors: Mapping[str, Path], comparison: CompareConfig, pool: JobPool
-) -> None:
+def _embed_and_rank(config: DemoConfig, vectors: Mapping[str, Path], pool: JobPool) -> None:
     """Side by side: features of the frozen backbones are there, left by the run of SCL.
 
     One of the rankers trains on several ranks through TorchX; the pool evaluates it.
     """
-    from .compare_encoders import CompareEncodersConfig, prepare, write_table  # brings torch
+    from . import compare_encoders, study  # bring torch
 
-    config = CompareEncodersConfig(
+    root = config.run_dir
+    encoding = compare_encoders.CompareEncodersConfig(
         packed=root / "packed",
         run_dir=root / "encoders",
         seeds=1,
@@ -152,30 +139,33 @@ def _embed_and_rank(
         flags={**PRETRAIN, "holdout_by": "time"},
     )
     embedding = pool.start(_embed_jobs(root, vectors))
-    encoders = prepare(config)
+    encoders = compare_encoders.prepare(encoding)
     finish(embedding)
-    making = pool.start(make_jobs(comparison))
-    training = pool.start([*encoders.jobs, *ranker_jobs(comparison, make=False)])
-    finish(making)
-    _torchx(
-        component_of("ranking", "train_ranker"),
-        *ranker_flags(
-            comparison.run_dir,
-            comparison.data,
-            *("simtier+make", vectors["scl"], comparison.seed),
-        ),
+    ranking = study.StudyConfig(
+        recipe="methods",
+        data=root / "market",
+        vectors=(vectors["scl"],),
+        run_dir=root / "rankers",
+        seeds=config.seeds,
+        seed=config.seed,
     )
-    finish([*training, *pool.start(ranker_jobs(comparison, make=True))])
-    print(write_table(config, encoders))
+    methods = study.plan_of(ranking)
+    study.prepare(methods)
+    making = pool.start(methods.make_jobs(tuning=False))
+    training = pool.start([*encoders.jobs, *methods.jobs(make=False)])
+    finish(making)
+    (command, flags), *_ = methods.job("simtier+make", config.seed).commands
+    _torchx(component_of("ranking", command), *flags)
+    finish([*training, *pool.start(methods.jobs(make=True))])
+    print(compare_encoders.write_table(encoding, encoders))
 
 
 def _embed_jobs(root: Path, vectors: Mapping[str, Path]) -> Iterator[Job]:
-    """The vectors of each encoder; the control's are of ids alone."""
+    """The vectors of each encoder."""
     for name, folder in vectors.items():
-        source = ("--data", root / "market") if name == "random" else ("--packed", root / "packed")
         encoder = root / "scl" if name == "scl" else name
-        flags = words(*source, "--encoder", encoder, "--run_dir", folder)
-        yield Job((("embed_items", flags),), folder)
+        flags = {"packed": root / "packed", "encoder": encoder, "run_dir": folder}
+        yield Job((("embed_items", flag_words(flags)),), folder)
 
 
 def ranks_here() -> list[str]:
@@ -216,7 +206,8 @@ def _print_table(report: Path) -> None:
     rows = read_json(report)["rows"]
     print(f"\nSimulated market, {report}\n{'method':24}{'seed':>5}{'AUC':>9}{'GAUC':>9}")
     for row in rows:
-        print(f"{row['method']:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")
+        epochs = f", {row['epochs']} epochs" * ((row["epochs"] or 1) > 1)
+        print(f"{row['method'] + epochs:24}{row['seed']:5}{row['auc']:9.4f}{row['gauc']:9.4f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 python -m apps.neighbours --vectors DIR --items "[1, 2]"
 python -m apps.neighbours --vectors DIR --encoder RUN --text "red shirt"
+python -m apps.neighbours --vectors DIR --encoder RUN --queries FILE.txt --output FILE.parquet
 python -m apps.neighbours --vectors DIR --search faiss --output FILE.parquet
 """
 
@@ -16,10 +17,11 @@ import numpy as np
 from torchrec_mm.columns.text_ids import MAPS, IdTexts, hash_text, id_maps
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.items import read_titles
+from torchrec_mm.documents import read_text
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import refuse_existing
 from torchrec_mm.item_vectors.faiss_index import FaissIndex
-from torchrec_mm.item_vectors.neighbour_file import write_neighbours
+from torchrec_mm.item_vectors.neighbour_file import write_neighbours, write_text_neighbours
 from torchrec_mm.item_vectors.neighbours import Neighbours, Search, neighbours_of
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.targets import check_file, check_new_folder
@@ -27,7 +29,7 @@ from torchrec_mm.targets import check_file, check_new_folder
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    """Print the items nearest to some items, a text or a picture; or write those of all items."""
+    """Print the items nearest to some items, to texts or a picture; or write them to a file."""
 
     vectors: Path
     """folder of item vectors"""
@@ -38,10 +40,13 @@ class NeighboursConfig:
     """words to search by; with --image too, both make one query"""
     image: Path | None = None
     """JPEG, PNG or WebP to search by"""
+    queries: Path | None = None
+    """file of texts to search by, one a line, UTF-8"""
     encoder: Path | None = None
-    """with --text or --image: the run of apps.pretrain that made the vectors"""
+    """with --text, --image or --queries: the run of apps.pretrain that made the vectors"""
     output: Path | None = None
-    """Parquet file to create, all items: item_id, neighbour_ids list<int64>, cosines list<float>"""
+    """Parquet file to create, instead of printing: item_id of all items, or query of --queries;
+    neighbour_ids list<int64>, cosines list<float>"""
     k: int = 10
     """neighbours of each"""
     search: Literal["exact", "faiss"] = "exact"
@@ -59,14 +64,19 @@ class NeighboursConfig:
         """Refuse values out of range and flags that do not go together."""
         check_fields(self, lambda k: k >= 1, "at least 1", "k")
         by_content = self.text is not None or self.image is not None
-        if (self.items is not None) + by_content + (self.output is not None) != 1:
-            raise InputError("one of --items, --text or --image, --output must be given")
+        of_all = self.output is not None and self.queries is None
+        if (self.items is not None) + by_content + (self.queries is not None) + of_all != 1:
+            raise InputError(
+                "one of --items, --text or --image, --queries, --output must be given; "
+                "--output may be with --queries"
+            )
         if self.items is not None:
             check_fields(self, _may_be_item, "item_ids of int64 or text", "items")
         if self.text is not None and not self.text.strip():
             raise InputError(f"text must not be blank, got {self.text!r}")
-        if by_content != (self.encoder is not None):
-            raise InputError("encoder must be given with --text or --image, and only then")
+        if (by_content or self.queries is not None) != (self.encoder is not None):
+            rule = "encoder must be given with --text, --image or --queries, and only then"
+            raise InputError(rule)
         if self.index is not None and self.search != "faiss":
             raise InputError(f"index must be left out unless --search is faiss, got {self.index}")
 
@@ -76,22 +86,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(NeighboursConfig, argv)
     if config.output is not None:
         refuse_existing(config.output)
-        check_file(config.output, "output", [config.vectors])
+        check_file(config.output, "output", [config.vectors, config.queries])
     if config.index is not None and not config.index.exists():
         check_new_folder(config.index, "index")
     vectors = ItemVectors.open(config.vectors)
+    texts = _queries(config.queries) if config.queries else []
     search = _search(config, vectors)
     if config.output is not None:
-        write_neighbours(search, config.k, config.output)
-        print(f"neighbours of {len(vectors)} items in {config.output}")
+        print(f"neighbours of {_write(config, search, texts, config.output)} in {config.output}")
         return
     item_map = _item_map(config)
     asked = _item_ids(config.items or (), item_map, vectors)
-    names, neighbours = _ask(config, asked, search)
+    names, neighbours = _ask(config, asked, texts, search)
     shown = np.array(sorted({item_id for each in neighbours for item_id, _ in each} | {*asked}))
     titles = read_titles(config.data, shown) if config.data else {}
-    texts = shown.tolist() if item_map is None else IdTexts(item_map, shown)(shown).to_pylist()
-    for line in _table(names, neighbours, titles, dict(zip(shown.tolist(), texts, strict=True))):
+    called = shown.tolist() if item_map is None else IdTexts(item_map, shown)(shown).to_pylist()
+    for line in _table(names, neighbours, titles, dict(zip(shown.tolist(), called, strict=True))):
         print(line)
 
 
@@ -120,6 +130,15 @@ def _item_ids(items: Sequence[int | str], item_map: Path | None, vectors: ItemVe
     return [item_ids[item] if isinstance(item, str) else item for item in items]
 
 
+def _queries(path: Path) -> list[str]:
+    """The lines of the file; InputError for one without words, or for no line at all."""
+    texts = read_text(path).removesuffix("\n").split("\n")
+    for line, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise InputError(f"queries must have words in every line, got none in {path}:{line}")
+    return [text.strip() for text in texts]
+
+
 def _search(config: NeighboursConfig, vectors: ItemVectors) -> Search:
     if config.search == "exact":
         return Neighbours(vectors)
@@ -131,14 +150,34 @@ def _search(config: NeighboursConfig, vectors: ItemVectors) -> Search:
     return index
 
 
+def _write(config: NeighboursConfig, search: Search, texts: list[str], output: Path) -> str:
+    """The file; returns of how many what it holds."""
+    if config.queries is None:
+        write_neighbours(search, config.k, output)
+        return f"{len(search.vectors)} items"
+    write_text_neighbours(search, texts, _encoded(config, search, texts), config.k, output)
+    return f"{len(texts)} queries"
+
+
+def _encoded(config: NeighboursConfig, search: Search, texts: list[str]) -> np.ndarray:
+    """(Q, D) of the texts."""
+    from torchrec_mm.pretraining.embed.queries import encode_texts
+
+    assert config.encoder is not None  # with queries there is one
+    return encode_texts(config.encoder, search.vectors, texts)
+
+
 def _ask(
-    config: NeighboursConfig, asked: list[int], search: Search
+    config: NeighboursConfig, asked: list[int], texts: list[str], search: Search
 ) -> tuple[list[int | str], list[list[tuple[int, float]]]]:
     """What was asked for, an item_id or words, and the neighbours (item_id, cosine) of each."""
     item_ids = search.vectors.item_ids
     if config.items is not None:
         found = neighbours_of(search, np.array(asked, dtype=np.int64), config.k)
         return [*asked], found.named(item_ids)
+    if config.queries is not None:
+        queries = _encoded(config, search, texts)
+        return [*texts], search.search(queries, config.k).named(item_ids)
     from torchrec_mm.pretraining.embed.queries import encode_query
 
     assert config.encoder is not None  # with words or a picture there is one

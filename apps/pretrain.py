@@ -153,26 +153,27 @@ def train_encoder(
 
     precision = Precision(config.precision, worker.device)
     encoder = build_encoder(config).to(worker.device)
-    reader = reader_for(
-        encoder,
-        packed,
-        max_pixels=config.max_image_pixels,
-        corrupt_share=config.corrupt_share,
-        worker=worker,
-    )
-    fit_heads(encoder, reader, worker)
-    pairs, judge = split(config, reader, precision, worker)
-    loader = PairLoader(
-        pairs,
-        reader,
-        loader_settings(config),
-        rank=worker.rank,
-        world_size=worker.world_size,
-        pin_memory=worker.device.type == "cuda",
-    )
-    trainer = build_trainer(config, encoder, precision, worker)
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:
         run_folder.write_model({"kind": "encoder", "content": packed.fingerprint})
+        with run_folder.taken_back():  # features of a large catalogue take hours
+            reader = reader_for(
+                encoder,
+                packed,
+                max_pixels=config.max_image_pixels,
+                corrupt_share=config.corrupt_share,
+                worker=worker,
+            )
+            fit_heads(encoder, reader, worker)
+            pairs, judge = split(config, reader, precision, worker)
+            loader = PairLoader(
+                pairs,
+                reader,
+                loader_settings(config),
+                rank=worker.rank,
+                world_size=worker.world_size,
+                pin_memory=worker.device.type == "cuda",
+            )
+        trainer = build_trainer(config, encoder, precision, worker)
         start = restore(run_folder, trainer)
         run_folder.drop_records_after(start)
         # Of trained backbones all items would have to be encoded once more for it; without

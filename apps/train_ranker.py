@@ -98,6 +98,9 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         if self.vectors is None:
             rule = f"mapped with method {self.method}, which uses no vectors"
             check_fields(self, lambda x: x == "mapped", rule, "vector_storage")
+        for name in self.left_out:
+            if name.partition("_")[0] not in self.method.split("+"):
+                raise ValueError(f"left_out must be of method {self.method}, got {name}")
         RankerSettings.__post_init__(self)
         TrainSettings.__post_init__(self)
         counts = ("min_count", "max_behaviours", "searched_behaviours")

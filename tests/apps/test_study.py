@@ -1,12 +1,17 @@
 """apps.study: a whole study of a small market, gone on with, and refused before its first run."""
 
 import json
+import signal
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
 
 import apps.study
+from tests.helpers.forks import wait_until
 from tests.helpers.small_market import SmallMarket
 from torchrec_mm.stages.jobs import Job
 
@@ -24,7 +29,7 @@ RECIPE = {
         "make": {
             "method": "make",
             "vectors": {"of": "own", "share": 0.8},
-            "make": {"hidden": [4], "epochs": 1},
+            "make": {"hidden": [4], "epochs": 1, "test_auc": True},
         },
         "codes": {"method": "codes", "vectors": {"of": "each"}},
     },
@@ -54,6 +59,7 @@ def test_a_study_says_of_each_row_what_it_came_to(done):
         assert row["against"].keys() == ({"id"} if name != "id" else set())
         assert row["parameters"] > 0 and (row["impressions_per_s"] is None) == (name == "bias")
         assert len(row["slices"]) >= 3
+        assert (len(row["epochs"]), len(row["epochs_of_make"])) == (0, name == "make")
         runs = done / "study" / "runs" / name
         seeds = [json.loads((runs / s / "metrics.json").read_text()) for s in "01"]
         for figure in ("auc", "gauc", "log_loss"):
@@ -77,6 +83,34 @@ def test_a_study_that_is_gone_on_with_trains_nothing_again(market, done, monkeyp
     assert (done / "study" / "study.json").read_text() == before
 
 
+@pytest.mark.kill
+def test_a_study_that_was_killed_goes_on_to_the_same_bytes(market, done, tmp_path):
+    flags = flags_of(market, tmp_path)
+    study, whole = tmp_path / "study", done / "study"
+    command = [sys.executable, "-m", "apps.study", *flags, "--processes", "1"]
+    started = subprocess.Popen(command)
+    wait_until(lambda: len(made(study)) >= 3)
+    started.kill()
+    assert started.wait() == -signal.SIGKILL
+    assert 3 <= len(made(study)) < len(made(whole))
+    apps.study.main([*flags, "--processes", "2"])
+    assert made(study) == made(whole)
+    assert without_speeds(study) == without_speeds(whole)
+
+
+def made(study: Path) -> dict[Path, bytes]:
+    """Every logit of each run, those of tuning too."""
+    found = (study.glob(f"{kind}/*/*/predictions.parquet") for kind in ("tuning", "runs"))
+    return {file.relative_to(study): file.read_bytes() for file in chain(*found)}
+
+
+def without_speeds(study: Path) -> str:
+    told = json.loads((study / "study.json").read_text())
+    for row in told["rows"]:
+        del row["impressions_per_s"]
+    return json.dumps(told)
+
+
 def is_open(job: Job) -> bool:
     """Whether there is something left to do; MAKE's jobs find out by themselves."""
     return job.result is not None and not job.result.exists()
@@ -93,7 +127,14 @@ def test_a_claim_that_does_not_hold_ends_with_an_error(market, done, monkeypatch
     ("changed", "complaint"),
     [
         ({"tune": [{"epoch": 2}]}, "row bias: unknown flag: --epoch"),
-        ({"rows": {"id": {"method": "ids"}}}, "method"),
+        ({"rows": {"one": {"method": "ids"}}}, "row one: --method must be one of bias, id"),
+        ({"rows": {"one": {"methods": "id"}}}, "unknown key: methods"),
+        ({"baselines": ["two"]}, "two must be among rows"),
+        ({"rows": {"one": {"method": "simtier"}}}, "row one: vectors must be given with method"),
+        (
+            {"rows": {"one": {"method": "id", "vectors": {"of": "own"}}}},
+            "row one: vectors must not be given with method id",
+        ),
     ],
 )
 def test_a_flag_that_is_none_is_refused_before_the_first_run(

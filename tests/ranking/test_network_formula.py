@@ -1,6 +1,8 @@
 """The ranker's logits written out: impression by impression, on rows of the tables."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tests.helpers.small_market import VECTOR_WIDTH
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
 from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import METHODS
+from torchrec_mm.ranking.spec import METHODS, LeftOut, spec_from_json, spec_to_json
 
 ROWS = list(range(12))
 WIDTH = 4  # of a table
@@ -111,20 +113,28 @@ def logit_of(
         for behaviour in filter(seen.is_known, seen.past):
             tier = int((seen.cosine(behaviour) + 1) * spec.num_tiers / 2)
             tiers[min(tier, spec.num_tiers - 1)] += 1
-        extras.append(tiers.log1p() * network.tier_weight)
+        is_raw = "simtier_logarithm" in spec.left_out
+        extras.append((tiers if is_raw else tiers.log1p()) * network.tier_weight)
     hidden: list[Tensor] = []
     if network.make is not None:
         make_interest, hidden, make_logit = make_features(network.make, seen)
-        extras.append(make_interest)
-        bias = bias + make_logit
+        extras += [make_interest] * ("make_interest" not in spec.left_out)
+        hidden = hidden if "make_hidden" not in spec.left_out else []
+        bias = bias + make_logit * ("make_logit" not in spec.left_out)
     x = torch.cat([request, target, interest, target * interest, *extras])
     return mlp(network.mlp, x, hidden)[0] + bias
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "muse"])
-def test_the_logits_are_those_of_the_formula_written_out(method, encoded: Encoded):
-    spec = spec_of(method, encoded)
+@pytest.mark.parametrize(
+    ("method", "left_out"),
+    [
+        *((method, ()) for method in METHODS if method != "muse"),
+        *(("simtier+make", (name,)) for name in get_args(LeftOut)),
+    ],
+)
+def test_the_logits_are_those_of_the_formula_written_out(method, left_out, encoded: Encoded):
+    spec = replace(spec_of(method, encoded), left_out=left_out)
     model, data = ranker_of(spec), encoded.items_of(spec)
     weights = {
         config.feature_names[0]: tables.embedding_bags[config.name].weight
@@ -152,5 +162,19 @@ def test_the_logits_are_those_of_the_formula_written_out(method, encoded: Encode
         for target in one.candidates.values.tolist():
             seen = Impression(target, past, dict(enumerate(vectors)))
             expected.append(logit_of(model, request, items, own, seen))
-    found = model(encoded.batch(ROWS, method))[1].logits
+    batch = encoded.batch(ROWS, method, make=model.network.make)
+    found = model(batch)[1].logits
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_tiers_that_are_left_out_do_not_learn(encoded: Encoded):
+    spec = replace(spec_of("simtier", encoded), left_out=("simtier_weights",))
+    assert not ranker_of(spec).network.tier_weight.requires_grad
+    assert ranker_of(spec_of("simtier", encoded)).network.tier_weight.requires_grad
+
+
+def test_what_is_left_out_is_kept_with_the_run_and_not_named_where_nothing_is(encoded: Encoded):
+    whole = spec_of("simtier+make", encoded)
+    spec = replace(whole, left_out=("make_logit",))
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+    assert "left_out" not in spec_to_json(whole)

@@ -1,9 +1,13 @@
 """Jobs side by side: what each is given, what is not done twice, what ends them all."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from tests.helpers.forks import wait_until
 from torchrec_mm import gpus
 from torchrec_mm.stages import jobs
 from torchrec_mm.stages.jobs import Job, JobPool, run_side_by_side
@@ -27,6 +31,14 @@ import os
 def main(argv):
     open(argv[0], "a").write(f"{os.getpid()} ")
 """
+WAIT = """
+import os, time
+def main(argv):
+    open(argv[0] + ".new", "w").write(str(os.getpid()))
+    os.rename(argv[0] + ".new", argv[0])
+    while True:
+        time.sleep(1)
+"""
 FAIL = "def main(argv):\n    raise ValueError('of this job')\n"
 
 
@@ -37,6 +49,7 @@ def commands(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for name, text in (("__init__", ""), ("meet", MEET), ("say", SAY), ("fail", FAIL)):
         (folder / f"{name}.py").write_text(text)
+    (folder / "wait.py").write_text(WAIT)
     monkeypatch.syspath_prepend(folder.parent)
 
 
@@ -62,6 +75,33 @@ def test_a_process_of_a_pool_stays_from_one_run_to_the_next(commands, tmp_path):
     first, *others = (tmp_path / "said").read_text().split()
     assert others == [first, first]
     assert int(first) != os.getpid()
+
+
+@pytest.mark.parametrize("loaded", [[], ["json"]], ids=["spawned", "from the fork server"])
+def test_a_job_ends_where_what_began_it_is_killed(commands, tmp_path, loaded):
+    pid = tmp_path / "pid"
+    job = f"Job((('wait', ({str(pid)!r},)),), None)"
+    program = tmp_path / "pool.py"
+    program.write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path / 'path')!r})\n"
+        "from torchrec_mm.stages.jobs import Job, JobPool\n"
+        f"if __name__ == '__main__':\n    with JobPool(1, loaded={loaded}) as pool:\n"
+        f"        pool.run([{job}])\n"
+    )
+    started = subprocess.Popen([sys.executable, program])
+    wait_until(pid.exists)
+    started.kill()
+    started.wait()
+    wait_until(lambda: not is_running(int(pid.read_text())))
+
+
+def is_running(pid: int) -> bool:
+    """False for one that ended, also where nobody has asked for its status."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+    except OSError:
+        return False
+    return state[0] != "Z"
 
 
 def test_what_fails_ends_all(commands):

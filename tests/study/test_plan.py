@@ -111,3 +111,11 @@ def test_only_what_differs_from_what_is_given_is_made(plan):
     (folder,) = plan.derived()
     assert plan.derived()[folder] == (Path("v/text"), RANDOM)
     assert sorted(folder.name for folder in plan.data_sets()) == ["fit-0.5", "fit-1", "train-0.5"]
+
+
+def test_rows_that_join_make_can_be_had_apart(tuned):
+    def names(make: bool | None) -> set[str]:
+        return {job.result.parents[1].name for job in tuned.jobs(make=make)}
+
+    assert names(True) == {"make", "make%2Frandom", "both"}
+    assert names(True) | names(False) == names(None) and not names(True) & names(False)

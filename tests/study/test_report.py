@@ -25,6 +25,7 @@ def study(**changed) -> dict:
         "parameters": 12345,
         "impressions_per_s": None,
         "epochs": [],
+        "epochs_of_make": [],
     }
     whole = {
         "title": "Which?",
@@ -71,12 +72,13 @@ def test_the_budget_is_stated():
 def test_slices_epochs_and_claims_are_shown_where_there_are_any(tmp_path):
     slices = {"item_frequency/0": 0.6, "item_age/<24h": None}
     epochs = [{"epoch": 1, "train_auc": 0.7, "test_auc": 0.65}]
-    told = study(slices=slices, epochs=epochs)
+    told = study(slices=slices, epochs=epochs, epochs_of_make=epochs * 2)
     told["claims"] = [{"above": "simtier", "below": "id", "holds": False}]
     write_study(told, tmp_path)
     text = (tmp_path / TABLE_FILE).read_text()
     assert "| simtier<b> | 0.6000 | – |" in text
-    assert "| simtier<b> | 0.7000 / 0.6500 |" in text
+    assert "| simtier<b> | 0.7000 / 0.6500 | – |" in text
+    assert "| MAKE alone, of simtier<b> | 0.7000 / 0.6500 | 0.7000 / 0.6500 |" in text
     assert "| simtier | is not above | id |" in text
 
 

@@ -12,7 +12,7 @@ from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
 from torchrec_mm.ranking.effects import UserEffects
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
-from torchrec_mm.ranking.parts import PARTS
+from torchrec_mm.ranking.parts import PARTS, companion_widths
 from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.sequences import PARTS_OF_SEQUENCES
 from torchrec_mm.ranking.spec import RankerSpec
@@ -53,7 +53,7 @@ class RankingNetwork(nn.Module):
             request_width = sum(block.width for block in self.blocks if block.of_request)
             self.request_layer = nn.Linear(request_width, spec.hidden[0], bias=False)
             width -= request_width
-        self.mlp = MLP(width, spec.hidden, spec.make.hidden if spec.make else ())
+        self.mlp = MLP(width, spec.hidden, companion_widths(spec))
         # The first logit is the click rate's: steps are not spent on unlearning noise.
         nn.init.zeros_(self.mlp.logit.weight)
         self.base_logit = nn.Parameter(torch.logit(torch.tensor(spec.base_rate)))

@@ -155,13 +155,25 @@ class Tiers:
     """
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
-        network.tier_weight = nn.Parameter(torch.ones(spec.num_tiers))
+        network.tier_weight = tier_weights(spec, spec.num_tiers)
         return [Block(spec.num_tiers)]
 
     def join(self, network: Any, scene: Scene) -> Joined:
         search = scene.batch.search
         assert search is not None and search.tiers is not None  # the collator of this part searches
-        return Joined((torch.log1p(search.tiers) * network.tier_weight,))
+        return Joined((weighted(network.spec, search.tiers, network.tier_weight),))
+
+
+def tier_weights(spec: RankerSpec, *shape: int) -> nn.Parameter:
+    """Ones, to be learned unless they are left out."""
+    is_learned = "simtier_weights" not in spec.left_out
+    return nn.Parameter(torch.ones(shape), requires_grad=is_learned)
+
+
+def weighted(spec: RankerSpec, tiers: Tensor, weights: Tensor) -> Tensor:
+    """Logarithms of counts, or the counts, each tier by its weight."""
+    is_raw = "simtier_logarithm" in spec.left_out
+    return (tiers if is_raw else torch.log1p(tiers)) * weights
 
 
 class FrozenFeatures:
@@ -169,13 +181,23 @@ class FrozenFeatures:
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         assert spec.make is not None  # a method with this part has it
-        return [Block(spec.make.width)]
+        return [] if "make_interest" in spec.left_out else [Block(spec.make.width)]
 
     def join(self, network: Any, scene: Scene) -> Joined:
-        made, make = scene.batch.made, network.spec.make
+        made, spec = scene.batch.made, network.spec
         assert made is not None  # the collator of this part makes them
-        interest, *hidden, logit = made.split([make.width, *make.hidden, 1], dim=1)
-        return Joined((interest,), logit[:, 0], tuple(hidden))
+        widths = [spec.make.width, *spec.make.hidden, 1]
+        interest, *hidden, logit = made.split(widths, dim=1)
+        return Joined(
+            () if "make_interest" in spec.left_out else (interest,),
+            None if "make_logit" in spec.left_out else logit[:, 0],
+            tuple(hidden) if companion_widths(spec) else None,
+        )
+
+
+def companion_widths(spec: RankerSpec) -> tuple[int, ...]:
+    """Of MAKE's hidden layers where they join the MLP's."""
+    return spec.make.hidden if spec.make and "make_hidden" not in spec.left_out else ()
 
 
 class Recent:

@@ -22,6 +22,8 @@ from torchrec_mm.ranking.parts import (
     attend_to_newest,
     attended_target,
     interest_blocks,
+    tier_weights,
+    weighted,
 )
 from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.spec import RankerSpec
@@ -77,14 +79,14 @@ class FurtherTiers:
 
     def build(self, network: Any, spec: RankerSpec) -> list[Block]:
         count = len(spec.sequences)
-        network.further_tier_weight = nn.Parameter(torch.ones(count, spec.num_tiers))
+        network.further_tier_weight = tier_weights(spec, count, spec.num_tiers)
         return [Block(spec.num_tiers)] * count
 
     def join(self, network: Any, scene: Scene) -> Joined:
         tiers = [further.tiers for further in scene.batch.sequences if further.tiers is not None]
         # The collator of this part searches all of them.
-        weighted = torch.log1p(torch.stack(tiers, dim=1)) * network.further_tier_weight
-        return Joined(weighted.unbind(dim=1))
+        counts = torch.stack(tiers, dim=1)
+        return Joined(weighted(network.spec, counts, network.further_tier_weight).unbind(dim=1))
 
 
 def length_of(further: FurtherBehaviours) -> Tensor:

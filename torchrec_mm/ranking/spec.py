@@ -1,6 +1,6 @@
 """What fixes a ranker's shape: written to model.json, read back for the checkpoint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,19 +9,22 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.data.contract.feature_names import check_names
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
-from torchrec_mm.data.stream.batches import RAW_IDS
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import code_tables
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.ranking.effects import effects_width
 from torchrec_mm.ranking.make import MakeSpec, make_spec_from_json, make_spec_to_json
-from torchrec_mm.ranking.zero_collision import ZeroCollision
+from torchrec_mm.ranking.zero_collision import ZeroCollision, check_raw_ids
 
 # bias has no network, so no spec: see ``bias``.
 Method = Literal[
     "bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"
 ]
-NAMES = ("request_numbers", "target_numbers", "sequences")
+# Of simtier and of make, what a study can do without.
+LeftOut = Literal[
+    "simtier_logarithm", "simtier_weights", "make_interest", "make_hidden", "make_logit"
+]
+NAMES = ("request_numbers", "target_numbers", "sequences", "left_out")
 SINCE_THEN = (*NAMES, "bags", "shared", "effects")  # what older runs say nothing of
 METHODS = tuple(method for method in get_args(Method) if method != "bias")
 
@@ -105,6 +108,8 @@ class RankerSettings:
     """Behaviours that muse keeps of those it searches, for each candidate."""
     effects: int = 36
     """Width of each user's own effects, fitted beside the network at the end; 0 for none."""
+    left_out: tuple[LeftOut, ...] = ()
+    """For studies, parts of the method to do without; simtier_logarithm leaves counts raw."""
     zero_collision: dict[str, ZeroCollision] = field(default_factory=dict)
     """Tables of user_id or item_id that take ids as they are: {user_id: {rows: 65536}}. The ids
     that matter most own a row each, newcomers take over from the weakest, and the rest share."""
@@ -131,7 +136,8 @@ class RankerSpec:
     request_numbers, target_numbers: numeric features of user and context, and of an impression and
     its item, in the batch's order. bags: by name, those among the features of ``tables``. shared:
     by name, the tables of features that share one. sequences: events of the further behaviour
-    sequences. effects: width of the table of users' own effects, 0 without one.
+    sequences. effects: width of the table of users' own effects, 0 without one. left_out: of the
+    method, for studies.
 
     Raises:
         ValueError: method and make, or their hidden layers, do not go together, or a feature that
@@ -155,6 +161,7 @@ class RankerSpec:
     shared: Mapping[str, str] = field(default_factory=dict)
     sequences: tuple[str, ...] = ()
     effects: int = 0
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -207,6 +214,7 @@ class RankerSpec:
             },
             shared={n: table for n, table in vocabularies.tables.items() if n in tables.all},
             sequences=train.sequences,
+            left_out=settings.left_out,
             effects=effects_width(settings.effects, tables, taken, None if codes else vectors),
         )
 
@@ -235,16 +243,6 @@ class RankerSpec:
     def has(self, part: str) -> bool:
         """Whether the method holds ``part``: "simtier+make" has both of its halves."""
         return part in self.method.split("+")
-
-
-def check_raw_ids(features: Iterable[str]) -> None:
-    """InputError, naming the first, for tables of raw ids of features whose raw ids are lost."""
-    for name in features:
-        if name not in RAW_IDS:
-            raise InputError(
-                f"zero_collision must name {' or '.join(RAW_IDS)}, the features whose raw ids an "
-                f"encoded data set keeps, got {name}"
-            )
 
 
 def spec_to_json(spec: RankerSpec) -> dict[str, Any]:

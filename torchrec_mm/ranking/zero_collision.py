@@ -3,7 +3,7 @@
 No two ids share a row that one of them owns; how ids get rows and lose them: ``row_owners``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torchrec.modules.mc_modules import ManagedCollisionCollection
 
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.contract.feature_names import table_name
+from torchrec_mm.data.stream.batches import RAW_IDS
+from torchrec_mm.errors import InputError
 from torchrec_mm.ranking.eviction import EVICTIONS
 from torchrec_mm.ranking.row_owners import RowOwners
 
@@ -76,3 +78,13 @@ def build_zero_collision_tables(
         EmbeddingBagCollection(tables=configs, device=torch.device(device)),
         ManagedCollisionCollection(owners, configs),
     )
+
+
+def check_raw_ids(features: Iterable[str]) -> None:
+    """InputError, naming the first, for tables of raw ids of features whose raw ids are lost."""
+    for name in features:
+        if name not in RAW_IDS:
+            raise InputError(
+                f"zero_collision must name {' or '.join(RAW_IDS)}, the features whose raw ids an "
+                f"encoded data set keeps, got {name}"
+            )

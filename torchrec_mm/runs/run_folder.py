@@ -22,8 +22,9 @@ count until the first checkpoint.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class RunFolder:
         self.worker = worker
         self._log = ExitStack()
         self._moved: dict[str, Any] = {}  # inputs that are not where config.yaml says
+        self._goes_on = False
 
     def __enter__(self) -> "RunFolder":
         self._log.enter_context(rank_log(self.path / "logs", self.worker))
@@ -97,7 +99,8 @@ class RunFolder:
     def create(cls, path: Path, config: Any, worker: Worker, resume: bool) -> "RunFolder":
         """Start a run, or go on with one. Collective.
 
-        Call it when the inputs have been read and found good, so that bad input leaves no folder.
+        Call it when the inputs have been read and found good, so that bad input leaves no folder;
+        what takes long may be read within ``taken_back``.
 
         Raises:
             InputError: the folder holds something and ``resume`` is False, or it holds a run of
@@ -105,7 +108,7 @@ class RunFolder:
         """
         values = yaml.safe_load(to_yaml(with_absolute_paths(config)))
         run = cls(path, worker)
-        goes_on = resume and (path / "config.yaml").is_file()
+        goes_on = run._goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
             before = THEN | read_yaml(path / "config.yaml")
             _check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
@@ -119,6 +122,16 @@ class RunFolder:
         log_environment(path / "environment.json", worker)
         dist.barrier()
         return run
+
+    @contextmanager
+    def taken_back(self) -> Iterator[None]:
+        """For the block: an InputError, as of bad input, takes a folder away that was new."""
+        try:
+            yield
+        except InputError:
+            if self.worker.is_first and not self._goes_on:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def log(self, **values: Any) -> None:
         """Append one line to metrics.jsonl."""

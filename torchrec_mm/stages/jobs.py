@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
+from multiprocessing.process import parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from threading import Thread
 
 from tqdm import tqdm
 
@@ -94,6 +97,15 @@ def run_side_by_side(jobs: Sequence[Job], processes: int, *, threads: int = 1) -
 
 def _begin(threads: int, one_each: "SimpleQueue[str | None]") -> None:
     print_anything()
+    Thread(target=_end_with_the_pool, daemon=True).start()
     if gpu := one_each.get():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import_module("torch").set_num_threads(threads)
+
+
+def _end_with_the_pool() -> None:
+    """Where who began it was killed: a job would go on beside that of whoever begins it again."""
+    parent = parent_process()
+    assert parent is not None  # who started this process
+    wait([parent.sentinel])
+    os._exit(1)

@@ -73,7 +73,8 @@ def measure(
                 for other in plan.compared_with(name)
             },
             **_costs(plan, name),
-            "epochs": _epochs(plan, name),
+            "epochs": _epochs(plan.run_dir(name, seed) for seed in plan.seeds),
+            "epochs_of_make": _epochs_of_make(plan, name),
         }
         if plan.recipe.slices:
             row["slices"] = _slices(plan, name, activity)
@@ -133,11 +134,18 @@ def _costs(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _epochs(plan: Plan, name: str) -> list[dict[str, Any]]:
+def _epochs_of_make(plan: Plan, name: str) -> list[dict[str, Any]]:
+    """Those of the MAKE that a row joins, a model of item vectors alone."""
+    if "make" not in plan.rows[name].method:
+        return []
+    return _epochs(plan.make_dir(name, seed, tuning=False) for seed in plan.seeds)
+
+
+def _epochs(run_dirs: Iterable[Path]) -> list[dict[str, Any]]:
     """Train and test AUC by epoch, means over the seeds, of runs that were told to say so."""
     by_epoch: dict[int, list[Mapping[str, Any]]] = {}
-    for seed in plan.seeds:
-        for line in _lines(plan.run_dir(name, seed)):
+    for run_dir in run_dirs:
+        for line in _lines(run_dir):
             if line.get("test_auc") is not None and line.get("train_auc") is not None:
                 by_epoch.setdefault(line["epoch"], []).append(line)
     return [

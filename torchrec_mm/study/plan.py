@@ -126,11 +126,19 @@ class Plan:
             scores.append((metrics["auc"] or 0.0) + (metrics["gauc"] or 0.0))
         return options[scores.index(max(scores))]
 
-    def jobs(self) -> Iterator[Job]:
-        """Each row by each seed, once it is known what is best for it."""
+    def jobs(self, *, make: bool | None = None) -> Iterator[Job]:
+        """Each row by each seed, once it is known what is best for it.
+
+        ``make``: only the rows that join MAKE, or only those that need not wait for one.
+        """
         for seed in self.seeds:  # so that all rows have one, should it be cut short
-            for name in self.rows:
-                yield self._job(name, seed, self.best(name), self.run_dir(name, seed), False)
+            for name, row in self.rows.items():
+                if make in (None, "make" in row.method):
+                    yield self.job(name, seed)
+
+    def job(self, name: str, seed: int) -> Job:
+        """The run of one row by one seed."""
+        return self._job(name, seed, self.best(name), self.run_dir(name, seed), False)
 
     def run_dir(self, name: str, seed: int) -> Path:
         return self.root / "runs" / plain(name) / str(seed)

@@ -55,10 +55,6 @@ class Row:
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: 0 < x <= 1, "in (0, 1]", "train")
-        needs = self.method not in ("bias", "id")
-        if needs != (self.vectors.of != NONE):
-            rule = "not be none" if needs else "be none"
-            raise InputError(f"vectors must {rule} with method {self.method}")
 
 
 @dataclass(frozen=True, kw_only=True)

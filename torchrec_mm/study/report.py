@@ -38,8 +38,7 @@ def tables_of(study: Mapping[str, Any]) -> dict[str, Table]:
         ]
     if any(row.get("slices") for row in rows):
         found["GAUC by slice"] = list(_slices(rows))
-    if any(row["epochs"] for row in rows):
-        found["AUC by epoch, train / test"] = list(_epochs(rows))
+    found["AUC by epoch, train / test"] = list(_epochs(rows))
     return {heading: table for heading, table in found.items() if len(table) > 1}
 
 
@@ -124,9 +123,11 @@ def _slices(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 
 def _epochs(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    most = max(len(row["epochs"]) for row in rows)
+    curves = {row["row"]: row["epochs"] for row in rows}
+    curves |= {f"MAKE alone, of {row['row']}": row["epochs_of_make"] for row in rows}
+    most = max(map(len, curves.values()))
     yield ["row", *(str(epoch) for epoch in range(1, most + 1))]
-    for row in rows:
-        cells = [f"{each['train_auc']:.4f} / {each['test_auc']:.4f}" for each in row["epochs"]]
+    for name, epochs in curves.items():
+        cells = [f"{each['train_auc']:.4f} / {each['test_auc']:.4f}" for each in epochs]
         if cells:
-            yield [row["row"], *cells, *["–"] * (most - len(cells))]
+            yield [name, *cells, *["–"] * (most - len(cells))]

@@ -112,7 +112,9 @@ def test_an_index_is_built_once_and_reused_until_the_vectors_change(room, ask):
         ask(*flags, "--vectors", room / "other")
 
 
-def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
+@pytest.fixture
+def texts(room):
+    """Flags of the vectors of two texts, "word1 word2" of item 1 and "word3" of item 22."""
     text = str(save_text_encoder(room / "text"))
     spec = EncoderSpec("text", text, trainable_layers=0, image_size=32)
     encoder = build_item_encoder([spec]).eval()
@@ -122,27 +124,70 @@ def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask):
         values = part(part.backbone.tokenise(["word1 word2", "word3"])).numpy()
     origin = origin_of("scl", encoder, "text")
     written(room / "texts", [1, 22], values, modality="text", origin=origin)
-    flags = ("--vectors", room / "texts", "--encoder", room / "run", "--text", "word3")
+    written(room / "w", [1, 22], values, modality="text")
+    return "--vectors", room / "texts", "--encoder", room / "run"
+
+
+def test_a_text_finds_the_items_of_the_run_that_made_the_vectors(room, ask, texts):
+    flags = (*texts, "--text", "word3")
     lines = ask(*flags, "--data", room / "data", "--k", 1)
     assert lines == ["word3", "  rank  cosine  item_id  title", "     1   1.000       22  red coat"]
     with pytest.raises(InputError, match="vectors must have the origin of encoder"):
-        ask(*flags, "--vectors", written(room / "w", [1, 22], values, modality="text").folder)
+        ask(*flags, "--vectors", room / "w")
+
+
+@pytest.mark.parametrize("search", ["exact", "faiss"])
+def test_each_line_of_a_file_is_a_query(room, ask, texts, search):
+    file, out = room / "queries.txt", room / "found.parquet"
+    lines = ["word3", "word1 word2", *["word3"] * 70]  # more than are encoded at once
+    file.write_text("\r\n".join(lines) + "\n")
+    flags = (*texts, "--queries", file, "--k", 1, "--search", search)
+    printed = ask(*flags)
+    assert printed[:3] == ["word3", "  rank  cosine  item_id", "     1   1.000       22"]
+    assert printed[3] == "word1 word2"
+    assert len(printed) == 3 * len(lines)
+    assert ask(*flags, "--output", out) == [f"neighbours of 72 queries in {out}"]
+    table = pq.read_table(out)
+    assert table["query"].to_pylist() == lines
+    assert table["neighbour_ids"].to_pylist() == [[22], [1], *[[22]] * 70]
+    assert table["cosines"].to_pylist() == [[pytest.approx(1, abs=1e-5)]] * 72
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "queries must have words in every line, got none in .*queries.txt:1"),
+        (b"word1\n \nword3", "queries must have words in every line, got none in .*queries.txt:2"),
+        (b"word1\xff", "queries.txt must be UTF-8"),
+        (None, "queries.txt"),
+    ],
+)
+def test_a_file_of_queries_that_cannot_be_searched_by_is_refused(
+    room, ask, texts, content, complaint
+):
+    if content is not None:
+        (room / "queries.txt").write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        ask(*texts, "--queries", room / "queries.txt", "--output", room / "out.parquet")
+    assert not (room / "out.parquet").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ([], "one of --items, --text or --image, --output must be given"),
-        (["--items", "[1]", "--output", "n"], "one of --items, --text or --image, --output must"),
+        ([], "one of --items, --text or --image, --queries, --output must be given"),
+        (["--items", "[1]", "--output", "n"], "one of --items, --text or --image, --queries, --o"),
+        (["--queries", "q", "--text", "red"], "one of --items, --text or --image, --queries, --o"),
         (["--items", "[]"], "items must be item_ids of int64"),
         (["--items", f"[{2**63}]"], "items must be item_ids of int64"),
         (["--items", "[1, 5]"], "items must have a vector in .*v, got 5"),
         (["--items", "[1]", "--k", "0"], "k must be at least 1, got 0"),
         (["--items", "[1]", "--index", "i"], "index must be left out unless --search is faiss"),
-        (["--items", "[1]", "--encoder", "r"], "encoder must be given with --text or --image, and"),
+        (["--items", "[1]", "--encoder", "r"], "encoder must be given with --text, --image or"),
+        (["--queries", "q"], "encoder must be given with --text, --image or --queries, and only"),
         (["--text", " ", "--encoder", "r"], "text must not be blank"),
         (["--text", "red", "--encoder", "r"], "encoder must be a run of apps.pretrain, got r"),
-        (["--text", "red"], "encoder must be given with --text or --image"),
+        (["--text", "red"], "encoder must be given with --text, --image or --queries"),
     ],
 )
 def test_a_mistake_is_named(ask, flags, complaint):

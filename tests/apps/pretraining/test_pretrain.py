@@ -24,6 +24,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.pretraining.encoder.encoder_files import load_encoder
 from torchrec_mm.pretraining.judge.judge import Results
 from torchrec_mm.pretraining.pairs.pair_loader import PairLoader
+from torchrec_mm.pretraining.scl import fit_heads
 
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
 
@@ -349,6 +350,24 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(pretrain, room, tmp_path, 
     with pytest.raises(InputError, match=complaint):
         pretrain(tmp_path / "run", "--data", str(room.data), *flags.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_run_folder_is_there_while_features_are_computed_and_goes_on_with_them(
+    pretrain, tmp_path, monkeypatch
+):
+    run_dir = tmp_path / "run"
+
+    def computed(*_: object) -> None:
+        assert (run_dir / "config.yaml").is_file() and (run_dir / "logs").is_dir()
+        raise failure
+
+    monkeypatch.setattr(fit_heads, "cache_features", computed)
+    for failure in (KeyboardInterrupt(), InputError("bad input")):  # the second is no new run's
+        with pytest.raises(type(failure)):
+            pretrain(run_dir, "--resume", "true")
+        assert (run_dir / "config.yaml").is_file()
+    monkeypatch.undo()
+    assert pretrain(run_dir, "--resume", "true")["epoch"] in (0, 1)
 
 
 def test_content_must_be_given_once_and_hold_what_is_trained(room, tmp_path, refused):

@@ -1,5 +1,6 @@
-"""A text or a picture to a query vector, to search item vectors by."""
+"""Texts or a picture to query vectors, to search item vectors by."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from torchrec_mm.pretraining.encoder.encoder_files import CLIP_E, SavedEncoder, 
 from torchrec_mm.pretraining.encoder.fingerprint import origin_of
 from torchrec_mm.pretraining.encoder.item_encoder import FUSED, MODALITIES, ItemEncoder
 from torchrec_mm.pretraining.encoder.side import Inputs, side_of
+
+BATCH_SIZE = 64
 
 
 def encode_query(
@@ -32,14 +35,29 @@ def encode_query(
             run aligned the two; a run without the modality; or a picture that cannot be decoded.
     """
     given = [m for m, content in (("image", image), ("text", text)) if content is not None]
+    encoder, space = _encoder_for(run_dir, vectors, given)
+    texts = [] if text is None else [text]
+    with torch.inference_mode():
+        return _encode(encoder, texts, image)[space].numpy()
+
+
+def encode_texts(run_dir: Path, vectors: ItemVectors, texts: Sequence[str]) -> np.ndarray:
+    """Encode Q texts, a query each: (Q, D) float32, unit length; the rest as ``encode_query``."""
+    encoder, space = _encoder_for(run_dir, vectors, ["text"])
+    batches = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+    with torch.inference_mode():
+        return torch.cat([_encode(encoder, batch, None)[space] for batch in batches]).numpy()
+
+
+def _encoder_for(run_dir: Path, vectors: ItemVectors, given: list[str]) -> tuple[ItemEncoder, str]:
+    """The encoder that made the vectors, and where the vector of such a query is taken from."""
     fused = vectors.modality == FUSED
     wanted = MODALITIES if fused else [m for m in MODALITIES if m in (vectors.modality, *given)]
     saved = load_encoder(run_dir, wanted)
     space = _space(saved, vectors, given)
     origin = origin_of(saved.name, saved.encoder, vectors.modality)
     check_origin(vectors, origin, f"encoder {run_dir}")
-    with torch.inference_mode():
-        return _encode(saved.encoder, text, image)[space].numpy()
+    return saved.encoder, space
 
 
 def _space(saved: SavedEncoder, vectors: ItemVectors, given: list[str]) -> str:
@@ -54,18 +72,20 @@ def _space(saved: SavedEncoder, vectors: ItemVectors, given: list[str]) -> str:
     )
 
 
-def _encode(encoder: ItemEncoder, text: str | None, image: Path | None) -> dict[str, torch.Tensor]:
-    """(1, width) float32 by space; zeros where the query has nothing."""
+def _encode(
+    encoder: ItemEncoder, texts: Sequence[str], image: Path | None
+) -> dict[str, torch.Tensor]:
+    """(Q, width) float32 by space, zeros where a query has nothing; with a picture Q is 1."""
     inputs: dict[str, Inputs] = {}
     places = {}
     for modality, part in encoder.encoders.items():
-        content = image if modality == "image" else text
-        places[modality] = np.arange(content is not None, dtype=np.int64)
+        given = len(texts) if modality == "text" else int(image is not None)
+        places[modality] = np.arange(given, dtype=np.int64)
         if modality == "image":
             inputs[modality] = _picture(image, part.spec.image_size)
         else:
-            inputs[modality] = part.tokenise([text or ""])
-    return encoder(side_of(1, inputs, places))
+            inputs[modality] = part.tokenise([*texts] or [""])
+    return encoder(side_of(len(texts) or 1, inputs, places))
 
 
 def _picture(image: Path | None, size: int) -> torch.Tensor:
