@@ -6,7 +6,7 @@ refused in one line: the request that is wrong, what must be, what came.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from torchrec_mm.columns.jagged import offsets_of
 from torchrec_mm.columns.numbers import to_arrow
-from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING
+from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING, same_kind
+from torchrec_mm.data.contract.features import FeatureT
 from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.errors import InputError
@@ -103,6 +104,9 @@ def _column(
             raise InputError(f"{rule}, got {_short(value)}")
         if value is None and name == USER_ID:
             raise InputError(f"request {number} must have {name}")
+        if bool in {*map(type, parts)} - TYPES[each]:
+            numbers = [part if part is None else int(part) for part in parts]
+            values[number] = numbers if is_list else numbers[0]
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
@@ -145,7 +149,27 @@ def parse(table: pa.Table, columns: RequestColumns, limits: Limits, behaviours: 
             rule = f"requests must have columns that the ranker reads, {', '.join(known)}"
             raise InputError(f"{rule}, got {name}")
     limits.check(table, columns)
-    return parse_requests(table.combine_chunks(), "requests", columns, behaviours)
+    as_sent = _as_sent(columns, table)
+    return parse_requests(table.combine_chunks(), "requests", as_sent, behaviours)
+
+
+def _as_sent(columns: RequestColumns, table: pa.Table) -> RequestColumns:
+    """The columns by the types that they came in, of those that each may have."""
+
+    def each(features: Mapping[str, FeatureT]) -> dict[str, FeatureT]:
+        found = {}
+        for name, feature in features.items():
+            sent = table.schema.field(name).type if name in table.column_names else feature.kind
+            fitting = (kind for kind in feature.types if same_kind(sent, kind))
+            found[name] = feature.read_as(next(fitting, feature.kind))
+        return found
+
+    return replace(
+        columns,
+        features=each(columns.features),
+        numbers=each(columns.numbers),
+        impression_numbers=each(columns.impression_numbers),
+    )
 
 
 def write_json(probabilities: Sequence[np.ndarray], checkpoint: str) -> bytes:
