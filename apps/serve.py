@@ -7,10 +7,13 @@ curl localhost:8000/score -d '{"user_id": 1, "candidate_item_ids": [2, 3]}'
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.errors import InputError
+
+NEEDED = ("fastapi", "uvicorn", "orjson", "prometheus_client")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ class ServeConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, listen, score until told to stop."""
     config = parse(ServeConfig, argv)
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise InputError(f"apps.serve needs {package}: pip install 'torchrec-mm[serving]'")
     import torch
 
     from torchrec_mm.scoring.score import open_vectors

@@ -1,4 +1,4 @@
-"""What waits together is scored together, what is of no use any more is not, one's fault is one's."""
+"""What waits together is scored together, what is of no use any more is not."""
 
 import asyncio
 import threading

@@ -39,9 +39,7 @@ class Projected(Protocol):
 class FrozenMake:
     """Makes ``RequestBatch.made``: the mean of what the MAKEs of all folds say."""
 
-    def __init__(
-        self, make: nn.Module, projected: Projected, further: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, make: nn.Module, projected: Projected, further: Sequence[int] = ()) -> None:
         """Copy ``make`` as it is now.
 
         ``projected``: ``project_vectors`` of the same weights. ``further``: which of a request's

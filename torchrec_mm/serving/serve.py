@@ -58,13 +58,8 @@ def serve(
 def listening(host: str, port: int) -> socket.socket:
     """A socket at an address; InputError if it cannot be had."""
     try:
-        (family, kind, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
-        raise InputError(
-            f"host and port must be free to listen at, got {host} {port}: {error}"
-        ) from error
-    return listener
+        rule = f"host and port must be free to listen at, got {host} {port}"
+        raise InputError(f"{rule}: {error}") from error
