@@ -136,8 +136,23 @@ def served(
 ) -> Load:
     """What clients see of a server that was started for them."""
     with server(run_dir, data, config.threads) as (host, port):
-        bodies = in_fresh_process(bodies_of, run_dir, data, kind, rows)
-        return in_fresh_process(load, host, port, kind, bodies, clients, config.seconds)
+        asking = (host, port, kind, clients, config.seconds)
+        return in_fresh_process(ask, run_dir, data, rows, *asking, threads=1)
+
+
+def ask(
+    run_dir: Path,
+    data: Path,
+    rows: tuple[int, int, int],
+    host: str,
+    port: int,
+    kind: str,
+    clients: int,
+    seconds: float,
+) -> Load:
+    """Draw the requests, and be their clients."""
+    bodies = bodies_of(run_dir, data, kind, rows)
+    return load(host, port, kind, bodies, clients, seconds)
 
 
 @contextmanager

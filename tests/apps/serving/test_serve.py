@@ -15,6 +15,7 @@ import pytest
 import apps.serve
 from tests.helpers.runs import ROOT, train_ranker
 from tests.serving.served import scorer_of, table_of
+from torchrec_mm.serving.serve import listening
 
 WAIT_S = 300
 
@@ -73,6 +74,11 @@ def test_an_address_that_is_taken_is_refused_in_one_line(run_dir, refused):
         port = taken.getsockname()[1]
         line = refused(apps.serve.main, ["--run_dir", run_dir, "--port", port])
     assert "host and port must be free to listen at" in line and str(port) in line
+
+
+def test_answers_are_not_held_back_until_the_client_has_acknowledged_their_heads():
+    with listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on
 
 
 @pytest.mark.parametrize(
