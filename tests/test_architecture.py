@@ -72,6 +72,9 @@ ARROWS = {
     "scoring": WALLS
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
+    "serving": WALLS
+    | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
+    | {"parallel", "ranking", "runs", "scoring"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
@@ -102,7 +105,7 @@ ARROWS["benchmarks"] = set(ARROWS)
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data.stream", "ranking", "parallel", "train", "benchmarks"},
+    "torchrec": {"data.stream", "ranking", "parallel", "serving", "train", "benchmarks"},
     "fbgemm_gpu": {"parallel"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining.encoder"},
@@ -120,6 +123,11 @@ DOORS = {
     "prometheus_client": {"near_line"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "orjson": {"serving"},
+    "prometheus_client": {"serving"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.
