@@ -120,14 +120,13 @@ DOORS = {
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors"},
     "redis": {"item_vectors", "near_line"},
-    "prometheus_client": {"near_line"},
+    "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
     "fastapi": {"serving"},
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "orjson": {"serving"},
-    "prometheus_client": {"serving"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.
