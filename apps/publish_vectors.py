@@ -54,18 +54,25 @@ class PublishVectorsConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do it, and say what is served."""
     config = parse(PublishVectorsConfig, argv)
-    if config.roll_back:
-        roll_back(config.index)
-    elif config.vectors:
-        _adopt(config, ItemVectors.open(config.vectors))
-    else:
-        publish(config.index, space=config.space, keep=config.keep)
+    try:
+        _change(config)
+    except ConnectionError as error:
+        raise InputError(f"log of {config.index} must be reachable: {error}") from error
     now = read_pointer(config.index).now
     snapshot, vectors = now.snapshots[now.space], ItemVectors.open(config.index)
     print(
         f"{config.index} serves {len(vectors)} items of {now.space}, snapshot {snapshot.version}"
         + ("" if snapshot.follows else ", and nothing that came after it")
     )
+
+
+def _change(config: PublishVectorsConfig) -> None:
+    if config.roll_back:
+        roll_back(config.index)
+    elif config.vectors:
+        _adopt(config, ItemVectors.open(config.vectors))
+    else:
+        publish(config.index, space=config.space, keep=config.keep)
 
 
 def _adopt(config: PublishVectorsConfig, vectors: ItemVectors) -> None:

@@ -140,6 +140,29 @@ def test_a_url_that_is_none_is_refused():
         stream_of("file:///tmp")
 
 
+def test_a_server_with_stream_and_log_that_goes_away_in_mid_batch_loses_nothing(
+    server, client, tmp_path
+):
+    index, log = new_index(tmp_path, log=server.url)
+    send(client, *range(100))
+    updater = updater_of(stream_of(server.url), log)
+    encode, batches = updater.encoder.encode, []
+
+    def encode_as_the_server_dies(events):
+        batches.append(len(events))
+        if len(batches) == 3:
+            server.kill()
+            server.start()
+        return encode(events)
+
+    updater.encoder.encode = encode_as_the_server_dies
+    updater.run(once=True)
+    values, mask = IndexReader(index).vectors.lookup(np.arange(100))
+    assert mask.all()
+    assert values[:, 0].tolist() == list(range(1, 101))
+    assert pending(client) == 0
+
+
 EVENTS, KILLS = 10_000, 10
 
 

@@ -77,7 +77,7 @@ def test_a_log_is_chosen_once(refused, call, tmp_path):
 
 
 @pytest.mark.parametrize("kind", REDIS)
-def test_the_log_of_an_index_may_be_a_servers(call, tmp_path, kind):
+def test_the_log_of_an_index_may_be_a_servers(call, refused, tmp_path, kind):
     folder = tmp_path / "server"
     folder.mkdir()
     with running(kind, folder) as server:
@@ -87,6 +87,7 @@ def test_the_log_of_an_index_may_be_a_servers(call, tmp_path, kind):
         assert reader.vectors.rows(np.array([3, 9])).tolist() == [2, 3]
         assert call() == "index serves 4 items of scl-text-1, snapshot 2"
         server.kill()
+        assert "must be reachable: redis://" in refused(main, ["--index", tmp_path / "index"])
         with pytest.raises(ConnectionError, match="cannot be reached"):
             reader.refresh()
         assert reader.vectors.rows(np.array([3, 9])).tolist() == [2, 3]
