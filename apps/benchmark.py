@@ -33,6 +33,7 @@ class BenchmarkName:
         "prepare",
         "pretraining",
         "ranker",
+        "serving",
         "short",
         "simtier",
     ]

@@ -29,7 +29,8 @@ settings.load_profile("any machine")
 # Marker -> commands that must be on the PATH, modules that must be importable.
 COMPONENTS = {
     "slurm": (("sbatch", "slurmctld", "slurmd", "munged"), ()),
-    "redis": (("redis-server",), ()),
+    "redis": (("redis-server",), ("redis",)),
+    "valkey": (("valkey-server",), ("redis",)),
     "browser": (("chromium",), ()),
     "spark": (("java",), ("pyspark",)),
 }

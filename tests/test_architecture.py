@@ -63,12 +63,18 @@ ARROWS = {
     "pretraining.embed": WALLS
     | {"data.contract", "data.content", "item_vectors", "parallel", "runs"}
     | {"pretraining.encoder", "pretraining.pairs"},
+    # What lies between phase one and the index that goes on
+    "near_line": WALLS
+    | {"data.content", "item_vectors", "pretraining.embed", "pretraining.encoder"},
     # Phase two
     "ranking": WALLS
     | {"kernels", "nn", "data.contract", "data.encoded", "data.stream", "item_vectors"},
     "scoring": WALLS
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
+    "serving": WALLS
+    | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
+    | {"parallel", "ranking", "runs", "scoring"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
@@ -99,7 +105,7 @@ ARROWS["benchmarks"] = set(ARROWS)
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data.stream", "ranking", "parallel", "train", "benchmarks"},
+    "torchrec": {"data.stream", "ranking", "parallel", "serving", "train", "benchmarks"},
     "fbgemm_gpu": {"parallel"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining.encoder"},
@@ -112,8 +118,15 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
+    "lmdb": {"item_vectors"},
+    "redis": {"item_vectors", "near_line"},
+    "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "orjson": {"serving"},
 }
 
 # Rooms of pure tensors: these packages and the standard library.

@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-EXTRAS = ("pretrained", "neighbours", "benchmark", "spark", "kubernetes", "test")
+EXTRAS = (
+    *("pretrained", "neighbours", "live", "serving", "benchmark", "spark", "kubernetes", "test"),
+)
 
 
 def main() -> int:

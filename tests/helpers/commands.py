@@ -21,7 +21,7 @@ PARSED = [
     README,
     *(
         ROOT / "torchrec_mm" / room / "README.md"
-        for room in ("benchmarks", "data/public", "pretraining", "ranking", "study")
+        for room in ("benchmarks", "data/public", "pretraining", "ranking", "serving", "study")
     ),
     ROOT / "tests" / "README.md",
 ]

@@ -19,6 +19,7 @@ import numpy as np
 from torchrec_mm.documents import read_record
 from torchrec_mm.errors import InputError
 from torchrec_mm.ids import IdIndex, as_ids
+from torchrec_mm.item_vectors.live.pointer import POINTER_FILE, current_snapshot
 
 FORMAT = 2
 INT8_SCALE = 127
@@ -71,7 +72,8 @@ class ItemVectors:
     def open(cls, folder: Path | str) -> "ItemVectors":
         """Map the folder's arrays and check that they belong together.
 
-        ``folder``: as ``write_item_vectors`` or ``apps.import_vectors`` made it.
+        ``folder``: as ``write_item_vectors`` or ``apps.import_vectors`` made it; of a live index,
+        what it published last.
 
         Raises:
             InputError: no such folder, a missing or garbled file, an unknown format version, ids
@@ -80,6 +82,8 @@ class ItemVectors:
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder} must be a folder of item vectors: no such folder")
+        if (folder / POINTER_FILE).exists():
+            folder = current_snapshot(folder)
         cure = ": make the item vectors again with apps.embed_items or apps.import_vectors"
         meta = read_record(folder / META_FILE, Meta, FORMAT, of_another=cure)
         if meta.dtype not in DTYPES:
@@ -138,6 +142,8 @@ class ItemVectors:
         """
         rows = np.asarray(rows, dtype=np.int64)
         mask = rows >= 0
+        if not mask.any():
+            return np.zeros((*rows.shape, self.width), self.dtype), mask
         # As a plain array: of a memmap, every piece taken would be a memmap of its own.
         values = np.take(np.asarray(self.values), np.where(mask, rows, 0), axis=0)
         values[~mask] = 0

@@ -105,6 +105,34 @@ def write_blocks(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be int8 or float32, got {dtype}")
+    write_stored(
+        folder,
+        item_ids,
+        _stored(blocks, item_ids, dtype),
+        width=width,
+        dtype=dtype,
+        encoder=encoder,
+        modality=modality,
+        origin=origin,
+    )
+
+
+def write_stored(
+    folder: Path,
+    item_ids: np.ndarray,
+    blocks: Iterable[np.ndarray],
+    *,
+    width: int,
+    dtype: str,
+    encoder: str,
+    modality: str,
+    origin: str | None = None,
+) -> None:
+    """``write_blocks`` of vectors that are as ``as_stored`` makes them: not a bit changes.
+
+    Raises:
+        InputError: no item, an id given twice, or an existing ``folder``.
+    """
     if len(item_ids) == 0 or width == 0:
         raise InputError(f"vectors must not be empty, got {len(item_ids)} items of width {width}")
     order = sort_unique(item_ids, "item_id")
@@ -118,7 +146,7 @@ def write_blocks(
         start = 0
         for block in blocks:
             stop = start + len(block)
-            values[place[start:stop]] = as_stored(block, item_ids[start:stop], dtype)
+            values[place[start:stop]] = block
             start = stop
         assert start == len(item_ids), f"blocks hold {start} vectors for {len(item_ids)} ids"
         fingerprint = _fingerprint(sorted_ids, values)
@@ -156,6 +184,14 @@ def as_stored(vectors: np.ndarray, item_ids: np.ndarray, dtype: str) -> np.ndarr
     if len(zero):
         raise InputError(f"vector must not be zero in {dtype}, got item_id {item_ids[zero[0]]}")
     return stored.astype(DTYPES[dtype], copy=False)
+
+
+def _stored(blocks: Iterable[np.ndarray], item_ids: np.ndarray, dtype: str) -> Iterator[np.ndarray]:
+    """Each block as it goes to disk; (n, D) of any length, in the order of ``item_ids``."""
+    start = 0
+    for block in blocks:
+        yield as_stored(block, item_ids[start : start + len(block)], dtype)
+        start += len(block)
 
 
 def _normalise(vectors: np.ndarray, item_ids: np.ndarray) -> np.ndarray:

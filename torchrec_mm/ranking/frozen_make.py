@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,12 +30,16 @@ from torchrec_mm.ranking.make import Attended, attended_vectors, makes_in, unit_
 VALUES_AT_ONCE = 1 << 24  # of vectors that are being projected
 
 
+class Projected(Protocol):
+    """Where projections are had: a ``VectorSource`` of them, or ``ProjectedOnDemand``."""
+
+    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]: ...
+
+
 class FrozenMake:
     """Makes ``RequestBatch.made``: the mean of what the MAKEs of all folds say."""
 
-    def __init__(
-        self, make: nn.Module, projected: VectorSource, further: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, make: nn.Module, projected: Projected, further: Sequence[int] = ()) -> None:
         """Copy ``make`` as it is now.
 
         ``projected``: ``project_vectors`` of the same weights. ``further``: which of a request's
@@ -140,6 +145,23 @@ def lists_of(hits: SearchHits, offsets: np.ndarray) -> RequestLists:
         int(candidates.lengths.max(initial=0)),
         int(np.diff(offsets).max(initial=0)),
     )
+
+
+class ProjectedOnDemand:
+    """``project_vectors`` of the vectors that are asked for: of some now, of new ones later."""
+
+    def __init__(self, make: nn.Module, vectors: VectorSource) -> None:
+        """Copy ``make`` as it is now."""
+        self.makes = makes_in(copy.deepcopy(make).cpu().eval())
+        self.vectors = vectors
+
+    @torch.no_grad()
+    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(n,) rows in [-1, N) to (n, K * M) float32, zeros for -1, and (n,) mask."""
+        values, mask = self.vectors.gather(rows)
+        unit = unit_vectors(values)
+        projected = torch.cat([make.project(unit) for make in self.makes], dim=1)
+        return projected * mask[:, None], mask
 
 
 @torch.no_grad()

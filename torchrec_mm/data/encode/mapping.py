@@ -80,14 +80,25 @@ class Mapper:
         return pa.table(columns), unseen
 
 
+class TableRows:
+    """``Vocabulary.rows`` by hashing: for many ids, or for few again and again."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Hash the ids of ``vocabulary``."""
+        known, rare = len(vocabulary.known_ids), len(vocabulary.rare_ids)
+        self._index = HashIndex(np.concatenate([vocabulary.known_ids, vocabulary.rare_ids]))
+        self._rows = np.full(known + rare + 1, RARE, dtype=np.int32)
+        self._rows[:known] = np.arange(2, known + 2)
+        self._rows[-1] = UNSEEN  # where -1 points
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """(N,) int32 rows of ids, (N,) int64, in any order."""
+        return self._rows[self._index.rows(ids)]
+
+
 def table_rows(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
     """(N,) int32 rows of ids, (N,) int64: those of ``Vocabulary.rows``, of many in any order."""
-    known, rare = len(vocabulary.known_ids), len(vocabulary.rare_ids)
-    index = HashIndex(np.concatenate([vocabulary.known_ids, vocabulary.rare_ids]))
-    rows = np.full(known + rare + 1, RARE, dtype=np.int32)
-    rows[:known] = np.arange(2, known + 2)
-    rows[-1] = UNSEEN  # where -1 points
-    return rows[index.rows(ids)]
+    return TableRows(vocabulary)(ids)
 
 
 def check_features(source: RequestSource, vocabularies: Vocabularies) -> None:

@@ -100,7 +100,7 @@ class RequestFolders:
         self.splits: Sequence[str] = list(folders)
         self.max_behaviours = max_behaviours
         self.folders = {split: ParquetFolder(folder) for split, folder in folders.items()}
-        of_requests = None if known is None else _known_columns(known)
+        of_requests = None if known is None else known_columns(known)
         settings = {} if known is not None else read_settings(items.parent)
         opened = list(self.folders.values())
         of_model = {} if of_requests is None else of_requests.of_candidates
@@ -111,7 +111,7 @@ class RequestFolders:
         self.columns = self._read.joined({name: of_model[name] for name in at})
         self.request_features: Sequence[str] = ("user_id", *self.columns.features)
         self.behaviour_features: Sequence[str] = tuple(self.columns.behaviour_attributes)
-        self.items = read_catalogue(items, None if known is None else _known_items(known))
+        self.items = read_catalogue(items, None if known is None else known_items(known))
         if settings:
             names = [folder.names for folder in opened]
             check_named(settings, items.parent, open_items(items).names, names)
@@ -150,7 +150,7 @@ class RequestFolders:
             yield requests
 
 
-def _known_columns(known: Vocabularies) -> RequestColumns:
+def known_columns(known: Vocabularies) -> RequestColumns:
     """Those of requests that a model knows."""
     return RequestColumns(
         _known(known.request),
@@ -163,7 +163,7 @@ def _known_columns(known: Vocabularies) -> RequestColumns:
     )
 
 
-def _known_items(known: Vocabularies) -> dict[str, Feature]:
+def known_items(known: Vocabularies) -> dict[str, Feature]:
     bags = _known_bags(known.item_bag)
     return {**_known(known.item), **_known_numbers(known, "item"), **bags}
 

@@ -47,6 +47,30 @@ class VectorSource(Protocol):
 
 
 @dataclass(frozen=True)
+class GatheredVectors:
+    """Of live vectors: what a batch needs of a snapshot and of what came since, side by side."""
+
+    vectors: ItemVectors
+    collective = False
+
+    def rows(self, item_ids: np.ndarray) -> np.ndarray:
+        return self.vectors.rows(item_ids)
+
+    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        values, mask = self.vectors.gather(rows)
+        return torch.from_numpy(values), torch.from_numpy(mask)
+
+    def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
+        """The vectors of these rows, each once, and where each lies among them."""
+        rows = np.concatenate([candidate_rows, behaviour_rows])
+        wanted, places = np.unique(rows, return_inverse=True)
+        values, _ = self.vectors.gather(wanted)
+        places = np.where(rows < 0, -1, places).astype(np.int32)
+        candidates, behaviours = np.split(places, [len(candidate_rows)])
+        return Fetched(torch.from_numpy(values), candidates, behaviours)
+
+
+@dataclass(frozen=True)
 class MappedVectors:
     """The folder's file, mapped into memory: a host holds what its ranks have touched."""
 

@@ -1,0 +1,110 @@
+"""A ranker behind HTTP: click probabilities of the candidates of a request.
+
+python -m apps.serve --run_dir runs/id
+curl localhost:8000/score -d '{"user_id": 1, "candidate_item_ids": [2, 3]}'
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from torchrec_mm.config import check_fields, parse, run
+from torchrec_mm.errors import InputError
+
+NEEDED = ("fastapi", "uvicorn", "orjson", "prometheus_client")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Score requests as they come, by the newest checkpoint of a run, in one process.
+
+    POST /score takes JSON, or Arrow by content-type application/vnd.apache.arrow.stream: the
+    columns of requests/ without labels, a request or several. GET /health, /ready, /metrics.
+    """
+
+    run_dir: Path
+    """Folder of a ranker run."""
+    items: Path | None = None
+    """Folder like items/; not given: items/ of the run's data. Items that are not in it are scored
+    by their vector, and by their id if training showed it."""
+    vectors: Path | None = None
+    """Folder of item vectors of the same encoder; not given: the run's."""
+    checkpoint: str = "latest"
+    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+    host: str = "127.0.0.1"
+    """Address to listen at: this machine alone, unless told otherwise. There is no encryption and
+    no log-in: put a proxy in front of it that has both."""
+    port: int = 8000
+    """0 for any free one, which is printed."""
+    threads: int = 0
+    """Of torch, for a batch; 0 for one a core."""
+    batch_candidates: int = 2048
+    """Most candidates in one batch, unless one client asks for more."""
+    queue_candidates: int = 20_000
+    """Candidates that may wait; beyond them clients are told to come again, with status 503."""
+    timeout_s: float = 2.0
+    """In which a body has to come, and then its answer."""
+    reload_s: float = 0.0
+    """Seconds between two looks for a newer checkpoint, which takes this one's place while requests
+    go on; 0 never looks. Only with checkpoint latest."""
+    max_body_bytes: int = 4 << 20
+    """Of a request's body."""
+    max_requests: int = 256
+    """In one body."""
+    max_candidates: int = 2_000
+    """Of one request."""
+    max_behaviours: int = 10_000
+    """Of one request; the newest are used, as in training."""
+
+    def __post_init__(self) -> None:
+        least_1 = ("batch_candidates", "queue_candidates", "max_body_bytes", "max_requests")
+        check_fields(self, lambda x: x >= 1, "at least 1", *least_1, "max_candidates")
+        check_fields(self, lambda x: x >= 0, "at least 0", "threads", "reload_s", "max_behaviours")
+        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", "timeout_s")
+        check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
+        if self.reload_s and self.checkpoint != "latest":
+            raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, listen, score until told to stop."""
+    config = parse(ServeConfig, argv)
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise InputError(f"apps.serve needs {package}: pip install 'torchrec-mm[serving]'")
+    import torch
+
+    from torchrec_mm.scoring.score import open_vectors
+    from torchrec_mm.scoring.trained_run import TrainedRun
+    from torchrec_mm.serving.app import ServingSettings
+    from torchrec_mm.serving.serve import serve
+    from torchrec_mm.serving.wire import Limits
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    trained = TrainedRun.open(config.run_dir, config.checkpoint)
+    serve(
+        trained,
+        ServingSettings(
+            limits=Limits(
+                bytes=config.max_body_bytes,
+                requests=config.max_requests,
+                candidates=config.max_candidates,
+                behaviours=config.max_behaviours,
+            ),
+            timeout_s=config.timeout_s,
+            batch_candidates=config.batch_candidates,
+            queue_candidates=config.queue_candidates,
+            reload_s=config.reload_s,
+        ),
+        items=config.items or trained.items,
+        vectors=open_vectors(trained, config.vectors, "mapped"),
+        host=config.host,
+        port=config.port,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,208 @@
+"""HTTP in front of a scorer: scores, health, readiness, metrics."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.errors import InputError
+from torchrec_mm.serving import wire
+from torchrec_mm.serving.batcher import MicroBatcher, Refused
+from torchrec_mm.serving.current import Current, Following
+from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.schema import score_operation
+
+RETRY_S = "1"
+UNASKED = ("", "application/x-www-form-urlencoded")  # the latter is what curl says by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingSettings:
+    """What a server takes and how it batches.
+
+    limits: of a body. timeout_s: from the first byte of a body to the answer. batch_candidates,
+    queue_candidates: see ``MicroBatcher``. reload_s: between two looks for a newer checkpoint, 0 to
+    stay with the first.
+    """
+
+    limits: wire.Limits
+    timeout_s: float
+    batch_candidates: int
+    queue_candidates: int
+    reload_s: float
+
+
+class TooLarge(Exception):
+    """A body with more bytes than are taken."""
+
+
+class Gone(Exception):
+    """The client did not wait for its answer."""
+
+
+def make_app(current: Current, settings: ServingSettings, measures: Measures) -> FastAPI:
+    """The application. It begins to follow the run's checkpoints when it is started."""
+    server = _Server(current, settings, measures)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            server.begin()
+            stack.push_async_callback(server.end)
+            if settings.reload_s:
+                stack.enter_context(Following(current, settings.reload_s))
+            yield
+
+    app = FastAPI(title="torchrec_mm scorer", lifespan=running, docs_url=None, redoc_url=None)
+    operation = score_operation(current.scorer.encoder.columns, settings.limits)
+
+    @app.post("/score", openapi_extra=operation["extra"], responses=operation["responses"])
+    async def score(request: Request) -> Response:
+        """Click probabilities of each request's candidates, in their order."""
+        return await server.score(request)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @app.get("/ready", responses={503: {"description": "not now"}})
+    async def ready() -> Response:
+        """Whether requests should be sent here, and what scores them."""
+        return server.ready()
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus's text format."""
+        return server.metrics()
+
+    return app
+
+
+class _Server:
+    """What the routes do."""
+
+    def __init__(self, current: Current, settings: ServingSettings, measures: Measures) -> None:
+        self.current, self.settings, self.measures = current, settings, measures
+        self.batcher: MicroBatcher | None = None
+
+    def begin(self) -> None:
+        """In the event loop."""
+        self.batcher = MicroBatcher(
+            self.current.score,
+            batch_candidates=self.settings.batch_candidates,
+            queue_candidates=self.settings.queue_candidates,
+            observed=self.measures.observe_batch,
+        )
+        self.batcher.start()
+
+    async def end(self) -> None:
+        """Answer what waits."""
+        batcher, self.batcher = self.batcher, None
+        assert batcher is not None  # it was begun
+        await batcher.stop()
+
+    def ready(self) -> Response:
+        if self.batcher is None or self.batcher.queued >= self.settings.queue_candidates:
+            return self._answer(503, "not ready")
+        return Response(wire.write_status(self.current.checkpoint), media_type=wire.JSON)
+
+    def metrics(self) -> Response:
+        self.measures.queued.set(self.batcher.queued if self.batcher else 0)
+        return Response(self.measures.page(), media_type=CONTENT_TYPE_LATEST)
+
+    async def score(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", wire.JSON).partition(";")[0].strip().lower()
+        if kind in UNASKED:
+            kind = wire.JSON
+        if kind not in (wire.JSON, wire.ARROW):
+            rule = f"content-type must be {wire.JSON} or {wire.ARROW}, got {kind}"
+            return self._answer(415, rule)
+        try:
+            body = await asyncio.wait_for(self._body(request), self.settings.timeout_s)
+        except asyncio.TimeoutError:
+            return self._answer(408, f"body must arrive within {self.settings.timeout_s:g} s")
+        except TooLarge as error:
+            return self._answer(413, str(error))
+        except Gone:
+            self.measures.gone.inc()
+            return self._answer(400, "the client has gone")
+        start = time.monotonic()
+        try:
+            requests = self._parsed(body, kind)
+            found, checkpoint = await self._asked(request, requests)
+        except InputError as error:
+            return self._answer(422, " ".join(str(error).split()))
+        except Refused as error:
+            return self._answer(503, str(error), {"retry-after": RETRY_S})
+        except Gone:
+            self.measures.gone.inc()
+            return self._answer(503, "the client has gone")
+        except FloatingPointError as error:
+            return self._answer(500, str(error))
+        write = wire.write_arrow if kind == wire.ARROW else wire.write_json
+        each = np.split(found, requests.candidates.offsets[1:-1])
+        answer = Response(write(each, checkpoint), media_type=kind)
+        self.measures.answers.labels("200").inc()
+        self.measures.seconds.observe(time.monotonic() - start)
+        return answer
+
+    async def _body(self, request: Request) -> bytes:
+        most = self.settings.limits.bytes
+        rule = f"body must be at most {most} bytes"
+        said = request.headers.get("content-length", "0")
+        if said.isdigit() and int(said) > most:
+            raise TooLarge(f"{rule}, got {said}")
+        parts, size = [], 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"{rule}, got more")
+                parts.append(part)
+        except ClientDisconnect as error:
+            raise Gone from error
+        return b"".join(parts)
+
+    def _parsed(self, body: bytes, kind: str) -> Requests:
+        encoder = self.current.scorer.encoder
+        columns, limits = encoder.columns, self.settings.limits
+        table = wire.read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
+        return wire.parse(table, columns, limits, encoder.max_behaviours)
+
+    async def _asked(self, request: Request, requests: Requests) -> tuple[np.ndarray, str]:
+        """Scores, unless the client goes away first."""
+        if self.batcher is None:
+            raise Refused("the server is ending")
+        asked = asyncio.ensure_future(self.batcher.ask(requests, self.settings.timeout_s))
+        gone = asyncio.ensure_future(_until_gone(request))
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Gone
+            return asked.result()
+        finally:
+            for task in (asked, gone):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    def _answer(self, status: int, said: str, headers: dict[str, str] | None = None) -> Response:
+        self.measures.answers.labels(str(status)).inc()
+        body = wire.write_error(said)
+        return Response(body, status_code=status, media_type=wire.JSON, headers=headers)
+
+
+async def _until_gone(request: Request) -> None:
+    """Returns when the client has closed the connection; its body has been read."""
+    message: Any = {}
+    while message.get("type") != "http.disconnect":
+        message = await request.receive()

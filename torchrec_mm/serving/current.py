@@ -1,0 +1,113 @@
+"""The scorer that answers, and how another one takes its place while requests go on."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.errors import InputError
+from torchrec_mm.runs.checkpoint_folders import find_checkpoint
+from torchrec_mm.runs.run_folder import CHECKPOINTS
+from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.batcher import Scored
+from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.requests import together
+from torchrec_mm.serving.scorer import Scorer
+
+logger = logging.getLogger(__name__)
+RECORDED = 64  # requests that another checkpoint is tried on
+
+
+class Current:
+    """One reference to what scores; a batch keeps the one that it began with."""
+
+    def __init__(
+        self, trained: TrainedRun, load: Callable[[TrainedRun], Scorer], measures: Measures
+    ) -> None:
+        """Load the run's checkpoint. ``load``: makes its scorer; InputErrors pass through."""
+        self._trained, self._load, self._measures = trained, load, measures
+        self._recorded: deque[Requests] = deque(maxlen=RECORDED)
+        self.scorer = load(trained)
+        measures.checkpoint_step.set(self.step)
+
+    @property
+    def checkpoint(self) -> str:
+        """The name of what scores."""
+        return self.scorer.checkpoint.name
+
+    @property
+    def step(self) -> int:
+        return int(self.checkpoint.rpartition("-")[2])
+
+    def score(self, parts: Sequence[Requests]) -> Scored:
+        """The probabilities of a batch; for a ``MicroBatcher``."""
+        scorer = self.scorer
+        found = scorer.probabilities(together(parts))
+        if not np.isfinite(found).all():
+            raise FloatingPointError(f"{scorer.checkpoint} scores NaN or infinity")
+        self._recorded.append(parts[-1])
+        ends = np.cumsum([part.num_impressions for part in parts])[:-1]
+        return Scored(np.split(found, ends), scorer.checkpoint.name)
+
+    def take_newest(self) -> bool:
+        """Put the run's newest checkpoint in the place of this one, if it is another.
+
+        It is loaded beside, and has to score the last requests before it is asked for more; what
+        fails leaves the old one where it is, says why, and is tried again the next time.
+        """
+        try:
+            newest = find_checkpoint(self._trained.path / CHECKPOINTS, "latest").folder
+            if newest == self.scorer.checkpoint:
+                return False
+            other = self._load(replace(self._trained, checkpoint=newest))
+            difference = self._tried(other)
+        except (InputError, OSError, ValueError, FloatingPointError) as error:
+            self._measures.loads.labels("failed").inc()
+            logger.error("%s goes on scoring: %s", self.checkpoint, error)
+            return False
+        before = self.checkpoint
+        self.scorer = other
+        self._measures.loads.labels("taken").inc()
+        self._measures.checkpoint_step.set(self.step)
+        logger.info(
+            "%s scores in the place of %s; probabilities of the last requests differ by %.4f",
+            self.checkpoint,
+            before,
+            difference,
+        )
+        return True
+
+    def _tried(self, other: Scorer) -> float:
+        """Mean difference of the probabilities of the recorded requests, which warm it up."""
+        differences = [np.zeros(1)]
+        for requests in list(self._recorded):
+            found = other.probabilities(requests)
+            if not np.isfinite(found).all():
+                raise FloatingPointError(f"{other.checkpoint} scores NaN or infinity")
+            differences.append(np.abs(found - self.scorer.probabilities(requests)))
+        return float(np.concatenate(differences).mean())
+
+
+class Following:
+    """A thread that looks for a newer checkpoint every ``seconds``; in a ``with`` block."""
+
+    def __init__(self, current: Current, seconds: float) -> None:
+        self._current, self._seconds = current, seconds
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+
+    def __enter__(self) -> "Following":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._current.take_newest()

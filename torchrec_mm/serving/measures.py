@@ -1,0 +1,60 @@
+"""What the scorer says of itself, for Prometheus; a registry of its own, for tests have several."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+CANDIDATES = (1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+
+
+class Measures:
+    """Of one scorer; names begin with ``torchrec_mm_``."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.answers = Counter(
+            "torchrec_mm_answers", "Answers by HTTP status", ["status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "torchrec_mm_request_seconds",
+            "From a whole body to its answer",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "torchrec_mm_batch_seconds", "Scoring one batch", buckets=SECONDS, registry=registry
+        )
+        self.batch_candidates = Histogram(
+            "torchrec_mm_batch_candidates",
+            "Candidates of one batch",
+            buckets=CANDIDATES,
+            registry=registry,
+        )
+        self.queued = Gauge(
+            "torchrec_mm_queued_candidates", "Candidates that wait", registry=registry
+        )
+        self.gone = Counter(
+            "torchrec_mm_gone_clients", "Requests whose client did not wait", registry=registry
+        )
+        self.coverage = Gauge(
+            "torchrec_mm_vector_coverage",
+            "Share of the last batch's items that have a vector",
+            registry=registry,
+        )
+        self.loads = Counter(
+            "torchrec_mm_loads",
+            "Checkpoints loaded, by what came of it",
+            ["outcome"],
+            registry=registry,
+        )
+        self.checkpoint_step = Gauge(
+            "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
+        )
+
+    def observe_batch(self, requests: int, candidates: int, seconds: float) -> None:
+        """Of a batch that was scored."""
+        self.batch_seconds.observe(seconds)
+        self.batch_candidates.observe(candidates)
+
+    def page(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,87 @@
+"""The requests of one ranker as OpenAPI describes them."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
+
+INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+ERRORS = {
+    400: "the client has gone",
+    408: "the body came too slowly",
+    413: "the body is too large",
+    415: "neither JSON nor Arrow",
+    422: "a request that the ranker cannot read: which, what must be, what came",
+    503: "too busy: try again",
+}
+
+
+def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
+    """The "extra" and "responses" of the route that scores."""
+    request = request_schema(columns, limits)
+    several = {
+        "type": "object",
+        "required": [REQUESTS],
+        "additionalProperties": False,
+        "properties": {
+            REQUESTS: {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": limits.requests,
+                "items": request,
+            }
+        },
+    }
+    probabilities = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+    answer = {
+        "type": "object",
+        "required": [ANSWER, "checkpoint"],
+        "properties": {ANSWER: probabilities, "checkpoint": {"type": "string"}},
+    }
+    error = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    }
+    arrow = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
+    body = {JSON: {"schema": {"oneOf": [request, several]}}, **arrow}
+    responses: dict[int | str, Any] = {
+        200: {"description": "scores", "content": {JSON: {"schema": answer}, **arrow}}
+    }
+    for status, said in ERRORS.items():
+        responses[status] = {"description": said, "content": {JSON: {"schema": error}}}
+    return {
+        "extra": {"requestBody": {"required": True, "content": body}},
+        "responses": responses,
+    }
+
+
+def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
+    """One request as JSON: what is not named is refused."""
+    properties = {}
+    for name, kind in {**columns.required, **columns.nullable}.items():
+        most = limits.candidates if name.startswith("candidate_") else limits.behaviours
+        properties[name] = _kind(kind, most, is_nullable=name in columns.nullable)
+    properties["candidate_item_ids"]["minItems"] = 1
+    return {
+        "type": "object",
+        "required": ["user_id", "candidate_item_ids"],
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _kind(kind: pa.DataType, most: int, is_nullable: bool) -> dict[str, Any]:
+    if pa.types.is_list(kind):
+        return {"type": "array", "maxItems": most, "items": _kind(kind.value_type, 0, False)}
+    if pa.types.is_integer(kind):
+        found: dict[str, Any] = dict(INT64)
+    elif pa.types.is_floating(kind):
+        found = {"type": "number"}
+    elif pa.types.is_boolean(kind):
+        found = {"type": "boolean"}
+    else:
+        found = {"type": "string"}
+    return {"anyOf": [found, {"type": "null"}]} if is_nullable else found

@@ -1,0 +1,145 @@
+"""A ranker's checkpoint that scores in one process: no process group, no optimizer, no files.
+
+Shape letters: R requests, I impressions.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
+from torchrec_mm.data.stream.collate import Collator
+from torchrec_mm.data.stream.vector_source import MappedVectors
+from torchrec_mm.item_vectors.codes import Codebooks
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.cpu.lone import LoneTables
+from torchrec_mm.ranking.bias import BiasModel
+from torchrec_mm.ranking.collators import collator_for_ranker, with_codes
+from torchrec_mm.ranking.frozen_make import FrozenMake, ProjectedOnDemand
+from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.spec import RankerSpec, spec_from_json
+from torchrec_mm.ranking.zero_collision import build_zero_collision_tables
+from torchrec_mm.runs.checkpoint import read_checkpoint
+from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.catalogue import Catalogue
+from torchrec_mm.serving.requests import RequestEncoder
+
+
+@dataclass(frozen=True)
+class BiasScorer:
+    """Method bias, which has no network."""
+
+    model: BiasModel
+
+    def logits(self, arrays: RequestArrays, items: EncodedItems) -> np.ndarray:
+        return self.model.logits(arrays, items)
+
+
+@dataclass(frozen=True)
+class NetworkScorer:
+    """Every other method. codebooks: of method codes, else None."""
+
+    ranker: Ranker
+    vectors: ItemVectors | None
+    make: FrozenMake | None
+    codebooks: Codebooks | None
+    max_behaviours: int
+
+    @cached_property
+    def _source(self) -> MappedVectors | None:
+        return MappedVectors(self.vectors) if self.vectors else None
+
+    @torch.no_grad()
+    def logits(self, arrays: RequestArrays, items: EncodedItems) -> np.ndarray:
+        """(I,) float32 of the batch's impressions."""
+        if self.codebooks is not None:
+            assert self.vectors is not None  # codes are of vectors
+            items = with_codes(items, self.vectors, self.codebooks)
+        batch = self._collator(items)(arrays, 0.0)
+        _, outputs = self.ranker(batch)
+        return outputs.logits.numpy()
+
+    def _collator(self, items: EncodedItems) -> Collator:
+        spec = self.ranker.network.spec
+        return collator_for_ranker(spec, items, self._source, self.max_behaviours, self.make)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores requests by one checkpoint, whichever its method; calls may come from any one thread.
+
+    checkpoint: which one. encoder: of the requests. model: of what it gives.
+    """
+
+    checkpoint: Path
+    encoder: RequestEncoder
+    model: BiasScorer | NetworkScorer
+
+    @classmethod
+    def open(cls, trained: TrainedRun, items: Path, vectors: ItemVectors | None = None) -> "Scorer":
+        """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
+
+        Args:
+            trained: the run. items: folder in the layout of ``items/``, what is known of items.
+            vectors: of the run's origin, for methods that use them; see ``open_vectors``.
+
+        Raises:
+            InputError: files that are missing, garbled or another run's.
+        """
+        vocabularies = trained.vocabularies
+        catalogue = Catalogue.open(items, vocabularies)
+        encoder = RequestEncoder.of(vocabularies, catalogue, trained.behaviours_read)
+        if trained.method == "bias":
+            bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
+            return cls(trained.checkpoint, encoder, BiasScorer(bias))
+        spec = spec_from_json(trained.model["spec"])
+        ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
+        make = frozen(ranker, vectors)
+        newest = trained.config["max_behaviours"]
+        network = NetworkScorer(ranker, vectors, make, trained.codebooks, newest)
+        return cls(trained.checkpoint, encoder, network)
+
+    def logits(self, requests: Requests) -> np.ndarray:
+        """(I,) float32 click log-odds of R requests, R > 0, request after request."""
+        return self.model.logits(*self.encoder(requests))
+
+    def probabilities(self, requests: Requests) -> np.ndarray:
+        """(I,) float32 click probabilities, as ``apps.predict`` writes them."""
+        return torch.from_numpy(self.logits(requests)).sigmoid().numpy()
+
+
+def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
+    """A ranker that holds ``tensors``, the model's of a checkpoint, and only scores."""
+    ranker = Ranker(spec)
+    if ranker.zero_collision_tables is not None:
+        ranker.zero_collision_tables = build_zero_collision_tables(
+            spec.zero_collision, spec.embedding_dim, device="cpu"
+        )
+    for name, collection in list(ranker.named_children()):
+        own = {
+            key.removeprefix(f"{name}."): t
+            for key, t in tensors.items()
+            if key.startswith(f"{name}.")
+        }
+        if isinstance(collection, EmbeddingBagCollection):
+            weights = {key.split(".")[1]: tensor for key, tensor in own.items()}
+            setattr(ranker, name, LoneTables(collection, weights))
+        else:
+            collection.load_state_dict(own)
+    return ranker.eval()
+
+
+def frozen(ranker: Ranker, vectors: ItemVectors | None) -> FrozenMake | None:
+    """The ranker's MAKE, None for methods without."""
+    make, spec = ranker.network.make, ranker.network.spec
+    if make is None:
+        return None
+    assert vectors is not None and spec.make is not None  # whatever has MAKE has both
+    further = [spec.sequences.index(event) for event in spec.make.sequences]
+    return FrozenMake(make, ProjectedOnDemand(make, MappedVectors(vectors)), further)

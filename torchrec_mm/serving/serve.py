@@ -1,0 +1,75 @@
+"""From a run's folder to a process that answers."""
+
+import logging
+import socket
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.library_warnings import suppress_library_warnings
+from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.app import ServingSettings, make_app
+from torchrec_mm.serving.current import Current
+from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.scorer import Scorer
+
+BACKLOG = 1024
+KEEP_ALIVE_S = 75  # longer than proxies wait, so that they end a connection and not we
+END_S = 30  # for requests in flight when told to stop
+
+
+def serve(
+    trained: TrainedRun,
+    settings: ServingSettings,
+    *,
+    items: Path,
+    vectors: ItemVectors | None,
+    host: str,
+    port: int,
+) -> None:
+    """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
+
+    ``items``, ``vectors``: see ``Scorer.open``.
+
+    Raises:
+        InputError: a run that cannot score here, an address that cannot be listened at.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    measures = Measures()
+    with suppress_library_warnings(), listening(host, port) as listener:
+        current = Current(trained, partial(Scorer.open, items=items, vectors=vectors), measures)
+        app = make_app(current, settings, measures)
+        where = "{}:{}".format(*listener.getsockname())
+        print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
+        uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=END_S,
+            )
+        ).run(sockets=[listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address; InputError if it cannot be had."""
+    # Of this protocol by name: else asyncio lets the kernel hold answers back, for 40 ms each.
+    kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, 0, *kind)
+        listener = socket.socket(family, *kind)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"host must be an address of this machine, got {host}: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        rule = f"host and port must be free to listen at, got {host} {port}"
+        raise InputError(f"{rule}: {error}") from error
+    return listener
