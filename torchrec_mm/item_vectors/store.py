@@ -156,6 +156,15 @@ class ItemVectors:
         """
         return self.gather(self.rows(item_ids))
 
+    def with_values(self, values: np.ndarray, meta: Meta) -> "ItemVectors":
+        """The same items, by the same rows, with other numbers in the place of their vectors.
+
+        Args:
+            values: (N, any) int8 or float32, a row for each of ``values`` as they are.
+            meta: that says so.
+        """
+        return ItemVectors(self.folder, self.item_ids, values, meta)
+
     def coverage(self, item_ids: np.ndarray) -> float:
         """Share of ``item_ids`` (with their repeats) that have a vector; 1.0 of no ids."""
         rows = self.rows(item_ids)

@@ -41,7 +41,6 @@ def test_an_overlay_grows_beyond_its_first_room():
         overlay = overlay.extended(changes((item, 0, item % 100)))
     values = overlay.buffer[overlay.find(np.arange(1000))]
     assert values[:, 0].tolist() == [item % 100 for item in range(1000)]
-    assert overlay.owners[: overlay.used].tolist() == list(range(1000))
 
 
 def test_items_are_found_in_any_shape():

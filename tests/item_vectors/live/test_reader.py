@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,13 +53,31 @@ def test_look_ups_of_a_live_index_mean_what_those_of_item_vectors_do(index):
     assert vectors.coverage(np.array([1, 3, 4, 5])) == 0.5
 
 
-def test_every_row_leads_into_one_array_of_values_and_one_of_ids(index):
+def test_every_row_leads_into_one_array_of_values(index):
     vectors = IndexReader(index[0]).vectors
-    items = np.array([1, 2, 4])
-    rows = vectors.rows(items)
-    assert vectors.item_ids[rows].tolist() == items.tolist()
+    rows = vectors.rows(np.array([1, 2, 4]))
     assert (vectors.values[rows] == vectors.gather(rows)[0]).all()
-    assert len(vectors) == len(vectors.values) == len(vectors.item_ids)
+    assert len(vectors) == len(vectors.values)
+
+
+def test_ids_in_no_order_are_not_taken_for_those_of_a_snapshot(index):
+    with pytest.raises(TypeError, match="no item_ids in order"):
+        _ = IndexReader(index[0]).vectors.item_ids
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_rows_stay_where_their_vectors_are_replaced_by_other_numbers(index, is_live):
+    vectors = IndexReader(index[0]).vectors if is_live else ItemVectors.open(index[0])
+    doubled = np.repeat(vectors.values, 2, axis=1).astype(np.float32) * 2
+    meta = replace(vectors.meta, width=6, dtype="float32")
+    other = vectors.with_values(doubled, meta)
+    asked = np.array([1, 2, 3, 4])
+    values, mask = vectors.lookup(asked)
+    changed, there = other.lookup(asked)
+    assert (changed[:, :3] == 2 * values.astype(np.float32)).all()
+    assert changed.shape == (4, 6)
+    assert there.tolist() == mask.tolist()
+    assert (other.width, len(other)) == (6, len(vectors))
 
 
 def test_a_moment_stays_as_it_is_until_the_reader_is_told_to_refresh(index):

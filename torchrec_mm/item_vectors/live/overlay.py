@@ -19,22 +19,20 @@ ROOM = 256  # vectors of the first buffer; each next one is twice as large
 class Overlay:
     """item_ids: (m,) int64 ascending. places: (m,) int64, where in ``buffer``, or ``DELETED``.
 
-    buffer: (room, D) as stored, of which ``used`` are taken; owners: (room,) int64, whose each is
-    or was. Nothing in either is ever overwritten, so overlays that grew out of each other share
-    them, and older ones stay as they were.
+    buffer: (room, D) as stored, of which ``used`` are taken. Nothing in it is ever overwritten, so
+    overlays that grew out of each other share it, and older ones stay as they were.
     """
 
     item_ids: np.ndarray
     places: np.ndarray
     buffer: np.ndarray
-    owners: np.ndarray
     used: int
 
     @classmethod
     def empty(cls, width: int, dtype: np.dtype) -> "Overlay":
         """Of vectors of D numbers."""
         nothing = np.empty(0, np.int64)
-        return cls(nothing, nothing, np.empty((0, width), dtype), nothing, 0)
+        return cls(nothing, nothing, np.empty((0, width), dtype), 0)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -48,25 +46,19 @@ class Overlay:
         places = np.full(len(changes), DELETED, np.int64)
         places[added] = self.used + np.arange(len(added))
         used = self.used + len(added)
-        buffer, owners = self.buffer, self.owners
+        buffer = self.buffer
         if used > len(buffer):
-            buffer, owners = (_grown(each, self.used, 2 * used) for each in (buffer, owners))
+            buffer = np.empty((max(ROOM, 2 * used), buffer.shape[1]), buffer.dtype)
+            buffer[: self.used] = self.buffer[: self.used]
         buffer[self.used : used] = changes.vectors[added]
-        owners[self.used : used] = changes.item_ids[added]
         item_ids = np.concatenate([self.item_ids, changes.item_ids])
         order = np.argsort(item_ids, kind="stable")
         item_ids = item_ids[order]
         is_last = np.append(item_ids[1:] != item_ids[:-1], True)[: len(item_ids)]
         places = np.concatenate([self.places, places])[order][is_last]
-        return Overlay(item_ids[is_last], places, buffer, owners, used)
+        return Overlay(item_ids[is_last], places, buffer, used)
 
     def find(self, item_ids: np.ndarray) -> np.ndarray:
         """Place of each item, ``DELETED``, or ``UNKNOWN`` if it did not change; any shape."""
         at = IdIndex(self.item_ids).rows(item_ids)
         return np.where(at < 0, UNKNOWN, self.places[at]) if len(self) else at - 1
-
-
-def _grown(array: np.ndarray, used: int, room: int) -> np.ndarray:
-    grown = np.empty((max(ROOM, room), *array.shape[1:]), array.dtype)
-    grown[:used] = array[:used]
-    return grown

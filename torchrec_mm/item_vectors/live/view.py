@@ -44,12 +44,12 @@ class LiveVectors(ItemVectors):
             name = f"{snapshot.fingerprint}+{sequence}"
             self.meta = replace(snapshot.meta, items=rows, fingerprint=name)
 
-    @cached_property
-    def item_ids(self) -> np.ndarray:  # type: ignore[override]
-        """(V,) int64: of each row, in no order; a copy, unless nothing came since."""
-        if not self.overlay.used:
-            return self.snapshot.item_ids
-        return np.concatenate([self.snapshot.item_ids, self.overlay.owners[: self.overlay.used]])
+    @property
+    def item_ids(self) -> NoReturn:  # type: ignore[override]
+        """Of a snapshot alone: its ids ascend, and ids in no order would be taken for such."""
+        raise TypeError(
+            "LiveVectors have no item_ids in order: publish, and open what is published"
+        )
 
     @cached_property
     def values(self) -> np.ndarray:  # type: ignore[override]
@@ -81,6 +81,12 @@ class LiveVectors(ItemVectors):
         if is_added.any():
             values[is_added] = self.overlay.buffer[rows[is_added] - len(self.snapshot)]
         return values, mask | is_added
+
+    def with_values(self, values: np.ndarray, meta: Meta) -> "LiveVectors":
+        base = len(self.snapshot)
+        snapshot = self.snapshot.with_values(values[:base], replace(meta, items=base))
+        overlay = replace(self.overlay, buffer=values[base:])
+        return LiveVectors(snapshot, overlay, self.sequence, self.counts)
 
     def __reduce__(self) -> NoReturn:
         """Another process would open another moment, whose rows are not these."""
