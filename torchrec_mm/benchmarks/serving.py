@@ -7,6 +7,7 @@ them; it is given parsed requests, and pays for no HTTP. Requests are **drawn**:
 """
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
@@ -193,7 +193,7 @@ def bodies_of(run_dir: Path, data: Path, kind: str, rows: tuple[int, int, int]) 
     """What clients send."""
     tables = drawn(open_scorer(run_dir, data), *rows)
     if kind == JSON:
-        return [orjson.dumps(table.to_pylist()[0]) for table in tables]
+        return [json.dumps(table.to_pylist()[0]).encode() for table in tables]
     bodies = []
     for table in tables:
         sink = io.BytesIO()

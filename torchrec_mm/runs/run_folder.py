@@ -56,7 +56,7 @@ MAY_CHANGE = (
 )
 
 # What runs did that began before there was such a flag.
-THEN = {"folds": 1, "effects": 0, "width": 128}
+THEN = {"folds": 1, "effects": 0, "width": 128, "left_out": []}
 
 
 class RunFolder:
