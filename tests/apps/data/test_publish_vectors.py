@@ -95,3 +95,4 @@ def test_the_log_of_an_index_may_be_a_servers(call, refused, tmp_path, kind):
         write(tmp_path, (10, 1, 9))
         assert reader.refresh()
         assert reader.vectors.rows(np.array([9, 10])).tolist() == [3, 4]
+        reader.close()

@@ -12,7 +12,7 @@ readers are switched: vectors of two origins never lie in one.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -108,9 +108,8 @@ def adopt(index: Path, vectors: ItemVectors) -> None:
     add_space(index, space_of(vectors))
     with locked(index):
         pointer = read_pointer(index)
-        log = open_log(index, origin)
-        is_new = not pointer.now.snapshots[origin].version and not log.last()
-        log.close()
+        with closing(open_log(index, origin)) as log:
+            is_new = not pointer.now.snapshots[origin].version and not log.last()
         if not is_new:
             raise InputError(f"vectors must be of a space that is new, got {origin} of {index}")
         folder = version_folder(index, origin, 1)

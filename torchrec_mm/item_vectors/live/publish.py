@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,9 +87,8 @@ def _compacted(index: Path, origin: str, pointer: Pointer) -> Snapshot:
     base = nothing_of(space, space_folder(index, origin))
     if before.version:
         base = ItemVectors.open(version_folder(index, origin, before.version))
-    log = open_log(index, origin)
-    logged = log.since(before.sequence)
-    log.close()
+    with closing(open_log(index, origin)) as log:
+        logged = log.since(before.sequence)
     if not len(logged.changes) and before.version and before.follows:
         return before
     overlay = Overlay.empty(space.width, base.dtype).extended(logged.changes)
