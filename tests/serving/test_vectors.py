@@ -9,10 +9,11 @@ import pytest
 from tests.helpers.runs import train_make, train_ranker
 from tests.serving.served import parsed, scorer_of, table_of
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.live.index import create_index, adopt, open_log, space_of
+from torchrec_mm.item_vectors.live.index import adopt, create_index, open_log, space_of
 from torchrec_mm.item_vectors.live.log import Changes
 from torchrec_mm.item_vectors.live.publish import publish
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.item_vectors.writer import write_item_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.scorer import Scorer
@@ -104,14 +105,13 @@ def test_in_its_block_it_takes_in_what_comes_and_tells(market, runs, index):
 
 
 def test_an_index_of_another_origin_is_refused(market, runs, tmp_path):
-    from torchrec_mm.item_vectors.writer import write_item_vectors
-
     known = ItemVectors.open(market.vectors)
     write_item_vectors(
-        tmp_path / "other", known.item_ids, known.values, dtype="float32", encoder="x", modality="y"
+        *(tmp_path / "other", known.item_ids, known.values),
+        **dict(dtype="float32", encoder="x", modality="y", origin="another"),
     )
     other = ItemVectors.open(tmp_path / "other")
     create_index(tmp_path / "index", space_of(other))
     adopt(tmp_path / "index", other)
-    with pytest.raises(InputError, match="must"):
+    with pytest.raises(InputError, match="another|must"):
         FollowedVectors.open(TrainedRun.open(runs["simtier"], "latest"), tmp_path / "index", 60.0)

@@ -50,7 +50,11 @@ class Measures:
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""
         for name, said, ask in (
-            ("coverage", "Share of the items asked for that had one", lambda: index.counts.coverage),
+            (
+                "coverage",
+                "Share of the items asked for that had one",
+                lambda: index.counts.coverage,
+            ),
             ("staleness_seconds", "Age of the newest event", lambda: index.staleness_s),
             ("overlay", "Items changed since the snapshot", lambda: len(index.vectors.overlay)),
             ("snapshot", "Version of the snapshot", lambda: index.version),
