@@ -30,7 +30,10 @@ class ServeConfig:
     """Folder like items/; not given: items/ of the run's data. Items that are not in it are scored
     by their vector, and by their id if training showed it."""
     vectors: Path | None = None
-    """Folder of item vectors of the same encoder; not given: the run's."""
+    """Folder of item vectors of the same encoder, or a live index, whose new items are scored by
+    their vectors as they come; not given: the run's."""
+    vectors_s: float = 0.5
+    """Seconds between two looks for what is new in a live index."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
     host: str = "127.0.0.1"
@@ -62,7 +65,7 @@ class ServeConfig:
         least_1 = ("batch_candidates", "queue_candidates", "max_body_bytes", "max_requests")
         check_fields(self, lambda x: x >= 1, "at least 1", *least_1, "max_candidates")
         check_fields(self, lambda x: x >= 0, "at least 0", "threads", "reload_s", "max_behaviours")
-        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", "timeout_s")
+        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", "timeout_s", "vectors_s")
         check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
         if self.reload_s and self.checkpoint != "latest":
             raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
@@ -76,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"apps.serve needs {package}: pip install 'torchrec-mm[serving]'")
     import torch
 
-    from torchrec_mm.scoring.score import open_vectors
     from torchrec_mm.scoring.trained_run import TrainedRun
     from torchrec_mm.serving.app import ServingSettings
     from torchrec_mm.serving.serve import serve
+    from torchrec_mm.serving.vectors import FollowedVectors
     from torchrec_mm.serving.wire import Limits
 
     if config.threads:
@@ -100,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             reload_s=config.reload_s,
         ),
         items=config.items or trained.items,
-        vectors=open_vectors(trained, config.vectors, "mapped"),
+        vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         host=config.host,
         port=config.port,
     )

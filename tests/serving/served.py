@@ -19,7 +19,8 @@ MOST = Limits(bytes=1 << 20, requests=1000, candidates=1000, behaviours=1000)
 def scorer_of(run_dir: Path) -> Scorer:
     """Of a run's latest checkpoint."""
     trained = TrainedRun.open(run_dir, "latest")
-    return Scorer.open(trained, trained.items, open_vectors(trained, None, "mapped"))
+    vectors = open_vectors(trained, None, "mapped")
+    return Scorer.open(trained, trained.items, (lambda: vectors) if vectors else None)
 
 
 def table_of(scorer: Scorer, requests: Path) -> pa.Table:

@@ -45,7 +45,7 @@ def current(run_dir, tmp_path) -> Current:
         other.rename(tmp_path / "later" / other.name)
     trained = TrainedRun.open(copied, "latest")
     vectors = open_vectors(trained, None, "mapped")
-    return Current(trained, lambda run: Scorer.open(run, run.items, vectors), Measures())
+    return Current(trained, lambda run: Scorer.open(run, run.items, lambda: vectors), Measures())
 
 
 @pytest.fixture

@@ -234,4 +234,5 @@ def row_a_candidate(table: pa.Table) -> pa.Table:
 def open_scorer(run_dir: Path, data: Path) -> Scorer:
     """Of a run's latest checkpoint."""
     trained = TrainedRun.open(run_dir, "latest")
-    return Scorer.open(trained, data / "market" / "items", ItemVectors.open(data / "vectors"))
+    vectors = ItemVectors.open(data / "vectors")
+    return Scorer.open(trained, data / "market" / "items", lambda: vectors)

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from torchrec_mm.item_vectors.live.reader import IndexReader
+
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 CANDIDATES = (1, 10, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -35,11 +37,6 @@ class Measures:
         self.gone = Counter(
             "torchrec_mm_gone_clients", "Requests whose client did not wait", registry=registry
         )
-        self.coverage = Gauge(
-            "torchrec_mm_vector_coverage",
-            "Share of the last batch's items that have a vector",
-            registry=registry,
-        )
         self.loads = Counter(
             "torchrec_mm_loads",
             "Checkpoints loaded, by what came of it",
@@ -49,6 +46,21 @@ class Measures:
         self.checkpoint_step = Gauge(
             "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
         )
+
+    def watch_index(self, index: IndexReader) -> None:
+        """Of a live index, asked whenever the page is."""
+        for name, said, ask in (
+            (
+                "coverage",
+                "Share of the items asked for that had one",
+                lambda: index.counts.coverage,
+            ),
+            ("staleness_seconds", "Age of the newest event", lambda: index.staleness_s),
+            ("overlay", "Items changed since the snapshot", lambda: len(index.vectors.overlay)),
+            ("snapshot", "Version of the snapshot", lambda: index.version),
+        ):
+            gauge = Gauge(f"torchrec_mm_vector_{name}", said, registry=self.registry)
+            gauge.set_function(ask)
 
     def observe_batch(self, requests: int, candidates: int, seconds: float) -> None:
         """Of a batch that was scored."""

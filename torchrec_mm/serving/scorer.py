@@ -4,7 +4,6 @@ Shape letters: R requests, I impressions.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
-from torchrec_mm.data.stream.collate import Collator
-from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.item_vectors.codes import Codebooks
-from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.cpu.lone import LoneTables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import collator_for_ranker, with_codes
@@ -29,6 +25,7 @@ from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.catalogue import Catalogue
 from torchrec_mm.serving.requests import RequestEncoder
+from torchrec_mm.serving.vectors import Latest, VectorsOfBatch
 
 
 @dataclass(frozen=True)
@@ -43,31 +40,25 @@ class BiasScorer:
 
 @dataclass(frozen=True)
 class NetworkScorer:
-    """Every other method. codebooks: of method codes, else None."""
+    """Every other method. source: of item vectors. codebooks: of method codes, else None."""
 
     ranker: Ranker
-    vectors: ItemVectors | None
+    source: VectorsOfBatch | None
     make: FrozenMake | None
     codebooks: Codebooks | None
     max_behaviours: int
 
-    @cached_property
-    def _source(self) -> MappedVectors | None:
-        return MappedVectors(self.vectors) if self.vectors else None
-
     @torch.no_grad()
     def logits(self, arrays: RequestArrays, items: EncodedItems) -> np.ndarray:
-        """(I,) float32 of the batch's impressions."""
+        """(I,) float32 of the batch's impressions, by the item vectors of this moment."""
+        vectors = self.source.begin() if self.source else None
         if self.codebooks is not None:
-            assert self.vectors is not None  # codes are of vectors
-            items = with_codes(items, self.vectors, self.codebooks)
-        batch = self._collator(items)(arrays, 0.0)
-        _, outputs = self.ranker(batch)
-        return outputs.logits.numpy()
-
-    def _collator(self, items: EncodedItems) -> Collator:
+            assert vectors is not None  # codes are of vectors
+            items = with_codes(items, vectors, self.codebooks)
         spec = self.ranker.network.spec
-        return collator_for_ranker(spec, items, self._source, self.max_behaviours, self.make)
+        collator = collator_for_ranker(spec, items, self.source, self.max_behaviours, self.make)
+        _, outputs = self.ranker(collator(arrays, 0.0))
+        return outputs.logits.numpy()
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,12 @@ class Scorer:
     model: BiasScorer | NetworkScorer
 
     @classmethod
-    def open(cls, trained: TrainedRun, items: Path, vectors: ItemVectors | None = None) -> "Scorer":
+    def open(cls, trained: TrainedRun, items: Path, vectors: Latest | None = None) -> "Scorer":
         """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
 
         Args:
             trained: the run. items: folder in the layout of ``items/``, what is known of items.
-            vectors: of the run's origin, for methods that use them; see ``open_vectors``.
+            vectors: give those of now, of the run's origin; for methods that use any.
 
         Raises:
             InputError: files that are missing, garbled or another run's.
@@ -100,9 +91,10 @@ class Scorer:
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
         spec = spec_from_json(trained.model["spec"])
         ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
-        make = frozen(ranker, vectors)
+        source = VectorsOfBatch(vectors) if vectors else None
+        make = frozen(ranker, source)
         newest = trained.config["max_behaviours"]
-        network = NetworkScorer(ranker, vectors, make, trained.codebooks, newest)
+        network = NetworkScorer(ranker, source, make, trained.codebooks, newest)
         return cls(trained.checkpoint, encoder, network)
 
     def logits(self, requests: Requests) -> np.ndarray:
@@ -135,11 +127,11 @@ def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
     return ranker.eval()
 
 
-def frozen(ranker: Ranker, vectors: ItemVectors | None) -> FrozenMake | None:
+def frozen(ranker: Ranker, source: VectorsOfBatch | None) -> FrozenMake | None:
     """The ranker's MAKE, None for methods without."""
     make, spec = ranker.network.make, ranker.network.spec
     if make is None:
         return None
-    assert vectors is not None and spec.make is not None  # whatever has MAKE has both
+    assert source is not None and spec.make is not None  # whatever has MAKE has both
     further = [spec.sequences.index(event) for event in spec.make.sequences]
-    return FrozenMake(make, ProjectedOnDemand(make, MappedVectors(vectors)), further)
+    return FrozenMake(make, ProjectedOnDemand(make, source), further)

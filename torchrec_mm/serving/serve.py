@@ -2,19 +2,20 @@
 
 import logging
 import socket
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from torchrec_mm.errors import InputError
-from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.scorer import Scorer
+from torchrec_mm.serving.vectors import FollowedVectors
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 75  # longer than proxies wait, so that they end a connection and not we
@@ -26,21 +27,26 @@ def serve(
     settings: ServingSettings,
     *,
     items: Path,
-    vectors: ItemVectors | None,
+    vectors: FollowedVectors | None,
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
-    ``items``, ``vectors``: see ``Scorer.open``.
+    ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     measures = Measures()
-    with suppress_library_warnings(), listening(host, port) as listener:
-        current = Current(trained, partial(Scorer.open, items=items, vectors=vectors), measures)
+    latest = vectors.latest if vectors else None
+    following = vectors or nullcontext()
+    with suppress_library_warnings(), listening(host, port) as listener, following:
+        load = partial(Scorer.open, items=items, vectors=latest)
+        if vectors and vectors.index:
+            measures.watch_index(vectors.index)
+        current = Current(trained, load, measures)
         app = make_app(current, settings, measures)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)

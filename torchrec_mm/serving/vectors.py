@@ -1,0 +1,114 @@
+"""The item vectors that a batch sees: those of the moment when it began, and no others.
+
+Shape letters: M items asked for, D item-vector width.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchrec_mm.data.stream.vector_source import Fetched
+from torchrec_mm.errors import InputError
+from torchrec_mm.item_vectors.live.pointer import POINTER_FILE
+from torchrec_mm.item_vectors.live.reader import IndexReader
+from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.kernels.distinct import distinct
+from torchrec_mm.scoring.score import open_vectors
+from torchrec_mm.scoring.trained_run import TrainedRun
+
+logger = logging.getLogger(__name__)
+Latest = Callable[[], ItemVectors]
+
+
+class VectorsOfBatch:
+    """A ``VectorSource`` that copies what a batch needs, so that it never holds a whole index.
+
+    Each thread has a batch of its own. collective: as of ``VectorSource``.
+    """
+
+    collective = False
+
+    def __init__(self, latest: Latest) -> None:
+        """``latest``: gives the vectors as they are now, all of one origin."""
+        self._latest, self._of_thread = latest, threading.local()
+
+    def begin(self) -> ItemVectors:
+        """The vectors that this thread sees until it begins again."""
+        self._of_thread.vectors = vectors = self._latest()
+        return vectors
+
+    def rows(self, item_ids: np.ndarray) -> np.ndarray:
+        """As ``ItemVectors.rows``."""
+        rows: np.ndarray = self._of_thread.vectors.rows(item_ids)
+        return rows
+
+    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """As ``ItemVectors.gather``, as tensors."""
+        values, mask = self._of_thread.vectors.gather(rows)
+        return torch.from_numpy(values), torch.from_numpy(mask)
+
+    def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
+        """A copy of the batch's distinct vectors, and the rows numbered anew."""
+        rows = np.concatenate([candidate_rows, behaviour_rows])
+        found, place = distinct(torch.from_numpy(rows))
+        matrix, _ = self.gather(found.numpy())
+        renumbered = np.where(rows < 0, np.int32(-1), place.numpy())
+        return Fetched(matrix, *np.split(renumbered, [len(candidate_rows)]))
+
+
+class FollowedVectors:
+    """The vectors of a ranker, and, of a live index, how they are kept up to date.
+
+    In a ``with`` block a thread looks for newer ones every ``seconds``.
+    """
+
+    def __init__(self, vectors: ItemVectors, index: IndexReader | None, seconds: float) -> None:
+        self._vectors, self.index, self._seconds = vectors, index, seconds
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vectors", daemon=True)
+
+    @classmethod
+    def open(
+        cls, trained: TrainedRun, given: Path | None, seconds: float
+    ) -> "FollowedVectors | None":
+        """Those of the run's origin, None if it uses none.
+
+        ``given``: a folder of item vectors, or a live index; None: those of the run.
+
+        Raises:
+            InputError: of another origin, gone, or given to a run that uses none.
+        """
+        origin, folder = trained.model["vectors"], given or trained.config.get("vectors")
+        if origin is not None and folder and (Path(folder) / POINTER_FILE).exists():
+            reader = IndexReader(folder, origin)
+            return cls(reader.vectors, reader, seconds)
+        vectors = open_vectors(trained, given, "mapped")
+        return None if vectors is None else cls(vectors, None, seconds)
+
+    def latest(self) -> ItemVectors:
+        """As they are now."""
+        return self._vectors if self.index is None else self.index.vectors
+
+    def __enter__(self) -> "FollowedVectors":
+        if self.index is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._end.set()
+        if self.index is not None:
+            self._thread.join()
+            self.index.close()
+
+    def _run(self) -> None:
+        assert self.index is not None
+        while not self._end.wait(self._seconds):
+            try:
+                self.index.refresh()
+            except (InputError, OSError) as error:  # those of before stay
+                logger.error("vectors stay as they are: %s", error)
