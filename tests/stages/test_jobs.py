@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.forks import wait_until
+from tests.helpers.runs import ROOT
 from torchrec_mm import gpus
 from torchrec_mm.stages import jobs
 from torchrec_mm.stages.jobs import Job, JobPool, run_side_by_side
@@ -88,8 +89,11 @@ def test_a_job_ends_where_what_began_it_is_killed(commands, tmp_path, loaded):
         f"if __name__ == '__main__':\n    with JobPool(1, loaded={loaded}) as pool:\n"
         f"        pool.run([{job}])\n"
     )
-    started = subprocess.Popen([sys.executable, program])
-    wait_until(pid.exists)
+    started = subprocess.Popen(
+        [sys.executable, program], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    wait_until(lambda: pid.exists() or started.poll() is not None)
+    assert started.poll() is None
     started.kill()
     started.wait()
     wait_until(lambda: not is_running(int(pid.read_text())))
