@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.serving.histories import of_behaviours
 from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
 
 INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -67,7 +68,7 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     properties["candidate_item_ids"]["minItems"] = 1
     return {
         "type": "object",
-        "required": ["user_id", "candidate_item_ids"],
+        "required": [n for n in columns.required if n not in of_behaviours(columns)],
         "additionalProperties": False,
         "properties": properties,
     }
