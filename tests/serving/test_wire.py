@@ -97,6 +97,12 @@ def test_true_and_false_are_the_ids_1_and_0_of_a_feature_and_no_ids_of_items():
         from_json(LEAST | {"candidate_item_ids": [True]})
 
 
+def test_a_whole_number_may_have_a_point_as_long_as_it_says_which_number_it_is():
+    assert from_json(LEAST | {"candidate_item_ids": [3.0], "city": 4.0}).candidates.values == [3]
+    with pytest.raises(InputError, match="request 0 user_id must be int64, got 1e"):
+        from_json(LEAST | {"user_id": 1e17})
+
+
 @pytest.mark.parametrize("sent", [pa.int16(), pa.int64(), pa.float32(), pa.bool_()])
 def test_a_number_may_come_in_any_type_of_numbers(sent):
     table = pa.table({n: [v] for n, v in WHOLE.items()})
@@ -111,7 +117,7 @@ def test_a_number_may_come_in_any_type_of_numbers(sent):
         ([{"candidate_item_ids": [1]}], "request 0 must have user_id"),
         ([LEAST, LEAST | {"user_id": "a"}], 'request 1 user_id must be int64, got "a"'),
         ([LEAST | {"user_id": 2.5}], "request 0 user_id must be int64, got 2.5"),
-        ([LEAST | {"user_id": 2**63}], "user_id must be int64"),
+        ([LEAST, LEAST | {"user_id": 2**63}], f"request 1 user_id must be int64, got {2**63}"),
         ([LEAST | {"candidate_item_ids": [1, 2.5]}], "request 0 candidate_item_ids must be list"),
         ([LEAST | {"candidate_item_ids": 3}], "request 0 candidate_item_ids must be list"),
         ([LEAST | {"candidate_item_ids": None}], "request 0 must have candidate_item_ids"),

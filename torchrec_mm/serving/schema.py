@@ -64,7 +64,7 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     properties = {}
     for name, kind in {**columns.required, **columns.nullable}.items():
         most = limits.candidates if name.startswith("candidate_") else limits.behaviours
-        properties[name] = _kind(kind, most, is_nullable=name in columns.nullable)
+        properties[name] = _kind(kind, most, name in columns.nullable, name in columns.all)
     properties["candidate_item_ids"]["minItems"] = 1
     return {
         "type": "object",
@@ -74,11 +74,12 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _kind(kind: pa.DataType, most: int, is_nullable: bool) -> dict[str, Any]:
+def _kind(kind: pa.DataType, most: int, is_nullable: bool, is_feature: bool) -> dict[str, Any]:
     if pa.types.is_list(kind):
-        return {"type": "array", "maxItems": most, "items": _kind(kind.value_type, 0, False)}
-    if pa.types.is_integer(kind):
-        found: dict[str, Any] = dict(INT64)
+        each = _kind(kind.value_type, 0, False, is_feature)
+        found: dict[str, Any] = {"type": "array", "maxItems": most, "items": each}
+    elif pa.types.is_integer(kind):
+        found = {"anyOf": [INT64, {"type": "boolean"}]} if is_feature else dict(INT64)
     elif pa.types.is_floating(kind):
         found = {"type": "number"}
     elif pa.types.is_boolean(kind):

@@ -26,6 +26,7 @@ JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 ANSWER = "click_probabilities"
 REQUESTS = "requests"
+EXACT = 2**53
 # By type of a column, what JSON may hold.
 TYPES: Mapping[pa.DataType, set[type]] = {
     INT64: {int},
@@ -97,22 +98,41 @@ def _column(
     """A column of JSON's values. ``is_feature``: true and false are then 1 and 0, as in files."""
     is_list = pa.types.is_list(kind)
     each = kind.value_type if is_list else kind
-    allowed = {bool, *TYPES[each]} if is_feature and each == INT64 else TYPES[each]
     values: list[Any] = [row.get(name) for row in rows]
     for number, (row, value) in enumerate(zip(rows, values, strict=True)):
         parts = value if is_list and type(value) is list else [value]
-        # Arrow would cut 2.5 to 2. Nulls have rules of their own, which differ by column.
-        wrong = {*map(type, parts)} - allowed - {type(None)}
-        if wrong or (is_list and type(value) is not list and name in row):
+        kinds = {*map(type, parts)} - {type(None)}  # nulls have rules of their own, by column
+        if each == INT64 and not kinds <= {int}:
+            parts = _whole(parts, is_feature)
+            kinds = {*map(type, parts)} - {type(None)}
+            values[number] = parts if is_list else parts[0]
+        if kinds - TYPES[each] or (is_list and type(value) is not list and name in row):
             rule = f"request {number} {name} must be {kind}"
             raise InputError(f"{rule}, got {_short(value)}")
-        if bool in {*map(type, parts)} - TYPES[each]:
-            numbers = [part if part is None else int(part) for part in parts]
-            values[number] = numbers if is_list else numbers[0]
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
+        for number, value in enumerate(values):
+            try:
+                pa.array([value], kind)
+            except (pa.ArrowException, OverflowError):
+                rule = f"request {number} {name} must be {kind}"
+                raise InputError(f"{rule}, got {_short(value)}") from error
         raise InputError(f"{name} must be {kind}: {error}") from error
+
+
+def _whole(parts: Sequence[Any], is_feature: bool) -> list[Any]:
+    """Whole numbers as such: JSON's 2.0 is one, and so are true and false of a feature.
+
+    Arrow would cut 2.5 to 2; beyond EXACT a float no longer says which number was meant.
+    """
+
+    def whole(part: Any) -> Any:
+        if type(part) is float and part.is_integer() and abs(part) <= EXACT:
+            return int(part)
+        return int(part) if is_feature and type(part) is bool else part
+
+    return [whole(part) for part in parts]
 
 
 def _short(value: Any, most: int = 60) -> str:
