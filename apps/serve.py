@@ -34,6 +34,9 @@ class ServeConfig:
     their vectors as they come; not given: the run's."""
     vectors_s: float = 0.5
     """Seconds between two looks for what is new in a live index."""
+    histories: Path | None = None
+    """Folder of Parquet files, a row a user: user_id, behaviour_item_ids, and what else the ranker
+    reads of behaviours. A request that brings none has its user's."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
     host: str = "127.0.0.1"
@@ -104,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         items=config.items or trained.items,
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
+        histories=config.histories,
         host=config.host,
         port=config.port,
     )

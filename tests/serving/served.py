@@ -10,6 +10,7 @@ import apps.predict
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.scoring.score import open_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.scorer import Scorer
 from torchrec_mm.serving.wire import Limits, parse
 
@@ -31,7 +32,8 @@ def table_of(scorer: Scorer, requests: Path) -> pa.Table:
 
 
 def parsed(scorer: Scorer, table: pa.Table) -> Requests:
-    return parse(table, scorer.encoder.columns, MOST, scorer.encoder.max_behaviours)
+    columns, most = scorer.encoder.columns, scorer.encoder.max_behaviours
+    return parse(table, columns, MOST, most, Histories.none(columns))
 
 
 def predicted(run_dir: Path, requests: Path, output: Path) -> np.ndarray:

@@ -18,6 +18,7 @@ from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving import wire
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current, Following
+from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.scorer import Scorer
 
@@ -50,7 +51,8 @@ def current(run_dir, tmp_path) -> Current:
 
 @pytest.fixture
 def client(current):
-    with TestClient(make_app(current, SETTINGS, current._measures)) as client:
+    none = Histories.none(current.scorer.encoder.columns)
+    with TestClient(make_app(current, SETTINGS, current._measures, none)) as client:
         yield client
 
 

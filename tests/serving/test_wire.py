@@ -17,6 +17,7 @@ from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.contract.texts import TextIds
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
+from torchrec_mm.serving.histories import Histories
 
 TEXTS = TextIds(pa.array(["phone", "tablet"], pa.large_string()))
 COLUMNS = RequestColumns(
@@ -30,6 +31,7 @@ COLUMNS = RequestColumns(
     sequences=("cart",),
 )
 MOST = wire.Limits(bytes=10_000, requests=3, candidates=4, behaviours=5)
+NONE = Histories.none(COLUMNS)
 WHOLE = {
     "user_id": 7,
     "timestamp": 1_700_000_000,
@@ -49,7 +51,7 @@ LEAST = {"user_id": 7, "candidate_item_ids": [3], "candidate_source": [1], "cand
 
 def from_json(*rows: dict):
     body = json.dumps(rows[0] if len(rows) == 1 else {"requests": rows}).encode()
-    return wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5)
+    return wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5, NONE)
 
 
 def arrow_of(table: pa.Table) -> bytes:
@@ -60,7 +62,7 @@ def arrow_of(table: pa.Table) -> bytes:
 
 
 def from_arrow(table: pa.Table):
-    return wire.parse(wire.read_arrow(arrow_of(table)), COLUMNS, MOST, 5)
+    return wire.parse(wire.read_arrow(arrow_of(table)), COLUMNS, MOST, 5, NONE)
 
 
 def assert_same(one, other) -> None:
@@ -95,6 +97,12 @@ def test_true_and_false_are_the_ids_1_and_0_of_a_feature_and_no_ids_of_items():
         from_json(LEAST | {"candidate_item_ids": [True]})
 
 
+def test_a_whole_number_may_have_a_point_as_long_as_it_says_which_number_it_is():
+    assert from_json(LEAST | {"candidate_item_ids": [3.0], "city": 4.0}).candidates.values == [3]
+    with pytest.raises(InputError, match="request 0 user_id must be int64, got 1e"):
+        from_json(LEAST | {"user_id": 1e17})
+
+
 @pytest.mark.parametrize("sent", [pa.int16(), pa.int64(), pa.float32(), pa.bool_()])
 def test_a_number_may_come_in_any_type_of_numbers(sent):
     table = pa.table({n: [v] for n, v in WHOLE.items()})
@@ -109,10 +117,11 @@ def test_a_number_may_come_in_any_type_of_numbers(sent):
         ([{"candidate_item_ids": [1]}], "request 0 must have user_id"),
         ([LEAST, LEAST | {"user_id": "a"}], 'request 1 user_id must be int64, got "a"'),
         ([LEAST | {"user_id": 2.5}], "request 0 user_id must be int64, got 2.5"),
-        ([LEAST | {"user_id": 2**63}], "user_id must be int64"),
+        ([LEAST, LEAST | {"user_id": 2**63}], f"request 1 user_id must be int64, got {2**63}"),
         ([LEAST | {"candidate_item_ids": [1, 2.5]}], "request 0 candidate_item_ids must be list"),
         ([LEAST | {"candidate_item_ids": 3}], "request 0 candidate_item_ids must be list"),
-        ([LEAST | {"candidate_item_ids": None}], "request 0 candidate_item_ids must be list"),
+        ([LEAST | {"candidate_item_ids": None}], "request 0 must have candidate_item_ids"),
+        ([{"user_id": 1, "candidate_item_ids": [1]}], "request 0 must have candidate_source"),
         ([LEAST | {"candidate_item_ids": []}], "candidate_item_ids must not be empty, row 0 is"),
         ([LEAST | {"candidate_item_ids": [None]}], "candidate_item_ids must not hold nulls"),
         ([LEAST | {"candidate_item_ids": [[1]]}], "request 0 candidate_item_ids must be list"),
@@ -156,7 +165,7 @@ def test_bytes_that_are_not_what_they_say_are_refused_and_end_nothing(data):
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     for body in (bytes(whole), cut):
         try:
-            wire.parse(wire.read_arrow(body), COLUMNS, MOST, 5)
+            wire.parse(wire.read_arrow(body), COLUMNS, MOST, 5, NONE)
         except InputError as error:
             assert "\n" not in str(error)
 
@@ -164,7 +173,7 @@ def test_bytes_that_are_not_what_they_say_are_refused_and_end_nothing(data):
 @given(st.binary(max_size=200))
 def test_any_bytes_as_json_are_refused_in_one_line_or_read(body):
     try:
-        wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5)
+        wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5, NONE)
     except InputError as error:
         assert "\n" not in str(error)
 
@@ -180,7 +189,7 @@ JSON = st.recursive(
 def test_whatever_stands_in_a_column_is_refused_in_one_line_or_read(values):
     body = json.dumps(LEAST | values).encode()
     try:
-        wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5)
+        wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5, NONE)
     except InputError as error:
         assert "\n" not in str(error)
 

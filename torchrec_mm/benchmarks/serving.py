@@ -31,6 +31,7 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.build import SWITCH
 from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.scorer import Scorer
 from torchrec_mm.serving.wire import ARROW, JSON, Limits, parse
 
@@ -214,7 +215,8 @@ def scored(
     tables = drawn(scorer, *rows)
     if not is_ours:
         tables = [row_a_candidate(table) for table in tables]
-    asked = [parse(t, encoder.columns, LIMITS, encoder.max_behaviours) for t in tables]
+    none = Histories.none(encoder.columns)
+    asked = [parse(t, encoder.columns, LIMITS, encoder.max_behaviours, none) for t in tables]
     scorer.probabilities(asked[0])
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:

@@ -182,4 +182,4 @@ def open_projected(vectors: ItemVectors, path: Path) -> ItemVectors:
     """The same items with what ``project_vectors`` wrote in the place of their vectors."""
     values = np.load(path, mmap_mode="r", allow_pickle=False)
     meta = replace(vectors.meta, width=values.shape[1], dtype="float32")
-    return ItemVectors(vectors.folder, vectors.item_ids, values, meta)
+    return vectors.with_values(values, meta)

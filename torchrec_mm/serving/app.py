@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
@@ -17,6 +18,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
 from torchrec_mm.serving.batcher import MicroBatcher, Refused
 from torchrec_mm.serving.current import Current, Following
+from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.schema import score_operation
 
@@ -48,9 +50,11 @@ class Gone(Exception):
     """The client did not wait for its answer."""
 
 
-def make_app(current: Current, settings: ServingSettings, measures: Measures) -> FastAPI:
+def make_app(
+    current: Current, settings: ServingSettings, measures: Measures, histories: Histories
+) -> FastAPI:
     """The application. It begins to follow the run's checkpoints when it is started."""
-    server = _Server(current, settings, measures)
+    server = _Server(current, settings, measures, histories)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +83,7 @@ def make_app(current: Current, settings: ServingSettings, measures: Measures) ->
         """Whether requests should be sent here, and what scores them."""
         return server.ready()
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus's text format."""
         return server.metrics()
@@ -90,8 +94,15 @@ def make_app(current: Current, settings: ServingSettings, measures: Measures) ->
 class _Server:
     """What the routes do."""
 
-    def __init__(self, current: Current, settings: ServingSettings, measures: Measures) -> None:
+    def __init__(
+        self,
+        current: Current,
+        settings: ServingSettings,
+        measures: Measures,
+        histories: Histories,
+    ) -> None:
         self.current, self.settings, self.measures = current, settings, measures
+        self.histories = histories
         self.batcher: MicroBatcher | None = None
 
     def begin(self) -> None:
@@ -176,7 +187,8 @@ class _Server:
         encoder = self.current.scorer.encoder
         columns, limits = encoder.columns, self.settings.limits
         table = wire.read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
-        return wire.parse(table, columns, limits, encoder.max_behaviours)
+        most = encoder.max_behaviours
+        return wire.parse(table, columns, limits, most, self.histories)
 
     async def _asked(self, request: Request, requests: Requests) -> tuple[np.ndarray, str]:
         """Scores, unless the client goes away first."""

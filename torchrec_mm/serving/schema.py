@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.serving.histories import of_behaviours
 from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
 
 INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -63,21 +64,22 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     properties = {}
     for name, kind in {**columns.required, **columns.nullable}.items():
         most = limits.candidates if name.startswith("candidate_") else limits.behaviours
-        properties[name] = _kind(kind, most, is_nullable=name in columns.nullable)
+        properties[name] = _kind(kind, most, name in columns.nullable, name in columns.all)
     properties["candidate_item_ids"]["minItems"] = 1
     return {
         "type": "object",
-        "required": ["user_id", "candidate_item_ids"],
+        "required": [n for n in columns.required if n not in of_behaviours(columns)],
         "additionalProperties": False,
         "properties": properties,
     }
 
 
-def _kind(kind: pa.DataType, most: int, is_nullable: bool) -> dict[str, Any]:
+def _kind(kind: pa.DataType, most: int, is_nullable: bool, is_feature: bool) -> dict[str, Any]:
     if pa.types.is_list(kind):
-        return {"type": "array", "maxItems": most, "items": _kind(kind.value_type, 0, False)}
-    if pa.types.is_integer(kind):
-        found: dict[str, Any] = dict(INT64)
+        each = _kind(kind.value_type, 0, False, is_feature)
+        found: dict[str, Any] = {"type": "array", "maxItems": most, "items": each}
+    elif pa.types.is_integer(kind):
+        found = {"anyOf": [INT64, {"type": "boolean"}]} if is_feature else dict(INT64)
     elif pa.types.is_floating(kind):
         found = {"type": "number"}
     elif pa.types.is_boolean(kind):

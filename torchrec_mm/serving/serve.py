@@ -13,6 +13,7 @@ from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
+from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.scorer import Scorer
 from torchrec_mm.serving.vectors import FollowedVectors
@@ -28,12 +29,14 @@ def serve(
     *,
     items: Path,
     vectors: FollowedVectors | None,
+    histories: Path | None,
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
+    ``histories``: a folder of them, see ``Histories``.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -47,7 +50,9 @@ def serve(
         if vectors and vectors.index:
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)
-        app = make_app(current, settings, measures)
+        columns = current.scorer.encoder.columns
+        known = Histories.open(histories, columns) if histories else Histories.none(columns)
+        app = make_app(current, settings, measures, known)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(

@@ -1,7 +1,4 @@
-"""The item vectors that a batch sees: those of the moment when it began, and no others.
-
-Shape letters: M items asked for, D item-vector width.
-"""
+"""The item vectors that a batch sees: those of the moment when it began, and no others."""
 
 import logging
 import threading
@@ -9,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from torchrec_mm.data.stream.vector_source import Fetched
+from torchrec_mm.data.stream.vector_source import Fetched, GatheredVectors
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.live.pointer import POINTER_FILE
 from torchrec_mm.item_vectors.live.reader import IndexReader
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.kernels.distinct import distinct
 from torchrec_mm.scoring.score import open_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
 
@@ -26,9 +21,9 @@ Latest = Callable[[], ItemVectors]
 
 
 class VectorsOfBatch:
-    """A ``VectorSource`` that copies what a batch needs, so that it never holds a whole index.
+    """A ``VectorSource`` of one moment after another, each thread in its own.
 
-    Each thread has a batch of its own. collective: as of ``VectorSource``.
+    Of a moment only what a batch needs is copied. collective: as of ``VectorSource``.
     """
 
     collective = False
@@ -39,26 +34,23 @@ class VectorsOfBatch:
 
     def begin(self) -> ItemVectors:
         """The vectors that this thread sees until it begins again."""
-        self._of_thread.vectors = vectors = self._latest()
+        vectors = self._latest()
+        self._of_thread.moment = GatheredVectors(vectors)
         return vectors
 
     def rows(self, item_ids: np.ndarray) -> np.ndarray:
-        """As ``ItemVectors.rows``."""
-        rows: np.ndarray = self._of_thread.vectors.rows(item_ids)
-        return rows
+        return self._moment.rows(item_ids)
 
     def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """As ``ItemVectors.gather``, as tensors."""
-        values, mask = self._of_thread.vectors.gather(rows)
-        return torch.from_numpy(values), torch.from_numpy(mask)
+        return self._moment.gather(rows)
 
     def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
-        """A copy of the batch's distinct vectors, and the rows numbered anew."""
-        rows = np.concatenate([candidate_rows, behaviour_rows])
-        found, place = distinct(torch.from_numpy(rows))
-        matrix, _ = self.gather(found.numpy())
-        renumbered = np.where(rows < 0, np.int32(-1), place.numpy())
-        return Fetched(matrix, *np.split(renumbered, [len(candidate_rows)]))
+        return self._moment.fetch(candidate_rows, behaviour_rows)
+
+    @property
+    def _moment(self) -> GatheredVectors:
+        moment: GatheredVectors = self._of_thread.moment
+        return moment
 
 
 class FollowedVectors:

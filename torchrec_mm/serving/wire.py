@@ -20,12 +20,13 @@ from torchrec_mm.data.contract.features import FeatureT
 from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.errors import InputError
+from torchrec_mm.serving.histories import Histories, of_behaviours
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 ANSWER = "click_probabilities"
-USER_ID = "user_id"
 REQUESTS = "requests"
+EXACT = 2**53
 # By type of a column, what JSON may hold.
 TYPES: Mapping[pa.DataType, set[type]] = {
     INT64: {int},
@@ -62,7 +63,7 @@ class Limits:
 
 
 def read_json(body: bytes, columns: RequestColumns) -> pa.Table:
-    """A request, an object by column, or ``{"requests": [...]}``; lists left out are empty.
+    """A request, an object by column, or ``{"requests": [...]}``; what is left out is null.
 
     Raises:
         InputError: no JSON, a name that the ranker does not read, no user, a value of another type.
@@ -80,6 +81,11 @@ def read_json(body: bytes, columns: RequestColumns) -> pa.Table:
             if name not in types:
                 rule = f"request {number} must have columns that the ranker reads"
                 raise InputError(f"{rule}, {', '.join(types)}, got {name}")
+    needed = columns.required.keys() - of_behaviours(columns).keys()
+    for number, row in enumerate(rows):
+        for name in columns.required:
+            if name in needed and row.get(name) is None:
+                raise InputError(f"request {number} must have {name}")
     of_model = columns.all
     return pa.table(
         {name: _column(name, kind, name in of_model, rows) for name, kind in types.items()}
@@ -92,25 +98,41 @@ def _column(
     """A column of JSON's values. ``is_feature``: true and false are then 1 and 0, as in files."""
     is_list = pa.types.is_list(kind)
     each = kind.value_type if is_list else kind
-    allowed = {bool, *TYPES[each]} if is_feature and each == INT64 else TYPES[each]
-    nothing: Any = [] if is_list else None
-    values = [row.get(name, nothing) for row in rows]
-    for number, value in enumerate(values):
+    values: list[Any] = [row.get(name) for row in rows]
+    for number, (row, value) in enumerate(zip(rows, values, strict=True)):
         parts = value if is_list and type(value) is list else [value]
-        # Arrow would cut 2.5 to 2. Nulls have rules of their own, which differ by column.
-        wrong = {*map(type, parts)} - allowed - {type(None)}
-        if wrong or (is_list and type(value) is not list):
+        kinds = {*map(type, parts)} - {type(None)}  # nulls have rules of their own, by column
+        if each == INT64 and not kinds <= {int}:
+            parts = _whole(parts, is_feature)
+            kinds = {*map(type, parts)} - {type(None)}
+            values[number] = parts if is_list else parts[0]
+        if kinds - TYPES[each] or (is_list and type(value) is not list and name in row):
             rule = f"request {number} {name} must be {kind}"
             raise InputError(f"{rule}, got {_short(value)}")
-        if value is None and name == USER_ID:
-            raise InputError(f"request {number} must have {name}")
-        if bool in {*map(type, parts)} - TYPES[each]:
-            numbers = [part if part is None else int(part) for part in parts]
-            values[number] = numbers if is_list else numbers[0]
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError) as error:
+        for number, value in enumerate(values):
+            try:
+                pa.array([value], kind)
+            except (pa.ArrowException, OverflowError):
+                rule = f"request {number} {name} must be {kind}"
+                raise InputError(f"{rule}, got {_short(value)}") from error
         raise InputError(f"{name} must be {kind}: {error}") from error
+
+
+def _whole(parts: Sequence[Any], is_feature: bool) -> list[Any]:
+    """Whole numbers as such: JSON's 2.0 is one, and so are true and false of a feature.
+
+    Arrow would cut 2.5 to 2; beyond EXACT a float no longer says which number was meant.
+    """
+
+    def whole(part: Any) -> Any:
+        if type(part) is float and part.is_integer() and abs(part) <= EXACT:
+            return int(part)
+        return int(part) if is_feature and type(part) is bool else part
+
+    return [whole(part) for part in parts]
 
 
 def _short(value: Any, most: int = 60) -> str:
@@ -134,8 +156,16 @@ def read_arrow(body: bytes) -> pa.Table:
     return table
 
 
-def parse(table: pa.Table, columns: RequestColumns, limits: Limits, behaviours: int) -> Requests:
-    """Check a table of at least one request. ``behaviours``: the newest that are kept.
+def parse(
+    table: pa.Table,
+    columns: RequestColumns,
+    limits: Limits,
+    behaviours: int,
+    histories: Histories,
+) -> Requests:
+    """Check a table of at least one request.
+
+    ``behaviours``: the newest that are kept. ``histories``: of users who bring none.
 
     Raises:
         InputError: beyond the limits, a column that the ranker does not read, and what
@@ -149,6 +179,7 @@ def parse(table: pa.Table, columns: RequestColumns, limits: Limits, behaviours: 
             rule = f"requests must have columns that the ranker reads, {', '.join(known)}"
             raise InputError(f"{rule}, got {name}")
     limits.check(table, columns)
+    table = histories.fill(table)
     as_sent = _as_sent(columns, table)
     return parse_requests(table.combine_chunks(), "requests", as_sent, behaviours)
 
