@@ -156,6 +156,23 @@ def test_no_requests_are_refused():
         from_arrow(pa.schema(types).empty_table())
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("is_text", [False, True])
+def test_what_would_be_inflated_is_refused(codec, is_text):
+    table = pa.table({n: [v] for n, v in WHOLE.items()})
+    if is_text:  # whose values are in a message before
+        texts = pa.array(["phone" * 99]).dictionary_encode()
+        table = table.set_column(table.column_names.index("device"), "device", texts)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(
+        sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)
+    ) as stream:
+        stream.write_table(table)
+    with pytest.raises(InputError, match="without compression"):
+        wire.read_arrow(sink.getvalue())
+    assert wire.read_arrow(arrow_of(table)).num_rows == 1
+
+
 @given(st.data())
 def test_bytes_that_are_not_what_they_say_are_refused_and_end_nothing(data):
     whole = bytearray(arrow_of(pa.table({n: [v] for n, v in WHOLE.items()})))
