@@ -45,7 +45,7 @@ class ServeConfig:
     port: int = 8000
     """0 for any free one, which is printed."""
     threads: int = 0
-    """Of torch, for a batch; 0 for one a core."""
+    """Of torch, for a batch; 0 for one a core but the one that reads and answers."""
     batch_candidates: int = 2048
     """Most candidates in one batch, unless one client asks for more."""
     queue_candidates: int = 20_000
@@ -88,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torchrec_mm.serving.vectors import FollowedVectors
     from torchrec_mm.serving.wire import Limits
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     trained = TrainedRun.open(config.run_dir, config.checkpoint)
     serve(
         trained,

@@ -85,6 +85,7 @@ def test_json_and_arrow_say_the_same():
 
 def test_lists_that_are_left_out_are_empty_and_all_else_is_null():
     found = from_json(LEAST)
+    assert_same(found, from_arrow(pa.table({n: [v] for n, v in LEAST.items()})))
     assert found.behaviours.lengths.tolist() == [0] == found.sequences["cart"].lengths.tolist()
     assert np.isnan(found.numbers["age"]).all() and found.timestamps is None
 

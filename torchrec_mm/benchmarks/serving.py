@@ -55,7 +55,7 @@ class ServingConfig(ShortDataConfig):
     seconds: float = 5.0
     """Length of each measurement, after warming up."""
     threads: int = 2
-    """Of torch, on both sides."""
+    """Of torch in the baseline; the server has its default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,7 @@ def compare_method(
         for clients in (1, config.clients)
     }
     sides["scorer"] = lambda: in_fresh_process(
-        scored, run_dir, data, rows, config.seconds, True, threads=config.threads
+        scored, run_dir, data, rows, config.seconds, True, threads=max(1, config.threads - 1)
     )
     sides["baseline"] = lambda: in_fresh_process(
         scored, run_dir, data, rows, config.seconds, False, threads=config.threads
@@ -136,7 +136,7 @@ def served(
     rows: tuple[int, int, int],
 ) -> Load:
     """What clients see of a server that was started for them."""
-    with server(run_dir, data, config.threads) as (host, port):
+    with server(run_dir, data) as (host, port):
         asking = (host, port, kind, clients, config.seconds)
         return in_fresh_process(ask, run_dir, data, rows, *asking, threads=1)
 
@@ -157,10 +157,10 @@ def ask(
 
 
 @contextmanager
-def server(run_dir: Path, data: Path, threads: int) -> Iterator[tuple[str, int]]:
+def server(run_dir: Path, data: Path) -> Iterator[tuple[str, int]]:
     """``apps.serve`` and where it listens."""
     flags = ["--run_dir", run_dir, "--items", data / "market" / "items", "--port", 0]
-    flags += ["--vectors", data / "vectors", "--threads", threads, "--timeout_s", 60]
+    flags += ["--vectors", data / "vectors", "--timeout_s", 60]
     call = [str(word) for word in (sys.executable, "-m", module_of("serve"), *flags)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:

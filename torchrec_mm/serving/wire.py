@@ -220,6 +220,9 @@ def parse(
             raise InputError(f"{rule}, got {name}")
     limits.check(table, columns)
     table = histories.fill(table)
+    for name, kind in columns.nullable.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
     as_sent = _as_sent(columns, table)
     return parse_requests(table.combine_chunks(), "requests", as_sent, behaviours)
 
