@@ -159,9 +159,7 @@ class ProjectedOnDemand:
     def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n,) rows in [-1, N) to (n, K * M) float32, zeros for -1, and (n,) mask."""
         values, mask = self.vectors.gather(rows)
-        unit = unit_vectors(values)
-        projected = torch.cat([make.project(unit) for make in self.makes], dim=1)
-        return projected * mask[:, None], mask
+        return projections(self.makes, values) * mask[:, None], mask
 
 
 @torch.no_grad()
@@ -173,9 +171,14 @@ def project_vectors(make: nn.Module, vectors: ItemVectors, path: Path) -> None:
     at_once = max(1, VALUES_AT_ONCE // vectors.width)
     for start in range(0, len(vectors), at_once):
         block = torch.from_numpy(np.array(vectors.values[start : start + at_once]))
-        projected = [each.project(unit_vectors(block)) for each in makes]
-        values[start : start + len(block)] = torch.cat(projected, dim=1).numpy()
+        values[start : start + len(block)] = projections(makes, block).numpy()
     values.flush()
+
+
+def projections(makes: Sequence[Make], vectors: Tensor) -> Tensor:
+    """(n, K * M) float32 of (n, D) vectors as they are stored."""
+    unit = unit_vectors(vectors)
+    return torch.cat([make.project(unit) for make in makes], dim=1)
 
 
 def open_projected(vectors: ItemVectors, path: Path) -> ItemVectors:

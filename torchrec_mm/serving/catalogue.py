@@ -17,9 +17,8 @@ from torchrec_mm.data.encode.mapping import TableRows
 from torchrec_mm.data.encode.source import known_items
 from torchrec_mm.data.encoded.arrays import EncodedItems
 from torchrec_mm.data.encoded.vocabulary import UNSEEN, Vocabularies
+from torchrec_mm.data.stream.batches import ITEM_ID
 from torchrec_mm.errors import InputError
-
-ITEM_ID = "item_id"
 
 
 @dataclass(frozen=True)

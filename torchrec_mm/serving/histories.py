@@ -14,9 +14,10 @@ from torchrec_mm.columns.numbers import in_one, to_numpy
 from torchrec_mm.columns.parquet import INT64, check_columns
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.request_columns import RequestColumns, column_of
+from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.ids import sort_unique
 
-USER_ID, BEHAVIOURS = "user_id", "behaviour_item_ids"
+BEHAVIOURS = "behaviour_item_ids"
 
 
 def of_behaviours(columns: RequestColumns) -> dict[str, pa.DataType]:

@@ -18,9 +18,8 @@ from torchrec_mm.data.encode.mapping import TableRows
 from torchrec_mm.data.encode.source import known_columns
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
 from torchrec_mm.data.encoded.vocabulary import Vocabularies
+from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.serving.catalogue import Catalogue
-
-USER_ID = "user_id"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, RequestColumns
 from torchrec_mm.serving.histories import of_behaviours
 from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
 
@@ -63,7 +63,7 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     """One request as JSON: what is not named is refused."""
     properties = {}
     for name, kind in {**columns.required, **columns.nullable}.items():
-        most = limits.candidates if name.startswith("candidate_") else limits.behaviours
+        most = limits.candidates if name.startswith(OF_CANDIDATES) else limits.behaviours
         properties[name] = _kind(kind, most, name in columns.nullable, name in columns.all)
     properties["candidate_item_ids"]["minItems"] = 1
     return {

@@ -18,7 +18,7 @@ from torchrec_mm.columns.jagged import offsets_of
 from torchrec_mm.columns.numbers import to_arrow
 from torchrec_mm.columns.parquet import BOOL, FLOAT64, INT64, STRING, same_kind
 from torchrec_mm.data.contract.features import FeatureT
-from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, RequestColumns
 from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving.histories import Histories, of_behaviours
@@ -42,8 +42,8 @@ TYPES: Mapping[pa.DataType, set[type]] = {
 class Limits:
     """The most that is taken from a client at once.
 
-    bytes: of a body. requests: in it. candidates, behaviours:
-    of each, the latter of every sequence.
+    bytes: of a body. requests: in it. candidates, behaviours: of each, the latter of every
+    sequence.
     """
 
     bytes: int
@@ -56,7 +56,7 @@ class Limits:
         if table.num_rows > self.requests:
             raise InputError(f"requests must be at most {self.requests}, got {table.num_rows}")
         for name in columns.lists:
-            most = self.candidates if name.startswith("candidate_") else self.behaviours
+            most = self.candidates if name.startswith(OF_CANDIDATES) else self.behaviours
             if name not in table.column_names or not pa.types.is_list(table[name].type):
                 continue  # refused by the parser, in its own words
             lengths = pa.compute.max(pa.compute.list_value_length(table[name])).as_py() or 0

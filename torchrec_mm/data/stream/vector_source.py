@@ -47,8 +47,8 @@ class VectorSource(Protocol):
 
 
 @dataclass(frozen=True)
-class GatheredVectors:
-    """Of live vectors: what a batch needs of a snapshot and of what came since, side by side."""
+class _LocalVectors:
+    """What this process can look up alone."""
 
     vectors: ItemVectors
     collective = False
@@ -59,6 +59,11 @@ class GatheredVectors:
     def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         values, mask = self.vectors.gather(rows)
         return torch.from_numpy(values), torch.from_numpy(mask)
+
+
+@dataclass(frozen=True)
+class GatheredVectors(_LocalVectors):
+    """Of live vectors: what a batch needs of a snapshot and of what came since, side by side."""
 
     def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
         """The vectors of these rows, each once, and where each lies among them."""
@@ -71,18 +76,8 @@ class GatheredVectors:
 
 
 @dataclass(frozen=True)
-class MappedVectors:
+class MappedVectors(_LocalVectors):
     """The folder's file, mapped into memory: a host holds what its ranks have touched."""
-
-    vectors: ItemVectors
-    collective = False
-
-    def rows(self, item_ids: np.ndarray) -> np.ndarray:
-        return self.vectors.rows(item_ids)
-
-    def gather(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        values, mask = self.vectors.gather(rows)
-        return torch.from_numpy(values), torch.from_numpy(mask)
 
     def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
         """All vectors, and the rows as they are."""
