@@ -9,8 +9,9 @@ import numpy as np
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file, write_json
+from torchrec_mm.runs.delta import STREAM
 
-STATE, REMEMBERED = "stream.json", "stream_remembered.npy"  # in a checkpoint
+REMEMBERED = "stream_remembered.npy"  # in a checkpoint, beside STREAM
 ASIDE = ".stream"  # in the run folder: where checkpoints copy them from
 
 
@@ -39,7 +40,7 @@ class StreamState:
 
         ``remembered``: (n,) int64 of ``Remembered.keys``.
         """
-        files = [run / ASIDE / name for name in (STATE, REMEMBERED)]
+        files = [run / ASIDE / name for name in (STREAM, REMEMBERED)]
         write_json(files[0], asdict(self))
         with new_file(files[1]) as aside, aside.open("wb") as file:
             np.save(file, remembered, allow_pickle=False)
@@ -49,7 +50,7 @@ class StreamState:
     def load(cls, checkpoint: Path) -> tuple["StreamState", np.ndarray]:
         """What ``save`` wrote, of a checkpoint; InputError if it is missing or garbled."""
         try:
-            said = read_json(checkpoint / STATE)
+            said = read_json(checkpoint / STREAM)
             remembered = np.load(checkpoint / REMEMBERED, allow_pickle=False)
             return cls(**said | {"done": tuple(said["done"])}), remembered
         except (OSError, ValueError, TypeError, KeyError) as error:

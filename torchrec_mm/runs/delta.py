@@ -17,12 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_file
 from torchrec_mm.runs.checkpoint import read_checkpoint, read_row_blocks, read_rows
 from torchrec_mm.runs.storage import IndexedReader, read_index
 
 DELTAS = "deltas"
+STREAM = "stream.json"  # in a checkpoint of a run that publishes deltas
 HEADER = "delta"  # the one key of the file's metadata: of several, the order is not fixed
 MODEL, DENSE, FROZEN = "model.", "network.", "network.make."
 
@@ -101,6 +103,15 @@ def _changed_rows(before: IndexedReader, after: Path, key: str) -> tuple[Tensor,
 def _bytes(rows: Tensor) -> Tensor:
     """(n, ...) to (n, bytes): numbers that are equal may have different bits."""
     return rows.reshape(len(rows), -1).contiguous().view(torch.uint8)
+
+
+def last_delta(checkpoint: Path) -> int | None:
+    """The number of the delta that leads to a published checkpoint, 0 for the first.
+
+    None of a run that publishes none.
+    """
+    stream = checkpoint / STREAM
+    return int(read_json(stream)["delta"]) if stream.is_file() else None
 
 
 def path_of(deltas: Path, number: int) -> Path:
