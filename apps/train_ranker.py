@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import torch
 
-from torchrec_mm.config import check_fields, run
+from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.online.batches import WindowBatches
-from torchrec_mm.online.flags import parse_following
+from torchrec_mm.online.flags import going_on
 from torchrec_mm.online.follow import (
     encoder_of,
     follow,
@@ -156,7 +156,8 @@ class TrainRankerConfig(RankerSettings, FollowSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    config = with_learning_rate(parse_following(TrainRankerConfig, argv), RATE_PER_REQUEST)
+    config = going_on(parse(TrainRankerConfig, argv), argv)
+    config = with_learning_rate(config, RATE_PER_REQUEST)
     reader = reserve_reader_core(is_busy=config.vectors is not None)
     with suppress_library_warnings(), process_group() as worker, reader:
         if config.follow is not None:

@@ -32,29 +32,35 @@ OF_LEARNING = (
 ConfigT = TypeVar("ConfigT", bound=Any)  # a ``FollowSettings`` with run_dir
 
 
-def parse_following(config_class: type[ConfigT], argv: Sequence[str] | None) -> ConfigT:
-    """As ``parse``; with follow, flags that are not given are those of the run gone on with.
+def going_on(given: ConfigT, argv: Sequence[str] | None) -> ConfigT:
+    """What a command asks; with follow, flags that are not given are those of the run before.
 
     That is run_dir where it is resumed, else start_from.
 
+    Args:
+        given: what ``parse`` made of ``argv``.
+
     Raises:
-        InputError: as ``parse``, no such run, or a flag that contradicts what it was trained with.
+        InputError: no such run, or a flag that contradicts what it was trained with.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    given = parse(config_class, words)
-    if given.follow is None or given.start_from is None:
+    if given.follow is None:
         return given
     own: Path = given.run_dir
     begun = given.resume and (own / "config.yaml").is_file()
-    before = own if begun else given.start_from
+    before: Path = own if begun else given.start_from
     config, _ = read_run(before, "ranker")
-    known = {name: v for name, v in (THEN | config).items() if name in flag_names(config_class)}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
-        kept = {name: value for name, value in known.items() if name not in OF_BEFORE}
-        file.write_text(yaml.safe_dump(kept), encoding="utf-8")
-        found = parse(config_class, ["--config", str(file), *words])
+    known = {name: v for name, v in (THEN | config).items() if name in flag_names(type(given))}
+    found = _parse_over(known, type(given), list(sys.argv[1:] if argv is None else argv))
     now = yaml.safe_load(to_yaml(with_absolute_paths(found)))
     may_change = (*MAY_CHANGE, *INPUTS, *OF_BEFORE, *(() if begun else OF_LEARNING))
     check_same(before, known, {name: now[name] for name in known}, may_change)
     return found
+
+
+def _parse_over(known: dict[str, Any], config_class: type[ConfigT], words: list[str]) -> ConfigT:
+    """As ``parse``, with other defaults."""
+    kept = {name: value for name, value in known.items() if name not in OF_BEFORE}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.yaml")
+        file.write_text(yaml.safe_dump(kept), encoding="utf-8")
+        return parse(config_class, ["--config", str(file), *words])

@@ -47,6 +47,7 @@ class RequestSpool:
             InputError: no Parquet, not whole, or not in the layout of ``requests/``, in any row.
         """
         file = ParquetFolder(self.folder, beside=lambda entry: entry.name != name)
+        file.require(self._known.all)
         columns = RequestColumns.of([file], {}, self._known)
         columns.check(file)
         table = file.read(columns.required, columns.nullable)
