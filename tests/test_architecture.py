@@ -78,6 +78,10 @@ ARROWS = {
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
+    "online": WALLS
+    | {"metrics", "columns", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "parallel", "ranking", "runs", "scoring", "train"}
+    | {"serving"},  # whose encoder takes requests in memory
     "reporting": WALLS
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
     "study": WALLS
