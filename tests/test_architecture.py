@@ -86,6 +86,9 @@ ARROWS = {
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
     "study": WALLS
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
+    # The running system on the past: what answers, and an index that fills up
+    "replay": WALLS
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
