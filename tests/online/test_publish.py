@@ -1,5 +1,6 @@
 """What scorers get: deltas that add up to the checkpoint, small, the same again, behind a gate."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,6 +142,20 @@ def clicked(spool: Path) -> pa.Table:
     at, kind = table.column_names.index("labels"), table.schema.field("labels").type
     labels = [[1] * len(each) for each in table["labels"].to_pylist()]
     return table.set_column(at, "labels", pa.array(labels, kind))
+
+
+@pytest.mark.parametrize("left", [(), ("model.json",), ("model.json", "vocabularies.safetensors")])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    left, start, spool, followed, tmp_path
+):
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints" / ".step-00000004").mkdir(parents=True)
+    config = (followed / "config.yaml").read_text().replace(str(followed), str(run_dir))
+    (run_dir / "config.yaml").write_text(config)
+    for name in left:
+        shutil.copy(followed / name, run_dir / name)
+    follow(spool, start, run_dir)
+    assert deltas_of(run_dir) == deltas_of(followed)
 
 
 def test_two_published_checkpoints_stay_whatever_came_after_them(start, spool, tmp_path):

@@ -108,10 +108,15 @@ def _bytes(rows: Tensor) -> Tensor:
 def last_delta(checkpoint: Path) -> int | None:
     """The number of the delta that leads to a published checkpoint, 0 for the first.
 
-    None of a run that publishes none.
+    None of a run that publishes none. InputError if it is garbled.
     """
     stream = checkpoint / STREAM
-    return int(read_json(stream)["delta"]) if stream.is_file() else None
+    if not stream.is_file():
+        return None
+    number = read_json(stream).get("delta")
+    if type(number) is not int:
+        raise InputError(f"{stream} must hold the number of a delta, got {number!r}")
+    return number
 
 
 def path_of(deltas: Path, number: int) -> Path:
