@@ -88,7 +88,8 @@ ARROWS = {
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
     # The running system on the past: what answers, and an index that fills up
     "replay": WALLS
-    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"},
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"}
+    | {"commands", "runs", "scoring"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
