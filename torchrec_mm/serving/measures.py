@@ -47,6 +47,16 @@ class Measures:
             "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
         )
 
+        self.deltas = Counter(
+            "torchrec_mm_deltas", "Deltas, by what came of them", ["outcome"], registry=registry
+        )
+        self.delta = Gauge(
+            "torchrec_mm_delta", "Number of the last delta in what scores", registry=registry
+        )
+        self.age_s = Gauge(
+            "torchrec_mm_age_seconds", "Since what scores was published", registry=registry
+        )
+
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""
         for name, said, ask in (
