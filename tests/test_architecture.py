@@ -75,6 +75,9 @@ ARROWS = {
     "serving": WALLS
     | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
     | {"parallel", "ranking", "runs", "scoring"},
+    "exporting": WALLS
+    | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
+    | {"nn", "ranking", "scoring", "serving"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
@@ -113,7 +116,15 @@ ARROWS["benchmarks"] = set(ARROWS)
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data.stream", "ranking", "parallel", "serving", "train", "benchmarks"},
+    "torchrec": {
+        "data.stream",
+        "exporting",
+        "ranking",
+        "parallel",
+        "serving",
+        "train",
+        "benchmarks",
+    },
     "fbgemm_gpu": {"parallel"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining.encoder"},

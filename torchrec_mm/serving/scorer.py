@@ -97,12 +97,7 @@ class Scorer:
         if trained.method == "bias":
             bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
-        spec = spec_from_json(trained.model["spec"])
-        ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
-        source = VectorsOfBatch(vectors) if vectors else None
-        make = frozen(ranker, source)
-        newest = trained.config["max_behaviours"]
-        network = NetworkScorer(ranker, source, make, trained.codebooks, newest)
+        network = load_network(trained, vectors)
         return cls(trained.checkpoint, encoder, network, last_delta(trained.checkpoint))
 
     def check(self, delta: Delta) -> None:
@@ -135,6 +130,15 @@ class Scorer:
     def probabilities(self, requests: Requests) -> np.ndarray:
         """(I,) float32 click probabilities, as ``apps.predict`` writes them."""
         return torch.from_numpy(self.logits(requests)).sigmoid().numpy()
+
+
+def load_network(trained: TrainedRun, vectors: Latest | None) -> NetworkScorer:
+    """The network of a checkpoint of any method but bias; arguments as of ``Scorer.open``."""
+    spec = spec_from_json(trained.model["spec"])
+    ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
+    source = VectorsOfBatch(vectors) if vectors else None
+    make, newest = frozen(ranker, source), trained.config["max_behaviours"]
+    return NetworkScorer(ranker, source, make, trained.codebooks, newest)
 
 
 def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
