@@ -37,6 +37,14 @@ class ServeConfig:
     histories: Path | None = None
     """Folder of Parquet files, a row a user: user_id, behaviour_item_ids, and what else the ranker
     reads of behaviours. A request that brings none has its user's."""
+    log: Path | None = None
+    """Folder to keep what is scored in, Parquet as requests/ has it, and what was answered: whom
+    you serve, and what they did; not given: nothing is kept."""
+    log_s: float = 60.0
+    """Seconds that a request waits for its file of the log: as much is lost when this process is
+    killed, nothing when it is told to end."""
+    log_share: float = 1.0
+    """Of the requests, by chance, that the log keeps."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
     host: str = "127.0.0.1"
@@ -68,7 +76,9 @@ class ServeConfig:
         least_1 = ("batch_candidates", "queue_candidates", "max_body_bytes", "max_requests")
         check_fields(self, lambda x: x >= 1, "at least 1", *least_1, "max_candidates")
         check_fields(self, lambda x: x >= 0, "at least 0", "threads", "reload_s", "max_behaviours")
-        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", "timeout_s", "vectors_s")
+        above_0 = ("timeout_s", "vectors_s", "log_s")
+        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", *above_0)
+        check_fields(self, lambda x: 0 < x <= 1, "above 0, at most 1", "log_share")
         check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
         if self.reload_s and self.checkpoint != "latest":
             raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
@@ -84,12 +94,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from torchrec_mm.scoring.trained_run import TrainedRun
     from torchrec_mm.serving.app import ServingSettings
+    from torchrec_mm.serving.request_log.writer import LogSettings
     from torchrec_mm.serving.serve import serve
     from torchrec_mm.serving.vectors import FollowedVectors
     from torchrec_mm.serving.wire import Limits
 
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     trained = TrainedRun.open(config.run_dir, config.checkpoint)
+    log = None
+    if config.log:
+        log = LogSettings(folder=config.log, seconds=config.log_s, share=config.log_share)
     serve(
         trained,
         ServingSettings(
@@ -107,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         items=config.items or trained.items,
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         histories=config.histories,
+        log=log,
         host=config.host,
         port=config.port,
     )

@@ -16,10 +16,13 @@ from starlette.requests import ClientDisconnect
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
+from torchrec_mm.serving.arrow_body import read_arrow
 from torchrec_mm.serving.batcher import MicroBatcher, Refused
 from torchrec_mm.serving.current import Current, Following
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.request_log.rows import Answered
+from torchrec_mm.serving.request_log.writer import RequestLog
 from torchrec_mm.serving.schema import score_operation
 
 RETRY_S = "1"
@@ -51,14 +54,20 @@ class Gone(Exception):
 
 
 def make_app(
-    current: Current, settings: ServingSettings, measures: Measures, histories: Histories
+    current: Current,
+    settings: ServingSettings,
+    measures: Measures,
+    histories: Histories,
+    log: RequestLog | None = None,
 ) -> FastAPI:
     """The application. It begins to follow the run's checkpoints when it is started."""
-    server = _Server(current, settings, measures, histories)
+    server = _Server(current, settings, measures, histories, log)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if log:
+                stack.enter_context(log)  # ends after the last answer
             server.begin()
             stack.push_async_callback(server.end)
             if settings.reload_s:
@@ -100,9 +109,10 @@ class _Server:
         settings: ServingSettings,
         measures: Measures,
         histories: Histories,
+        log: RequestLog | None,
     ) -> None:
         self.current, self.settings, self.measures = current, settings, measures
-        self.histories = histories
+        self.histories, self.log = histories, log
         self.batcher: MicroBatcher | None = None
 
     def begin(self) -> None:
@@ -148,8 +158,8 @@ class _Server:
             return self._answer(400, "the client has gone")
         start = time.monotonic()
         try:
-            requests = self._parsed(body, kind)
-            found, checkpoint = await self._asked(request, requests)
+            asked = self._parsed(body, kind)
+            found, checkpoint = await self._asked(request, asked.requests)
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
         except Refused as error:
@@ -160,8 +170,11 @@ class _Server:
         except FloatingPointError as error:
             return self._answer(500, str(error))
         write = wire.write_arrow if kind == wire.ARROW else wire.write_json
-        each = np.split(found, requests.candidates.offsets[1:-1])
-        answer = Response(write(each, checkpoint), media_type=kind)
+        each = np.split(found, asked.requests.candidates.offsets[1:-1])
+        answer = Response(write(each, asked.request_ids, checkpoint), media_type=kind)
+        if self.log:
+            answered = Answered(asked.table, asked.request_ids, found, checkpoint, time.time())
+            self.log.add(answered)
         self.measures.answers.labels("200").inc()
         self.measures.seconds.observe(time.monotonic() - start)
         return answer
@@ -183,10 +196,10 @@ class _Server:
             raise Gone from error
         return b"".join(parts)
 
-    def _parsed(self, body: bytes, kind: str) -> Requests:
+    def _parsed(self, body: bytes, kind: str) -> wire.Asked:
         encoder = self.current.scorer.encoder
         columns, limits = encoder.columns, self.settings.limits
-        table = wire.read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
+        table = read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
         most = encoder.max_behaviours
         return wire.parse(table, columns, limits, most, self.histories)
 

@@ -47,6 +47,19 @@ class Measures:
             "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
         )
 
+        self.logged = Counter(
+            "torchrec_mm_logged_requests",
+            "Requests of the log, written to it, or dropped as too many waited",
+            ["outcome"],
+            registry=registry,
+        )
+        self.log_failures = Counter(
+            "torchrec_mm_log_failures", "Files of the log not written", registry=registry
+        )
+        self.log_bytes = Gauge(
+            "torchrec_mm_log_waiting_bytes", "Not in a file of the log yet", registry=registry
+        )
+
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""
         for name, said, ask in (

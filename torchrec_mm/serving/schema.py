@@ -4,9 +4,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, RequestColumns
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, REQUEST_ID, RequestColumns
 from torchrec_mm.serving.histories import of_behaviours
-from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
+from torchrec_mm.serving.wire import (
+    ANSWER,
+    ARROW,
+    JSON,
+    LONGEST_ID,
+    REQUEST_IDS,
+    REQUESTS,
+    Limits,
+    columns_of,
+)
 
 INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 ERRORS = {
@@ -38,8 +47,12 @@ def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     probabilities = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     answer = {
         "type": "object",
-        "required": [ANSWER, "checkpoint"],
-        "properties": {ANSWER: probabilities, "checkpoint": {"type": "string"}},
+        "required": [ANSWER, REQUEST_IDS, "checkpoint"],
+        "properties": {
+            ANSWER: probabilities,
+            REQUEST_IDS: {"type": "array", "items": {"type": "string"}},
+            "checkpoint": {"type": "string"},
+        },
     }
     error = {
         "type": "object",
@@ -62,9 +75,12 @@ def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
 def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     """One request as JSON: what is not named is refused."""
     properties = {}
-    for name, kind in {**columns.required, **columns.nullable}.items():
+    for name, kind in columns_of(columns).items():
         most = limits.candidates if name.startswith(OF_CANDIDATES) else limits.behaviours
-        properties[name] = _kind(kind, most, name in columns.nullable, name in columns.all)
+        is_nullable = name not in columns.required
+        properties[name] = _kind(kind, most, is_nullable, name in columns.all)
+    named = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
+    properties[REQUEST_ID] = {"anyOf": [named, {"type": "null"}]}
     properties["candidate_item_ids"]["minItems"] = 1
     return {
         "type": "object",

@@ -15,6 +15,8 @@ from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.request_log.rows import LogRows
+from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
 from torchrec_mm.serving.scorer import Scorer
 from torchrec_mm.serving.vectors import FollowedVectors
 
@@ -30,13 +32,14 @@ def serve(
     items: Path,
     vectors: FollowedVectors | None,
     histories: Path | None,
+    log: LogSettings | None,
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
-    ``histories``: a folder of them, see ``Histories``.
+    ``histories``: a folder of them, see ``Histories``. ``log``: of requests, None for none.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -52,7 +55,9 @@ def serve(
         current = Current(trained, load, measures)
         columns = current.scorer.encoder.columns
         known = Histories.open(histories, columns) if histories else Histories.none(columns)
-        app = make_app(current, settings, measures, known)
+        rows = LogRows(columns, trained.behaviours_read) if log else None
+        kept = RequestLog(log, rows, measures) if log and rows else None
+        app = make_app(current, settings, measures, known, kept)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(
