@@ -40,6 +40,7 @@ ARROWS = {
     "data.logs": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
     "data.public": WALLS | {"columns", "data.contract", "data.logs", "data.prepare"},
+    "data.served": WALLS | {"columns", "data.contract", "data.logs", "data.prepare", "data.public"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},

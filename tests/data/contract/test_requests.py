@@ -50,6 +50,20 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path):
     }
 
 
+def test_the_id_of_a_request_is_no_feature_and_may_be_null_or_absent(tmp_path):
+    assert read_ids(tmp_path / "with", ["a", None]) == read_ids(tmp_path / "without", None)
+    with pytest.raises(InputError, match="column request_id must be string, got int64"):
+        read_ids(tmp_path / "numbers", [1, 2])
+
+
+def read_ids(folder, request_ids: list | None) -> dict:
+    """The features of GOOD with ids."""
+    return {
+        name: ids.tolist()
+        for name, ids in requests_of(folder, request_id=request_ids).columns.items()
+    }
+
+
 @pytest.mark.parametrize(("most", "kept"), [(1, [3, 5]), (2, [2, 3, 5]), (3, [1, 2, 3, 5])])
 def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, kept):
     columns = {"behaviour_item_ids": [[1, 2, 3], [5]], "action": [[10, 20, 30], [50]]}

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+import apps.prepare
 from tests.helpers.forks import wait_until
 from tests.helpers.kinds_market import write_kinds_market
 from tests.helpers.runs import train_ranker
-from tests.serving.served import scorer_of, table_of
+from tests.helpers.small_market import SmallMarket
+from tests.serving.served import predicted, scorer_of, table_of
 from tests.serving.test_app import SETTINGS
+from torchrec_mm.data.encode.source import known_columns
 from torchrec_mm.errors import InputError
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving import wire
@@ -219,3 +223,36 @@ def test_what_a_killed_server_left_half_written_is_removed(scorer, tmp_path):
     (tmp_path / ".0001.parquet.abcdefgh").write_bytes(b"PAR1")
     log_of(scorer, tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_was_served_is_learned_from_and_predicted_as_it_was_answered(
+    market, run_dir, scorer, asked, tmp_path
+):
+    with served(run_dir, scorer, tmp_path / "log") as client:
+        for row in range(len(asked)):
+            post(client, asked.slice(row, 1))
+    rows = {row["request_id"]: row for row in logged(tmp_path / "log")}
+    clicked = [
+        {"request_id": name, "item_id": row["candidate_item_ids"][-1], "label": 1}
+        for name, row in rows.items()
+    ]
+    (tmp_path / "clicks").mkdir()
+    lines = "".join(json.dumps(each) + "\n" for each in clicked)
+    (tmp_path / "clicks" / "all.jsonl").write_text(lines)
+    data = tmp_path / "data"
+    flags = ["--source", "request_log", "--input", tmp_path / "log", "--items", market.data]
+    flags += ["--outcomes", tmp_path / "clicks", "--wait_s", "0", "--run_dir", data]
+    apps.prepare.main([str(flag) for flag in flags])
+    found = 0
+    for split in ("train", "test"):
+        requests = data / "requests" / split
+        scores = predicted(run_dir, requests, tmp_path / "scores.parquet")
+        table = pq.read_table(requests)
+        answered = [rows[name]["click_probabilities"] for name in table["request_id"].to_pylist()]
+        assert scores == pytest.approx(sum(answered, []), abs=1e-6)
+        assert all(labels[-1] == 1 for labels in table["labels"].to_pylist())
+        found += len(table)
+    assert found == len(rows) == len(asked)
+    again = train_ranker(SmallMarket(data, market.vectors), tmp_path / "again", "id")
+    new, old = (TrainedRun.open(path, "latest").vocabularies for path in (again, run_dir))
+    assert known_columns(new).all.keys() == known_columns(old).all.keys()

@@ -3,7 +3,7 @@
 Shape letters: R requests of one body, I impressions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,15 +13,9 @@ from torchrec_mm.columns.jagged import Jagged, list_array, offsets_of, values_an
 from torchrec_mm.columns.numbers import to_arrow
 from torchrec_mm.columns.parquet import FLOAT64, INT64, STRING
 from torchrec_mm.data.contract.request_columns import REQUEST_ID, RequestColumns
+from torchrec_mm.data.contract.served import OF_SERVER, SERVED, SERVED_AT, SERVED_BY
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving.histories import of_behaviours
-
-SERVED_AT, SERVED_BY, SERVED = "served_at", "served_by", "click_probabilities"
-OF_SERVER: Mapping[str, pa.DataType] = {
-    SERVED_AT: INT64,
-    SERVED_BY: STRING,
-    SERVED: pa.list_(pa.float32()),
-}
 
 
 @dataclass(frozen=True)
