@@ -45,6 +45,11 @@ class ServeConfig:
     killed, nothing when it is told to end."""
     log_share: float = 1.0
     """Of the requests, by chance, that the log keeps."""
+    parity_share: float = 0.0
+    """Of the requests, by chance, that apps.predict scores again, in a process of low
+    priority; /metrics has the largest difference. 0: none."""
+    parity_s: float = 60.0
+    """Seconds between two such comparisons, of 256 bodies at most."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
     host: str = "127.0.0.1"
@@ -76,9 +81,10 @@ class ServeConfig:
         least_1 = ("batch_candidates", "queue_candidates", "max_body_bytes", "max_requests")
         check_fields(self, lambda x: x >= 1, "at least 1", *least_1, "max_candidates")
         check_fields(self, lambda x: x >= 0, "at least 0", "threads", "reload_s", "max_behaviours")
-        above_0 = ("timeout_s", "vectors_s", "log_s")
+        above_0 = ("timeout_s", "vectors_s", "log_s", "parity_s")
         check_fields(self, lambda x: 0 < x < float("inf"), "above 0", *above_0)
         check_fields(self, lambda x: 0 < x <= 1, "above 0, at most 1", "log_share")
+        check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "parity_share")
         check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
         if self.reload_s and self.checkpoint != "latest":
             raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
@@ -94,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from torchrec_mm.scoring.trained_run import TrainedRun
     from torchrec_mm.serving.app import ServingSettings
+    from torchrec_mm.serving.parity import ParitySettings
     from torchrec_mm.serving.request_log.writer import LogSettings
     from torchrec_mm.serving.serve import serve
     from torchrec_mm.serving.vectors import FollowedVectors
@@ -104,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     log = None
     if config.log:
         log = LogSettings(folder=config.log, seconds=config.log_s, share=config.log_share)
+    parity = None
+    if config.parity_share:
+        parity = ParitySettings(share=config.parity_share, seconds=config.parity_s)
     serve(
         trained,
         ServingSettings(
@@ -122,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         histories=config.histories,
         log=log,
+        parity=parity,
         host=config.host,
         port=config.port,
     )

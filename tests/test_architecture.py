@@ -75,7 +75,7 @@ ARROWS = {
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
     | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
-    | {"parallel", "ranking", "runs", "scoring"},
+    | {"commands", "parallel", "ranking", "runs", "scoring"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},

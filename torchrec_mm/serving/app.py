@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torchrec_mm.serving.batcher import MicroBatcher, Refused
 from torchrec_mm.serving.current import Current, Following
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.parity import Parity
 from torchrec_mm.serving.request_log.rows import Answered
 from torchrec_mm.serving.request_log.writer import RequestLog
 from torchrec_mm.serving.schema import score_operation
@@ -59,15 +60,16 @@ def make_app(
     measures: Measures,
     histories: Histories,
     log: RequestLog | None = None,
+    parity: Parity | None = None,
 ) -> FastAPI:
     """The application. It begins to follow the run's checkpoints when it is started."""
-    server = _Server(current, settings, measures, histories, log)
+    server = _Server(current, settings, measures, histories, log, parity)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if log:
-                stack.enter_context(log)  # ends after the last answer
+            stack.enter_context(log or nullcontext())  # these end after the last answer
+            stack.enter_context(parity or nullcontext())
             server.begin()
             stack.push_async_callback(server.end)
             if settings.reload_s:
@@ -110,9 +112,10 @@ class _Server:
         measures: Measures,
         histories: Histories,
         log: RequestLog | None,
+        parity: Parity | None,
     ) -> None:
         self.current, self.settings, self.measures = current, settings, measures
-        self.histories, self.log = histories, log
+        self.histories, self.log, self.parity = histories, log, parity
         self.batcher: MicroBatcher | None = None
 
     def begin(self) -> None:
@@ -159,6 +162,7 @@ class _Server:
         start = time.monotonic()
         try:
             asked = self._parsed(body, kind)
+            moment = self.parity.moment() if self.parity else None
             found, checkpoint = await self._asked(request, asked.requests)
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
@@ -172,9 +176,11 @@ class _Server:
         write = wire.write_arrow if kind == wire.ARROW else wire.write_json
         each = np.split(found, asked.requests.candidates.offsets[1:-1])
         answer = Response(write(each, asked.request_ids, checkpoint), media_type=kind)
+        answered = Answered(asked.table, asked.request_ids, found, checkpoint, time.time())
         if self.log:
-            answered = Answered(asked.table, asked.request_ids, found, checkpoint, time.time())
             self.log.add(answered)
+        if self.parity:
+            self.parity.add(answered, moment)
         self.measures.answers.labels("200").inc()
         self.measures.seconds.observe(time.monotonic() - start)
         return answer

@@ -60,6 +60,18 @@ class Measures:
             "torchrec_mm_log_waiting_bytes", "Not in a file of the log yet", registry=registry
         )
 
+        self.parity = Gauge(
+            "torchrec_mm_parity_difference",
+            "Largest of the last comparison between a probability answered and apps.predict's",
+            registry=registry,
+        )
+        self.parity_requests = Counter(
+            "torchrec_mm_parity_requests",
+            "Requests scored again by apps.predict, or why not",
+            ["outcome"],
+            registry=registry,
+        )
+
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""
         for name, said, ask in (

@@ -15,6 +15,7 @@ from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.parity import Parity, ParitySettings
 from torchrec_mm.serving.request_log.rows import LogRows
 from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
 from torchrec_mm.serving.scorer import Scorer
@@ -33,6 +34,7 @@ def serve(
     vectors: FollowedVectors | None,
     histories: Path | None,
     log: LogSettings | None,
+    parity: ParitySettings | None,
     host: str,
     port: int,
 ) -> None:
@@ -40,6 +42,7 @@ def serve(
 
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
     ``histories``: a folder of them, see ``Histories``. ``log``: of requests, None for none.
+    ``parity``: what is scored again, None for nothing.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -55,9 +58,10 @@ def serve(
         current = Current(trained, load, measures)
         columns = current.scorer.encoder.columns
         known = Histories.open(histories, columns) if histories else Histories.none(columns)
-        rows = LogRows(columns, trained.behaviours_read) if log else None
-        kept = RequestLog(log, rows, measures) if log and rows else None
-        app = make_app(current, settings, measures, known, kept)
+        rows = LogRows(columns, trained.behaviours_read)
+        kept = RequestLog(log, rows, measures) if log else None
+        compared = Parity(parity, current, items, latest, rows, measures) if parity else None
+        app = make_app(current, settings, measures, known, kept, compared)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(

@@ -8,7 +8,6 @@ import io
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import orjson
@@ -17,9 +16,6 @@ import pyarrow as pa
 from torchrec_mm.columns.jagged import offsets_of
 from torchrec_mm.columns.numbers import to_arrow
 from torchrec_mm.columns.parquet import (
-    BOOL,
-    FLOAT64,
-    INT64,
     STRING,
     check_columns,
     same_kind,
@@ -29,6 +25,7 @@ from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, REQUEST_ID,
 from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving.histories import Histories, of_behaviours
+from torchrec_mm.serving.json_body import read_rows, short, table_of
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -36,14 +33,6 @@ ANSWER = "click_probabilities"
 REQUESTS = "requests"
 REQUEST_IDS = "request_ids"
 LONGEST_ID = 128
-EXACT = 2**53
-# By type of a column, what JSON may hold.
-TYPES: Mapping[pa.DataType, set[type]] = {
-    INT64: {int},
-    FLOAT64: {int, float},
-    BOOL: {bool},
-    STRING: {str},
-}
 
 
 @dataclass(frozen=True)
@@ -102,76 +91,9 @@ def read_json(body: bytes, columns: RequestColumns) -> pa.Table:
     Raises:
         InputError: no JSON, a name that the ranker does not read, no user, a value of another type.
     """
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"body must be JSON: {error}") from error
-    rows = said[REQUESTS] if isinstance(said, dict) and {*said} == {REQUESTS} else [said]
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"body must be a request, or hold a list of them as {REQUESTS}")
-    types = columns_of(columns)
-    for number, row in enumerate(rows):
-        for name in row:
-            if name not in types:
-                rule = f"request {number} must have columns that the ranker reads"
-                raise InputError(f"{rule}, {', '.join(types)}, got {name}")
     needed = columns.required.keys() - of_behaviours(columns).keys()
-    for number, row in enumerate(rows):
-        for name in columns.required:
-            if name in needed and row.get(name) is None:
-                raise InputError(f"request {number} must have {name}")
-    of_model = columns.all
-    return pa.table(
-        {name: _column(name, kind, name in of_model, rows) for name, kind in types.items()}
-    )
-
-
-def _column(
-    name: str, kind: pa.DataType, is_feature: bool, rows: Sequence[Mapping[str, Any]]
-) -> pa.Array:
-    """A column of JSON's values. ``is_feature``: true and false are then 1 and 0, as in files."""
-    is_list = pa.types.is_list(kind)
-    each = kind.value_type if is_list else kind
-    values: list[Any] = [row.get(name) for row in rows]
-    for number, (row, value) in enumerate(zip(rows, values, strict=True)):
-        parts = value if is_list and type(value) is list else [value]
-        kinds = {*map(type, parts)} - {type(None)}  # nulls have rules of their own, by column
-        if each == INT64 and not kinds <= {int}:
-            parts = _whole(parts, is_feature)
-            kinds = {*map(type, parts)} - {type(None)}
-            values[number] = parts if is_list else parts[0]
-        if kinds - TYPES[each] or (is_list and type(value) is not list and name in row):
-            rule = f"request {number} {name} must be {kind}"
-            raise InputError(f"{rule}, got {_short(value)}")
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, OverflowError) as error:
-        for number, value in enumerate(values):
-            try:
-                pa.array([value], kind)
-            except (pa.ArrowException, OverflowError):
-                rule = f"request {number} {name} must be {kind}"
-                raise InputError(f"{rule}, got {_short(value)}") from error
-        raise InputError(f"{name} must be {kind}: {error}") from error
-
-
-def _whole(parts: Sequence[Any], is_feature: bool) -> list[Any]:
-    """Whole numbers as such: JSON's 2.0 is one, and so are true and false of a feature.
-
-    Arrow would cut 2.5 to 2; beyond EXACT a float no longer says which number was meant.
-    """
-
-    def whole(part: Any) -> Any:
-        if type(part) is float and part.is_integer() and abs(part) <= EXACT:
-            return int(part)
-        return int(part) if is_feature and type(part) is bool else part
-
-    return [whole(part) for part in parts]
-
-
-def _short(value: Any, most: int = 60) -> str:
-    said = orjson.dumps(value, default=str).decode()
-    return said if len(said) <= most else f"{said[:most]}..."
+    rows = read_rows(body, REQUESTS, "request")
+    return table_of(rows, "request", columns_of(columns), needed, columns.all)
 
 
 def parse(
@@ -220,7 +142,7 @@ def _request_ids(table: pa.Table) -> list[str]:
             raise InputError(f"{rule}, got {len(name)}")
     if len({*own}) < len(own):
         twice = next(name for name in own if own.count(name) > 1)
-        raise InputError(f"{REQUEST_ID} must be unique, got {_short(twice)} more than once")
+        raise InputError(f"{REQUEST_ID} must be unique, got {short(twice)} more than once")
     return [uuid.uuid4().hex if name is None else name for name in given]
 
 
