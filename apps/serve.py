@@ -21,7 +21,8 @@ class ServeConfig:
     """Score requests as they come, by the newest checkpoint of a run, in one process.
 
     POST /score takes JSON, or Arrow by content-type application/vnd.apache.arrow.stream: the
-    columns of requests/ without labels, a request or several. GET /health, /ready, /metrics.
+    columns of requests/ without labels, a request or several. GET /health, /ready, /metrics, and
+    with additions POST /behaviours.
     """
 
     run_dir: Path
@@ -37,6 +38,9 @@ class ServeConfig:
     histories: Path | None = None
     """Folder of Parquet files, a row a user: user_id, behaviour_item_ids, and what else the ranker
     reads of behaviours. A request that brings none has its user's."""
+    additions: Path | None = None
+    """Folder on a disk of this host for behaviours that clients add by POST /behaviours, made if it
+    is not there; they come after those of histories. Not given: there is no such route."""
     log: Path | None = None
     """Folder to keep what is scored in, Parquet as requests/ has it, and what was answered: whom
     you serve, and what they did; not given: nothing is kept."""
@@ -131,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         items=config.items or trained.items,
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         histories=config.histories,
+        additions=config.additions,
         log=log,
         parity=parity,
         host=config.host,

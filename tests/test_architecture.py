@@ -119,7 +119,7 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "lmdb": {"item_vectors"},
+    "lmdb": {"item_vectors", "serving"},
     "redis": {"item_vectors", "near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},

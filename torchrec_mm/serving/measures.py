@@ -72,6 +72,13 @@ class Measures:
             registry=registry,
         )
 
+        self.behaviours = Counter(
+            "torchrec_mm_behaviours",
+            "Behaviours of clients: added, known already, or older than all that are kept",
+            ["outcome"],
+            registry=registry,
+        )
+
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""
         for name, said, ask in (

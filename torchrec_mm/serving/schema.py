@@ -4,7 +4,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from torchrec_mm.columns.seconds import LIMIT
 from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, REQUEST_ID, RequestColumns
+from torchrec_mm.data.stream.batches import USER_ID
+from torchrec_mm.serving.additions.body import OF_TIMES, OUTCOMES, SEVERAL, types_of
 from torchrec_mm.serving.histories import of_behaviours
 from torchrec_mm.serving.wire import (
     ANSWER,
@@ -24,26 +27,14 @@ ERRORS = {
     413: "the body is too large",
     415: "neither JSON nor Arrow",
     422: "a request that the ranker cannot read: which, what must be, what came",
-    503: "too busy: try again",
+    503: "too busy, or behaviours could not be written: try again",
 }
+ARROW_BODY = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     """The "extra" and "responses" of the route that scores."""
     request = request_schema(columns, limits)
-    several = {
-        "type": "object",
-        "required": [REQUESTS],
-        "additionalProperties": False,
-        "properties": {
-            REQUESTS: {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": limits.requests,
-                "items": request,
-            }
-        },
-    }
     probabilities = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     answer = {
         "type": "object",
@@ -54,18 +45,52 @@ def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
             "checkpoint": {"type": "string"},
         },
     }
+    return _operation(request, REQUESTS, limits, {JSON: {"schema": answer}, **ARROW_BODY}, "scores")
+
+
+def addition_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
+    """The "extra" and "responses" of the route that adds behaviours."""
+    properties = {}
+    for name, kind in types_of(columns).items():
+        is_nullable = False if name == USER_ID else name not in columns.lists
+        properties[name] = _kind(kind, limits.behaviours, is_nullable, name in columns.all)
+        if name.endswith(OF_TIMES):
+            properties[name]["items"] = {
+                "type": "integer",
+                "minimum": 1 - LIMIT,
+                "maximum": LIMIT - 1,
+            }
+    addition = {
+        "type": "object",
+        "required": [USER_ID],
+        "additionalProperties": False,
+        "properties": properties,
+    }
+    counts = {name: {"type": "integer", "minimum": 0} for name in OUTCOMES}
+    answer = {"type": "object", "required": [*OUTCOMES], "properties": counts}
+    return _operation(addition, SEVERAL, limits, {JSON: {"schema": answer}}, "what became of them")
+
+
+def _operation(
+    one: dict[str, Any], several: str, limits: Limits, answer: dict[str, Any], said: str
+) -> dict[str, Any]:
+    """Of a body that is one object, or a list of them by the name ``several``, or Arrow."""
+    items = {"type": "array", "minItems": 1, "maxItems": limits.requests, "items": one}
+    listed = {
+        "type": "object",
+        "required": [several],
+        "additionalProperties": False,
+        "properties": {several: items},
+    }
+    body = {JSON: {"schema": {"oneOf": [one, listed]}}, **ARROW_BODY}
+    responses: dict[int | str, Any] = {200: {"description": said, "content": answer}}
     error = {
         "type": "object",
         "required": ["error"],
         "properties": {"error": {"type": "string"}},
     }
-    arrow = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
-    body = {JSON: {"schema": {"oneOf": [request, several]}}, **arrow}
-    responses: dict[int | str, Any] = {
-        200: {"description": "scores", "content": {JSON: {"schema": answer}, **arrow}}
-    }
-    for status, said in ERRORS.items():
-        responses[status] = {"description": said, "content": {JSON: {"schema": error}}}
+    for status, why in ERRORS.items():
+        responses[status] = {"description": why, "content": {JSON: {"schema": error}}}
     return {
         "extra": {"requestBody": {"required": True, "content": body}},
         "responses": responses,

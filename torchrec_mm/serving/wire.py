@@ -180,6 +180,11 @@ def write_error(said: str) -> bytes:
     return orjson.dumps({"error": said})
 
 
+def write_counts(counts: Mapping[str, int]) -> bytes:
+    """What became of what was sent."""
+    return orjson.dumps(counts)
+
+
 def write_status(checkpoint: str) -> bytes:
     """That all is well, and what scores."""
     return orjson.dumps({"status": "ready", "checkpoint": checkpoint})

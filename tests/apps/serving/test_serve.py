@@ -104,6 +104,31 @@ def test_a_killed_server_leaves_whole_files_of_all_but_the_last_requests(run_dir
         assert len({*found}) == len(found) and {*found} <= {*ids}
 
 
+@pytest.mark.kill
+def test_no_behaviour_that_was_acknowledged_is_lost_when_the_server_is_killed(
+    run_dir, market, tmp_path
+):
+    (row,) = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[:1]
+    bare = {name: row[name] for name in ("candidate_item_ids", "city", "page")}
+    user, wanted = 987, {"behaviour_item_ids": [], "stars": [], "action": []}
+    for number in range(KILLS + 1):
+        with served(run_dir, "--additions", str(tmp_path / "added")) as (process, where):
+            asked = [bare | {"user_id": user}, bare | wanted | {"user_id": user}]
+            said = httpx.post(f"{where}/score", json={"requests": asked}, timeout=WAIT_S).json()
+            stored, brought = said["click_probabilities"]
+            assert stored == pytest.approx(brought, abs=1e-6)
+            item = row["candidate_item_ids"][0]
+            one = {"behaviour_item_ids": [item], "stars": [number], "action": [1]}
+            times = {"behaviour_timestamps": [1_700_000_000 + number]}
+            body = {"user_id": user, **one, **times}
+            for outcome in ("added", "known"):
+                found = httpx.post(f"{where}/behaviours", json=body, timeout=WAIT_S).json()
+                assert found == {"added": 0, "known": 0, "older": 0} | {outcome: 1}
+            wanted = {name: [*wanted[name], *one[name]] for name in wanted}
+            process.kill()
+            process.wait(WAIT_S)
+
+
 def test_an_address_that_is_taken_is_refused_in_one_line(run_dir, refused):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
