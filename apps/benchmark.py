@@ -30,6 +30,7 @@ class BenchmarkName:
         "launch",
         "loader",
         "memory",
+        "parity",
         "prepare",
         "pretraining",
         "ranker",

@@ -40,6 +40,7 @@ ARROWS = {
     "data.logs": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
     "data.public": WALLS | {"columns", "data.contract", "data.logs", "data.prepare"},
+    "data.served": WALLS | {"columns", "data.contract", "data.logs", "data.prepare", "data.public"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
@@ -74,7 +75,7 @@ ARROWS = {
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
     | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
-    | {"parallel", "ranking", "runs", "scoring"},
+    | {"commands", "parallel", "ranking", "runs", "scoring"},
     "exporting": WALLS
     | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
     | {"nn", "ranking", "scoring", "serving"},
@@ -137,7 +138,7 @@ DOORS = {
     "jinja2": {"reporting"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "lmdb": {"item_vectors"},
+    "lmdb": {"item_vectors", "serving"},
     "redis": {"item_vectors", "near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
