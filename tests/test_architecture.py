@@ -120,6 +120,7 @@ DOORS = {
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors"},
     "redis": {"item_vectors", "near_line"},
+    "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},
