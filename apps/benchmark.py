@@ -28,6 +28,7 @@ class BenchmarkName:
         "fit",
         "gauc",
         "launch",
+        "live",
         "loader",
         "memory",
         "prepare",
@@ -36,6 +37,7 @@ class BenchmarkName:
         "serving",
         "short",
         "simtier",
+        "soak",
     ]
     """What to measure."""
 

@@ -119,7 +119,7 @@ DOORS = {
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors"},
-    "redis": {"item_vectors", "near_line"},
+    "redis": {"item_vectors", "near_line", "benchmarks"},
     "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
