@@ -16,12 +16,13 @@ from torchrec_mm.serving.additions.lists import AddedLists
 from torchrec_mm.serving.additions.store import AddedBehaviours
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
+from torchrec_mm.serving.heads import heads_within
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.parity import Parity, ParitySettings
 from torchrec_mm.serving.request_log.rows import LogRows
 from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
-from torchrec_mm.serving.scorer import Scorer
+from torchrec_mm.serving.scorer import Scorer, encoder_of
 from torchrec_mm.serving.vectors import FollowedVectors
 
 BACKLOG = 1024
@@ -57,7 +58,8 @@ def serve(
     latest = vectors.latest if vectors else None
     following = vectors or nullcontext()
     with suppress_library_warnings(), listening(host, port) as listener, following:
-        load = partial(Scorer.open, items=items, vectors=latest)
+        encoder = encoder_of(trained, items)  # once: reading a catalogue keeps requests waiting
+        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder)
         if vectors and vectors.index:
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)
@@ -81,6 +83,7 @@ def serve(
         uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=heads_within(settings.timeout_s),
                 log_config=None,
                 access_log=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
