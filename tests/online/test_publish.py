@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import apps.train_ranker
+from tests.apps.serving.processes import served
 from tests.helpers.runs import train_ranker
 from tests.online.following import (
     WINDOW_S,
@@ -106,7 +108,9 @@ def test_a_window_behind_the_gate_is_kept_from_scorers_and_comes_with_the_next(
     assert [line["delta"] for line in lines] == [0, 0, 0] and not deltas_of(run_dir)
     base, *others = list_checkpoints(run_dir / "checkpoints")
     assert base.is_published and not any(each.is_published for each in others)
-    current = current_of(run_dir)  # a server that starts now
+    with served(run_dir) as (_, where):  # a server that starts now
+        assert httpx.get(f"{where}/ready").json()["checkpoint"] == base.folder.name
+    current = current_of(run_dir)
     assert current.checkpoint == base.folder.name and not current.take_newest()
     losses = [[line["log_loss"] for line in windows_of(each)] for each in (run_dir, followed)]
     assert losses[0] == losses[1]  # it is learned from all the same

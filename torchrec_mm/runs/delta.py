@@ -26,6 +26,7 @@ from torchrec_mm.runs.storage import IndexedReader, read_index
 DELTAS = "deltas"
 STREAM = "stream.json"  # in a checkpoint of a run that publishes deltas
 HEADER = "delta"  # the one key of the file's metadata: of several, the order is not fixed
+WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)  # the longer, the sooner compared
 MODEL, DENSE, FROZEN = "model.", "network.", "network.make."
 
 
@@ -101,8 +102,11 @@ def _changed_rows(before: IndexedReader, after: Path, key: str) -> tuple[Tensor,
 
 
 def _bytes(rows: Tensor) -> Tensor:
-    """(n, ...) to (n, bytes): numbers that are equal may have different bits."""
-    return rows.reshape(len(rows), -1).contiguous().view(torch.uint8)
+    """(n, ...) to (n, words) of integers: numbers that are equal may have different bits."""
+    flat = rows.reshape(len(rows), -1).contiguous()
+    size = flat.shape[1] * flat.element_size()
+    word = next(kind for kind in WORDS if size % kind.itemsize == 0)
+    return flat.view(word)
 
 
 def last_delta(checkpoint: Path) -> int | None:
