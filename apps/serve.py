@@ -55,7 +55,8 @@ class ServeConfig:
     parity_s: float = 60.0
     """Seconds between two such comparisons, of 256 bodies at most."""
     checkpoint: str = "latest"
-    """Which of the run's checkpoints: latest, best (by test AUC in training) or its steps."""
+    """Which of the run's checkpoints: latest (of a run that follows requests, the latest that it
+    published), best (by test AUC in training) or its steps."""
     host: str = "127.0.0.1"
     """Address to listen at: this machine alone, unless told otherwise. There is no encryption and
     no log-in: put a proxy in front of it that has both."""
@@ -70,8 +71,8 @@ class ServeConfig:
     timeout_s: float = 2.0
     """In which a body has to come, and then its answer."""
     reload_s: float = 0.0
-    """Seconds between two looks for a newer checkpoint, which takes this one's place while requests
-    go on; 0 never looks. Only with checkpoint latest."""
+    """Seconds between two looks for a newer checkpoint or delta, which takes this one's place while
+    requests go on; 0 never looks. Only with checkpoint latest."""
     max_body_bytes: int = 4 << 20
     """Of a request's body."""
     max_requests: int = 256
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"apps.serve needs {package}: pip install 'torchrec-mm[serving]'")
     import torch
 
+    from torchrec_mm.runs.checkpoint_folders import PUBLISHED
     from torchrec_mm.scoring.trained_run import TrainedRun
     from torchrec_mm.serving.app import ServingSettings
     from torchrec_mm.serving.parity import ParitySettings
@@ -111,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torchrec_mm.serving.wire import Limits
 
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
-    trained = TrainedRun.open(config.run_dir, config.checkpoint)
+    latest = config.checkpoint == "latest"
+    trained = TrainedRun.open(config.run_dir, PUBLISHED if latest else config.checkpoint)
     log = None
     if config.log:
         log = LogSettings(folder=config.log, seconds=config.log_s, share=config.log_share)

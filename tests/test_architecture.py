@@ -79,10 +79,17 @@ ARROWS = {
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
+    "online": WALLS
+    | {"metrics", "columns", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "parallel", "ranking", "runs", "scoring", "train"}
+    | {"serving"},  # whose encoder takes requests in memory
     "reporting": WALLS
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
     "study": WALLS
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
+    # The running system on the past: what answers, and an index that fills up
+    "replay": WALLS
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
