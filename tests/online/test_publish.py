@@ -176,8 +176,8 @@ def test_the_last_two_published_checkpoints_stay_whatever_came_after_them(start,
 
 @pytest.mark.parametrize("flags", [["--least_gauc", "1.5"], ["--most_miscalibration", "0.5"]])
 def test_bounds_that_nothing_can_meet_are_refused(flags, start, spool, tmp_path):
-    from tests.online.following import follow_flags
     import apps.train_ranker
+    from tests.online.following import follow_flags
 
     assert run(apps.train_ranker.main, follow_flags(spool, start, tmp_path / "run", *flags)) == 2
     assert not (tmp_path / "run").exists()

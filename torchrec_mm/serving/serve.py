@@ -15,6 +15,8 @@ from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.page.page import Page
+from torchrec_mm.serving.page.routes import page_routes
 from torchrec_mm.serving.scorer import Scorer
 from torchrec_mm.serving.vectors import FollowedVectors
 
@@ -30,13 +32,14 @@ def serve(
     items: Path,
     vectors: FollowedVectors | None,
     histories: Path | None,
+    with_page: bool,
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
-    ``histories``: a folder of them, see ``Histories``.
+    ``histories``: a folder of them, see ``Histories``. ``with_page``: whether people may look.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -53,6 +56,9 @@ def serve(
         columns = current.scorer.encoder.columns
         known = Histories.open(histories, columns) if histories else Histories.none(columns)
         app = make_app(current, settings, measures, known)
+        if with_page:
+            page = Page.open(current, settings.limits, known, items, histories)
+            app.include_router(page_routes(page))
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(
