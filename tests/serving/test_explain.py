@@ -1,6 +1,7 @@
 """What the page says of a score: terms that add up, and scores without what is left out."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """What a score is made of: terms that add up, and what it would be without a part's input.
 
 The network is no sum of its parts, so what a part is worth to a candidate is told by leaving it
-out: the probability if the part had found nothing. Every network has met that in training, as items
-without a vector and users without a past.
+out: the probability if the part had found nothing, as it does of items without a vector and users
+without a past. Where training had hardly any of them, what the network says of that is a guess.
 
 Shape letters: I impressions, N tiers.
 """

@@ -28,7 +28,8 @@ from torchrec_mm.serving.page.pictures import Pictures
 
 CANDIDATES = "candidate_item_ids"
 FIELDS = ("user", "behaviours", "candidates", "columns")
-USERS = 30  # that are offered
+TYPED = (USER_ID, BEHAVIOURS, CANDIDATES, "timestamp")  # the last is read, and says nothing
+USERS = 20  # that are offered
 DRAWN = 24  # candidates, if none are asked for
 MOST = 100  # candidates of a page
 SHOWN = 60  # of the past
@@ -124,7 +125,7 @@ class Page:
             error=error,
             users=self.users,
             drawn=len(self.drawn),
-            columns=[n for n in self._names() if n not in (USER_ID, BEHAVIOURS, CANDIDATES)],
+            columns=[name for name in self._names() if name not in TYPED],
         )
 
     def _names(self) -> list[str]:
