@@ -74,8 +74,8 @@ ARROWS = {
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
-    | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
-    | {"commands", "parallel", "ranking", "runs", "scoring"},
+    | {"columns", "data.content", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "commands", "parallel", "ranking", "runs", "scoring"},
     "exporting": WALLS
     | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
     | {"nn", "ranking", "scoring", "serving"},
@@ -135,7 +135,7 @@ DOORS = {
     "jsonargparse": {"config"},
     "tensorboard": {"runs"},
     "matplotlib": {"reporting"},
-    "jinja2": {"reporting"},
+    "jinja2": {"reporting", "serving"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors", "serving"},
