@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from torchrec_mm.losses.false_negatives import shared_ids
+from torchrec_mm.losses.false_negatives import shared_ids, shared_mask
 from torchrec_mm.losses.running_softmax import RunningSoftmax
 
 CHUNK_KEYS = 8192  # large enough for matrix products, small enough for a processor's cache
+DEVICE_CHUNK_KEYS = 65_536  # elsewhere, where each chunk costs a dozen launches
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class _InfoNCE(torch.autograd.Function):
         # Under a temperature of 0.01 a cosine in half precision would be off by a logit.
         dtype = torch.promote_types(query.dtype, torch.float32)
         exact, positive = query.to(dtype), positive.to(dtype)
-        chunk = min(CHUNK_KEYS, max((len(block.keys) for block in negatives), default=0))
+        longest = max((len(block.keys) for block in negatives), default=0)
+        chunk = min(_chunk_keys(query), longest)
         softmax = RunningSoftmax(exact / temperature, positive, chunk)
         for block in negatives:
             _add(softmax, block, ids, further)
@@ -126,6 +128,9 @@ class _InfoNCE(torch.autograd.Function):
 
 def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None) -> None:
     """All of a block's negatives, chunk by chunk."""
+    if ids.device.type != "cpu":
+        _add_without_waiting(softmax, block, ids, further)
+        return
     rows, columns = shared_ids(ids, block.ids, further)
     starts = range(0, len(block.keys), CHUNK_KEYS)
     ends = columns.new_tensor([*starts, len(block.keys)])
@@ -133,4 +138,19 @@ def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor
     for start, (first, last) in zip(starts, pairwise(bounds), strict=True):
         part = slice(start, start + CHUNK_KEYS)
         valid = None if block.valid is None else block.valid[part]
-        softmax.add(block.keys[part], rows[first:last], columns[first:last] - start, valid)
+        pairs = rows[first:last], columns[first:last] - start
+        softmax.add(block.keys[part], pairs, valid)
+
+
+def _add_without_waiting(
+    softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None
+) -> None:
+    """The same where to ask how many pairs there are would be to wait for a device."""
+    for start in range(0, len(block.keys), DEVICE_CHUNK_KEYS):
+        part = slice(start, start + DEVICE_CHUNK_KEYS)
+        valid = None if block.valid is None else block.valid[part]
+        softmax.add(block.keys[part], shared_mask(ids, block.ids[part], further), valid)
+
+
+def _chunk_keys(query: Tensor) -> int:
+    return CHUNK_KEYS if query.device.type == "cpu" else DEVICE_CHUNK_KEYS
