@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from torchrec_mm.kernels.on_gpu import runs_on_gpu
 from torchrec_mm.losses.false_negatives import shared_ids, shared_mask
 from torchrec_mm.losses.running_softmax import RunningSoftmax
 
@@ -128,6 +129,9 @@ class _InfoNCE(torch.autograd.Function):
 
 def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None) -> None:
     """All of a block's negatives, chunk by chunk."""
+    if _in_one_kernel(softmax.query, block.keys):
+        _add_in_one_kernel(softmax, block, ids, further)
+        return
     if ids.device.type != "cpu":
         _add_without_waiting(softmax, block, ids, further)
         return
@@ -152,5 +156,22 @@ def _add_without_waiting(
         softmax.add(block.keys[part], shared_mask(ids, block.ids[part], further), valid)
 
 
+def _add_in_one_kernel(
+    softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None
+) -> None:
+    """The same on a GPU: no chunks, and no masks in memory."""
+    from torchrec_mm.kernels.triton.bank_softmax import bank_softmax
+
+    if len(block.keys):
+        sums = bank_softmax(softmax.query, block.keys, ids, block.ids, further, block.valid)
+        softmax.merge(*sums)
+
+
+def _in_one_kernel(query: Tensor, keys: Tensor) -> bool:
+    return query.dtype == torch.float32 and runs_on_gpu(query, keys)
+
+
 def _chunk_keys(query: Tensor) -> int:
+    if _in_one_kernel(query, query):
+        return 0
     return CHUNK_KEYS if query.device.type == "cpu" else DEVICE_CHUNK_KEYS

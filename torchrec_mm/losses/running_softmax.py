@@ -66,6 +66,19 @@ class RunningSoftmax:
         self._sum.mul_(shrink).add_(weight_BC.sum(dim=1))
         self._weighted.mul_(shrink[:, None]).addmm_(weight_BC, keys)
 
+    def merge(self, largest: Tensor, total: Tensor, weighted: Tensor) -> None:
+        """Take the sums of S other passes over further keys.
+
+        Args:
+            largest: (S, B), at least each logit of the pass. total: (S, B), its sum of
+                exp(logit - largest). weighted: (S, B, D), of exp(logit - largest) * key.
+        """
+        top = torch.maximum(self._largest, largest.amax(dim=0))
+        shrink, own = (largest - top).exp_(), (self._largest - top).exp_()
+        self._largest = top
+        self._sum.mul_(own).add_((total * shrink).sum(dim=0))
+        self._weighted.mul_(own[:, None]).add_(torch.einsum("sb,sbd->bd", shrink, weighted))
+
     def nll(self) -> Tensor:
         """(B,) minus the log of the positive's probability, at least 0; 0 if it was alone."""
         others = self._sum.log() + (self._largest - self._positive_logit)
