@@ -1,4 +1,4 @@
-"""Whether Triton's kernels run: on CUDA tensors, where triton is, unless kernels are switched off."""
+"""Whether Triton's kernels run: on a GPU, where triton is, unless kernels are switched off."""
 
 import os
 from functools import cache

@@ -1,4 +1,4 @@
-"""Where these tests run: interpreted on the CPU, or compiled on a GPU, by tests/gpu/test_triton.py."""
+"""Where these tests run: interpreted on the CPU; compiled on a GPU, for tests/gpu."""
 
 import torch
 
