@@ -31,6 +31,7 @@ class BenchmarkName:
         "live",
         "loader",
         "memory",
+        "parity",
         "prepare",
         "pretraining",
         "ranker",

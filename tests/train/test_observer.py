@@ -118,7 +118,7 @@ def test_impressions_of_all_ranks_are_measured_and_a_ranks_own_stay_its_own(monk
     another_rank.join(monkeypatch, lambda ours: 10 * ours)
     counted = BinnedAuc()
     counted.add(torch.tensor([1, 0]), torch.tensor([1.0, -1.0]))
-    assert over_ranks(counted.counts).sum() == 22 and counted.counts.sum() == 2
+    assert over_ranks(counted).sum() == 22 and counted.counts.sum() == 2
 
 
 def test_table_bytes_are_those_of_the_fullest_rank(monkeypatch):

@@ -231,7 +231,8 @@ def scored(
     if not is_ours:
         tables = [row_a_candidate(table) for table in tables]
     none = Histories.none(encoder.columns)
-    asked = [parse(t, encoder.columns, LIMITS, encoder.max_behaviours, none) for t in tables]
+    most = encoder.max_behaviours
+    asked = [parse(t, encoder.columns, LIMITS, most, none).requests for t in tables]
     scorer.probabilities(asked[0])
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:

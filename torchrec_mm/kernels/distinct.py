@@ -3,12 +3,16 @@
 Shape letters: T ids, U distinct ids.
 """
 
-from ctypes import CDLL, c_int64, c_void_p
+import ctypes
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchrec_mm.kernels.build import compiled
+
+_DTYPES = (torch.int32, torch.int64)
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,20 +28,42 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: ``ids`` is of another dtype or shape.
     """
-    if ids.ndim != 1 or ids.dtype not in (torch.int32, torch.int64):
+    if ids.ndim != 1 or ids.dtype not in _DTYPES:
         raise ValueError(f"ids must be int32 or int64 (T,), got {ids.dtype} {tuple(ids.shape)}")
     kernel = compiled("distinct") if ids.device.type == "cpu" else None
-    return distinct_reference(ids) if kernel is None else _hashed(kernel, ids.contiguous())
+    if kernel is None:
+        return distinct_reference(ids)
+    unique, inverse = _hashed(kernel, ids.numpy())
+    return torch.from_numpy(unique), torch.from_numpy(inverse)
 
 
-def _hashed(kernel: CDLL, ids: Tensor) -> tuple[Tensor, Tensor]:
-    function = kernel.distinct_int32 if ids.dtype == torch.int32 else kernel.distinct_int64
-    function.argtypes = (c_void_p, c_int64, c_void_p, c_void_p)
-    function.restype = c_int64
-    unique, inverse = torch.empty_like(ids), torch.empty_like(ids, dtype=torch.int32)
-    found = function(ids.data_ptr(), len(ids), unique.data_ptr(), inverse.data_ptr())
+def distinct_array(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`distinct` of an array: of a small batch's ids, tensors would cost more than numbering.
+
+    ``ids``: (T,) int32 or int64, which is not checked.
+    """
+    kernel = compiled("distinct")
+    if kernel is None:
+        unique, inverse = distinct_reference(torch.from_numpy(ids))
+        return unique.numpy(), inverse.numpy()
+    return _hashed(kernel, ids)
+
+
+def _hashed(kernel: ctypes.CDLL, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.ascontiguousarray(ids)
+    unique, inverse = np.empty_like(ids), np.empty(len(ids), np.int32)
+    pointers = ids.ctypes.data, len(ids), unique.ctypes.data, inverse.ctypes.data
+    found = _function(kernel, ids.itemsize)(*pointers)
     # A copy: a slice would keep the memory of all T ids for as long as it lives.
-    return unique[:found].clone(), inverse
+    return unique[:found].copy(), inverse
+
+
+@cache
+def _function(kernel: ctypes.CDLL, itemsize: int) -> "ctypes._NamedFuncPointer":
+    function = kernel[f"distinct_int{8 * itemsize}"]
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    function.argtypes, function.restype = (pointer, count, pointer, pointer), count
+    return function
 
 
 def distinct_reference(ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ its request, S slots, C candidates and L behaviours of the longest lists, E embe
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -118,7 +119,7 @@ def target_attention_reference(
         sides = (_rows(cosine.detach()[:, None], pair).squeeze(-1), mask)
     pooled_RCE = module(targets_RCE, behaviours_RLE, is_behaviour, *sides)
     # Back to impressions by their places: a mask would wait for the device.
-    impression = torch.arange(len(targets), device=index.device)
+    impression = torch.arange(targets.shape[0], device=index.device)
     request = torch.searchsorted(lists.candidate_offsets, impression, right=True) - 1
     place = impression - lists.candidate_offsets[request]
     pooled = pooled_RCE[request, place]
@@ -141,7 +142,7 @@ def padded_places(offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
 
 def _rows(values: Tensor, places: Tensor) -> Tensor:
     """Rows of ``values`` (n, E), zeros where there are none at all."""
-    return F.embedding(places, values if len(values) else F.pad(values, (0, 0, 0, 1)))
+    return F.embedding(places, values if values.shape[0] else F.pad(values, (0, 0, 0, 1)))
 
 
 def _first_pairs(lists: RequestLists) -> Tensor:
@@ -183,14 +184,14 @@ class _Compiled(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         described = _described(lists, index, cosine, targets, table, weights)
-        kernel.count_pairs.restype = ctypes.c_int64
-        pairs = kernel.count_pairs(ctypes.byref(described))
+        count_pairs, run, _ = _functions(kernel)
+        pairs = count_pairs(ctypes.byref(described))
         if pairs < 0:
             raise IndexError("index is out of its range")
         interest, mean_cosine = torch.empty_like(targets), targets.new_empty(len(targets))
         weight = targets.new_empty(pairs)
         units = targets.new_empty(pairs, _LANES) if learns else None
-        kernel.forward(ctypes.byref(described), *_pointers(interest, mean_cosine, weight, units))
+        run(ctypes.byref(described), *_addresses(interest, mean_cosine, weight, units))
         ctx.kernel, ctx.lists = kernel, lists
         ctx.save_for_backward(index, cosine, targets, table, weight, units, *weights)
         if cosine is None:
@@ -208,7 +209,8 @@ class _Compiled(torch.autograd.Function):
         given = (weight, units, grad_interest.contiguous(), grad_mean.contiguous())
         out = (grad_targets, grad_table, grad_values, *of_weights)
         # All have names: the kernel gets nothing but addresses.
-        ctx.kernel.backward(ctypes.byref(described), *_pointers(*given, *out))
+        _, _, run = _functions(ctx.kernel)
+        run(ctypes.byref(described), *_addresses(*given, *out))
         return *[None] * 5, grad_targets, grad_table, *of_weights
 
 
@@ -223,13 +225,24 @@ def _described(
     requests, slots, width = len(lists.candidate_offsets) - 1, *table.shape
     offsets = (lists.candidate_offsets, lists.behaviour_offsets)
     return _Inputs(
-        *_pointers(targets, table, index, *offsets, cosine, *weights),
+        *_addresses(targets, table, index, *offsets, cosine, *weights),
         *(requests, slots, width, torch.get_num_threads()),
     )
 
 
-def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
+def _addresses(*tensors: Tensor | None) -> list[int | None]:
+    return [None if x is None else x.data_ptr() for x in tensors]
+
+
+@cache
+def _functions(kernel: ctypes.CDLL) -> "tuple[ctypes._NamedFuncPointer, ...]":
+    """What counts pairs, goes forward and goes backward."""
+    functions = kernel.count_pairs, kernel.forward, kernel.backward
+    numbers = 1, 5, 5 + 3 + len(_WEIGHTS)  # the inputs, and what is read or written beside them
+    for function, number in zip(functions, numbers, strict=True):
+        function.argtypes = (ctypes.c_void_p,) * number
+    kernel.count_pairs.restype = ctypes.c_int64
+    return functions
 
 
 def _check(

@@ -15,7 +15,7 @@ from torchrec.modules.tensor_pool import TensorPool
 
 from torchrec_mm.data.stream.vector_source import Fetched, MappedVectors, VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.kernels.distinct import distinct
+from torchrec_mm.kernels.distinct import distinct_array
 from torchrec_mm.parallel.process_group import Worker
 
 Storage = Literal["mapped", "sharded"]
@@ -76,9 +76,9 @@ class ShardedVectors:
     def fetch(self, candidate_rows: np.ndarray, behaviour_rows: np.ndarray) -> Fetched:
         """Copy the vectors of the batch's distinct rows, and number the rows anew. Collective."""
         rows = np.concatenate([candidate_rows, behaviour_rows])
-        distinct_rows, place = distinct(torch.from_numpy(rows))
-        matrix, _ = self.gather(distinct_rows.numpy())
-        renumbered = np.where(rows < 0, np.int32(-1), place.numpy())
+        distinct_rows, place = distinct_array(rows)
+        matrix, _ = self.gather(distinct_rows)
+        renumbered = np.where(rows < 0, np.int32(-1), place)
         return Fetched(matrix, *np.split(renumbered, [len(candidate_rows)]))
 
 

@@ -22,7 +22,7 @@ from torchrec_mm.data.stream.folds import folds_of
 from torchrec_mm.data.stream.search import SearchHits
 from torchrec_mm.data.stream.vector_source import VectorSource
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.kernels.distinct import distinct
+from torchrec_mm.kernels.distinct import distinct_array
 from torchrec_mm.kernels.target_attention import RequestLists
 from torchrec_mm.nn.make import Make
 from torchrec_mm.ranking.make import Attended, attended_vectors, makes_in, unit_vectors
@@ -95,14 +95,14 @@ class FrozenMake:
 def by_place(hits: SearchHits) -> tuple[np.ndarray, SearchHits]:
     """(n,) int32, the distinct rows of vectors, and hits that say places in them, int32."""
     lists = [hits.candidate_rows, hits.behaviour_rows, *(of_rows for of_rows, *_ in hits.further)]
-    rows, places = distinct(torch.from_numpy(np.concatenate([of.values for of in lists])))
-    parts = np.split(places.numpy(), np.cumsum([len(of.values) for of in lists])[:-1])
+    rows, places = distinct_array(np.concatenate([of.values for of in lists]))
+    parts = np.split(places, np.cumsum([len(of.values) for of in lists])[:-1])
     candidates, behaviours, *further = (
         replace(of, values=part) for of, part in zip(lists, parts, strict=True)
     )
     placed = tuple((of, *found[1:]) for of, found in zip(further, hits.further, strict=True))
     hits = replace(hits, candidate_rows=candidates, behaviour_rows=behaviours, further=placed)
-    return rows.numpy(), hits
+    return rows, hits
 
 
 def features(

@@ -47,14 +47,14 @@ class Checkpointer:
     ['weight']
     """
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
+    def __init__(self, folder: Path, keep: int = 1, keep_published: int = 0) -> None:
         """Remove what a killed run left behind.
 
         Args:
             folder: of the checkpoints alone; made if need be. keep: how many stay besides the best,
-                at least 1.
+                at least 1. keep_published: of those that scorers may take, how many stay besides.
         """
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.keep_published = folder, keep, keep_published
         self.is_first = dist.get_rank() == 0
         if self.is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,12 +65,21 @@ class Checkpointer:
         self.writing: Future[str | None] | None = None
         dist.barrier()
 
+    def reserve(self, shards: Mapping[str, TensorShards]) -> None:
+        """Have the memory of what ``save`` will copy, pinned where there is a GPU.
+
+        A host that lacks it says so before the first step, and no save waits for pages to be
+        pinned, which takes seconds for tens of GB.
+        """
+        self.host_copy.reserve(shards)
+
     def save(
         self,
         shards: Mapping[str, TensorShards],
         position: Position,
         metric: float | None = None,
         config_files: Sequence[Path] = (),
+        is_published: bool = True,
     ) -> None:
         """Copy ``shards`` and return; the copy is written meanwhile.
 
@@ -82,13 +91,15 @@ class Checkpointer:
             shards: this rank's part of each tensor. position: names the checkpoint.
             metric: what the best is chosen by, higher is better, or None.
             config_files: small files to copy beside the tensors.
+            is_published: whether scorers may take it.
 
         Raises:
             InputError: the checkpoint before could not be written.
         """
         self.wait()
         copied = self.host_copy.take(shards)
-        self.writing = self.thread.submit(self._write, copied, position, metric, config_files)
+        said = (position, metric, config_files, is_published)
+        self.writing = self.thread.submit(self._write, copied, *said)
 
     def wait(self) -> None:
         """Return once nothing is in flight; InputError if a rank failed; older ones stay."""
@@ -120,6 +131,7 @@ class Checkpointer:
         position: Position,
         metric: float | None,
         config_files: Sequence[Path],
+        is_published: bool,
     ) -> str | None:
         """What went wrong, in words, the same on every rank."""
         aside, whole = (of(self.folder, position.step) for of in (aside_of, folder_of))
@@ -135,10 +147,10 @@ class Checkpointer:
                 )
             if self.is_first:
                 if is_saved:
-                    write_state(whole, position, metric)
+                    write_state(whole, position, metric, is_published)
                 else:
-                    complete_checkpoint(aside, position, metric, config_files)
-                remove_old(self.folder, self.keep)
+                    complete_checkpoint(aside, position, metric, config_files, is_published)
+                remove_old(self.folder, self.keep, self.keep_published)
         except CheckpointException as error:
             rank, (cause, _) = min(error.failures.items())
             if not isinstance(cause, OSError):
@@ -173,21 +185,25 @@ class HostCopy:
     def __init__(self) -> None:
         self.buffers: dict[str, list[Tensor]] = {}
 
+    def reserve(self, shards: Mapping[str, TensorShards]) -> None:
+        """Make the buffers of shards that have none."""
+        for key, own in shards.items():
+            if key not in self.buffers:
+                self.buffers[key] = [
+                    torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                    for _, tensor in own.chunks()
+                ]
+
     def take(self, shards: Mapping[str, TensorShards]) -> dict[str, TensorShards]:
         """The shards as they are now; what was taken before is overwritten."""
+        self.reserve(shards)
         copied = {key: self._copy(key, own) for key, own in shards.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return copied
 
     def _copy(self, key: str, own: TensorShards) -> TensorShards:
-        chunks = list(own.chunks())
-        if key not in self.buffers:
-            self.buffers[key] = [
-                torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-                for _, tensor in chunks
-            ]
         parts = []
-        for (offsets, tensor), buffer in zip(chunks, self.buffers[key], strict=True):
+        for (offsets, tensor), buffer in zip(own.chunks(), self.buffers[key], strict=True):
             parts.append((offsets, buffer.copy_(tensor, non_blocking=True)))
         return TensorShards(own.size, own.dtype, tuple(parts))

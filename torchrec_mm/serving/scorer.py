@@ -3,7 +3,7 @@
 Shape letters: R requests, I impressions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
+from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.parallel.cpu.lone import LoneTables
 from torchrec_mm.ranking.bias import BiasModel
@@ -22,10 +23,13 @@ from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.ranking.spec import RankerSpec, spec_from_json
 from torchrec_mm.ranking.zero_collision import build_zero_collision_tables
 from torchrec_mm.runs.checkpoint import read_checkpoint
+from torchrec_mm.runs.checkpoint_folders import folder_of
+from torchrec_mm.runs.delta import Delta, last_delta
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.catalogue import Catalogue
 from torchrec_mm.serving.requests import RequestEncoder
 from torchrec_mm.serving.vectors import Latest, VectorsOfBatch
+from torchrec_mm.serving.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,16 @@ class NetworkScorer:
 class Scorer:
     """Scores requests by one checkpoint, whichever its method; calls may come from any one thread.
 
-    checkpoint: which one. encoder: of the requests. model: of what it gives.
+    checkpoint: which one. encoder: of the requests. model: of what it gives. delta: the last that
+    is in it, None of a run without. follows: checksum of that delta, empty if the checkpoint was
+    loaded whole.
     """
 
     checkpoint: Path
     encoder: RequestEncoder
     model: BiasScorer | NetworkScorer
+    delta: int | None = None
+    follows: str = ""
 
     @classmethod
     def open(
@@ -94,13 +102,31 @@ class Scorer:
         if trained.method == "bias":
             bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
-        spec = spec_from_json(trained.model["spec"])
-        ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
-        source = VectorsOfBatch(vectors) if vectors else None
-        make = frozen(ranker, source)
-        newest = trained.config["max_behaviours"]
-        network = NetworkScorer(ranker, source, make, trained.codebooks, newest)
-        return cls(trained.checkpoint, encoder, network)
+        network = load_network(trained, vectors)
+        return cls(trained.checkpoint, encoder, network, last_delta(trained.checkpoint))
+
+    def check(self, delta: Delta) -> None:
+        """InputError unless this is what the delta starts from, and it fits."""
+        head, step = delta.header, int(self.checkpoint.name.rpartition("-")[2])
+        if head.base_step != step or (self.follows and head.follows != self.follows):
+            rule = f"delta {head.number} must follow {self.checkpoint.name} {self.follows[:12]}"
+            raise InputError(f"{rule}, got step {head.base_step} {head.follows[:12]}")
+        assert isinstance(self.model, NetworkScorer)  # method bias has no deltas
+        Weights(self.model.ranker).check(delta)
+
+    def changed(self, delta: Delta) -> "Scorer":
+        """The scorer after a delta that was checked, in the place of this one.
+
+        Both are one model, which is written to: nobody may score meanwhile.
+        """
+        assert isinstance(self.model, NetworkScorer)
+        Weights(self.model.ranker).put(delta)
+        return replace(
+            self,
+            checkpoint=folder_of(self.checkpoint.parent, delta.header.step),
+            delta=delta.header.number,
+            follows=delta.checksum,
+        )
 
     def logits(self, requests: Requests) -> np.ndarray:
         """(I,) float32 click log-odds of R requests, R > 0, request after request."""
@@ -109,6 +135,15 @@ class Scorer:
     def probabilities(self, requests: Requests) -> np.ndarray:
         """(I,) float32 click probabilities, as ``apps.predict`` writes them."""
         return torch.from_numpy(self.logits(requests)).sigmoid().numpy()
+
+
+def load_network(trained: TrainedRun, vectors: Latest | None) -> NetworkScorer:
+    """The network of a checkpoint of any method but bias; arguments as of ``Scorer.open``."""
+    spec = spec_from_json(trained.model["spec"])
+    ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
+    source = VectorsOfBatch(vectors) if vectors else None
+    make, newest = frozen(ranker, source), trained.config["max_behaviours"]
+    return NetworkScorer(ranker, source, make, trained.codebooks, newest)
 
 
 def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:

@@ -11,11 +11,17 @@ import uvicorn
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.additions.body import kinds_of
+from torchrec_mm.serving.additions.lists import AddedLists
+from torchrec_mm.serving.additions.store import AddedBehaviours
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.heads import heads_within
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.parity import Parity, ParitySettings
+from torchrec_mm.serving.request_log.rows import LogRows
+from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
 from torchrec_mm.serving.scorer import Scorer, encoder_of
 from torchrec_mm.serving.vectors import FollowedVectors
 
@@ -31,13 +37,18 @@ def serve(
     items: Path,
     vectors: FollowedVectors | None,
     histories: Path | None,
+    additions: Path | None,
+    log: LogSettings | None,
+    parity: ParitySettings | None,
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
-    ``histories``: a folder of them, see ``Histories``.
+    ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
+    them, None: they may not. ``log``: of requests, None for none.
+    ``parity``: what is scored again, None for nothing.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -53,8 +64,20 @@ def serve(
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)
         columns = current.scorer.encoder.columns
-        known = Histories.open(histories, columns) if histories else Histories.none(columns)
-        app = make_app(current, settings, measures, known)
+        store = added = None
+        if additions:
+            kinds = kinds_of(columns)
+            store = AddedBehaviours(additions, kinds, trained.behaviours_read)
+            added = AddedLists(store, kinds)
+        known = (
+            Histories.open(histories, columns, added)
+            if histories
+            else Histories.none(columns, added)
+        )
+        rows = LogRows(columns, trained.behaviours_read)
+        kept = RequestLog(log, rows, measures) if log else None
+        compared = Parity(parity, current, items, latest, rows, measures) if parity else None
+        app = make_app(current, settings, measures, known, kept, compared, store)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from torchrec_mm.data.stream.loader import RequestLoader
@@ -55,6 +54,7 @@ def fit(
     ):
         if settings.resume:
             restore(run, training, settings.allow_keys)
+        checkpointer.reserve(training.shards())
         run.drop_records_after(training.position)
         with Observer(
             run,
@@ -177,8 +177,7 @@ class Loop:
             for group, rate in self.rates:  # the optimizer hands it on to the tables' kernels
                 group["lr"] = rate * min(1.0, (step + 1) / warmup)
         # So that dropout is the same after a resume, and differs between ranks.
-        seeds = np.random.SeedSequence([self.settings.seed, step, rank])
-        seed = int(seeds.generate_state(1, np.uint64)[0])
+        seed = hash((self.settings.seed, step, rank)) % (1 << 63)  # of integers: not salted
         # Not torch.manual_seed: without a CUDA context that formats a stack trace each time.
         torch.default_generator.manual_seed(seed)
         if self.training.distributed.worker.device.type == "cuda":

@@ -69,7 +69,7 @@ class Observer:
         Args:
             ends: what to iterate over. epoch: from 0. counted: the epoch's impressions so far.
         """
-        self._counts, self._began = over_ranks(counted.counts), time.perf_counter()
+        self._counts, self._began = over_ranks(counted), time.perf_counter()
         self.bar = tqdm(
             ends, desc=f"epoch {epoch + 1}", unit="step", disable=None if self.is_first else True
         )
@@ -95,7 +95,7 @@ class Observer:
             step: done since the run began. loss: mean of the window's global batches.
             counted: the epoch's impressions so far.
         """
-        counts, now = over_ranks(counted.counts), time.perf_counter()
+        counts, now = over_ranks(counted), time.perf_counter()
         window, seconds = counts - self._counts, now - self._began
         self._counts, self._began = counts, now
         if not self.is_first:
@@ -115,9 +115,9 @@ class Observer:
         self._scalars.write(step, figures)
 
 
-def over_ranks(counts: Tensor) -> Tensor:
-    """The sum of all ranks' counts, themselves untouched. Collective."""
-    total = counts.clone()
+def over_ranks(counted: BinnedAuc) -> Tensor:
+    """(2, COARSE_BINS) int64 of all ranks; a rank's own counts are untouched. Collective."""
+    total = counted.coarse()
     dist.all_reduce(total)
     return total
 

@@ -50,10 +50,10 @@ class EncodedRequests:
     """One split of an encoded data set, streamed by row group.
 
     items: what the item numbers mean. groups: the row groups, in file order.
-    lengths: (R, 2 + sequences) int32 memmap, candidates and behaviours of each request, and those
+    lengths: (R, 2 + sequences) int32, mapped, candidates and behaviours of each request, and those
     of each further sequence.
     num_rows: rows of each feature's table, by its vocabulary; what is read lies within them.
-    weight_sums: (R, 2) float64 memmap, of each request what its impressions weigh and what those
+    weight_sums: (R, 2) float64, mapped, of each request what its impressions weigh and what those
     that were clicked do; None without weights.
     """
 

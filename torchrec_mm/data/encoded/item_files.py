@@ -12,12 +12,13 @@ from torchrec_mm.errors import InputError
 def load_array(path: Path, dtype: type) -> np.ndarray:
     """A whole .npy file, mapped; InputError for a garbled one, or one of another dtype."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} must be a whole .npy array: {error}") from error
     if array.dtype != dtype:
         raise InputError(f"{path} must be {np.dtype(dtype)}, got {array.dtype}")
-    return array
+    # As a plain array: of a memmap, every piece taken would be a memmap of its own.
+    return array.view(np.ndarray)
 
 
 def bag_files(folder: Path, place: int) -> tuple[Path, Path]:

@@ -23,7 +23,7 @@ def one_id_bags(rows: Mapping[str, np.ndarray]) -> KeyedJaggedTensor | None:
         lengths_of_table[: len(ids)] = 1
     return KeyedJaggedTensor(
         keys=list(rows),
-        values=torch.from_numpy(np.concatenate(list(rows.values())).astype(np.int64)),
+        values=torch.from_numpy(np.concatenate(list(rows.values()), dtype=np.int64)),
         lengths=torch.from_numpy(lengths.reshape(-1)),
         stride=stride,
     )

@@ -17,7 +17,7 @@ from torchrec_mm.data.stream.compare import Compared, Comparison, MakeOfHits, fu
 from torchrec_mm.data.stream.folds import by_fold, fold_ends
 from torchrec_mm.data.stream.numbers import target_numbers, with_flags
 from torchrec_mm.data.stream.search import GeneralSearch
-from torchrec_mm.kernels.distinct import distinct
+from torchrec_mm.kernels.distinct import distinct_array
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Collator:
             assert self.vector_rows is not None  # else the model would have nothing to go by
             further = [items.where(self.vector_rows[items.values] >= 0) for items in further]
         looked_up = [all_candidates, recent.values, kept.ravel(), *(f.values for f in further)]
-        items, slots = _distinct(np.concatenate(looked_up))
+        items, slots = distinct_array(np.concatenate(looked_up))
         _, recent_slots, kept_slots, *further_slots = np.split(
             slots, np.cumsum([len(of) for of in looked_up])[:-1]
         )
@@ -204,15 +204,15 @@ class _ItemTables:
             if name in raw_ids:
                 of_slots[place] = np.arange(len(items))
             else:
-                rows[name], of_slots[place] = _distinct(collator.items.rows[place][items])
+                rows[name], of_slots[place] = distinct_array(collator.items.rows[place][items])
         of_slots[len(collator.items.features) :] = np.arange(len(items))  # a bag is a slot's
         of_candidates[:] = of_slots[:, candidates]
         for place, name in enumerate(collator.behaviour_features):
             of_recent = share.behaviour_rows[name][recent_positions]
-            rows[name], attribute_index[place] = _distinct(of_recent)
+            rows[name], attribute_index[place] = distinct_array(of_recent)
         of_impressions = []
         for name, of_all in impression_rows.items():
-            rows[name], index = _distinct(of_all)
+            rows[name], index = distinct_array(of_all)
             of_impressions.append(index[: len(candidates)])
         return cls(
             rows,
@@ -221,9 +221,3 @@ class _ItemTables:
             attribute_index,
             torch.from_numpy(np.stack(of_impressions)) if of_impressions else None,
         )
-
-
-def _distinct(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) int32 to its distinct values and the (T,) int32 index of each."""
-    values, index = distinct(torch.from_numpy(ids))
-    return values.numpy(), index.numpy()

@@ -1,0 +1,61 @@
+"""The parameters of a ranker that scores, which deltas change in place."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.cpu.lone import LoneTables
+from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.runs.delta import Delta
+
+
+class Weights:
+    """Of one ranker, by the names of its checkpoint; whoever scores meanwhile is kept away."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        """Copies nothing."""
+        self._held: dict[str, Tensor] = {}
+        for name, part in ranker.named_children():
+            own = part.weights if isinstance(part, LoneTables) else part.state_dict()
+            self._held |= {f"{name}.{key}": tensor for key, tensor in own.items()}
+
+    def check(self, delta: Delta) -> None:
+        """InputError unless ``put`` cannot fail, and leaves numbers."""
+        for key, (rows, values) in delta.rows.items():
+            held = self._of(key)
+            self._check_same(key, values.shape, (len(rows), *held.shape[1:]))
+            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(held):
+                raise InputError(f"delta {key} must be of rows below {len(held)}")
+            _check_finite(key, values)
+        for key, values in delta.dense.items():
+            self._check_same(key, values.shape, self._of(key).shape)
+            _check_finite(key, values)
+
+    @torch.no_grad()
+    def put(self, delta: Delta) -> None:
+        """Write what was checked."""
+        for key, (rows, values) in delta.rows.items():
+            held = self._held[key]
+            held.index_copy_(0, rows, values.to(held.dtype))
+        for key, values in delta.dense.items():
+            self._held[key].copy_(values)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """As they are now; not copied."""
+        return self._held
+
+    def _of(self, key: str) -> Tensor:
+        if key not in self._held:
+            raise InputError(f"delta must be of the ranker's tensors, got {key}")
+        return self._held[key]
+
+    def _check_same(self, key: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        if tuple(found) != tuple(wanted):
+            raise InputError(f"delta {key} must be {tuple(wanted)}, got {tuple(found)}")
+
+
+def _check_finite(key: str, values: Tensor) -> None:
+    if values.is_floating_point() and not values.isfinite().all():
+        raise InputError(f"delta {key} must be of finite numbers")
