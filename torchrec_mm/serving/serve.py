@@ -5,6 +5,7 @@ import socket
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
@@ -19,6 +20,8 @@ from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.heads import heads_within
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.page.page import Page
+from torchrec_mm.serving.page.routes import page_routes
 from torchrec_mm.serving.parity import Parity, ParitySettings
 from torchrec_mm.serving.request_log.rows import LogRows
 from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
@@ -40,15 +43,17 @@ def serve(
     additions: Path | None,
     log: LogSettings | None,
     parity: ParitySettings | None,
+    with_page: bool,
+    tables: Literal["fp32", "int8"],
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
-    ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
+    ``items``, ``tables``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
     ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
     them, None: they may not. ``log``: of requests, None for none.
-    ``parity``: what is scored again, None for nothing.
+    ``parity``: what is scored again, None for nothing. ``with_page``: whether people may look.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -59,7 +64,7 @@ def serve(
     following = vectors or nullcontext()
     with suppress_library_warnings(), listening(host, port) as listener, following:
         encoder = encoder_of(trained, items)  # once: reading a catalogue keeps requests waiting
-        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder)
+        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder, tables=tables)
         if vectors and vectors.index:
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)
@@ -78,6 +83,9 @@ def serve(
         kept = RequestLog(log, rows, measures) if log else None
         compared = Parity(parity, current, items, latest, rows, measures) if parity else None
         app = make_app(current, settings, measures, known, kept, compared, store)
+        if with_page:
+            page = Page.open(current, settings.limits, known, items, histories)
+            app.include_router(page_routes(page))
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(
