@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.ranking.lookups import Lookups
-from torchrec_mm.ranking.ranker import Ranker
+from torchrec_mm.ranking.ranker import Ranker, looked_up
 from torchrec_mm.ranking.spec import RankerSpec
 
 
@@ -90,7 +90,7 @@ def inputs_of(
     ``wanted``: of ``inputs_of_spec``.
     """
     spec, tables = ranker.network.spec, ranker.network.spec.tables
-    embeddings, effects = _looked_up(ranker, batch)
+    embeddings, effects = looked_up(ranker, batch)
     lookups = Lookups.of(batch, spec, embeddings)
     candidates, behaviours = batch.candidate_offsets, batch.behaviour_offsets
     found = {
@@ -99,7 +99,7 @@ def inputs_of(
         "requests": lookups.requests(),
         "items": lookups.items(tuple(tables.item), lookups.slots),
         "request_numbers": batch.request_numbers,
-        "effects": effects,
+        "effects": None if effects is None else effects.values()[: batch.rows.shape[0]],
         "vectors": batch.vectors,
         "has_vector": batch.vector_mask,
     }
@@ -128,27 +128,3 @@ def padded(values: Tensor, offsets: Tensor, filler: int) -> Tensor:
     out = values.new_full((*real.shape, *values.shape[1:]), filler)
     out[real] = values
     return out
-
-
-def _looked_up(ranker: Ranker, batch: RequestBatch) -> tuple[tuple[Any, ...], Tensor | None]:
-    """What the ranker's tables give its network, and each request's user's effects."""
-    found: list[tuple[tuple[Any, ...], Tensor | None]] = []
-
-    def watch(network: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        effects = named.get("effects")
-        rows = None if effects is None else effects.values()[: len(batch.rows)]
-        found.append((given[1:], rows))
-        raise _Seen
-
-    hook = ranker.network.register_forward_pre_hook(watch, with_kwargs=True)
-    try:
-        ranker(batch)
-    except _Seen:
-        pass
-    finally:
-        hook.remove()
-    return found[0]
-
-
-class _Seen(Exception):
-    """What the network is given has been seen: it need not run, nor could it without a search."""

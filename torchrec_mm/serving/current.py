@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -64,6 +64,12 @@ class Current:
         self._recorded.append(parts[-1])
         ends = np.cumsum([part.num_impressions for part in parts])[:-1]
         return Scored(np.split(found, ends), scorer.checkpoint.name)
+
+    @contextmanager
+    def held(self) -> Iterator[Scorer]:
+        """What scores now, in a block in which no delta changes it; batches wait meanwhile."""
+        with self._scoring:
+            yield self.scorer
 
     def take_newest(self) -> bool:
         """Put the run's newest published state in the place of this one, if it is another.

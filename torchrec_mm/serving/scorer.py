@@ -14,6 +14,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.parallel.cpu.lone import LoneTables
@@ -59,14 +60,18 @@ class NetworkScorer:
     @torch.no_grad()
     def logits(self, arrays: RequestArrays, items: EncodedItems) -> np.ndarray:
         """(I,) float32 of the batch's impressions, by the item vectors of this moment."""
+        _, outputs = self.ranker(self.batch(arrays, items))
+        return outputs.logits.numpy()
+
+    def batch(self, arrays: RequestArrays, items: EncodedItems) -> RequestBatch:
+        """What the ranker is given, of the item vectors of this moment."""
         vectors = self.source.begin() if self.source else None
         if self.codebooks is not None:
             assert vectors is not None  # codes are of vectors
             items = with_codes(items, vectors, self.codebooks)
         spec = self.ranker.network.spec
         collator = collator_for_ranker(spec, items, self.source, self.max_behaviours, self.make)
-        _, outputs = self.ranker(collator(arrays, 0.0))
-        return outputs.logits.numpy()
+        return collator(arrays, 0.0)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.heads import heads_within
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
+from torchrec_mm.serving.page.page import Page
+from torchrec_mm.serving.page.routes import page_routes
 from torchrec_mm.serving.parity import Parity, ParitySettings
 from torchrec_mm.serving.request_log.rows import LogRows
 from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
@@ -41,6 +43,7 @@ def serve(
     log: LogSettings | None,
     parity: ParitySettings | None,
     tables: Tables,
+    with_page: bool,
     host: str,
     port: int,
 ) -> None:
@@ -49,7 +52,7 @@ def serve(
     ``items``, ``tables``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
     ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
     them, None: they may not. ``log``: of requests, None for none.
-    ``parity``: what is scored again, None for nothing.
+    ``parity``: what is scored again, None for nothing. ``with_page``: whether people may look.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -82,6 +85,9 @@ def serve(
         kept = RequestLog(log, rows, measures) if log else None
         compared = Parity(parity, current, items, latest, rows, measures) if parity else None
         app = make_app(current, settings, measures, known, kept, compared, store)
+        if with_page:
+            page = Page.open(current, settings.limits, known, items, histories)
+            app.include_router(page_routes(page))
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(
