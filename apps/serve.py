@@ -148,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         additions=config.additions,
         log=log,
         parity=parity,
-        with_page=config.page,
         tables=config.tables,
+        with_page=config.page,
         host=config.host,
         port=config.port,
     )

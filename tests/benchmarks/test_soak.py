@@ -44,10 +44,15 @@ def soaked(due: list[float], put: dict[str, float], seen: dict[str, float]) -> S
 
 
 def test_disturbed_are_requests_from_when_a_checkpoint_is_put_there_until_it_scores():
-    run = soaked([0, 1, 2, 3, 4, 5], {"a": 1.5, "b": 3.5}, {"a": 2.5, "b": 4.0, "before": 0.0})
+    run = soaked([0, 1, 2, 3, 4, 5], {"a": 1.5, "b": 3.5}, {"a": 2.5, "b": 4.0, "0": 0.0})
     during, between = parted(run)
     assert (during.tolist(), between.tolist()) == ([3, 5], [1, 2, 4, 6])
     assert reload_seconds(run) == [1.0, 0.5]
+
+
+def test_a_checkpoint_whose_successor_scored_first_lasted_until_then():
+    run = soaked([0], {"a": 1.0, "b": 2.0}, {"0": 0.0, "b": 4.0})
+    assert reload_seconds(run) == [3.0, 2.0]
 
 
 def test_a_checkpoint_that_never_scored_ends_the_measurement():

@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from torchrec_mm.benchmarks.harness import comparison, in_fresh_process
+from torchrec_mm.benchmarks.online.drawn import open_scorer
 from torchrec_mm.benchmarks.ranking.short_data import ShortDataConfig, short_data
-from torchrec_mm.benchmarks.serving import Address, open_scorer, server, train
+from torchrec_mm.benchmarks.serving import Address, server, train
 from torchrec_mm.columns.jagged import list_array, values_and_offsets
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.commands import module_of

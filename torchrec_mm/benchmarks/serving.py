@@ -6,8 +6,6 @@ candidate, each with its history, which is how such models are scored with the c
 them; it is given parsed requests, and pays for no HTTP. Requests are **drawn**: items at random.
 """
 
-import io
-import json
 import os
 import re
 import subprocess
@@ -23,21 +21,25 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
+from torchrec_mm.benchmarks.online.drawn import (
+    TABLES,
+    asked_of,
+    bodies_of,
+    difference,
+    drawn,
+    open_scorer,
+    tables_mb,
+)
 from torchrec_mm.benchmarks.online.load import Load, load
 from torchrec_mm.benchmarks.ranking.short_data import ShortDataConfig, short_data
 from torchrec_mm.benchmarks.ranking.short_ours import MAKE_RUN
 from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
-from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.kernels.build import SWITCH
-from torchrec_mm.scoring.trained_run import TrainedRun
-from torchrec_mm.serving.histories import Histories
-from torchrec_mm.serving.scorer import Scorer
-from torchrec_mm.serving.wire import ARROW, JSON, Limits, parse
+from torchrec_mm.serving.scorer import Tables
+from torchrec_mm.serving.wire import ARROW, JSON
 
 BEHAVIOURS = {"simtier+make": 50, "muse": 1000}
-LIMITS = Limits(bytes=1 << 30, requests=1 << 20, candidates=1 << 20, behaviours=1 << 20)
-DRAWN = 32  # requests that clients take in turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,9 @@ def compare_method(
     sides["scorer"] = lambda: in_fresh_process(
         scored, run_dir, data, rows, config.seconds, True, threads=max(1, config.threads - 1)
     )
+    sides["int8"] = lambda: in_fresh_process(
+        scored, run_dir, data, rows, config.seconds, True, "int8", threads=config.threads - 1 or 1
+    )
     sides["baseline"] = lambda: in_fresh_process(
         scored, run_dir, data, rows, config.seconds, False, threads=config.threads
     )
@@ -131,6 +136,19 @@ def compare_method(
             http_and_decoding_share=1 - scorer_s * 1e3 / alone_ms,
             threads=config.threads,
         )
+    sizes = {
+        tables: in_fresh_process(tables_mb, run_dir, data, tables, threads=1) for tables in TABLES
+    }
+    yield comparison(
+        f"serving/{method}/int8 against fp32 tables",
+        "requests/s",
+        found["int8"],
+        found["scorer"],
+        more_is_better=True,
+        ours_mb=sizes["int8"],
+        baseline_mb=sizes["fp32"],
+        difference=in_fresh_process(difference, run_dir, data, rows, threads=1),
+    )
 
 
 def served(
@@ -188,51 +206,22 @@ def server(run_dir: Path, data: Path, *more: object) -> Iterator[Address]:
             process.terminate()
 
 
-def drawn(scorer: Scorer, candidates: int, behaviours: int, seed: int) -> list[pa.Table]:
-    """Requests of one user each, of the catalogue's items."""
-    rng = np.random.default_rng(seed)
-    ids = scorer.encoder.catalogue.index.ids
-    users = scorer.encoder.vocabularies.request["user_id"].known_ids
-    return [
-        pa.table(
-            {
-                "user_id": rng.choice(users, 1),
-                "behaviour_item_ids": [rng.choice(ids, behaviours)],
-                "candidate_item_ids": [rng.choice(ids, candidates)],
-            }
-        )
-        for _ in range(DRAWN)
-    ]
-
-
-def bodies_of(run_dir: Path, data: Path, kind: str, rows: tuple[int, int, int]) -> list[bytes]:
-    """What clients send."""
-    tables = drawn(open_scorer(run_dir, data), *rows)
-    if kind == JSON:
-        return [json.dumps(table.to_pylist()[0]).encode() for table in tables]
-    bodies = []
-    for table in tables:
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table)
-        bodies.append(sink.getvalue())
-    return bodies
-
-
 def scored(
-    run_dir: Path, data: Path, rows: tuple[int, int, int], seconds: float, is_ours: bool
+    run_dir: Path,
+    data: Path,
+    rows: tuple[int, int, int],
+    seconds: float,
+    is_ours: bool,
+    held: Tables = "fp32",
 ) -> float:
     """Requests a second without a server, ours or a row a candidate as plain PyTorch has it."""
     if not is_ours:
         os.environ[SWITCH] = "0"
-    scorer = open_scorer(run_dir, data)
-    encoder = scorer.encoder
+    scorer = open_scorer(run_dir, data, held)
     tables = drawn(scorer, *rows)
     if not is_ours:
         tables = [row_a_candidate(table) for table in tables]
-    none = Histories.none(encoder.columns)
-    most = encoder.max_behaviours
-    asked = [parse(t, encoder.columns, LIMITS, most, none).requests for t in tables]
+    asked = asked_of(scorer, tables)
     scorer.probabilities(asked[0])
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -247,10 +236,3 @@ def row_a_candidate(table: pa.Table) -> pa.Table:
     repeated = table.take(pa.array(np.zeros(len(candidates), np.int64)))
     place = table.column_names.index("candidate_item_ids")
     return repeated.set_column(place, "candidate_item_ids", pa.array([[c] for c in candidates]))
-
-
-def open_scorer(run_dir: Path, data: Path) -> Scorer:
-    """Of a run's latest checkpoint."""
-    trained = TrainedRun.open(run_dir, "latest")
-    vectors = ItemVectors.open(data / "vectors")
-    return Scorer.open(trained, data / "market" / "items", lambda: vectors)

@@ -21,13 +21,13 @@ import numpy as np
 from torchrec_mm.benchmarks.harness import comparison, in_fresh_process
 from torchrec_mm.benchmarks.online.arrivals import Arrivals, arrive
 from torchrec_mm.benchmarks.online.checkpoints import put_next, write_changed
+from torchrec_mm.benchmarks.online.drawn import bodies_of
 from torchrec_mm.benchmarks.online.load import load
 from torchrec_mm.benchmarks.online.memory import Watched
 from torchrec_mm.benchmarks.ranking.short_data import short_data
 from torchrec_mm.benchmarks.serving import (
     BEHAVIOURS,
     ServingConfig,
-    bodies_of,
     server,
     trained_run,
 )
@@ -154,15 +154,18 @@ class Putting:
 
 
 def reload_seconds(run: Soaked) -> list[float]:
-    """From when a checkpoint was put there to the first answer by it.
+    """From when a checkpoint was put there to the first answer by it, or by a later one.
 
     Raises:
-        RuntimeError: one never scored.
+        RuntimeError: one never scored, nor did a later one.
     """
-    seen = run.arrivals.checkpoints
-    if missing := sorted(run.put.keys() - seen.keys()):
-        raise RuntimeError(f"apps.serve did not take {missing[0]}")
-    return [seen[name] - put for name, put in run.put.items()]
+    found = []
+    for name, put in run.put.items():
+        times = [when for seen, when in run.arrivals.checkpoints.items() if seen >= name]
+        if not times:
+            raise RuntimeError(f"apps.serve did not take {name}")
+        found.append(min(times) - put)
+    return found
 
 
 def parted(run: Soaked) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ from torchrec_mm.serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 RECORDED = 64  # requests that another checkpoint is tried on
-REST = 2.0  # after each of them, as a multiple of its time: requests have the cores meanwhile
+REST = 1.0  # after each of them, as a multiple of its time: requests have the cores meanwhile
+TRIED_S = 5.0  # on a host that is busy those must do that were tried by then
 
 
 class Current:
@@ -135,9 +136,10 @@ class Current:
 
     def _tried(self, other: Scorer) -> float:
         """Mean difference of the probabilities of the recorded requests, which warm it up."""
-        differences = [np.zeros(1)]
+        differences, until = [np.zeros(1)], time.monotonic() + TRIED_S
         for requests in list(self._recorded):
-            begin = time.monotonic()
+            if (begin := time.monotonic()) > until:
+                break
             found = other.probabilities(requests)
             if not np.isfinite(found).all():
                 raise FloatingPointError(f"{other.checkpoint} scores NaN or infinity")

@@ -34,6 +34,8 @@ from torchrec_mm.serving.requests import RequestEncoder
 from torchrec_mm.serving.vectors import Latest, VectorsOfBatch
 from torchrec_mm.serving.weights import Weights
 
+Tables = Literal["fp32", "int8"]
+
 
 @dataclass(frozen=True)
 class BiasScorer:
@@ -94,7 +96,7 @@ class Scorer:
         items: Path,
         vectors: Latest | None = None,
         encoder: RequestEncoder | None = None,
-        tables: Literal["fp32", "int8"] = "fp32",
+        tables: Tables = "fp32",
     ) -> "Scorer":
         """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
 
@@ -149,7 +151,7 @@ class Scorer:
 
 
 def load_network(
-    trained: TrainedRun, vectors: Latest | None, tables: Literal["fp32", "int8"] = "fp32"
+    trained: TrainedRun, vectors: Latest | None, tables: Tables = "fp32"
 ) -> NetworkScorer:
     """The network of a checkpoint of any method but bias; arguments as of ``Scorer.open``."""
     spec = spec_from_json(trained.model["spec"])

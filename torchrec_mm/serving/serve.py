@@ -5,7 +5,6 @@ import socket
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import uvicorn
 
@@ -25,7 +24,7 @@ from torchrec_mm.serving.page.routes import page_routes
 from torchrec_mm.serving.parity import Parity, ParitySettings
 from torchrec_mm.serving.request_log.rows import LogRows
 from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
-from torchrec_mm.serving.scorer import Scorer, encoder_of
+from torchrec_mm.serving.scorer import Scorer, Tables, encoder_of
 from torchrec_mm.serving.vectors import FollowedVectors
 
 BACKLOG = 1024
@@ -43,8 +42,8 @@ def serve(
     additions: Path | None,
     log: LogSettings | None,
     parity: ParitySettings | None,
+    tables: Tables,
     with_page: bool,
-    tables: Literal["fp32", "int8"],
     host: str,
     port: int,
 ) -> None:
@@ -58,7 +57,10 @@ def serve(
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # By force: a library that has logged already has had its own way.
+    logging.basicConfig(
+        force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
     measures = Measures()
     latest = vectors.latest if vectors else None
     following = vectors or nullcontext()

@@ -35,6 +35,7 @@ async def _load(
     host: str, port: int, kind: str, bodies: list[bytes], clients: int, seconds: float
 ) -> Load:
     messages = [message_of(kind, body) for body in bodies]
+    await _client(host, port, messages, time.perf_counter(), 0.0)  # one, which may compile kernels
     start = time.perf_counter() + WARM_S
     asking = [
         _client(host, port, messages[n:] + messages[:n], start, seconds) for n in range(clients)
