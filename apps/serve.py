@@ -21,7 +21,8 @@ class ServeConfig:
     """Score requests as they come, by the newest checkpoint of a run, in one process.
 
     POST /score takes JSON, or Arrow by content-type application/vnd.apache.arrow.stream: the
-    columns of requests/ without labels, a request or several. GET /health, /ready, /metrics.
+    columns of requests/ without labels, a request or several. GET /health, /ready, /metrics, and
+    with additions POST /behaviours.
     """
 
     run_dir: Path
@@ -40,6 +41,22 @@ class ServeConfig:
     page: bool = False
     """Serve GET /page as well, for people: a user's past, candidates with pictures, and what made
     each score. Whoever reaches the port can look at any user's."""
+    additions: Path | None = None
+    """Folder on a disk of this host for behaviours that clients add by POST /behaviours, made if it
+    is not there; they come after those of histories. Not given: there is no such route."""
+    log: Path | None = None
+    """Folder to keep what is scored in, Parquet as requests/ has it, and what was answered: whom
+    you serve, and what they did; not given: nothing is kept."""
+    log_s: float = 60.0
+    """Seconds that a request waits for its file of the log: as much is lost when this process is
+    killed, nothing when it is told to end."""
+    log_share: float = 1.0
+    """Of the requests, by chance, that the log keeps."""
+    parity_share: float = 0.0
+    """Of the requests, by chance, that apps.predict scores again, in a process of low
+    priority; /metrics has the largest difference. 0: none."""
+    parity_s: float = 60.0
+    """Seconds between two such comparisons, of 256 bodies at most."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest (of a run that follows requests, the latest that it
     published), best (by test AUC in training) or its steps."""
@@ -72,7 +89,10 @@ class ServeConfig:
         least_1 = ("batch_candidates", "queue_candidates", "max_body_bytes", "max_requests")
         check_fields(self, lambda x: x >= 1, "at least 1", *least_1, "max_candidates")
         check_fields(self, lambda x: x >= 0, "at least 0", "threads", "reload_s", "max_behaviours")
-        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", "timeout_s", "vectors_s")
+        above_0 = ("timeout_s", "vectors_s", "log_s", "parity_s")
+        check_fields(self, lambda x: 0 < x < float("inf"), "above 0", *above_0)
+        check_fields(self, lambda x: 0 < x <= 1, "above 0, at most 1", "log_share")
+        check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "parity_share")
         check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
         if self.reload_s and self.checkpoint != "latest":
             raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
@@ -89,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from torchrec_mm.runs.checkpoint_folders import PUBLISHED
     from torchrec_mm.scoring.trained_run import TrainedRun
     from torchrec_mm.serving.app import ServingSettings
+    from torchrec_mm.serving.parity import ParitySettings
+    from torchrec_mm.serving.request_log.writer import LogSettings
     from torchrec_mm.serving.serve import serve
     from torchrec_mm.serving.vectors import FollowedVectors
     from torchrec_mm.serving.wire import Limits
@@ -96,6 +118,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(config.threads or max(1, torch.get_num_threads() - 1))
     latest = config.checkpoint == "latest"
     trained = TrainedRun.open(config.run_dir, PUBLISHED if latest else config.checkpoint)
+    log = None
+    if config.log:
+        log = LogSettings(folder=config.log, seconds=config.log_s, share=config.log_share)
+    parity = None
+    if config.parity_share:
+        parity = ParitySettings(share=config.parity_share, seconds=config.parity_s)
     serve(
         trained,
         ServingSettings(
@@ -114,6 +142,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         histories=config.histories,
         with_page=config.page,
+        additions=config.additions,
+        log=log,
+        parity=parity,
         host=config.host,
         port=config.port,
     )

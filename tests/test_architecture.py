@@ -40,6 +40,7 @@ ARROWS = {
     "data.logs": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
     "data.public": WALLS | {"columns", "data.contract", "data.logs", "data.prepare"},
+    "data.served": WALLS | {"columns", "data.contract", "data.logs", "data.prepare", "data.public"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
@@ -73,16 +74,8 @@ ARROWS = {
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
-    | {
-        "columns",
-        "data.content",
-        "data.contract",
-        "data.encode",
-        "data.encoded",
-        "data.stream",
-        "item_vectors",
-    }
-    | {"parallel", "ranking", "runs", "scoring"},
+    | {"columns", "data.content", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "commands", "parallel", "ranking", "runs", "scoring"},
     "exporting": WALLS
     | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
     | {"nn", "ranking", "scoring", "serving"},
@@ -99,7 +92,8 @@ ARROWS = {
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
     # The running system on the past: what answers, and an index that fills up
     "replay": WALLS
-    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"},
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"}
+    | {"commands", "runs", "scoring"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
@@ -144,8 +138,9 @@ DOORS = {
     "jinja2": {"reporting", "serving"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "lmdb": {"item_vectors"},
-    "redis": {"item_vectors", "near_line"},
+    "lmdb": {"item_vectors", "serving"},
+    "redis": {"item_vectors", "near_line", "benchmarks"},
+    "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},

@@ -135,7 +135,6 @@ def test_bad_files_are_set_aside_by_name_and_nothing_else_is_lost(
     assert "must have a column labels" in found["00004.parquet"]
     assert "timestamp" in found["00005.parquet"]
     assert "must have a column city" in found["00008.parquet"]
-    assert all(name in reason for name, reason in found.items())
     assert (spool / "00001.parquet").exists()
     assert same_bits(state_of(run_dir), state_of(followed / "id"))
 

@@ -1,43 +1,49 @@
 """What scorers get: deltas that add up to the checkpoint, small, the same again, behind a gate."""
 
-import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import apps.train_ranker
 from tests.helpers.runs import train_ranker
 from tests.online.following import (
+    WINDOW_S,
     current_of,
     deltas_of,
     follow,
+    follow_flags,
+    later,
+    put,
     put_all,
     requests_of,
     same_bits,
-    scorer_of,
+    scorer_at,
+    steps_of,
     weights_of,
     windows_of,
 )
-from torchrec_mm.config import run
 from torchrec_mm.online import learner
 from torchrec_mm.online.publish import publish
-from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoints
-from torchrec_mm.runs.delta import read_delta
-from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.runs.checkpoint_folders import list_checkpoints
+from torchrec_mm.runs.delta import path_of, read_delta
 
-MANY = "{user_id: {rows: 65536}, item_id: {rows: 65536}}"
+ROWS, PARTITIONS = 65536, 16
+MANY = f"{{user_id: {{rows: {ROWS}}}, item_id: {{rows: {ROWS}}}}}"
+WINDOWS = 3
 
 
 @pytest.fixture(scope="module")
 def start(market, tmp_path_factory) -> Path:
-    return train_ranker(
-        market, tmp_path_factory.mktemp("start") / "run", "simtier", "--zero_collision", MANY
-    )
+    folder = tmp_path_factory.mktemp("start") / "run"
+    return train_ranker(market, folder, "simtier", "--zero_collision", MANY)
 
 
 @pytest.fixture(scope="module")
 def spool(market, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("spool")
-    put_all(folder, requests_of(market, 0, 15))
+    put_all(folder, requests_of(market, 0, WINDOWS * WINDOW_S))
     return folder
 
 
@@ -46,35 +52,26 @@ def followed(start, spool, tmp_path_factory) -> Path:
     return follow(spool, start, tmp_path_factory.mktemp("followed") / "run")
 
 
-def test_a_delta_is_as_small_as_what_a_window_touched(followed, market):
-    for number in (1, 2, 3):
-        delta = read_delta(followed / "deltas", number)
-        arrived = requests_of(market, 5 * number - 5, 5 * number).to_pydict()
-        users = {*arrived["user_id"]}
-        touched = [rows for key, (rows, _) in delta.rows.items() if "user_id_table.weight" in key]
-        assert len(touched[0]) <= len(users) + 16  # rows of those who own none, one a partition
-        size = (followed / "deltas" / f"delta-{number:08d}.safetensors").stat().st_size
-        tables = 65536 * 4 * 4  # bytes of weights, of one of two
-        assert size < tables / 10
+@pytest.mark.parametrize("number", range(1, WINDOWS + 1))
+def test_a_delta_is_as_small_as_what_a_window_touched(number, followed, market):
+    delta = read_delta(followed / "deltas", number)
+    arrived = requests_of(market, WINDOW_S * (number - 1), WINDOW_S * number).to_pydict()
+    (touched,) = (len(rows) for key, (rows, _) in delta.rows.items() if "user_id_table.w" in key)
+    assert 0 < touched <= len({*arrived["user_id"]}) + PARTITIONS  # those of who owns none
+    assert path_of(followed / "deltas", number).stat().st_size < ROWS  # of 2 x 2.5 MB of tables
 
 
-def test_deltas_lead_to_the_bits_of_the_checkpoint(start, spool, followed, tmp_path):
-    base = find_checkpoint(followed / "checkpoints", str(steps_of(followed)[0])).folder
-    trained = TrainedRun.open(followed, "latest")
-    scorer = scorer_of(TrainedRun(trained.path, trained.config, trained.model, base))
+def test_deltas_lead_to_the_bits_of_the_checkpoint(followed):
+    first, *steps = steps_of(followed)
+    scorer = scorer_at(followed, first)
     assert scorer.delta == 0
-    for number in (1, 2, 3):
+    for number, step in enumerate(steps, start=1):
         delta = read_delta(followed / "deltas", number)
         scorer.check(delta)
         scorer = scorer.changed(delta)
-        whole = find_checkpoint(followed / "checkpoints", str(delta.header.step)).folder
-        other = scorer_of(TrainedRun(trained.path, trained.config, trained.model, whole))
-        assert same_bits(weights_of(scorer), weights_of(other))
-        assert scorer.checkpoint == whole and other.delta == number
-
-
-def steps_of(run_dir: Path) -> list[int]:
-    return [each.position.step for each in list_checkpoints(run_dir / "checkpoints")]
+        whole = scorer_at(followed, step)
+        assert same_bits(weights_of(scorer), weights_of(whole))
+        assert (scorer.checkpoint, scorer.delta) == (whole.checkpoint, whole.delta)
 
 
 def test_a_delta_that_a_crash_kept_from_being_written_is_written_the_same(
@@ -92,97 +89,104 @@ def test_a_delta_that_a_crash_kept_from_being_written_is_written_the_same(
         patch.setattr(learner, "publish", crash)
         with pytest.raises(Crash):
             follow(spool, start, tmp_path / "run")
-    assert len(steps_of(tmp_path / "run")) == 3
+    assert (len(steps_of(tmp_path / "run")), len(deltas_of(tmp_path / "run"))) == (3, 1)
     follow(spool, start, tmp_path / "run")
     assert deltas_of(tmp_path / "run") == deltas_of(followed)
     assert steps_of(tmp_path / "run") == steps_of(followed)
 
 
-def test_a_window_below_the_gate_is_kept_from_scorers_and_comes_with_the_next(
+def test_a_window_behind_the_gate_is_kept_from_scorers_and_comes_with_the_next(
     start, spool, followed, tmp_path
 ):
     run_dir = tmp_path / "run"
-    follow(spool, start, run_dir, "--least_gauc", "1.0")
+    follow(spool, start, run_dir, "--most_miscalibration", "1")  # no window is so good
     lines = windows_of(run_dir)
-    assert all(line["withheld"].startswith("gauc must be at least 1.0, got 0.") for line in lines)
-    assert [line["delta"] for line in lines] == [0, 0, 0]
-    assert deltas_of(run_dir) == {}
+    assert all("calibration must be in [1, 1], got" in line["withheld"] for line in lines)
+    assert [line["delta"] for line in lines] == [0, 0, 0] and not deltas_of(run_dir)
     base, *others = list_checkpoints(run_dir / "checkpoints")
     assert base.is_published and not any(each.is_published for each in others)
     current = current_of(run_dir)  # a server that starts now
     assert current.checkpoint == base.folder.name and not current.take_newest()
-    assert learned_the_same(run_dir, followed)
+    losses = [[line["log_loss"] for line in windows_of(each)] for each in (run_dir, followed)]
+    assert losses[0] == losses[1]  # it is learned from all the same
 
-    later = tmp_path / "later"
-    put_all(later, requests_of_table(spool))
-    put_next(later)
-    follow(later, start, run_dir, "--least_gauc", "null")
+    put(tmp_path / "next", "next.parquet", later(pq.read_table(spool).slice(10, 5), 100))
+    follow(tmp_path / "next", start, run_dir, "--most_miscalibration", "null")
     assert [line["delta"] for line in windows_of(run_dir)] == [0, 0, 0, 1]
     assert read_delta(run_dir / "deltas", 1).header.base_step == base.position.step
     assert current.take_newest()
-    assert same_bits(weights_of(current.scorer), weights_of(current_of(run_dir).scorer))
+    whole = scorer_at(run_dir, steps_of(run_dir)[-1])
+    assert same_bits(weights_of(current.scorer), weights_of(whole))
 
 
-def learned_the_same(run_dir: Path, other: Path) -> bool:
-    own, theirs = (windows_of(each) for each in (run_dir, other))
-    return [line["log_loss"] for line in own] == [line["log_loss"] for line in theirs]
+def test_the_gate_is_shut_by_each_bound_and_by_what_is_not_defined(
+    start, spool, followed, tmp_path
+):
+    lines = windows_of(followed)
+    bound = sorted(line["gauc"] for line in lines)[1]
+    off = sorted(max(line["calibration"], 1 / line["calibration"]) for line in lines)[1]
+    flags = ("--least_gauc", str(bound), "--most_miscalibration", str(off))
+    for line in windows_of(follow(spool, start, tmp_path / "run", *flags)):
+        is_low = line["gauc"] < bound
+        is_off = not 1 / off <= line["calibration"] <= off
+        assert (line["withheld"] is not None) == (is_low or is_off)
+    put(tmp_path / "clicks", "0.parquet", clicked(spool))
+    (line,) = windows_of(follow(tmp_path / "clicks", start, tmp_path / "clicked", *flags))
+    assert line["gauc"] is None and line["withheld"] == f"gauc must be at least {bound}, got None"
 
 
-def requests_of_table(spool: Path):
-    import pyarrow.parquet as pq
-
-    return pq.read_table(spool)
-
-
-def put_next(spool: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from tests.online.following import put
-
-    table = pq.read_table(spool).slice(10, 5)
-    times = pa.array([time + 100 for time in table["timestamp"].to_pylist()], pa.int64())
-    put(
-        spool,
-        "next.parquet",
-        table.set_column(table.column_names.index("timestamp"), "timestamp", times),
-    )
+def clicked(spool: Path) -> pa.Table:
+    """A request all of whose candidates were clicked."""
+    table = pq.read_table(spool).slice(0, 1)
+    at, kind = table.column_names.index("labels"), table.schema.field("labels").type
+    labels = [[1] * len(each) for each in table["labels"].to_pylist()]
+    return table.set_column(at, "labels", pa.array(labels, kind))
 
 
-@pytest.mark.parametrize("most", ["1.0001", "100"])
-def test_a_window_whose_predictions_are_off_is_kept_from_scorers(most, start, spool, tmp_path):
-    follow(spool, start, tmp_path / "run", "--most_miscalibration", most)
-    for line in windows_of(tmp_path / "run"):
-        bound = float(most)
-        is_off = not 1 / bound <= line["calibration"] <= bound
-        assert (line["withheld"] is not None) == is_off
-        assert not is_off or "calibration must be in [" in line["withheld"]
-    assert {line["withheld"] is None for line in windows_of(tmp_path / "run")} == {most == "100"}
-
-
-def test_the_last_two_published_checkpoints_stay_whatever_came_after_them(start, spool, tmp_path):
-    run_dir = tmp_path / "run"
-    more = ("--keep_checkpoints", "1")
+def test_two_published_checkpoints_stay_whatever_came_after_them(start, spool, tmp_path):
+    run_dir, more = tmp_path / "run", ("--keep_checkpoints", "1")
     follow(spool, start, run_dir, *more)
     assert len(steps_of(run_dir)) == 2
-    put = requests_of_table(spool)
-    later = tmp_path / "later"
-    put_all(later, put)
-    put_next(later)
-    follow(later, start, run_dir, *more, "--least_gauc", "1")
+    for turn in (1, 2):
+        name = f"{turn}.parquet"
+        put(tmp_path / "next", name, later(pq.read_table(spool).slice(10, 5), 100 * turn))
+    follow(tmp_path / "next", start, run_dir, *more, "--most_miscalibration", "1")
     found = list_checkpoints(run_dir / "checkpoints")
     assert [each.is_published for each in found] == [True, True, False]
 
 
-@pytest.mark.parametrize("flags", [["--least_gauc", "1.5"], ["--most_miscalibration", "0.5"]])
-def test_bounds_that_nothing_can_meet_are_refused(flags, start, spool, tmp_path):
-    import apps.train_ranker
-    from tests.online.following import follow_flags
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--least_gauc", "1.5"], "least_gauc must be in [0, 1], got 1.5"),
+        (["--most_miscalibration", "0.5"], "most_miscalibration must be at least 1, got 0.5"),
+        (["--window_s", "0"], "window_s must be at least 1, got 0"),
+        (["--method", "simtier+make"], "method must stay 'simtier' to resume"),
+        (["--embedding_dim", "8"], "embedding_dim must stay 4 to resume"),
+        (["--min_count", "3"], "min_count must stay 2 to resume"),
+        (["--checkpoint_steps", "2"], "checkpoint_steps must be 0 with follow"),
+        (["--test_auc", "true"], "test_auc must be false with follow"),
+        (["--vector_storage", "sharded"], "vector_storage must be mapped with follow"),
+        (["--start_from", "nowhere"], "nowhere must be the folder of a ranker run"),
+        (["--follow", "nowhere"], "follow must be a folder of requests, got nowhere"),
+    ],
+)
+def test_a_flag_that_cannot_be_followed_is_refused(flags, said, start, spool, tmp_path, refused):
+    run_dir = tmp_path / "run"
+    assert said in refused(apps.train_ranker.main, follow_flags(spool, start, run_dir, *flags))
+    assert not run_dir.exists()
 
-    assert run(apps.train_ranker.main, follow_flags(spool, start, tmp_path / "run", *flags)) == 2
-    assert not (tmp_path / "run").exists()
+
+def test_flags_of_following_go_with_follow_alone(market, tmp_path, refused):
+    flags = [*market.flags, "--run_dir", tmp_path / "run"]
+    for flag, value in (("once", "true"), ("window_s", "5"), ("start_from", "x"), ("items", "x")):
+        line = refused(apps.train_ranker.main, [*flags, f"--{flag}", value])
+        assert f"{flag} must not be given without follow" in line
+    line = refused(apps.train_ranker.main, ["--follow", tmp_path, "--run_dir", tmp_path / "run"])
+    assert "start_from must be given with follow" in line
 
 
-def test_metrics_are_lines_of_json(followed):
-    lines = (followed / "metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(line) for line in lines)
+def test_a_run_that_does_not_learn_in_steps_is_refused(market, spool, tmp_path, refused):
+    bias = train_ranker(market, tmp_path / "bias", "bias")
+    line = refused(apps.train_ranker.main, follow_flags(spool, bias, tmp_path / "run"))
+    assert "start_from must be a run of a method that learns in steps, got method bias" in line

@@ -27,8 +27,6 @@ from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder
 from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring.trained_run import CODEBOOKS, FREQUENCY, VOCABULARIES, TrainedRun
-from torchrec_mm.serving.catalogue import Catalogue
-from torchrec_mm.serving.requests import RequestEncoder
 from torchrec_mm.train.fit import Loop, frozen_garbage, last_checkpoint, restore
 from torchrec_mm.train.guards import Guard
 from torchrec_mm.train.observer import Observer
@@ -48,13 +46,6 @@ def gone_on_with(run_dir: Path, settings: FollowSettings) -> TrainedRun:
         rule = "start_from must be a run of a method that learns in steps"
         raise InputError(f"{rule}, got method bias in {trained.path}")
     return trained
-
-
-def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:
-    """Of requests with labels. ``items``: folder in the layout of ``items/``."""
-    vocabularies = trained.vocabularies
-    catalogue = Catalogue.open(items, vocabularies)
-    return RequestEncoder.of(vocabularies, catalogue, trained.behaviours_read)
 
 
 def spool_of(trained: TrainedRun, folder: Path) -> RequestSpool:

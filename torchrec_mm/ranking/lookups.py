@@ -64,7 +64,8 @@ class Lookups:
         columns = [self.columns[order[place]] for place in chosen]
         index = self.batch.item_index[:, whose]
         if len(chosen) < len(order):
-            index = index[chosen]
+            # Not by a list of places: a GPU would wait for its copy.
+            index = torch.stack([index[place] for place in chosen])
         return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
 
     def of_impressions(self) -> Tensor | None:

@@ -26,6 +26,7 @@ from torchrec_mm.serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 RECORDED = 64  # requests that another checkpoint is tried on
+REST = 2.0  # after each of them, as a multiple of its time: requests have the cores meanwhile
 
 
 class Current:
@@ -136,10 +137,12 @@ class Current:
         """Mean difference of the probabilities of the recorded requests, which warm it up."""
         differences = [np.zeros(1)]
         for requests in list(self._recorded):
+            begin = time.monotonic()
             found = other.probabilities(requests)
             if not np.isfinite(found).all():
                 raise FloatingPointError(f"{other.checkpoint} scores NaN or infinity")
             differences.append(np.abs(found - self.scorer.probabilities(requests)))
+            time.sleep(REST * (time.monotonic() - begin))
         return float(np.concatenate(differences).mean())
 
 

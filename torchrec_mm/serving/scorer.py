@@ -86,19 +86,24 @@ class Scorer:
     follows: str = ""
 
     @classmethod
-    def open(cls, trained: TrainedRun, items: Path, vectors: Latest | None = None) -> "Scorer":
+    def open(
+        cls,
+        trained: TrainedRun,
+        items: Path,
+        vectors: Latest | None = None,
+        encoder: RequestEncoder | None = None,
+    ) -> "Scorer":
         """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
 
         Args:
             trained: the run. items: folder in the layout of ``items/``, what is known of items.
             vectors: give those of now, of the run's origin; for methods that use any.
+            encoder: of another checkpoint of the run, which has the same; else it is made.
 
         Raises:
             InputError: files that are missing, garbled or another run's.
         """
-        vocabularies = trained.vocabularies
-        catalogue = Catalogue.open(items, vocabularies)
-        encoder = RequestEncoder.of(vocabularies, catalogue, trained.behaviours_read)
+        encoder = encoder or encoder_of(trained, items)
         if trained.method == "bias":
             bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
@@ -144,6 +149,12 @@ def load_network(trained: TrainedRun, vectors: Latest | None) -> NetworkScorer:
     source = VectorsOfBatch(vectors) if vectors else None
     make, newest = frozen(ranker, source), trained.config["max_behaviours"]
     return NetworkScorer(ranker, source, make, trained.codebooks, newest)
+
+
+def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:
+    """What all checkpoints of a run have their requests encoded by."""
+    catalogue = Catalogue.open(items, trained.vocabularies)
+    return RequestEncoder.of(trained.vocabularies, catalogue, trained.behaviours_read)
 
 
 def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
