@@ -38,9 +38,6 @@ class ServeConfig:
     histories: Path | None = None
     """Folder of Parquet files, a row a user: user_id, behaviour_item_ids, and what else the ranker
     reads of behaviours. A request that brings none has its user's."""
-    page: bool = False
-    """Serve GET /page as well, for people: a user's past, candidates with pictures, and what made
-    each score. Whoever reaches the port can look at any user's."""
     additions: Path | None = None
     """Folder on a disk of this host for behaviours that clients add by POST /behaviours, made if it
     is not there; they come after those of histories. Not given: there is no such route."""
@@ -57,6 +54,9 @@ class ServeConfig:
     priority; /metrics has the largest difference. 0: none."""
     parity_s: float = 60.0
     """Seconds between two such comparisons, of 256 bodies at most."""
+    page: bool = False
+    """Serve GET /page as well, for people: a user's past, candidates with pictures, and what made
+    each score. Whoever reaches the port can look at any user's."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest (of a run that follows requests, the latest that it
     published), best (by test AUC in training) or its steps."""
@@ -141,10 +141,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         items=config.items or trained.items,
         vectors=FollowedVectors.open(trained, config.vectors, config.vectors_s),
         histories=config.histories,
-        with_page=config.page,
         additions=config.additions,
         log=log,
         parity=parity,
+        with_page=config.page,
         host=config.host,
         port=config.port,
     )

@@ -29,9 +29,10 @@ PURE = set()
 # Room -> what it may import of torchrec_mm besides itself. A room of sub-rooms ("data") is not
 # imported whole: each sub-room has arrows of its own, and there is no circle among all of them.
 ARROWS = {
-    "kernels": {"nn"},  # whose modules define what some of them compute
+    "kernels": {"nn", "kernels.triton"},  # nn's modules define what some of them compute
+    "kernels.triton": PURE,
     "nn": PURE,
-    "losses": PURE,
+    "losses": {"kernels", "kernels.triton"},
     "metrics": PURE,
     "columns": WALLS | {"kernels"},
     "item_vectors": WALLS | {"columns"},
@@ -127,6 +128,7 @@ DOORS = {
         "benchmarks",
     },
     "fbgemm_gpu": {"parallel"},
+    "triton": {"kernels.triton"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining.encoder"},
     "torchvision": {"pretraining.encoder"},

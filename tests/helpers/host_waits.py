@@ -4,6 +4,7 @@
 autograd asks the driver. "meta": shapes without values, through which gradients flow.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -41,25 +42,21 @@ class Waits(AssertionError):
 
 @contextmanager
 def pretended(device: torch.device) -> Iterator[None]:
-    """For the block: tensors and modules can be made on ``device`` and moved to it."""
-    before = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True) if device == CUDA else nullcontext():
-            yield
-    finally:
-        torch.__future__.set_overwrite_module_params_on_conversion(before)
+    """For the block: tensors and modules can be made on ``device``, and tensors moved to it."""
+    with FakeTensorMode(allow_non_fake_inputs=True) if device == CUDA else nullcontext():
+        yield
 
 
 class NoWaits(TorchDispatchMode):
     """For the block: an operation that waits for ``device`` raises ``Waits``.
 
-    kernels: how many others there were, each of which is launched from the host.
+    launched: how many others of each name there were, each of which is a kernel or several.
     """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.type, self.kernels = device.type, 0
+        self.type = device.type
+        self.launched: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -75,7 +72,7 @@ class NoWaits(TorchDispatchMode):
                 raise Waits(f"{name} copies from the device")
             check(name, given, on_host)
         if name not in FREE and not func.is_view:
-            self.kernels += not all(on_host) if given else to == self.type
+            self.launched[name] += not all(on_host) if given else to == self.type
         return func(*args, **kwargs)
 
 

@@ -5,6 +5,7 @@ TORCHREC_MM_KILLS is the number of kills.
 
 import os
 import random
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_killed_again_and_again_it_publishes_what_it_would_have(long_market, tmp
             else:
                 threading.Event().wait(chance.random() / 20)  # anywhere in a window or two
             fork.kill()
-            fork.wait(PATIENCE_S)
+            assert fork.wait(PATIENCE_S) == -signal.SIGKILL
         last = started(spool, start, run_dir)
         assert last.wait(PATIENCE_S) == 0
         wait_until(lambda: current.scorer.delta == WINDOWS)

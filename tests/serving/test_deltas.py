@@ -21,6 +21,7 @@ from tests.online.following import (
     weights_of,
 )
 from tests.serving.served import parsed, table_of
+from torchrec_mm.runs.checkpoint_folders import list_checkpoints, write_state
 from torchrec_mm.runs.delta import Delta, Header, path_of, read_delta, write_delta
 from torchrec_mm.serving.current import Current
 
@@ -102,6 +103,19 @@ def test_a_gap_is_seen_by_the_checkpoint_behind_it(run_dir):
     arrives(run_dir, 1, delta=False)
     arrives(run_dir, 2, delta=False)
     assert current.take_newest() and current.scorer.delta == 2
+
+
+def test_what_the_run_keeps_back_is_no_way_out_of_a_gap(run_dir):
+    current = current_of(run_dir)
+    arrives(run_dir, 1, delta=False)
+    arrives(run_dir, 2, delta=False)
+    newest = list_checkpoints(run_dir / "checkpoints")[-1]
+    write_state(newest.folder, newest.position, None, is_published=False)
+    garbled(arrives(run_dir, 1, checkpoint=False))
+    assert current.take_newest() and current.scorer.delta == 1
+    whole = scorer_at(run_dir, steps_of(run_dir)[1])
+    assert current.checkpoint == whole.checkpoint.name != newest.folder.name
+    assert same_bits(weights_of(current.scorer), weights_of(whole))
 
 
 def garbled(file: Path) -> None:

@@ -46,7 +46,6 @@ class Measures:
         self.checkpoint_step = Gauge(
             "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
         )
-
         self.deltas = Counter(
             "torchrec_mm_deltas", "Deltas, by what came of them", ["outcome"], registry=registry
         )
@@ -56,7 +55,6 @@ class Measures:
         self.age_s = Gauge(
             "torchrec_mm_age_seconds", "Since what scores was published", registry=registry
         )
-
         self.logged = Counter(
             "torchrec_mm_logged_requests",
             "Requests of the log, written to it, or dropped as too many waited",
@@ -69,7 +67,6 @@ class Measures:
         self.log_bytes = Gauge(
             "torchrec_mm_log_waiting_bytes", "Not in a file of the log yet", registry=registry
         )
-
         self.parity = Gauge(
             "torchrec_mm_parity_difference",
             "Largest of the last comparison between a probability answered and apps.predict's",
@@ -81,7 +78,6 @@ class Measures:
             ["outcome"],
             registry=registry,
         )
-
         self.behaviours = Counter(
             "torchrec_mm_behaviours",
             "Behaviours of clients: added, known already, or older than all that are kept",

@@ -39,10 +39,10 @@ def serve(
     items: Path,
     vectors: FollowedVectors | None,
     histories: Path | None,
-    with_page: bool,
     additions: Path | None,
     log: LogSettings | None,
     parity: ParitySettings | None,
+    with_page: bool,
     host: str,
     port: int,
 ) -> None:
@@ -51,8 +51,7 @@ def serve(
     ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
     ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
     them, None: they may not. ``log``: of requests, None for none.
-    ``parity``: what is scored again, None for nothing.
-    ``with_page``: whether people may look.
+    ``parity``: what is scored again, None for nothing. ``with_page``: whether people may look.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
