@@ -72,7 +72,7 @@ def test_the_wheel_holds_what_the_checkout_holds_under_one_name_and_no_tests(whe
         f"{inside}/{file.relative_to(ROOT / home).as_posix()}"
         for home, inside in HOMES.items()
         for file in (ROOT / home).rglob("*")
-        if file.is_file() and file.suffix not in (".pyc", ".md")
+        if file.is_file() and file.suffix not in (".pyc", ".md", ".webp")
     }
     endings = {".py", ".cpp", ".h", ".html", ".css", ".typed", ".yaml"}
     assert {Path(name).suffix for name in wanted} == endings

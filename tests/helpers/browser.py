@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
@@ -22,8 +22,8 @@ KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), " ": (32, " ")}
 class Browser:
     """One tab. said: what the page complained of, as a refused style or script."""
 
-    def __init__(self, commands: int, answers: int) -> None:
-        self._commands, self._answers = os.fdopen(commands, "wb"), os.fdopen(answers, "rb")
+    def __init__(self, commands: BinaryIO, answers: BinaryIO) -> None:
+        self._commands, self._answers = commands, answers
         self._number, self._session, self._rest = 0, "", b""
         self._seen: list[dict] = []
         self.said: list[str] = []
@@ -124,7 +124,8 @@ def browser(folder: Path) -> Iterator[Browser]:
     for ours in (read, write):
         os.close(ours)
     try:
-        yield Browser(commands, answers)
+        with os.fdopen(commands, "wb") as to, os.fdopen(answers, "rb") as of:
+            yield Browser(to, of)
     finally:
         process.kill()
         process.wait()

@@ -22,7 +22,7 @@ PARSED = [
     *(
         ROOT / "torchrec_mm" / room / "README.md"
         for room in ("benchmarks", "data/public", "pretraining", "ranking", "serving")
-        + ("serving/additions", "serving/request_log", "study")
+        + ("serving/additions", "serving/page", "serving/request_log", "study")
     ),
     ROOT / "tests" / "README.md",
 ]

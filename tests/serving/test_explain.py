@@ -81,6 +81,29 @@ def test_terms_add_up_to_the_log_odds_and_parts_are_the_methods(which, method, r
         assert np.abs(without - explained.probabilities).max() > 0, name
 
 
+@pytest.mark.parametrize(("which", "method"), [each for each in EVERY if each[1] != "bias"])
+def test_what_no_term_says_is_what_the_mlp_says(which, method, request):
+    market, runs = request.getfixturevalue(which)
+    scorer = scorer_of(runs[method])
+    arrays, items = asked(market, scorer)
+    said = []
+    last = scorer.model.ranker.network.mlp.logit
+    hook = last.register_forward_hook(lambda _, given, found: said.append(found[:, 0].numpy()))
+    terms = explain(scorer.model, arrays, items).terms
+    hook.remove()
+    assert terms[explaining.REST] == pytest.approx(said[0], abs=NEAR)
+    request_of, shown = arrays.candidates.owners(), items.item_ids[arrays.candidates.values]
+    assert one_each(terms[explaining.USER], request_of)
+    if which == "plain":  # else impressions have features of their own
+        assert one_each(terms[explaining.ITEM], shown)
+        assert not one_each(terms[explaining.ITEM], request_of)
+
+
+def one_each(values: np.ndarray, whose: np.ndarray) -> bool:
+    """Whether all values of one are the same."""
+    return all(np.ptp(values[whose == one]) < NEAR for one in np.unique(whose))
+
+
 @pytest.mark.parametrize("method", ["id", "simscore", "codes"])
 def test_without_attention_is_as_the_same_request_without_a_past(plain, method):
     market, runs = plain

@@ -8,6 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -250,7 +251,5 @@ def test_people_click_and_type_their_way_through(market, run_dir, histories, tmp
 
 
 def test_without_the_flag_there_is_no_page(run_dir):
-    import httpx
-
     with served(run_dir) as (_, where):
         assert httpx.get(f"{where}/page").status_code == 404
