@@ -72,9 +72,11 @@ def serve(
             if histories
             else Histories.none(columns, added)
         )
-        rows = LogRows(columns, trained.behaviours_read)
-        kept = RequestLog(log, rows, measures) if log else None
-        compared = Parity(parity, current, items, latest, rows, measures) if parity else None
+        kept = compared = None
+        if log or parity:
+            rows = LogRows(columns, trained.behaviours_read)
+            kept = RequestLog(log, rows, measures) if log else None
+            compared = Parity(parity, current, items, latest, rows, measures) if parity else None
         app = make_app(current, settings, measures, known, kept, compared, store)
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)

@@ -16,6 +16,7 @@ from tests.helpers.forks import wait_until
 from tests.helpers.kinds_market import write_kinds_market
 from tests.helpers.runs import train_ranker
 from tests.helpers.small_market import SmallMarket
+from tests.online.following import follow, windows_of
 from tests.serving.served import predicted, scorer_of, table_of
 from tests.serving.test_app import SETTINGS
 from torchrec_mm.data.encode.source import known_columns
@@ -179,6 +180,23 @@ def test_where_the_disk_is_full_scoring_goes_on_and_what_waits_is_written_later(
     assert len(logged(tmp_path)) == 2
 
 
+def test_what_cannot_be_a_row_keeps_no_other_request_from_the_log(
+    run_dir, scorer, asked, tmp_path, monkeypatch
+):
+    whole = LogRows.__call__
+
+    def rows(self, answers):
+        if any(answered.request_ids == ["broken"] for answered in answers):
+            raise pa.ArrowInvalid("what no test foresaw")
+        return whole(self, answers)
+
+    monkeypatch.setattr(LogRows, "__call__", rows)
+    with served(run_dir, scorer, tmp_path) as client:
+        for name in ("one", "broken", "other"):
+            post(client, asked.slice(0, 1), request_id=[name])
+    assert [row["request_id"] for row in logged(tmp_path)] == ["one", "other"]
+
+
 def test_what_is_more_than_may_wait_is_dropped_and_counted(
     run_dir, scorer, asked, tmp_path, monkeypatch
 ):
@@ -225,6 +243,21 @@ def test_what_a_killed_server_left_half_written_is_removed(scorer, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def prepared(folder: Path, rows: dict[str, dict], name: str, *more: object) -> Path:
+    """What becomes of the log in a folder where the last candidate of each request is clicked."""
+    clicked = [
+        {"request_id": name, "item_id": row["candidate_item_ids"][-1], "label": 1}
+        for name, row in rows.items()
+    ]
+    (folder / "clicks").mkdir()
+    lines = "".join(json.dumps(each) + "\n" for each in clicked)
+    (folder / "clicks" / "all.jsonl").write_text(lines)
+    flags = ["--source", "request_log", "--input", folder / "log", "--outcomes", folder / "clicks"]
+    flags += ["--wait_s", "0", "--run_dir", folder / name, *more]
+    apps.prepare.main([str(flag) for flag in flags])
+    return folder / name
+
+
 def test_what_was_served_is_learned_from_and_predicted_as_it_was_answered(
     market, run_dir, scorer, asked, tmp_path
 ):
@@ -232,17 +265,7 @@ def test_what_was_served_is_learned_from_and_predicted_as_it_was_answered(
         for row in range(len(asked)):
             post(client, asked.slice(row, 1))
     rows = {row["request_id"]: row for row in logged(tmp_path / "log")}
-    clicked = [
-        {"request_id": name, "item_id": row["candidate_item_ids"][-1], "label": 1}
-        for name, row in rows.items()
-    ]
-    (tmp_path / "clicks").mkdir()
-    lines = "".join(json.dumps(each) + "\n" for each in clicked)
-    (tmp_path / "clicks" / "all.jsonl").write_text(lines)
-    data = tmp_path / "data"
-    flags = ["--source", "request_log", "--input", tmp_path / "log", "--items", market.data]
-    flags += ["--outcomes", tmp_path / "clicks", "--wait_s", "0", "--run_dir", data]
-    apps.prepare.main([str(flag) for flag in flags])
+    data = prepared(tmp_path, rows, "data", "--items", market.data)
     found = 0
     for split in ("train", "test"):
         requests = data / "requests" / split
@@ -256,3 +279,12 @@ def test_what_was_served_is_learned_from_and_predicted_as_it_was_answered(
     again = train_ranker(SmallMarket(data, market.vectors), tmp_path / "again", "id")
     new, old = (TrainedRun.open(path, "latest").vocabularies for path in (again, run_dir))
     assert known_columns(new).all.keys() == known_columns(old).all.keys()
+
+
+def test_what_was_served_is_followed(run_dir, scorer, asked, tmp_path):
+    with served(run_dir, scorer, tmp_path / "log") as client:
+        post(client, asked)
+    rows = {row["request_id"]: row for row in logged(tmp_path / "log")}
+    spool = prepared(tmp_path, rows, "spool", "--add", "true")
+    run = follow(spool, run_dir, tmp_path / "online")
+    assert sum(window["requests"] for window in windows_of(run)) == len(asked)
