@@ -28,6 +28,7 @@ class BenchmarkName:
         "fit",
         "gauc",
         "launch",
+        "live",
         "loader",
         "memory",
         "parity",
@@ -37,6 +38,7 @@ class BenchmarkName:
         "serving",
         "short",
         "simtier",
+        "soak",
     ]
     """What to measure."""
 

@@ -18,11 +18,17 @@ from torchrec_mm.data.encoded.encoded import EncodedRequests
 from torchrec_mm.documents import read_json
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.store import ItemVectors
-from torchrec_mm.parallel.capacity import RankMemory, Workload, changes_that_fit, memory_of_ranks
+from torchrec_mm.parallel.capacity import (
+    RankMemory,
+    Workload,
+    bytes_of_node,
+    changes_that_fit,
+    memory_of_ranks,
+)
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.memory import BATCH_IDS
 from torchrec_mm.parallel.plan_files import PlannedTable, plan_to_json
-from torchrec_mm.parallel.plan_text import memory_text, plan_text, tightest, vectors_text
+from torchrec_mm.parallel.plan_text import host_text, memory_text, plan_text, tightest, vectors_text
 from torchrec_mm.parallel.planning import DoesNotFit
 from torchrec_mm.parallel.sharding import TableOptions, settings_of_tables
 from torchrec_mm.parallel.tables import read_tables
@@ -111,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(plan_text(planned))
         print(memory_text(ranks))
+        print(host_text(ranks, machines))
         if config.vectors_rows:
             print(vectors_text(config.vectors_rows * config.vectors_width, machines))
 
@@ -177,6 +184,7 @@ def as_json(
             for rank in ranks
         ],
         "tightest_rank": tightest(ranks).rank,
+        "host_bytes_a_node": bytes_of_node(ranks, machines),
         "vectors_bytes_a_node": config.vectors_rows * config.vectors_width,
     }
 

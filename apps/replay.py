@@ -18,6 +18,7 @@ from torchrec_mm.files import new_folder
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.replay.arrivals import Arrivals
+from torchrec_mm.replay.follower import Follower
 from torchrec_mm.replay.measure import measure
 from torchrec_mm.replay.replay import Replayed, read_in_order, replay
 from torchrec_mm.replay.report import PAGE_FILE, write_replays
@@ -51,11 +52,15 @@ class ReplayConfig:
     one. All are compared with the last."""
     window_s: int = 600
     """Seconds of time whose requests see the index as it is when they begin."""
+    learn_window_s: int = 0
+    """Not 0: each delay is replayed once more, with apps.train_ranker --follow beside it, whose
+    window_s this is; the scorer takes its deltas."""
     resamples: int = 1000
     """Of the users, for intervals."""
 
     def __post_init__(self) -> None:
         check_fields(self, lambda x: x >= 1, "at least 1", "window_s")
+        check_fields(self, lambda x: x >= 0, "at least 0", "learn_window_s")
         check_fields(self, lambda x: x >= 100, "at least 100", "resamples")
         told = ", ".join(map(str, self.delays_s)) or "none"
         if len(set(self.delays_s)) < max(1, len(self.delays_s)):
@@ -73,9 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     vectors = open_vectors(trained, config.vectors, "mapped")
     if vectors is None:
         raise InputError(f"ranker must be of a method with vectors, got method {trained.method}")
+    learning = (True, False) if config.learn_window_s else (False,)
     with suppress_library_warnings():
         replays = {
-            name_of(delay): replayed(trained, vectors, config, delay) for delay in config.delays_s
+            name_of(delay, learns): replayed(trained, vectors, config, delay, learns)
+            for learns in learning
+            for delay in config.delays_s
         }
     rows = measure(replays, config.resamples)
     how = {"ranker": str(config.ranker), "method": trained.method, "window_s": config.window_s}
@@ -85,23 +93,37 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def replayed(
-    trained: TrainedRun, vectors: ItemVectors, config: ReplayConfig, delay_s: float | None
+    trained: TrainedRun,
+    vectors: ItemVectors,
+    config: ReplayConfig,
+    delay_s: float | None,
+    learns: bool,
 ) -> Replayed:
     """All requests, scored as they would have been with that delay."""
     items = read_items(config.data)
     columns = known_columns(trained.vocabularies)
     table = read_in_order(config.data / "requests" / "test", columns)
     begin_s = table["timestamp"][0].as_py()
-    with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder, "index")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        index = folder / "index"
         arrivals = Arrivals(index, vectors, items, begin_s=begin_s, delay_s=delay_s)
         with closing(arrivals):
+            if learns:
+                beside = Follower(trained, config.data, arrivals, folder, config.learn_window_s)
+                with beside:
+                    of_now = (beside.scorer, table, items, arrivals, config.window_s)
+                    return replay(*of_now, beside.learn)
             scorer = Scorer.open(trained, config.data / "items", lambda: arrivals.vectors)
             return replay(lambda: scorer, table, items, arrivals, config.window_s)
 
 
-def name_of(delay_s: float | None) -> str:
-    """A delay in words: "after 2 hours"."""
+def name_of(delay_s: float | None, learns: bool = False) -> str:
+    """A delay in words: "after 2 hours, learning"."""
+    return in_words(delay_s) + ", learning" * learns
+
+
+def in_words(delay_s: float | None) -> str:
     if delay_s is None:
         return NEVER
     unit, seconds = next(

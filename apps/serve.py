@@ -54,6 +54,9 @@ class ServeConfig:
     priority; /metrics has the largest difference. 0: none."""
     parity_s: float = 60.0
     """Seconds between two such comparisons, of 256 bodies at most."""
+    page: bool = False
+    """Serve GET /page as well, for people: a user's past, candidates with pictures, and what made
+    each score. Whoever reaches the port can look at any user's."""
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest (of a run that follows requests, the latest that it
     published), best (by test AUC in training) or its steps."""
@@ -141,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         additions=config.additions,
         log=log,
         parity=parity,
+        with_page=config.page,
         host=config.host,
         port=config.port,
     )

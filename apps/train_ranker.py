@@ -25,7 +25,6 @@ from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.online.batches import WindowBatches
 from torchrec_mm.online.flags import going_on
 from torchrec_mm.online.follow import (
-    encoder_of,
     follow,
     gone_on_with,
     spool_of,
@@ -51,6 +50,7 @@ from torchrec_mm.scoring.fit_effects import check_room, clear_effects, fit_effec
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_make import TrainedMake
 from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
+from torchrec_mm.serving.scorer import encoder_of
 from torchrec_mm.serving.vectors import FollowedVectors
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit

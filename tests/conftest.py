@@ -31,6 +31,7 @@ COMPONENTS = {
     "slurm": (("sbatch", "slurmctld", "slurmd", "munged"), ()),
     "redis": (("redis-server",), ("redis",)),
     "valkey": (("valkey-server",), ("redis",)),
+    "kafka": (("tansu",), ("confluent_kafka",)),
     "browser": (("chromium",), ()),
     "spark": (("java",), ("pyspark",)),
 }
@@ -46,9 +47,13 @@ ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs, before anything looks for them; the processes that tests start inherit that."""
+    """Hide GPUs, before anything looks for them; the processes that tests start inherit that.
+
+    Triton's kernels are then interpreted, which is settled when triton is imported.
+    """
     if config.option.markexpr != GPU:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -29,9 +29,10 @@ PURE = set()
 # Room -> what it may import of torchrec_mm besides itself. A room of sub-rooms ("data") is not
 # imported whole: each sub-room has arrows of its own, and there is no circle among all of them.
 ARROWS = {
-    "kernels": {"nn"},  # whose modules define what some of them compute
+    "kernels": {"nn", "kernels.triton"},  # nn's modules define what some of them compute
+    "kernels.triton": PURE,
     "nn": PURE,
-    "losses": PURE,
+    "losses": {"kernels", "kernels.triton"},
     "metrics": PURE,
     "columns": WALLS | {"kernels"},
     "item_vectors": WALLS | {"columns"},
@@ -74,8 +75,11 @@ ARROWS = {
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
-    | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
-    | {"commands", "parallel", "ranking", "runs", "scoring"},
+    | {"columns", "data.content", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "commands", "parallel", "ranking", "runs", "scoring"},
+    "exporting": WALLS
+    | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
+    | {"nn", "ranking", "scoring", "serving"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
@@ -89,7 +93,8 @@ ARROWS = {
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
     # The running system on the past: what answers, and an index that fills up
     "replay": WALLS
-    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"},
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"}
+    | {"commands", "runs", "scoring"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
@@ -113,8 +118,17 @@ ARROWS["benchmarks"] = set(ARROWS)
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data.stream", "ranking", "parallel", "serving", "train", "benchmarks"},
+    "torchrec": {
+        "data.stream",
+        "exporting",
+        "ranking",
+        "parallel",
+        "serving",
+        "train",
+        "benchmarks",
+    },
     "fbgemm_gpu": {"parallel"},
+    "triton": {"kernels.triton"},
     "torchx": {"torchx_components"},
     "timm": {"pretraining.encoder"},
     "torchvision": {"pretraining.encoder"},
@@ -123,11 +137,12 @@ DOORS = {
     "jsonargparse": {"config"},
     "tensorboard": {"runs"},
     "matplotlib": {"reporting"},
-    "jinja2": {"reporting"},
+    "jinja2": {"reporting", "serving"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors", "serving"},
-    "redis": {"item_vectors", "near_line"},
+    "redis": {"item_vectors", "near_line", "benchmarks"},
+    "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},

@@ -21,6 +21,7 @@ class Command:
 
     sharding: of all tables, the planner's choice if empty. plan: where the first rank writes how
     each table was sharded, nowhere if empty. padded: how large batches may be, as usual if 0.
+    unlike: whether ranks find other eigenvectors each, as on GPUs of several kinds.
     """
 
     app: str
@@ -28,6 +29,7 @@ class Command:
     sharding: str = ""
     plan: str = ""
     padded: int = 0
+    unlike: bool = False
 
 
 def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
@@ -56,6 +58,7 @@ def main(listed: Path) -> None:
                 forced(command.sharding),
                 small_batches(command.padded) if command.padded else nullcontext(),
                 plan_written(app, command.plan if worker.is_first else ""),
+                other_eigenvectors(worker.rank) if command.unlike else nullcontext(),
             ):
                 app.main(command.flags)
 
@@ -70,6 +73,19 @@ def forced(sharding: str):
         "sharding_types",
         lambda self, device: [sharding] if sharding else offer(self, device),
     )
+
+
+def other_eigenvectors(rank: int):
+    """For the block: each rank finds its own, the first one those that there are."""
+    import torch
+
+    eigh = torch.linalg.eigh
+
+    def found(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        spread, vectors = eigh(matrix)
+        return spread, vectors.roll(rank, dims=0)
+
+    return mock.patch.object(torch.linalg, "eigh", found)
 
 
 def plan_written(app, path: str):

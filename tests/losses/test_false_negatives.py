@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchrec_mm.losses.false_negatives import shared_ids
+from torchrec_mm.losses.false_negatives import shared_ids, shared_mask
 
 ID = st.integers(-1, 4)
 ROWS = st.lists(st.tuples(ID, ID), max_size=12)
@@ -43,6 +43,17 @@ def test_further_ids_are_of_the_first_kind_and_of_the_query_that_they_name(own, 
     besides = torch.tensor(further, dtype=torch.int64).view(-1, 2)
     found = zip(*(part.tolist() for part in shared_ids(own_ids, ids, besides)), strict=True)
     assert Counter(found) == Counter(expected) + Counter(pairs(own, other))
+
+
+@given(ROWS, ROWS, st.lists(st.tuples(st.integers(0, 11), ID), max_size=12))
+def test_a_mask_has_the_pairs_that_are_found_and_no_others(own, other, further):
+    further = [(row, an_id) for row, an_id in further if row < len(own)]
+    own_ids, ids = (torch.tensor(rows, dtype=torch.int64).view(-1, 2) for rows in (own, other))
+    besides = torch.tensor(further, dtype=torch.int64).view(-1, 2)
+    for more in (None, besides):
+        expected = torch.zeros(len(own), len(other), dtype=torch.bool)
+        expected[shared_ids(own_ids, ids, more)] = True
+        assert torch.equal(shared_mask(own_ids, ids, more), expected)
 
 
 def test_an_id_of_one_kind_is_never_that_of_another():

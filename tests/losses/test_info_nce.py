@@ -74,6 +74,18 @@ def test_where_chunks_end_changes_nothing(size, monkeypatch):
     assert info_nce(*args, TEMPERATURE).tolist() == pytest.approx(by_hand(*args, 0.2), rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [4, 100])
+def test_a_device_that_must_not_be_waited_for_has_the_same_losses(size, monkeypatch):
+    query, positive, ids, blocks = example()
+    besides = torch.tensor([[0, 3], [2, 1], [2, -1]])
+    expected = info_nce(query, positive, ids, blocks, TEMPERATURE, besides)
+    monkeypatch.setattr(module, "DEVICE_CHUNK_KEYS", size)
+    monkeypatch.setattr(module, "_add", module._add_without_waiting)
+    monkeypatch.setattr(module, "_chunk_keys", lambda query: size)
+    found = info_nce(query, positive, ids, blocks, TEMPERATURE, besides)
+    torch.testing.assert_close(found, expected)
+
+
 def test_gradients_of_query_and_temperature_are_those_of_finite_differences():
     query, *rest = example()
     inputs = query.requires_grad_(), TEMPERATURE.clone().requires_grad_()

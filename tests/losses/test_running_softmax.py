@@ -17,6 +17,6 @@ def test_chunks_in_any_order_give_the_softmax_over_all_keys():
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
         softmax = RunningSoftmax(query, positive, 4)
         for part in order:
-            softmax.add(keys[4 * part : 4 * part + 4], NONE, NONE, None)
+            softmax.add(keys[4 * part : 4 * part + 4], (NONE, NONE), None)
         torch.testing.assert_close(softmax.nll(), -logits.log_softmax(dim=1)[:, 0])
         torch.testing.assert_close(softmax.mean_key_minus_positive(), mean - positive)

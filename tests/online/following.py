@@ -32,6 +32,12 @@ def requests_of(market: SmallMarket, first: int = 0, end: int | None = None) -> 
     return table.slice(first, None if end is None else end - first)
 
 
+def later(table: pa.Table, seconds: int) -> pa.Table:
+    """The same requests at another time."""
+    times = pa.array([time + seconds for time in table["timestamp"].to_pylist()], pa.int64())
+    return table.set_column(table.column_names.index("timestamp"), "timestamp", times)
+
+
 def put(spool: Path, name: str, table: pa.Table) -> Path:
     """A file that is there at once."""
     spool.mkdir(parents=True, exist_ok=True)
@@ -84,9 +90,9 @@ def scorer_of(trained: TrainedRun) -> Scorer:
     return Scorer.open(trained, trained.items, (lambda: vectors) if vectors else None)
 
 
-def current_of(run_dir: Path) -> Current:
+def current_of(run_dir: Path, kind: type[Current] = Current) -> Current:
     """What a server that is started now scores by."""
-    return Current(TrainedRun.open(run_dir, "published"), scorer_of, Measures())
+    return kind(TrainedRun.open(run_dir, "published"), scorer_of, Measures())
 
 
 def weights_of(scorer: Scorer) -> dict[str, Tensor]:
@@ -96,6 +102,15 @@ def weights_of(scorer: Scorer) -> dict[str, Tensor]:
 def copy_of(run_dir: Path, to: Path) -> Path:
     shutil.copytree(run_dir, to)
     return to
+
+
+def steps_of(run_dir: Path) -> list[int]:
+    return [each.position.step for each in list_checkpoints(run_dir / "checkpoints")]
+
+
+def scorer_at(run_dir: Path, step: int) -> Scorer:
+    """Of one checkpoint."""
+    return scorer_of(TrainedRun.open(run_dir, str(step)))
 
 
 def set_aside(run_dir: Path) -> dict[str, str]:

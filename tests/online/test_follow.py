@@ -2,19 +2,22 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import apps.evaluate
+from tests.helpers.forks import PATIENCE_S, Fork, wait_until
 from tests.helpers.runs import train_make, train_ranker
-from tests.helpers.small_market import write_parquet
+from tests.helpers.small_market import NEVER_SHOWN, UNKNOWN_BEHAVIOURS, write_parquet
 from tests.online.following import (
     START,
     WINDOW_S,
     deltas_of,
     follow,
+    follow_flags,
     put,
     put_all,
     requests_of,
@@ -23,7 +26,9 @@ from tests.online.following import (
     state_of,
     windows_of,
 )
+from torchrec_mm.data.encoded.vocabulary import UNSEEN
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
+from torchrec_mm.runs.delta import read_delta
 
 METHODS = ("id", "simtier+make")
 RAW_IDS = ("--zero_collision", "{user_id: {rows: 16, interval_steps: 2, partitions: 2}}")
@@ -135,8 +140,31 @@ def test_bad_files_are_set_aside_by_name_and_nothing_else_is_lost(
     assert "must have a column labels" in found["00004.parquet"]
     assert "timestamp" in found["00005.parquet"]
     assert "must have a column city" in found["00008.parquet"]
-    assert all(name in reason for name, reason in found.items())
     assert (spool / "00001.parquet").exists()
+    assert same_bits(state_of(run_dir), state_of(followed / "id"))
+
+
+def test_it_waits_for_files_and_ends_when_told_to(market, start, followed, tmp_path):
+    spool, run_dir = tmp_path / "spool", tmp_path / "run"
+    spool.mkdir()
+    flags = [*follow_flags(spool, start / "id", run_dir), "--once", "false"]
+    said = tmp_path / "said"
+    fork = Fork([sys.executable, "-m", "apps.train_ranker", *flags], stderr=said)
+    checkpoints = run_dir / "checkpoints"
+    wait_until(lambda: any(checkpoints.glob("step-*")), fork)
+    for number in range(2):  # a file, and what is over when the next one has come
+        first = 2 * WINDOW_S * number
+        table = requests_of(market, first, first + 2 * WINDOW_S)
+        put(spool, f"{number}.parquet", table)
+        count = len([*checkpoints.glob("step-*")])
+        wait_until(lambda count=count: len([*checkpoints.glob("step-*")]) > count, fork)
+    wait_until(lambda: len([*checkpoints.glob("step-*")]) == 4, fork)
+    fork.terminate()
+    assert fork.wait(PATIENCE_S) == 143
+    step = list_checkpoints(checkpoints)[-1].position.step
+    assert f"stopped by SIGTERM after step {step}; --resume goes on from there" in said.read_text()
+    put(spool, "2.parquet", requests_of(market, 4 * WINDOW_S))
+    follow(spool, start / "id", run_dir)
     assert same_bits(state_of(run_dir), state_of(followed / "id"))
 
 
@@ -155,7 +183,23 @@ def test_late_requests_and_duplicates_are_counted_and_the_latter_left_out(
     other = follow(plain, start / "id", tmp_path / "other")
     assert same_bits(state_of(run_dir), state_of(other))
 
-    put(spool, "2.parquet", pa.concat_tables([table.slice(20, 1), table.slice(15, 2)]))
+    late = [table.slice(20, 1), table.slice(15, 2), table.slice(3, 1)]
+    put(spool, "2.parquet", pa.concat_tables(late))  # the last came before the stop
     follow(spool, start / "id", run_dir)
     *_, last = windows_of(run_dir)
-    assert (last["window"], last["requests"], last["late"]) == (START + 20, 3, 2)
+    assert (last["window"], last["requests"]) == (START + 20, 3)
+    assert (last["late"], last["duplicates"]) == (2, 1)
+
+
+def test_ids_that_training_never_showed_learn_in_the_row_they_share(market, start, followed):
+    key = "item_id_tables.embedding_bags.item_id_table.weight"
+    touched = [
+        {*read_delta(followed / "id" / "deltas", number).rows[key][0].tolist()}
+        for number in range(1, 6)
+    ]
+    for window, rows in enumerate(touched):
+        arrived = requests_of(market, WINDOW_S * window, WINDOW_S * (window + 1)).to_pydict()
+        lists = [*arrived["candidate_item_ids"], *arrived["behaviour_item_ids"]]
+        is_new = any(NEVER_SHOWN in each or {*UNKNOWN_BEHAVIOURS} & {*each} for each in lists)
+        assert (UNSEEN in rows) == is_new
+    assert any(UNSEEN in rows for rows in touched)

@@ -1,12 +1,15 @@
 """What scorers get: deltas that add up to the checkpoint, small, the same again, behind a gate."""
 
+import shutil
 from pathlib import Path
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import apps.train_ranker
+from tests.apps.serving.processes import served
 from tests.helpers.runs import train_ranker
 from tests.online.following import (
     WINDOW_S,
@@ -105,7 +108,9 @@ def test_a_window_behind_the_gate_is_kept_from_scorers_and_comes_with_the_next(
     assert [line["delta"] for line in lines] == [0, 0, 0] and not deltas_of(run_dir)
     base, *others = list_checkpoints(run_dir / "checkpoints")
     assert base.is_published and not any(each.is_published for each in others)
-    current = current_of(run_dir)  # a server that starts now
+    with served(run_dir) as (_, where):  # a server that starts now
+        assert httpx.get(f"{where}/ready").json()["checkpoint"] == base.folder.name
+    current = current_of(run_dir)
     assert current.checkpoint == base.folder.name and not current.take_newest()
     losses = [[line["log_loss"] for line in windows_of(each)] for each in (run_dir, followed)]
     assert losses[0] == losses[1]  # it is learned from all the same
@@ -141,6 +146,20 @@ def clicked(spool: Path) -> pa.Table:
     at, kind = table.column_names.index("labels"), table.schema.field("labels").type
     labels = [[1] * len(each) for each in table["labels"].to_pylist()]
     return table.set_column(at, "labels", pa.array(labels, kind))
+
+
+@pytest.mark.parametrize("left", [(), ("model.json",), ("model.json", "vocabularies.safetensors")])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    left, start, spool, followed, tmp_path
+):
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints" / ".step-00000004").mkdir(parents=True)
+    config = (followed / "config.yaml").read_text().replace(str(followed), str(run_dir))
+    (run_dir / "config.yaml").write_text(config)
+    for name in left:
+        shutil.copy(followed / name, run_dir / name)
+    follow(spool, start, run_dir)
+    assert deltas_of(run_dir) == deltas_of(followed)
 
 
 def test_two_published_checkpoints_stay_whatever_came_after_them(start, spool, tmp_path):

@@ -5,7 +5,13 @@ from functools import partial
 
 import pytest
 
-from torchrec_mm.parallel.capacity import Workload, changes_that_fit, fewest_ranks, memory_of_ranks
+from torchrec_mm.parallel.capacity import (
+    Workload,
+    bytes_of_node,
+    changes_that_fit,
+    fewest_ranks,
+    memory_of_ranks,
+)
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.planning import DoesNotFit, constraints_of, table_configs
 from torchrec_mm.parallel.tables import TableSettings, settings_by_table
@@ -100,6 +106,22 @@ def test_ranks_add_up_to_the_whole_table():
         assert size == (1_000_003 + 999) * a_row
     assert [rank.rank for rank in ranks] == list(range(16))
     assert all(rank.used <= rank.capacity for rank in ranks)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "fused_uvm"])
+def test_a_host_holds_a_copy_of_all_that_its_ranks_save_beside_tables_of_its_own(kernel):
+    work = replace(workload({"item_id": 1_000_000}, kernel=kernel), more_dense=1000)
+    ranks = memory_of_ranks(work, gpus(16), work.plan(gpus(16)))
+    table = 1_000_000 * (64 * 4 + 4)
+    copies = table // 2 + 8 * 1000 * 3 * 4  # half of the ranks; weights and two moments
+    assert bytes_of_node(ranks, gpus(16)) == copies + (table // 2 if kernel == "fused_uvm" else 0)
+
+
+def test_on_the_cpu_a_copy_lies_beside_what_is_copied():
+    work = workload({"item_id": 1000})
+    ranks = memory_of_ranks(work, TWO_ON_CPU, work.plan(TWO_ON_CPU))
+    used = sum(rank.used for rank in ranks)
+    assert bytes_of_node(ranks, TWO_ON_CPU) == used + 1000 * 260
 
 
 def test_shards_of_a_table_on_one_rank_are_counted_together():

@@ -3,13 +3,20 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from torchrec_mm.parallel.process_group import gather_rows, process_group, reserve_reader_core
+from torchrec_mm.parallel.process_group import (
+    gather_rows,
+    on_first_rank,
+    process_group,
+    reserve_reader_core,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +68,22 @@ def test_the_group_is_taken_down_even_when_the_block_fails():
         with pytest.raises(RuntimeError, match="ours"), process_group():
             raise RuntimeError("ours")
         assert not dist.is_initialized()
+
+
+def test_ranks_wait_hours_for_each_other_and_days_for_one_that_works_alone(monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, timeout: asked.append(timeout))
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda *_: None)
+    with process_group():
+        pass
+    alone = Mock(side_effect=lambda **how: asked.append(how["timeout"]) or Mock(dist.ProcessGroup))
+    monkeypatch.setattr(dist, "new_group", alone)
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda *_, group: None)
+    on_first_rank(lambda: None)
+    assert asked == [timedelta(hours=2), timedelta(days=7)]
 
 
 def test_two_ranks_under_torchrun_see_each_other_and_end_with_the_one_that_fails(tmp_path):

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from tests.helpers.runs import Stopped, train_ranker
 from torchrec_mm.errors import InputError
 from torchrec_mm.runs import checkpoint_folders
 from torchrec_mm.runs import checkpointer as checkpointer_module
@@ -18,6 +20,7 @@ from torchrec_mm.runs.checkpoint_folders import find_checkpoint, list_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
 from torchrec_mm.runs.tensor_shards import TensorShards
+from torchrec_mm.train import fit
 
 
 def save(checkpointer: Checkpointer, step: int, metric: float | None = None, **more) -> None:
@@ -70,6 +73,41 @@ def test_on_a_gpu_the_thread_that_writes_works_on_its_ranks_device(worker, tmp_p
             save(checkpointer, 1)
     assert taken == [(3, "checkpoint_0")]
     assert steps(tmp_path) == [1]
+
+
+def test_a_save_copies_into_the_memory_that_was_reserved(worker, tmp_path, monkeypatch):
+    shards = {"model.a": TensorShards.of(torch.ones(2, 3))}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.reserve(shards)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "empty", None)  # there is nothing left to allocate
+            copied = checkpointer.host_copy.take(shards)
+        (buffer,) = checkpointer.host_copy.buffers["model.a"]
+        assert copied["model.a"].parts[0][1].data_ptr() == buffer.data_ptr()
+        assert buffer.tolist() == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_what_is_copied_from_a_gpu_is_pinned(device, pinned, monkeypatch):
+    asked, tensor = [], Mock(shape=(2, 3), dtype=torch.float32, is_cuda=device == "cuda")
+    own = Mock(chunks=lambda: [((0, 0), tensor)])
+    monkeypatch.setattr(torch, "empty", lambda *args, **how: asked.append(how["pin_memory"]))
+    checkpointer_module.HostCopy().reserve({"model.a": own})
+    assert asked == [pinned]
+
+
+def test_memory_for_all_tables_is_reserved_before_the_first_step(market, tmp_path, monkeypatch):
+    reserved: list[str] = []
+
+    def first_step(loop, train):
+        reserved.extend(loop.checkpointer.host_copy.buffers)
+        raise Stopped
+
+    monkeypatch.setattr(fit.Loop, "train_epoch", first_step)
+    with pytest.raises(Stopped):
+        train_ranker(market, tmp_path / "run", "id")
+    tables = [key for key in reserved if key.endswith("item_id_table.weight")]
+    assert tables and [key for key in reserved if key.startswith("optimizer.") and "item_id" in key]
 
 
 def test_a_save_waits_for_the_one_before(worker, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.benchmarks.harness import comparison, in_fresh_process
 from torchrec_mm.benchmarks.ranking.short_data import ShortDataConfig, short_data
-from torchrec_mm.benchmarks.serving import open_scorer, server, train
+from torchrec_mm.benchmarks.serving import Address, open_scorer, server, train
 from torchrec_mm.columns.jagged import list_array, values_and_offsets
 from torchrec_mm.columns.parquet import write_table
 from torchrec_mm.commands import module_of
@@ -124,7 +124,7 @@ def predicted(run_dir: Path, data: Path, requests: Path, output: Path) -> np.nda
     return np.array(values_and_offsets(pq.read_table(output)["click_probabilities"])[0])
 
 
-def answered(where: tuple[str, int], kind: str, table: pa.Table, seed: int) -> np.ndarray:
+def answered(where: Address, kind: str, table: pa.Table, seed: int) -> np.ndarray:
     """What clients are answered, one request after another, in bodies of different size."""
     rng, bodies, start = np.random.default_rng(seed), [], 0
     while start < len(table):
@@ -146,9 +146,9 @@ def body_of(table: pa.Table, kind: str) -> bytes:
     return sink.getvalue()
 
 
-def ask(where: tuple[str, int], kind: str, body: bytes) -> np.ndarray:
+def ask(where: Address, kind: str, body: bytes) -> np.ndarray:
     """The probabilities of all candidates; RuntimeError for an answer that has none."""
-    connection = http.client.HTTPConnection(*where)
+    connection = http.client.HTTPConnection(where.host, where.port)
     connection.request("POST", "/score", body, {"content-type": kind})
     answer = connection.getresponse()
     said = answer.read()

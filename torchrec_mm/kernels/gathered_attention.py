@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from torchrec_mm.kernels.build import compiled
+from torchrec_mm.kernels.on_gpu import runs_on_gpu
 
 _LANES = 16
 _TENSORS = ("query", "table", "index", "length", "cosine", "mix", "request")
@@ -58,6 +59,11 @@ def gathered_attention(
     _check(query, table, index, length, cosine, mix, request)
     inputs = (query, table, index, length, cosine, mix, request)
     kernel = None
+    if query.dtype == torch.float32 and runs_on_gpu(*inputs):
+        from torchrec_mm.kernels.triton.gathered_attention import GatheredAttention
+
+        interest, mean = GatheredAttention.apply(*inputs)
+        return interest, mean
     if all(x is None or x.device.type == "cpu" for x in inputs) and query.dtype == torch.float32:
         kernel = compiled("gathered_attention")
     if kernel is None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchrec_mm.kernels.build import compiled
+from torchrec_mm.kernels.on_gpu import runs_on_gpu
 
 DTYPES = {torch.int8: "int8", torch.float32: "float32"}
 CELLS = 2**24  # of padded behaviour vectors, or of pairs, that the PyTorch version holds at once
@@ -53,8 +54,9 @@ def general_search(
 
     cosine = dot * (1 / |candidate|) * (1 / |behaviour|), rounded to float32 from left to right; a
     zero vector has cosine 0. Of int8 vectors the dots are exact, so the compiled kernel (on the
-    CPU, with ``torch.get_num_threads()`` threads) and PyTorch give the same bits; of float32
-    vectors the same up to rounding. Nothing of ``vectors`` is copied but the rows in use.
+    CPU, with ``torch.get_num_threads()`` threads), Triton's (on a GPU) and PyTorch give the same
+    bits; of float32 vectors the same up to rounding. Nothing of ``vectors`` is copied but the rows
+    in use.
 
     Source: MUSE, arXiv:2512.07216: the general search unit (top K) and SimTier over all
     similarities.
@@ -75,6 +77,8 @@ def general_search(
     candidate_rows, behaviour_rows = candidate_rows.int(), behaviour_rows.int()
     arguments = (candidate_rows, behaviour_rows, candidate_offsets, behaviour_offsets)
     _check(vectors, *arguments, keep=keep, num_tiers=num_tiers)
+    if vectors.dtype == torch.int8 and len(vectors) and runs_on_gpu(vectors, *arguments):
+        return _search_on_gpu(vectors, *arguments, keep=keep, num_tiers=num_tiers, pairs=pairs)
     kernel = None
     if vectors.device.type == "cpu":
         kernel = compiled("general_search", "-ffp-contract=off")
@@ -155,6 +159,26 @@ def _search_in_kernel(
     return found
 
 
+def _search_on_gpu(
+    vectors: Tensor,
+    candidate_rows: Tensor,
+    behaviour_rows: Tensor,
+    candidate_offsets: Tensor,
+    behaviour_offsets: Tensor,
+    *,
+    keep: int,
+    num_tiers: int,
+    pairs: bool,
+) -> SearchHits:
+    from torchrec_mm.kernels.triton.general_search import search
+
+    rows = candidate_rows.contiguous(), behaviour_rows.contiguous()
+    inverse = tuple(_inverse_length(vectors[of.clamp(min=0)]) for of in rows)
+    offsets = candidate_offsets, behaviour_offsets
+    *found, cosines = search(vectors, inverse, rows, offsets, keep=keep, num_tiers=num_tiers)
+    return SearchHits(*found, cosines if pairs else cosines[:0])
+
+
 def general_search_reference(
     vectors: Tensor,
     candidate_rows: Tensor,
@@ -176,7 +200,7 @@ def general_search_reference(
         behaviours, is_behaviour = _padded(behaviour_rows, behaviour_offsets[part])
         width = max(1, CELLS // max(1, behaviours.numel()))
         found = [
-            _search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
+            search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
             for some in candidates.split(width, dim=1)
         ]
         *of_impressions, cosine = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
@@ -203,7 +227,7 @@ def _padded(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return padded, real
 
 
-def _search_padded(
+def search_padded(
     vectors: Tensor, candidates: Tensor, behaviours: Tensor, *, keep: int, num_tiers: int
 ) -> SearchHits:
     """:class:`SearchHits` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""

@@ -1,5 +1,8 @@
 """False negatives: keys that a query must not be pushed away from, found without comparing all.
 
+Where a processor counts what is equal. Where to ask how many are would be to wait for a device, all
+pairs of a chunk are compared.
+
 Shape letters: B queries, M keys, A kinds of ids, P pairs of a query and a key.
 """
 
@@ -38,6 +41,20 @@ def shared_ids(own: Tensor, other: Tensor, further: Tensor | None = None) -> tup
     rows, columns = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     columns, order = columns.sort()
     return rows[order], columns
+
+
+def shared_mask(own: Tensor, other: Tensor, further: Tensor | None = None) -> Tensor:
+    """The pairs of ``shared_ids`` as (B, M) bool, True where an id is shared.
+
+    Takes B x M bytes, and waits for no device.
+    """
+    is_same = (own[:, None] == other[None]) & (other != MISSING)
+    mask = is_same.any(dim=2)
+    if further is None:
+        return mask
+    found = (further[:, 1:] == other[None, :, 0]) & (other[:, 0] != MISSING)
+    counts = torch.zeros(mask.shape, dtype=torch.int32, device=own.device)
+    return mask | (counts.index_add_(0, further[:, 0], found.int()) > 0)
 
 
 def _same(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from torchrec_mm.losses.false_negatives import shared_ids
+from torchrec_mm.kernels.on_gpu import runs_on_gpu
+from torchrec_mm.losses.false_negatives import shared_ids, shared_mask
 from torchrec_mm.losses.running_softmax import RunningSoftmax
 
 CHUNK_KEYS = 8192  # large enough for matrix products, small enough for a processor's cache
+DEVICE_CHUNK_KEYS = 65_536  # elsewhere, where each chunk costs a dozen launches
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class _InfoNCE(torch.autograd.Function):
         # Under a temperature of 0.01 a cosine in half precision would be off by a logit.
         dtype = torch.promote_types(query.dtype, torch.float32)
         exact, positive = query.to(dtype), positive.to(dtype)
-        chunk = min(CHUNK_KEYS, max((len(block.keys) for block in negatives), default=0))
+        longest = max((len(block.keys) for block in negatives), default=0)
+        chunk = min(_chunk_keys(query), longest)
         softmax = RunningSoftmax(exact / temperature, positive, chunk)
         for block in negatives:
             _add(softmax, block, ids, further)
@@ -126,6 +129,12 @@ class _InfoNCE(torch.autograd.Function):
 
 def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None) -> None:
     """All of a block's negatives, chunk by chunk."""
+    if _in_one_kernel(softmax.query, block.keys):
+        _add_in_one_kernel(softmax, block, ids, further)
+        return
+    if ids.device.type != "cpu":
+        _add_without_waiting(softmax, block, ids, further)
+        return
     rows, columns = shared_ids(ids, block.ids, further)
     starts = range(0, len(block.keys), CHUNK_KEYS)
     ends = columns.new_tensor([*starts, len(block.keys)])
@@ -133,4 +142,36 @@ def _add(softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor
     for start, (first, last) in zip(starts, pairwise(bounds), strict=True):
         part = slice(start, start + CHUNK_KEYS)
         valid = None if block.valid is None else block.valid[part]
-        softmax.add(block.keys[part], rows[first:last], columns[first:last] - start, valid)
+        pairs = rows[first:last], columns[first:last] - start
+        softmax.add(block.keys[part], pairs, valid)
+
+
+def _add_without_waiting(
+    softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None
+) -> None:
+    """The same where to ask how many pairs there are would be to wait for a device."""
+    for start in range(0, len(block.keys), DEVICE_CHUNK_KEYS):
+        part = slice(start, start + DEVICE_CHUNK_KEYS)
+        valid = None if block.valid is None else block.valid[part]
+        softmax.add(block.keys[part], shared_mask(ids, block.ids[part], further), valid)
+
+
+def _add_in_one_kernel(
+    softmax: RunningSoftmax, block: Negatives, ids: Tensor, further: Tensor | None
+) -> None:
+    """The same on a GPU: no chunks, and no masks in memory."""
+    from torchrec_mm.kernels.triton.bank_softmax import bank_softmax
+
+    if len(block.keys):
+        sums = bank_softmax(softmax.query, block.keys, ids, block.ids, further, block.valid)
+        softmax.merge(*sums)
+
+
+def _in_one_kernel(query: Tensor, keys: Tensor) -> bool:
+    return query.dtype == torch.float32 and runs_on_gpu(query, keys)
+
+
+def _chunk_keys(query: Tensor) -> int:
+    if _in_one_kernel(query, query):
+        return 0
+    return CHUNK_KEYS if query.device.type == "cpu" else DEVICE_CHUNK_KEYS

@@ -34,12 +34,15 @@ class RunningSoftmax:
         self._logits = query.new_empty(len(query) * chunk)
         self._keys = query.new_empty(chunk, query.shape[1])
 
-    def add(self, keys: Tensor, rows: Tensor, columns: Tensor, valid: Tensor | None) -> None:
+    def add(
+        self, keys: Tensor, left_out: Tensor | tuple[Tensor, Tensor], valid: Tensor | None
+    ) -> None:
         """Take C further keys.
 
         Args:
             keys: (C, D) of any float type.
-            rows: (P,) int64 in [0, B), and columns: (P,) int64 in [0, C): pairs to leave out.
+            left_out: pairs to leave out, as a mask (B, C) bool, or as rows (P,) int64 in [0, B) and
+                columns (P,) int64 in [0, C).
             valid: (C,) bool, False for a key to leave out for every query; None if there is none.
         """
         # A bank in half precision is widened a chunk at a time, never whole.
@@ -49,7 +52,10 @@ class RunningSoftmax:
         logit_BC = self._logits[: shape[0] * shape[1]].view(shape)
         torch.mm(self.query, keys.T, out=logit_BC)
         # Their exp is 0: left out of both sums without a mask of B x C.
-        logit_BC[rows, columns] = -torch.inf
+        if isinstance(left_out, Tensor):
+            logit_BC.masked_fill_(left_out, -torch.inf)
+        else:
+            logit_BC[left_out] = -torch.inf
         if valid is not None:
             logit_BC.masked_fill_(~valid, -torch.inf)
         largest = torch.maximum(self._largest, logit_BC.amax(dim=1))
@@ -59,6 +65,19 @@ class RunningSoftmax:
         weight_BC = logit_BC.sub_(largest[:, None]).exp_()
         self._sum.mul_(shrink).add_(weight_BC.sum(dim=1))
         self._weighted.mul_(shrink[:, None]).addmm_(weight_BC, keys)
+
+    def merge(self, largest: Tensor, total: Tensor, weighted: Tensor) -> None:
+        """Take the sums of S other passes over further keys.
+
+        Args:
+            largest: (S, B), at least each logit of the pass. total: (S, B), its sum of
+                exp(logit - largest). weighted: (S, B, D), of exp(logit - largest) * key.
+        """
+        top = torch.maximum(self._largest, largest.amax(dim=0))
+        shrink, own = (largest - top).exp_(), (self._largest - top).exp_()
+        self._largest = top
+        self._sum.mul_(own).add_((total * shrink).sum(dim=0))
+        self._weighted.mul_(own[:, None]).add_(torch.einsum("sb,sbd->bd", shrink, weighted))
 
     def nll(self) -> Tensor:
         """(B,) minus the log of the positive's probability, at least 0; 0 if it was alone."""

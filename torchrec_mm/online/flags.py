@@ -46,7 +46,8 @@ def going_on(given: ConfigT, argv: Sequence[str] | None) -> ConfigT:
     if given.follow is None:
         return given
     own: Path = given.run_dir
-    begun = given.resume and (own / "config.yaml").is_file()
+    # A run that was killed before it had both is begun anew.
+    begun = given.resume and all((own / name).is_file() for name in ("config.yaml", "model.json"))
     before: Path = own if begun else given.start_from
     config, _ = read_run(before, "ranker")
     known = {name: v for name, v in (THEN | config).items() if name in flag_names(type(given))}

@@ -4,6 +4,7 @@ Read on: stream.py cuts windows, learner.py takes them.
 """
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,6 @@ from torchrec_mm.runs.run_folder import CHECKPOINTS, RunFolder
 from torchrec_mm.runs.stop import Stop, Stopped
 from torchrec_mm.runs.tensor_shards import model_shards
 from torchrec_mm.scoring.trained_run import CODEBOOKS, FREQUENCY, VOCABULARIES, TrainedRun
-from torchrec_mm.serving.catalogue import Catalogue
-from torchrec_mm.serving.requests import RequestEncoder
 from torchrec_mm.train.fit import Loop, frozen_garbage, last_checkpoint, restore
 from torchrec_mm.train.guards import Guard
 from torchrec_mm.train.observer import Observer
@@ -48,13 +47,6 @@ def gone_on_with(run_dir: Path, settings: FollowSettings) -> TrainedRun:
         rule = "start_from must be a run of a method that learns in steps"
         raise InputError(f"{rule}, got method bias in {trained.path}")
     return trained
-
-
-def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:
-    """Of requests with labels. ``items``: folder in the layout of ``items/``."""
-    vocabularies = trained.vocabularies
-    catalogue = Catalogue.open(items, vocabularies)
-    return RequestEncoder.of(vocabularies, catalogue, trained.behaviours_read)
 
 
 def spool_of(trained: TrainedRun, folder: Path) -> RequestSpool:
@@ -108,28 +100,23 @@ def follow(
         ) as observer:
             guard = Guard(None, lambda: last_checkpoint(run, checkpointer))
             loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
-
-            def set_aside(name: str, problem: str) -> None:
-                position = training.position
-                run.log(
-                    step=position.step, epoch=position.epoch + 1, set_aside=name, reason=problem
-                )
-
+            set_aside = partial(_set_aside, loop)
             stream = Stream(spool, settings.window_s, state, remembered, set_aside)
-            learner = Learner(loop, stream, batches, settings)
             try:
                 with frozen_garbage():
-                    if run.latest is None:
-                        learner.save(is_published=True)
-                    else:
-                        learner.publish()
-                    learner.run()
+                    Learner(loop, stream, batches, settings).run()
             except Stopped:
                 checkpointer.wait()
                 stop.say(_last_step(run))
                 raise
-            if run.worker.is_first:
-                print(_in_words(stream.state, training.position), flush=True)
+        if run.worker.is_first:
+            print(_in_words(stream.state, training.position), flush=True)
+
+
+def _set_aside(loop: Loop, name: str, problem: str) -> None:
+    """Log a file that cannot be read, as of the window that is open."""
+    step, window = loop.training.position.step, loop.training.position.epoch + 1
+    loop.run.log(step=step, epoch=window, set_aside=name, reason=problem)
 
 
 def _fill(

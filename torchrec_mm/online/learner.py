@@ -34,11 +34,15 @@ class Learner:
             TrainingDiverged: the loss became NaN or infinite.
             Stopped: a rank got SIGTERM. Of both, the last checkpoint is where it goes on.
         """
+        if self.loop.run.latest is None:
+            self._save(is_published=True)  # what the first delta starts from
+        else:
+            self._publish()
         once, check = self.settings.once, self.loop.stop.check
         while (window := self.stream.next_window(once, check)) is not None:
             self._take(window)
 
-    def save(self, is_published: bool) -> None:
+    def _save(self, is_published: bool) -> None:
         """Have everything on disk, and then the delta, if scorers may have it. Collective."""
         loop = self.loop
         loop.guard.check()
@@ -49,9 +53,9 @@ class Learner:
         position = loop.training.position
         loop.checkpointer.save(loop.training.shards(), position, None, files, is_published)
         loop.checkpointer.wait()
-        self.publish()
+        self._publish()
 
-    def publish(self) -> None:
+    def _publish(self) -> None:
         """Write what was not written before a process was killed. Collective."""
         on_first_rank(partial(publish, self.loop.run.path))
 
@@ -64,7 +68,7 @@ class Learner:
             state = self.stream.state
             self.stream.state = replace(state, delta=state.delta + 1)
         self._end_window(window, figures, withheld)
-        self.save(withheld is None)
+        self._save(withheld is None)
 
     def _figures(self, loader: RequestLoader) -> WindowFigures:
         """What the model says of requests that it has not learned from."""

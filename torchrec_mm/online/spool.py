@@ -5,7 +5,6 @@ in the checkpoints of whoever reads.
 """
 
 import os
-from collections.abc import Container
 from pathlib import Path
 
 from torchrec_mm.columns.parquet_folder import ParquetFolder
@@ -35,10 +34,6 @@ class RequestSpool:
         """Of all files that are there, in order."""
         with os.scandir(self.folder) as entries:
             return sorted(e.name for e in entries if not e.name.startswith((".", "_")))
-
-    def next_name(self, done: Container[str]) -> str | None:
-        """The first that is not among ``done``, None if all are."""
-        return next((name for name in self.names() if name not in done), None)
 
     def read(self, name: str) -> Requests:
         """The requests of a file, at least one, with their times.

@@ -59,6 +59,7 @@ class Stream:
         self.spool, self.window_s, self.state = spool, window_s, state
         self.remembered = Remembered(remembered.tolist())
         self._set_aside = set_aside
+        self._waiting: list[str] = []  # files of the last look at the folder, the next one last
         self._requests: Requests | None = None  # of the file that is read
 
     def next_window(self, once: bool, check: Callable[[], None]) -> Window | None:
@@ -93,7 +94,7 @@ class Stream:
         if not parts:
             return None
         assert start is not None  # parts are of a window
-        self.state = replace(self.state, window=start)
+        self.state = replace(self.state, window=start, done=self._still_there())
         late, duplicates = (
             getattr(self.state, name) - getattr(before, name) for name in ("late", "duplicates")
         )
@@ -146,9 +147,14 @@ class Stream:
 
     def _agreed_name(self) -> str | None:
         """The next file, as the first rank sees the folder."""
-        names = [self.spool.next_name({*self.state.done}) if dist.get_rank() == 0 else None]
-        dist.broadcast_object_list(names)
-        return names[0]
+        found: list[str | None] = [None]
+        if dist.get_rank() == 0:
+            if not self._waiting:
+                done = {*self.state.done}
+                self._waiting = [name for name in self.spool.names() if name not in done][::-1]
+            found = [self._waiting.pop() if self._waiting else None]
+        dist.broadcast_object_list(found)
+        return found[0]
 
     def _read(self, name: str) -> tuple[Requests | None, str | None]:
         """A file's requests, or what is wrong with it, the same on every rank. Collective."""
@@ -165,7 +171,11 @@ class Stream:
         return (requests, None) if found is None else (None, found)
 
     def _close_file(self) -> None:
-        there = {*self.spool.names()}  # those that were removed will not come again
-        done = tuple(name for name in (*self.state.done, self.state.file) if name in there)
+        done = (*self.state.done, self.state.file)
         self.state = replace(self.state, done=done, file="", row=0)
         self._requests = None
+
+    def _still_there(self) -> tuple[str, ...]:
+        """Files that are done: those that were removed will not come again."""
+        there = {*self.spool.names()}
+        return tuple(name for name in self.state.done if name in there)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from torchrec_mm.parallel.memory import ShardMemory, replicated_bytes
+from torchrec_mm.parallel.memory import ShardMemory, replicated_bytes, saved_bytes
 from torchrec_mm.parallel.plan_files import PlannedTable, planned_tables
 from torchrec_mm.parallel.planning import (
     DoesNotFit,
@@ -69,7 +69,8 @@ class RankMemory:
 
     tables: by table, all its shards on this rank together. dense: weights, gradients and Adam's
     moments of the dense part. batch: the rank's own ids, embeddings and their gradients. reserve:
-    left to activations, the runtime and fragmentation. capacity: what the rank has.
+    left to activations, the runtime and fragmentation. capacity: what the rank has. copied: of the
+    host's memory, what a checkpoint is written from: weights and state of optimizers.
     """
 
     rank: int
@@ -78,6 +79,7 @@ class RankMemory:
     batch: int
     reserve: int
     capacity: int
+    copied: int
 
     @property
     def used(self) -> int:
@@ -87,8 +89,8 @@ class RankMemory:
 
     @property
     def host(self) -> int:
-        """Tables that a GPU reads in the host's memory."""
-        return sum(memory.host_bytes for memory in self.tables.values())
+        """Of the host's memory: tables that a GPU reads there, and the copy for checkpoints."""
+        return sum(memory.host_bytes for memory in self.tables.values()) + self.copied
 
 
 def memory_of_ranks(
@@ -112,9 +114,19 @@ def memory_of_ranks(
             batch=batch,
             reserve=machines.reserved_bytes,
             capacity=machines.rank_bytes,
+            copied=saved_bytes(parameters)
+            + sum(memory.weights + memory.optimizer for memory in tables.values()),
         )
         for rank, tables in enumerate(of_rank)
     ]
+
+
+def bytes_of_node(ranks: list[RankMemory], machines: Machines) -> int:
+    """What the fullest host has to hold for its ranks."""
+    on_cpu = machines.device == "cpu"
+    of_rank = [rank.host + (rank.used if on_cpu else 0) for rank in ranks]
+    starts = range(0, len(ranks), machines.devices_per_node)
+    return max(sum(of_rank[start : start + machines.devices_per_node]) for start in starts)
 
 
 def changes_that_fit(workload: Workload, machines: Machines) -> Iterator[str]:

@@ -21,6 +21,7 @@ BATCHES_IN_FLIGHT = 2
 OWNER_BYTES = 32  # of a row of raw ids: owner, count, last step, and where to find the owner
 DENSE_BYTES = 4
 LEARNING_DENSE_BYTES = 16  # a weight, its gradient and two moments of Adam, all fp32
+SAVED_DENSE_BYTES = 12  # the same without the gradient
 BATCH_IDS = 65536
 
 
@@ -110,6 +111,11 @@ def replicated_bytes(
     """
     own_batch = sum(batch_ids * (ID_BYTES * BATCHES_IN_FLIGHT + width * 4 * 2) for width in widths)
     return dense_parameters * (LEARNING_DENSE_BYTES if learns else DENSE_BYTES), own_batch
+
+
+def saved_bytes(dense_parameters: int) -> int:
+    """Of the dense part, on every rank, in the copy that a checkpoint is written from."""
+    return dense_parameters * SAVED_DENSE_BYTES
 
 
 class ExactStorage(TorchRecEstimator):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from torchrec_mm.parallel.capacity import RankMemory
+from torchrec_mm.parallel.capacity import RankMemory, bytes_of_node
 from torchrec_mm.parallel.plan_files import PlannedTable
 from torchrec_mm.parallel.topology import GIB, Machines
 
@@ -53,8 +53,18 @@ def _block(alike: list[RankMemory]) -> Iterator[str]:
     rest = {"dense part": memory.dense, "own batch": memory.batch, "reserve": memory.reserve}
     for part, size in (rest | {"in all": memory.used}).items():
         yield f"  {part:<26}{gib(size):>12}"
-    if memory.host:
-        yield f"  {'on the host':<26}{gib(memory.host):>12}"
+    yield f"  {'on the host':<26}{gib(memory.host):>12}  {gib(memory.copied)} to save from"
+
+
+def host_text(ranks: list[RankMemory], machines: Machines) -> str:
+    """Whether a node's memory holds what its ranks need there, item vectors aside."""
+    needed, of_node = bytes_of_node(ranks, machines), machines.host_bytes
+    rule = "fits" if needed <= of_node else "does not fit"
+    what = "tables there" if machines.device == "cuda" else "all of the above"
+    return (
+        f"host: {gib(needed)} a node, of {what} and copies that checkpoints are written from; "
+        f"that {rule} in {gib(of_node)}"
+    )
 
 
 def vectors_text(size: int, machines: Machines) -> str:

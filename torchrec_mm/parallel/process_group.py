@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -150,6 +150,16 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
+
+
+def copy_from_first_rank(tensors: Iterable[torch.Tensor]) -> None:
+    """Fill tensors, of the same shapes on every rank, with the first rank's. Collective.
+
+    For what ranks could compute alike, were their devices and libraries alike.
+    """
+    if dist.get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
 
 
 def host_group(timeout: timedelta | None = None) -> dist.ProcessGroup:

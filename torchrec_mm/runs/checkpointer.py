@@ -65,6 +65,14 @@ class Checkpointer:
         self.writing: Future[str | None] | None = None
         dist.barrier()
 
+    def reserve(self, shards: Mapping[str, TensorShards]) -> None:
+        """Have the memory of what ``save`` will copy, pinned where there is a GPU.
+
+        A host that lacks it says so before the first step, and no save waits for pages to be
+        pinned, which takes seconds for tens of GB.
+        """
+        self.host_copy.reserve(shards)
+
     def save(
         self,
         shards: Mapping[str, TensorShards],
@@ -177,21 +185,25 @@ class HostCopy:
     def __init__(self) -> None:
         self.buffers: dict[str, list[Tensor]] = {}
 
+    def reserve(self, shards: Mapping[str, TensorShards]) -> None:
+        """Make the buffers of shards that have none."""
+        for key, own in shards.items():
+            if key not in self.buffers:
+                self.buffers[key] = [
+                    torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                    for _, tensor in own.chunks()
+                ]
+
     def take(self, shards: Mapping[str, TensorShards]) -> dict[str, TensorShards]:
         """The shards as they are now; what was taken before is overwritten."""
+        self.reserve(shards)
         copied = {key: self._copy(key, own) for key, own in shards.items()}
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return copied
 
     def _copy(self, key: str, own: TensorShards) -> TensorShards:
-        chunks = list(own.chunks())
-        if key not in self.buffers:
-            self.buffers[key] = [
-                torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-                for _, tensor in chunks
-            ]
         parts = []
-        for (offsets, tensor), buffer in zip(chunks, self.buffers[key], strict=True):
+        for (offsets, tensor), buffer in zip(own.chunks(), self.buffers[key], strict=True):
             parts.append((offsets, buffer.copy_(tensor, non_blocking=True)))
         return TensorShards(own.size, own.dtype, tuple(parts))

@@ -26,6 +26,7 @@ from torchrec_mm.runs.storage import IndexedReader, read_index
 DELTAS = "deltas"
 STREAM = "stream.json"  # in a checkpoint of a run that publishes deltas
 HEADER = "delta"  # the one key of the file's metadata: of several, the order is not fixed
+WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)  # the longer, the sooner compared
 MODEL, DENSE, FROZEN = "model.", "network.", "network.make."
 
 
@@ -101,17 +102,25 @@ def _changed_rows(before: IndexedReader, after: Path, key: str) -> tuple[Tensor,
 
 
 def _bytes(rows: Tensor) -> Tensor:
-    """(n, ...) to (n, bytes): numbers that are equal may have different bits."""
-    return rows.reshape(len(rows), -1).contiguous().view(torch.uint8)
+    """(n, ...) to (n, words) of integers: numbers that are equal may have different bits."""
+    flat = rows.reshape(len(rows), -1).contiguous()
+    size = flat.shape[1] * flat.element_size()
+    word = next(kind for kind in WORDS if size % kind.itemsize == 0)
+    return flat.view(word)
 
 
 def last_delta(checkpoint: Path) -> int | None:
     """The number of the delta that leads to a published checkpoint, 0 for the first.
 
-    None of a run that publishes none.
+    None of a run that publishes none. InputError if it is garbled.
     """
     stream = checkpoint / STREAM
-    return int(read_json(stream)["delta"]) if stream.is_file() else None
+    if not stream.is_file():
+        return None
+    number = read_json(stream).get("delta")
+    if type(number) is not int:
+        raise InputError(f"{stream} must hold the number of a delta, got {number!r}")
+    return number
 
 
 def path_of(deltas: Path, number: int) -> Path:

@@ -8,6 +8,7 @@ metrics.jsonl     one JSON object a line, steps and epochs
 checkpoints/      step-<steps>/, each a torch.distributed.checkpoint
 tensorboard/      figures of each window of steps
 logs/             rank-<rank>.log, what each rank logged and how it ended
+deltas/           of a run that follows requests, what each published window changed
 trace.json        the profiler's, where it was asked for
 metrics.json      written by apps.evaluate
 

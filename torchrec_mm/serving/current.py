@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ from torchrec_mm.serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 RECORDED = 64  # requests that another checkpoint is tried on
+REST = 2.0  # after each of them, as a multiple of its time: requests have the cores meanwhile
 
 
 class Current:
@@ -62,6 +63,12 @@ class Current:
         self._recorded.append(parts[-1])
         ends = np.cumsum([part.num_impressions for part in parts])[:-1]
         return Scored(np.split(found, ends), scorer.checkpoint.name)
+
+    @contextmanager
+    def held(self) -> Iterator[Scorer]:
+        """What scores now, in a block in which no delta changes it; batches wait meanwhile."""
+        with self._scoring:
+            yield self.scorer
 
     def take_newest(self) -> bool:
         """Put the run's newest published state in the place of this one, if it is another.
@@ -130,10 +137,12 @@ class Current:
         """Mean difference of the probabilities of the recorded requests, which warm it up."""
         differences = [np.zeros(1)]
         for requests in list(self._recorded):
+            begin = time.monotonic()
             found = other.probabilities(requests)
             if not np.isfinite(found).all():
                 raise FloatingPointError(f"{other.checkpoint} scores NaN or infinity")
             differences.append(np.abs(found - self.scorer.probabilities(requests)))
+            time.sleep(REST * (time.monotonic() - begin))
         return float(np.concatenate(differences).mean())
 
 

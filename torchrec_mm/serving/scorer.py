@@ -13,6 +13,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.encoded.arrays import EncodedItems, RequestArrays
+from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.parallel.cpu.lone import LoneTables
@@ -55,14 +56,18 @@ class NetworkScorer:
     @torch.no_grad()
     def logits(self, arrays: RequestArrays, items: EncodedItems) -> np.ndarray:
         """(I,) float32 of the batch's impressions, by the item vectors of this moment."""
+        _, outputs = self.ranker(self.batch(arrays, items))
+        return outputs.logits.numpy()
+
+    def batch(self, arrays: RequestArrays, items: EncodedItems) -> RequestBatch:
+        """What the ranker is given, of the item vectors of this moment."""
         vectors = self.source.begin() if self.source else None
         if self.codebooks is not None:
             assert vectors is not None  # codes are of vectors
             items = with_codes(items, vectors, self.codebooks)
         spec = self.ranker.network.spec
         collator = collator_for_ranker(spec, items, self.source, self.max_behaviours, self.make)
-        _, outputs = self.ranker(collator(arrays, 0.0))
-        return outputs.logits.numpy()
+        return collator(arrays, 0.0)
 
 
 @dataclass(frozen=True)
@@ -81,28 +86,28 @@ class Scorer:
     follows: str = ""
 
     @classmethod
-    def open(cls, trained: TrainedRun, items: Path, vectors: Latest | None = None) -> "Scorer":
+    def open(
+        cls,
+        trained: TrainedRun,
+        items: Path,
+        vectors: Latest | None = None,
+        encoder: RequestEncoder | None = None,
+    ) -> "Scorer":
         """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
 
         Args:
             trained: the run. items: folder in the layout of ``items/``, what is known of items.
             vectors: give those of now, of the run's origin; for methods that use any.
+            encoder: of another checkpoint of the run, which has the same; else it is made.
 
         Raises:
             InputError: files that are missing, garbled or another run's.
         """
-        vocabularies = trained.vocabularies
-        catalogue = Catalogue.open(items, vocabularies)
-        encoder = RequestEncoder.of(vocabularies, catalogue, trained.behaviours_read)
+        encoder = encoder or encoder_of(trained, items)
         if trained.method == "bias":
             bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
-        spec = spec_from_json(trained.model["spec"])
-        ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
-        source = VectorsOfBatch(vectors) if vectors else None
-        make = frozen(ranker, source)
-        newest = trained.config["max_behaviours"]
-        network = NetworkScorer(ranker, source, make, trained.codebooks, newest)
+        network = load_network(trained, vectors)
         return cls(trained.checkpoint, encoder, network, last_delta(trained.checkpoint))
 
     def check(self, delta: Delta) -> None:
@@ -135,6 +140,21 @@ class Scorer:
     def probabilities(self, requests: Requests) -> np.ndarray:
         """(I,) float32 click probabilities, as ``apps.predict`` writes them."""
         return torch.from_numpy(self.logits(requests)).sigmoid().numpy()
+
+
+def load_network(trained: TrainedRun, vectors: Latest | None) -> NetworkScorer:
+    """The network of a checkpoint of any method but bias; arguments as of ``Scorer.open``."""
+    spec = spec_from_json(trained.model["spec"])
+    ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
+    source = VectorsOfBatch(vectors) if vectors else None
+    make, newest = frozen(ranker, source), trained.config["max_behaviours"]
+    return NetworkScorer(ranker, source, make, trained.codebooks, newest)
+
+
+def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:
+    """What all checkpoints of a run have their requests encoded by."""
+    catalogue = Catalogue.open(items, trained.vocabularies)
+    return RequestEncoder.of(trained.vocabularies, catalogue, trained.behaviours_read)
 
 
 def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:

@@ -25,6 +25,8 @@ class Weights:
         """InputError unless ``put`` cannot fail, and leaves numbers."""
         for key, (rows, values) in delta.rows.items():
             held = self._of(key)
+            if rows.dtype != torch.int64 or rows.dim() != 1:
+                raise InputError(f"delta {key} must have int64 rows, got {rows.dtype}")
             self._check_same(key, values.shape, (len(rows), *held.shape[1:]))
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(held):
                 raise InputError(f"delta {key} must be of rows below {len(held)}")

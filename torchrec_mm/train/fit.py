@@ -54,6 +54,7 @@ def fit(
     ):
         if settings.resume:
             restore(run, training, settings.allow_keys)
+        checkpointer.reserve(training.shards())
         run.drop_records_after(training.position)
         with Observer(
             run,

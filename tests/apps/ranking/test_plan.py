@@ -50,6 +50,7 @@ def test_the_print_names_tables_parts_and_the_tightest_rank(capsys):
         "rank 0-15                        weights   optimizer       cache     buffers",
         "reserve                      11.85 GiB",
         "tightest: rank 0, ",
+        "host: 29.42 GiB a node, of tables there and copies that checkpoints are written from",
         "item vectors: 28.61 GiB a node",
     ):
         assert words in out

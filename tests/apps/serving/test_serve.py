@@ -1,13 +1,8 @@
 """apps.serve as a process: it says where it listens, answers, and ends when it is told to."""
 
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,35 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import apps.serve
-from tests.helpers.runs import ROOT, train_ranker
+from tests.apps.serving.processes import WAIT_S, served
+from tests.helpers.runs import train_ranker
 from tests.serving.served import scorer_of, table_of
 from torchrec_mm.serving.serve import listening
 
-WAIT_S = 300
 KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
 def run_dir(market, tmp_path_factory) -> Path:
     return train_ranker(market, tmp_path_factory.mktemp("served") / "run", "simtier")
-
-
-@contextmanager
-def served(run_dir: Path, *more: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process and where it listens."""
-    command = [sys.executable, "-m", "apps.serve", "--run_dir", str(run_dir), "--port", "0", *more]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line + process.communicate(timeout=WAIT_S)[1]
-        yield process, found[0]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_it_scores_over_http_and_ends_quietly_when_told_to(run_dir, market):

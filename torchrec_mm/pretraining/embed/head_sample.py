@@ -11,7 +11,7 @@ import torch
 
 from torchrec_mm.data.content.item_stream import ItemStream
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker
+from torchrec_mm.parallel.process_group import Worker, copy_from_first_rank
 from torchrec_mm.pretraining.embed.item_batches import BatchLoader, ItemBatch
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
 from torchrec_mm.pretraining.encoder.precision import Precision
@@ -45,6 +45,8 @@ class HeadSample:
     def fit_heads(self) -> None:
         """Fit heads that have no room for all features to the sample's principal components.
 
+        Collective.
+
         Raises:
             InputError: no item has a modality.
         """
@@ -58,6 +60,7 @@ class HeadSample:
                 raise InputError(f"{rule}, got none")
             if not encoder.head.keeps_all:
                 encoder.head.fit_principal_components(features)
+                copy_from_first_rank(encoder.head.projection.parameters())
 
     def rows(self, part: int) -> np.ndarray:
         """Rows of a part that are in the sample: int64, ascending."""

@@ -51,6 +51,7 @@ def fit(
         Checkpointer(run.checkpoints, settings.keep_checkpoints) as checkpointer,
         Scalars(run, start.step) as scalars,
     ):
+        checkpointer.reserve(trainer.shards())
         loop = _Loop(trainer, loader, run, settings, checkpointer, scalars, start, stop)
         batches = loader.batches(settings.epochs, start.step)
         for epoch in range(start.epoch, settings.epochs):

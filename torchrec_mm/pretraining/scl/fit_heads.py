@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchrec_mm.data.content.packed import PackedContent
 from torchrec_mm.errors import InputError
-from torchrec_mm.parallel.process_group import Worker, gather_rows
+from torchrec_mm.parallel.process_group import Worker, copy_from_first_rank, gather_rows
 from torchrec_mm.pretraining.encoder.encoder import Encoder
 from torchrec_mm.pretraining.encoder.fingerprint import features_fingerprint
 from torchrec_mm.pretraining.encoder.item_encoder import ItemEncoder
@@ -73,6 +73,8 @@ def fit_heads(encoder: ItemEncoder, reader: SideReader, worker: Worker) -> None:
             rule = "items must have pictures that can be decoded"
             raise InputError(f"{rule}, got none of {len(rows)}")
         part.head.fit_principal_components(features)
+        # Unlike devices find unlike components, and vectors of unlike heads cannot be compared.
+        copy_from_first_rank(part.head.projection.parameters())
 
 
 def _content(modality: str, encoder: Encoder, packed: PackedContent, max_pixels: int) -> Content:

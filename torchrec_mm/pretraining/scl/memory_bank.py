@@ -44,7 +44,7 @@ class MemoryBank(nn.Module):
         On the CPU the slots in use alone. On a GPU, where to read the count would be to wait for
         it, all slots with a mask.
         """
-        if self.keys.is_cuda:
+        if self.keys.device.type != "cpu":
             used = torch.arange(len(self.keys), device=self.keys.device) < self.enqueued
             return Negatives(self.keys, self.ids, used)
         filled = min(int(self.enqueued), len(self.keys))

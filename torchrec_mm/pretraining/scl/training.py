@@ -45,6 +45,8 @@ class Trainer:
                 static_graph=True,  # allows for weights no loss depends on, such as a text pooler
                 gradient_as_bucket_view=True,
             )
+        # One kernel for all parameters, which scales and leaves steps out without the host.
+        self._fused = worker.device.type == "cuda"
         self.parameters = [p for p in scl.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameter_groups(
@@ -54,7 +56,8 @@ class Trainer:
                 layer_decay=settings.layer_decay,
                 weight_decay=settings.weight_decay,
             ),
-            foreach=True,
+            foreach=not self._fused,
+            fused=self._fused,
         )
         self._create_optimizer_state()
 
@@ -117,7 +120,7 @@ class Trainer:
         """AdamW's own, before the first step: a checkpoint holds and finds the same keys always."""
         for parameter in self.parameters:
             self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
+                "step": torch.zeros((), device=parameter.device if self._fused else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
