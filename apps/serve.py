@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.errors import InputError
@@ -60,6 +61,9 @@ class ServeConfig:
     checkpoint: str = "latest"
     """Which of the run's checkpoints: latest (of a run that follows requests, the latest that it
     published), best (by test AUC in training) or its steps."""
+    tables: Literal["fp32", "int8"] = "fp32"
+    """How the rows of embedding tables are held: int8 with a scale and an offset a row is less
+    memory and not faster, and scores differ a little from those of apps.predict."""
     host: str = "127.0.0.1"
     """Address to listen at: this machine alone, unless told otherwise. There is no encryption and
     no log-in: put a proxy in front of it that has both."""
@@ -145,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log=log,
         parity=parity,
         with_page=config.page,
+        tables=config.tables,
         host=config.host,
         port=config.port,
     )

@@ -116,7 +116,8 @@ def call(command: str, *flags: object) -> None:
 
 def follow(config: LiveConfig, folder: Path) -> Followed:
     """Send, have them encoded, and look for them."""
-    pictures = pq.read_table(folder / "market" / "items", columns=["image"])["image"].to_pylist()
+    items = pq.read_table(folder / "market" / "items", columns=["image"])
+    pictures = items["image"].drop_null().to_pylist()
     count, port = round(config.items_per_s * config.seconds), free_port()
     with tempfile.TemporaryDirectory(dir=folder) as made, redis(Path(made)) as url:
         index = Path(made) / "index"

@@ -5,6 +5,7 @@ Shape letters: R requests, I impressions.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.parallel.cpu.lone import LoneTables
+from torchrec_mm.parallel.cpu.quantised import QuantisedTables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import collator_for_ranker, with_codes
 from torchrec_mm.ranking.frozen_make import FrozenMake, ProjectedOnDemand
@@ -92,6 +94,7 @@ class Scorer:
         items: Path,
         vectors: Latest | None = None,
         encoder: RequestEncoder | None = None,
+        tables: Literal["fp32", "int8"] = "fp32",
     ) -> "Scorer":
         """Load a checkpoint: its tables, and one batch at a time, are what memory must hold.
 
@@ -99,15 +102,18 @@ class Scorer:
             trained: the run. items: folder in the layout of ``items/``, what is known of items.
             vectors: give those of now, of the run's origin; for methods that use any.
             encoder: of another checkpoint of the run, which has the same; else it is made.
+            tables: how their rows are held, see ``QuantisedTables`` for int8.
 
         Raises:
-            InputError: files that are missing, garbled or another run's.
+            InputError: files that are missing, garbled or another run's; no tables to hold in int8.
         """
         encoder = encoder or encoder_of(trained, items)
         if trained.method == "bias":
+            if tables != "fp32":
+                raise InputError(f"tables must be fp32 for method bias, got {tables}")
             bias = BiasModel.from_tensors(read_checkpoint(trained.checkpoint, ""))
             return cls(trained.checkpoint, encoder, BiasScorer(bias))
-        network = load_network(trained, vectors)
+        network = load_network(trained, vectors, tables)
         return cls(trained.checkpoint, encoder, network, last_delta(trained.checkpoint))
 
     def check(self, delta: Delta) -> None:
@@ -142,10 +148,15 @@ class Scorer:
         return torch.from_numpy(self.logits(requests)).sigmoid().numpy()
 
 
-def load_network(trained: TrainedRun, vectors: Latest | None) -> NetworkScorer:
+def load_network(
+    trained: TrainedRun, vectors: Latest | None, tables: Literal["fp32", "int8"] = "fp32"
+) -> NetworkScorer:
     """The network of a checkpoint of any method but bias; arguments as of ``Scorer.open``."""
     spec = spec_from_json(trained.model["spec"])
-    ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."))
+    if spec.zero_collision and tables != "fp32":
+        raise InputError(f"tables must be fp32 for a ranker with tables of raw ids, got {tables}")
+    held = LoneTables if tables == "fp32" else QuantisedTables
+    ranker = lone_ranker(spec, read_checkpoint(trained.checkpoint, "model."), held)
     source = VectorsOfBatch(vectors) if vectors else None
     make, newest = frozen(ranker, source), trained.config["max_behaviours"]
     return NetworkScorer(ranker, source, make, trained.codebooks, newest)
@@ -157,8 +168,15 @@ def encoder_of(trained: TrainedRun, items: Path) -> RequestEncoder:
     return RequestEncoder.of(trained.vocabularies, catalogue, trained.behaviours_read)
 
 
-def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
-    """A ranker that holds ``tensors``, the model's of a checkpoint, and only scores."""
+def lone_ranker(
+    spec: RankerSpec,
+    tensors: dict[str, Tensor],
+    held: type[LoneTables | QuantisedTables],
+) -> Ranker:
+    """A ranker that has ``tensors``, the model's of a checkpoint, and only scores.
+
+    ``held``: what its tables become.
+    """
     ranker = Ranker(spec)
     if ranker.zero_collision_tables is not None:
         ranker.zero_collision_tables = build_zero_collision_tables(
@@ -172,7 +190,7 @@ def lone_ranker(spec: RankerSpec, tensors: dict[str, Tensor]) -> Ranker:
         }
         if isinstance(collection, EmbeddingBagCollection):
             weights = {key.split(".")[1]: tensor for key, tensor in own.items()}
-            setattr(ranker, name, LoneTables(collection, weights))
+            setattr(ranker, name, held(collection, weights))
         else:
             collection.load_state_dict(own)
     return ranker.eval()

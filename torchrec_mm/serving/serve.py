@@ -5,6 +5,7 @@ import socket
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
@@ -43,12 +44,13 @@ def serve(
     log: LogSettings | None,
     parity: ParitySettings | None,
     with_page: bool,
+    tables: Literal["fp32", "int8"],
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
-    ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
+    ``items``, ``tables``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
     ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
     them, None: they may not. ``log``: of requests, None for none.
     ``parity``: what is scored again, None for nothing. ``with_page``: whether people may look.
@@ -62,7 +64,7 @@ def serve(
     following = vectors or nullcontext()
     with suppress_library_warnings(), listening(host, port) as listener, following:
         encoder = encoder_of(trained, items)  # once: reading a catalogue keeps requests waiting
-        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder)
+        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder, tables=tables)
         if vectors and vectors.index:
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)

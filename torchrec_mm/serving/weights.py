@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.cpu.lone import LoneTables
+from torchrec_mm.parallel.cpu.quantised import ROW_BYTES, QuantisedTables, pack
 from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.runs.delta import Delta
 
@@ -17,9 +18,14 @@ class Weights:
     def __init__(self, ranker: Ranker) -> None:
         """Copies nothing."""
         self._held: dict[str, Tensor] = {}
+        self._packed: set[str] = set()
         for name, part in ranker.named_children():
-            own = part.weights if isinstance(part, LoneTables) else part.state_dict()
+            own = part.state_dict()
+            if isinstance(part, LoneTables | QuantisedTables):
+                own = part.weights
             self._held |= {f"{name}.{key}": tensor for key, tensor in own.items()}
+            if isinstance(part, QuantisedTables):
+                self._packed |= {f"{name}.{key}" for key in own}
 
     def check(self, delta: Delta) -> None:
         """InputError unless ``put`` cannot fail, and leaves numbers."""
@@ -27,7 +33,10 @@ class Weights:
             held = self._of(key)
             if rows.dtype != torch.int64 or rows.dim() != 1:
                 raise InputError(f"delta {key} must have int64 rows, got {rows.dtype}")
-            self._check_same(key, values.shape, (len(rows), *held.shape[1:]))
+            row = held.shape[1:]  # of raw ids' owners there is a number, no row
+            if key in self._packed:
+                row = torch.Size([held.shape[1] - ROW_BYTES])
+            self._check_same(key, values.shape, (len(rows), *row))
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(held):
                 raise InputError(f"delta {key} must be of rows below {len(held)}")
             _check_finite(key, values)
@@ -40,7 +49,8 @@ class Weights:
         """Write what was checked."""
         for key, (rows, values) in delta.rows.items():
             held = self._held[key]
-            held.index_copy_(0, rows, values.to(held.dtype))
+            own = pack(values) if key in self._packed else values.to(held.dtype)
+            held.index_copy_(0, rows, own)
         for key, values in delta.dense.items():
             self._held[key].copy_(values)
 
