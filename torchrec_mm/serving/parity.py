@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,7 +128,7 @@ class Parity:
         """The largest of a group of one checkpoint and one moment; None if nothing was compared."""
         (first, moment), *_ = group
         try:
-            table = self._known(pa.concat_tables([self._rows(each) for each, _ in group]))
+            table = self._known(pa.concat_tables([self._rows([each]) for each, _ in group]))
             if not table.num_rows:
                 return None
             again = self._predicted(table, first.checkpoint, moment)
@@ -180,7 +181,8 @@ class Parity:
                 encoding="utf-8",
                 errors="replace",
             )
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, PRIORITY)
+            with suppress(ProcessLookupError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, PRIORITY)
         _, said = self._process.communicate()
         if self._process.returncode:
             last = (said.strip().splitlines() or [f"status {self._process.returncode}"])[-1]

@@ -81,9 +81,11 @@ def serve(
             if histories
             else Histories.none(columns, added)
         )
-        rows = LogRows(columns, trained.behaviours_read)
-        kept = RequestLog(log, rows, measures) if log else None
-        compared = Parity(parity, current, items, latest, rows, measures) if parity else None
+        kept = compared = None
+        if log or parity:
+            rows = LogRows(columns, trained.behaviours_read)
+            kept = RequestLog(log, rows, measures) if log else None
+            compared = Parity(parity, current, items, latest, rows, measures) if parity else None
         app = make_app(current, settings, measures, known, kept, compared, store)
         if with_page:
             page = Page.open(current, settings.limits, known, items, histories)

@@ -67,6 +67,8 @@ def service(market, tmp_path_factory) -> Iterator[Service]:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     flags = ("--timeout_s", "5", "--max_body_bytes", str(MOST_BYTES))
+    flags += ("--max_behaviours", "100")  # so that lists that are too long fit into a body
+    flags += ("--additions", str(tmp_path_factory.mktemp("added")))
     with served(run_dir, *flags) as (process, where):
         alone = Service(where, row, sink.getvalue(), [])
         yield Service(where, row, sink.getvalue(), alone.scores())
@@ -100,9 +102,10 @@ def neighbour(service: Service) -> Iterator[None]:
     assert found and all(each == pytest.approx(service.answer, abs=1e-6) for each in found)
 
 
+@pytest.mark.parametrize("path", ["/score", "/behaviours"])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_requests_drawn_by_the_openapi_page_are_answered_as_it_says(
-    service, tmp_path, monkeypatch, mode
+    service, tmp_path, monkeypatch, mode, path
 ):
     monkeypatch.chdir(tmp_path)  # for what the library may write
     load_all_checks()
@@ -110,7 +113,7 @@ def test_requests_drawn_by_the_openapi_page_are_answered_as_it_says(
     checks = CHECKS.get_by_names(CHECKED)
 
     @settings(DRAWN, max_examples=CASES // 2)
-    @given(case=page["/score"]["POST"].as_strategy(generation_mode=mode))
+    @given(case=page[path]["POST"].as_strategy(generation_mode=mode))
     def check(case) -> None:
         answer = case.call_and_validate(checks=checks, timeout=WAIT_S)
         if answer.status_code != 200:

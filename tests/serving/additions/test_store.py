@@ -110,6 +110,8 @@ def test_bodies_that_are_written_together_are_counted_apart(tmp_path):
     assert store.add([one, one, additions()]) == [Outcome(added=2), Outcome(known=2), Outcome()]
     more = additions(*[(1, time, 1) for time in range(20, 24)])
     assert store.add([more, one]) == [Outcome(added=4), Outcome(older=2)]
+    before = read(store, 1)
+    assert store.add([more]) == [Outcome(known=4)] and read(store, 1) == before
 
 
 def test_a_reader_sees_all_of_a_body_or_nothing(tmp_path):

@@ -2,88 +2,19 @@
 
 import errno
 import io
-import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fastapi.testclient import TestClient
 
-import apps.prepare
 from tests.helpers.forks import wait_until
-from tests.helpers.kinds_market import write_kinds_market
-from tests.helpers.runs import train_ranker
-from tests.helpers.small_market import SmallMarket
-from tests.serving.served import predicted, scorer_of, table_of
-from tests.serving.test_app import SETTINGS
-from torchrec_mm.data.encode.source import known_columns
+from tests.serving.request_log.logging_server import KEPT_BEHAVIOURS, log_of, logged, post, served
 from torchrec_mm.errors import InputError
-from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving import wire
-from torchrec_mm.serving.app import make_app
-from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.histories import Histories
-from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.request_log import writer
 from torchrec_mm.serving.request_log.rows import LogRows
-from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
-
-LONG_S = 3600.0
-KEPT_BEHAVIOURS = 3
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory):
-    return write_kinds_market(tmp_path_factory.mktemp("market"))
-
-
-@pytest.fixture(scope="module")
-def run_dir(market, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "run"
-    return train_ranker(market, folder, "id", "--max_behaviours", str(KEPT_BEHAVIOURS))
-
-
-@pytest.fixture(scope="module")
-def scorer(run_dir):
-    return scorer_of(run_dir)
-
-
-@pytest.fixture(scope="module")
-def asked(scorer, market) -> pa.Table:
-    return table_of(scorer, market.data / "requests" / "test")
-
-
-def log_of(scorer, folder: Path, measures: Measures | None = None, **settings) -> RequestLog:
-    settings = {"folder": folder, "seconds": LONG_S, "share": 1.0} | settings
-    rows = LogRows(scorer.encoder.columns, KEPT_BEHAVIOURS)
-    return RequestLog(LogSettings(**settings), rows, measures or Measures())
-
-
-@contextmanager
-def served(run_dir: Path, scorer, folder: Path, histories: Histories | None = None, **settings):
-    """A client of a server that keeps a log."""
-    measures = Measures()
-    current = Current(TrainedRun.open(run_dir, "latest"), lambda run: scorer, measures)
-    known = histories or Histories.none(scorer.encoder.columns)
-    log = log_of(scorer, folder, measures, **settings)
-    with TestClient(make_app(current, SETTINGS, measures, known, log)) as client:
-        yield client
-
-
-def post(client: TestClient, table: pa.Table, **more: list) -> dict:
-    """The answer to JSON."""
-    rows = [{n: v for n, v in row.items() if v is not None} for row in table.to_pylist()]
-    for name, values in more.items():
-        rows = [row | {name: value} for row, value in zip(rows, values, strict=True)]
-    said = client.post("/score", json={"requests": rows})
-    assert said.status_code == 200, said.text
-    return said.json()
-
-
-def logged(folder: Path) -> list[dict]:
-    return pq.read_table(folder).sort_by("request_id").to_pylist()
 
 
 def test_the_log_holds_requests_as_they_were_asked_and_what_was_answered(
@@ -179,6 +110,23 @@ def test_where_the_disk_is_full_scoring_goes_on_and_what_waits_is_written_later(
     assert len(logged(tmp_path)) == 2
 
 
+def test_what_cannot_be_a_row_keeps_no_other_request_from_the_log(
+    run_dir, scorer, asked, tmp_path, monkeypatch
+):
+    whole = LogRows.__call__
+
+    def rows(self, answers):
+        if any(answered.request_ids == ["broken"] for answered in answers):
+            raise pa.ArrowInvalid("what no test foresaw")
+        return whole(self, answers)
+
+    monkeypatch.setattr(LogRows, "__call__", rows)
+    with served(run_dir, scorer, tmp_path) as client:
+        for name in ("one", "broken", "other"):
+            post(client, asked.slice(0, 1), request_id=[name])
+    assert [row["request_id"] for row in logged(tmp_path)] == ["one", "other"]
+
+
 def test_what_is_more_than_may_wait_is_dropped_and_counted(
     run_dir, scorer, asked, tmp_path, monkeypatch
 ):
@@ -223,36 +171,3 @@ def test_what_a_killed_server_left_half_written_is_removed(scorer, tmp_path):
     (tmp_path / ".0001.parquet.abcdefgh").write_bytes(b"PAR1")
     log_of(scorer, tmp_path)
     assert not [*tmp_path.iterdir()]
-
-
-def test_what_was_served_is_learned_from_and_predicted_as_it_was_answered(
-    market, run_dir, scorer, asked, tmp_path
-):
-    with served(run_dir, scorer, tmp_path / "log") as client:
-        for row in range(len(asked)):
-            post(client, asked.slice(row, 1))
-    rows = {row["request_id"]: row for row in logged(tmp_path / "log")}
-    clicked = [
-        {"request_id": name, "item_id": row["candidate_item_ids"][-1], "label": 1}
-        for name, row in rows.items()
-    ]
-    (tmp_path / "clicks").mkdir()
-    lines = "".join(json.dumps(each) + "\n" for each in clicked)
-    (tmp_path / "clicks" / "all.jsonl").write_text(lines)
-    data = tmp_path / "data"
-    flags = ["--source", "request_log", "--input", tmp_path / "log", "--items", market.data]
-    flags += ["--outcomes", tmp_path / "clicks", "--wait_s", "0", "--run_dir", data]
-    apps.prepare.main([str(flag) for flag in flags])
-    found = 0
-    for split in ("train", "test"):
-        requests = data / "requests" / split
-        scores = predicted(run_dir, requests, tmp_path / "scores.parquet")
-        table = pq.read_table(requests)
-        answered = [rows[name]["click_probabilities"] for name in table["request_id"].to_pylist()]
-        assert scores == pytest.approx(sum(answered, []), abs=1e-6)
-        assert all(labels[-1] == 1 for labels in table["labels"].to_pylist())
-        found += len(table)
-    assert found == len(rows) == len(asked)
-    again = train_ranker(SmallMarket(data, market.vectors), tmp_path / "again", "id")
-    new, old = (TrainedRun.open(path, "latest").vocabularies for path in (again, run_dir))
-    assert known_columns(new).all.keys() == known_columns(old).all.keys()

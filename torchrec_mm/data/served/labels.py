@@ -13,12 +13,14 @@ import pyarrow as pa
 from torchrec_mm.columns.parquet import INT8_LIST
 from torchrec_mm.data.contract.request_columns import REQUEST_ID
 from torchrec_mm.data.contract.served import SERVED_AT
+from torchrec_mm.data.prepare.plain_parquet import quoted
 from torchrec_mm.data.public.tables import Tables, listed
 from torchrec_mm.data.served.log_files import ServedLog
 from torchrec_mm.data.served.outcomes import Outcomes
 from torchrec_mm.errors import InputError
 
 ROWS = 2_048  # of requests at a time, which may be long
+QUOTE = '"'  # of names in SQL
 PLACE = "log_file, log_row"
 
 
@@ -55,7 +57,7 @@ class Labeller:
 
     def requests(self) -> Iterator[pa.Table]:
         """All of them, each once, by time."""
-        columns = ", ".join(f'r."{name}"' for name in self.log.columns)
+        columns = ", ".join(f"r.{quoted(name, QUOTE)}" for name in self.log.columns)
         labels = (
             "list_transform(r.candidate_item_ids, lambda item: "
             "CAST(list_contains(coalesce(c.items, CAST([] AS BIGINT[])), item) AS TINYINT))"
@@ -83,7 +85,7 @@ class Labeller:
     def item_ids(self, *columns: str) -> Iterator[pa.RecordBatch]:
         """The distinct ids in lists of the requests, ascending."""
         each = " UNION ".join(
-            f'SELECT unnest("{name}") AS item_id FROM {self._ripe}' for name in columns
+            f"SELECT unnest({quoted(name, QUOTE)}) AS item_id FROM {self._ripe}" for name in columns
         )
         return self.tables(f"SELECT DISTINCT item_id FROM ({each}) ORDER BY item_id")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from torchrec_mm.columns.jagged import Jagged, list_array, offsets_of, values_and_offsets
 from torchrec_mm.columns.numbers import to_arrow
@@ -67,17 +68,23 @@ class LogRows:
         self.schema = pa.schema({REQUEST_ID: STRING, **of_ranker, **OF_SERVER})
         self._of_behaviours, self._most = [*of_behaviours(columns)], max_behaviours
 
-    def __call__(self, answered: Answered) -> pa.Table:
-        """R rows; the timestamp of a request that brings none is when it was answered."""
-        table, count = answered.table, answered.table.num_rows
-        served_at = int(answered.served_at)
-        lengths = table["candidate_item_ids"].combine_chunks().value_lengths()
+    def __call__(self, answers: Sequence[Answered]) -> pa.Table:
+        """The rows of some answers, at least one, whose requests came in the same types.
+
+        The timestamp of a request that brings none is when it was answered.
+        """
+        table = pa.concat_tables([each.table for each in answers])
+        counts = [len(each.request_ids) for each in answers]
+        served_at = pa.array(np.repeat([int(each.served_at) for each in answers], counts), INT64)
+        served_by = [name for each in answers for name in [each.checkpoint] * len(each.request_ids)]
+        lengths = np.diff(values_and_offsets(table["candidate_item_ids"])[1])
+        probabilities = np.concatenate([each.probabilities for each in answers])
         columns = {name: table[name] for name in table.column_names} | {
-            REQUEST_ID: pa.chunked_array([answered.request_ids], STRING),
-            "timestamp": table["timestamp"].cast(INT64).fill_null(served_at),
-            SERVED_AT: pa.chunked_array([[served_at] * count], INT64),
-            SERVED_BY: pa.chunked_array([[answered.checkpoint] * count], STRING),
-            SERVED: pa.chunked_array([list_array(answered.probabilities, np.asarray(lengths))]),
+            REQUEST_ID: _column([name for each in answers for name in each.request_ids], STRING),
+            "timestamp": pc.coalesce(table["timestamp"].cast(INT64), served_at),
+            SERVED_AT: pa.chunked_array([served_at]),
+            SERVED_BY: _column(served_by, STRING),
+            SERVED: pa.chunked_array([list_array(probabilities, lengths)]),
         }
         for name in self._of_behaviours:
             columns[name] = self._newest(columns[name])
@@ -90,6 +97,10 @@ class LogRows:
         kept, places = Jagged(np.arange(len(values)), offsets).newest(self._most)
         cut = to_arrow(offsets_of(kept.lengths).astype(np.int32))
         return pa.chunked_array([pa.ListArray.from_arrays(cut, values.take(pa.array(places)))])
+
+
+def _column(values: list[str], kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, kind)])
 
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

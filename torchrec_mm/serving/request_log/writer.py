@@ -5,7 +5,8 @@ import secrets
 import threading
 import time
 import zlib
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,19 +117,40 @@ class RequestLog:
         if not taken:
             return True
         name = f"{time.time_ns() // 1000:016}-{secrets.token_hex(4)}.parquet"
+        tables = [*self._tables(taken)]
         try:
-            table = pa.concat_tables([self._rows(each) for each in taken])
-            write_table(self._settings.folder / name, table)
-        except (OSError, InputError, pa.ArrowException) as error:
+            if tables:
+                write_table(self._settings.folder / name, pa.concat_tables(tables))
+        except (OSError, InputError) as error:
             self._measures.log_failures.inc()
             logger.error("%d answers wait for the log: %s", len(taken), error)
             return False
         with self._changed:
             for _ in taken:
                 self._bytes -= self._waiting.popleft().nbytes
-        self._measures.logged.labels("written").inc(table.num_rows)
+        self._measures.logged.labels("written").inc(sum(table.num_rows for table in tables))
         self._measures.log_bytes.set(self._bytes)
         return True
+
+    def _tables(self, taken: Sequence[Answered]) -> Iterator[pa.Table]:
+        """Their rows, those that came in the same types together: much of the work is by call."""
+        alike: dict[pa.Schema, list[Answered]] = defaultdict(list)
+        for answered in taken:
+            alike[answered.table.schema].append(answered)
+        for answers in alike.values():
+            yield from self._rows_of(answers)
+
+    def _rows_of(self, answers: Sequence[Answered]) -> Iterator[pa.Table]:
+        """What cannot be kept must not keep others from it."""
+        try:
+            yield self._rows(answers)
+        except pa.ArrowException:
+            if len(answers) > 1:
+                for each in answers:
+                    yield from self._rows_of([each])
+                return
+            logger.exception("requests are not in the log")
+            self._measures.logged.labels("dropped").inc(len(answers[0].request_ids))
 
 
 def _check_columns(folder: Path, schema: pa.Schema) -> None:
