@@ -52,3 +52,10 @@ def test_a_step_waits_for_nothing(method, device, encoded: Encoded, worker):
     assert 0 < mode.launched.total() <= MOST_KERNELS
     if device == META:
         assert all(each.values().grad is not None for each in embeddings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_many_ids_a_feature_has_is_known_when_a_batch_leaves_the_host(method, encoded):
+    batch = encoded.batch(ROWS, method)
+    for ids in (batch.to(META).item_ids, batch.to(META).features):
+        assert ids is not None and ids.length_per_key_or_none() is not None
