@@ -28,14 +28,17 @@ class BenchmarkName:
         "fit",
         "gauc",
         "launch",
+        "live",
         "loader",
         "memory",
+        "parity",
         "prepare",
         "pretraining",
         "ranker",
         "serving",
         "short",
         "simtier",
+        "soak",
     ]
     """What to measure."""
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -20,10 +19,17 @@ from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import new_folder
 from torchrec_mm.ranking.effects import EFFECTS
+from torchrec_mm.ranking.spec import spec_from_json
 from torchrec_mm.runs.checkpoint import checkpoint_shapes
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.run_folder import CHECKPOINTS, read_run
-from torchrec_mm.scoring.export import SavedTable, write_parquet, write_safetensors
+from torchrec_mm.scoring.export import (
+    RawTable,
+    SavedTable,
+    file_of,
+    write_parquet,
+    write_safetensors,
+)
 from torchrec_mm.scoring.trained_run import CODEBOOKS, VOCABULARIES
 from torchrec_mm.targets import check_new_folder
 
@@ -38,7 +44,8 @@ class ExportTablesConfig:
     One that several features share is OUTPUT/shared/TABLE.FORMAT.
 
     parquet: a row a table row, with the id or text it is of. safetensors: weights, and the ids of
-    its rows from 2 on, of text hashes; row 0 is of unseen ids, row 1 of rare ones.
+    its rows from 2 on, of text hashes; row 0 is of unseen ids, row 1 of rare ones. A table of raw
+    ids has the id that owns each row instead.
     """
 
     run_dir: Path
@@ -65,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             WRITERS[config.format](table, folder / f"{name}.{config.format}")
 
 
-def tables_of(checkpoint: Path, run_dir: Path) -> Iterator[tuple[str, SavedTable]]:
-    """Tables by ``<group>/<feature>``; InputError for raw ids or no vocabulary of their size."""
+def tables_of(checkpoint: Path, run_dir: Path) -> Iterator[tuple[str, SavedTable | RawTable]]:
+    """Tables by ``<group>/<feature>``; InputError for no vocabulary of their size."""
     vocabularies, codebooks = run_dir / VOCABULARIES, run_dir / CODEBOOKS
     groups = rows_of_tables(vocabularies)
     codes = rows_of_tables(codebooks)["item"] if codebooks.is_file() else {}
@@ -84,22 +91,32 @@ def tables_of(checkpoint: Path, run_dir: Path) -> Iterator[tuple[str, SavedTable
         vocabulary_of.setdefault(table_name(EFFECTS), ("request", USER_ID, EFFECTS))
     for key in checkpoint_shapes(checkpoint):
         if table := re.fullmatch(r"model\..*\.embedding_bags\.([^.]*)\.weight", key):
-            if key.startswith("model.zero_collision_tables."):
-                rule = "tables must be of vocabularies to be exported"
-                raise InputError(f"{rule}, {checkpoint} holds raw ids in {table[1]}")
             if table[1] not in vocabulary_of:
                 raise InputError(f"{vocabularies} must hold the ids of {table[1]}, got none")
             group, feature, called = vocabulary_of[table[1]]
-            file = quote(called, safe="")
-            if len(file) > LONGEST_NAME:
+            file = file_of(group, called, called if feature in shared else None)
+            if len(name := file.partition("/")[2]) > LONGEST_NAME:
                 raise InputError(
                     f"feature {called[:20]}... must have a name of at most {LONGEST_NAME} bytes "
-                    f"to become a file, got {len(file)}"
+                    f"to become a file, got {len(name)}"
                 )
-            name = f"{group}/{feature}"
-            folder = "shared" if feature in shared else group
-            file_of = codebooks if feature in codes else vocabularies
-            yield f"{folder}/{file}", SavedTable(checkpoint, key, file_of, name)
+            if key.startswith("model.zero_collision_tables."):
+                yield file, raw_table(checkpoint, key, run_dir, feature)
+                continue
+            ids = codebooks if feature in codes else vocabularies
+            yield file, SavedTable(checkpoint, key, ids, f"{group}/{feature}")
+
+
+def raw_table(checkpoint: Path, key: str, run_dir: Path, feature: str) -> RawTable:
+    """A table of raw ids; the checkpoint has their owners beside it."""
+    spec = spec_from_json(read_run(run_dir, "ranker")[1]["spec"])
+    (owners,) = (
+        name
+        for name in checkpoint_shapes(checkpoint)
+        if name.startswith("model.zero_collision_tables.")
+        and name.endswith(f".{table_name(feature)}.ids")
+    )
+    return RawTable(checkpoint, key, owners, spec.zero_collision[feature].partitions)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m apps.prepare --source events --input LOGS --run_dir DATA --memory_gb 8
 python -m apps.prepare --source events --input LOGS --run_dir DATA --engine spark
 python -m apps.prepare --source events --input LOGS --run_dir DATA \
     --columns '{user_id: uid}' --events '{impression: [view], click: [tap, open]}'
+python -m apps.prepare --source request_log --input LOG --outcomes CLICKS --run_dir DATA
 """
 
 import sys
@@ -31,9 +32,10 @@ from torchrec_mm.data.public.mind import read_mind
 from torchrec_mm.data.public.public_data import PublicData, write_public
 from torchrec_mm.data.public.tables import Tables
 from torchrec_mm.data.public.users import FeedRules
+from torchrec_mm.data.served.prepare import prepare_request_log
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import scratch_folder
-from torchrec_mm.targets import check_new_folder
+from torchrec_mm.targets import check_new_folder, check_working_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +55,25 @@ class PrepareConfig:
         "amazon",
         "kuairand",
         "criteo",
+        "request_log",
     ]
     """movielens: ratings.csv, movies.csv, tags.csv, posters/<movieId>.jpg; impressions: user_id,
     item_id, label, timestamp and/or behaviour_item_ids, weight?, features; events: user_id,
-    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not. Then public
-    data sets as they are published, see torchrec_mm/data/public"""
+    item_id, timestamp, event; both in Parquet, CSV or JSON lines, partitioned or not. request_log:
+    what apps.serve --log wrote, see torchrec_mm/serving/request_log. The others are public data
+    sets as they are published, see torchrec_mm/data/public"""
     input: Path
     """folder of the files"""
     run_dir: Path
     """folder to create"""
     test_share: float | None = None
-    """all but mind, which is split: latest share of each user's impressions, for testing (0.2)"""
+    """all but mind, which is split: latest share of each user's impressions, of request_log of all
+    requests, for testing (0.2)"""
     behaviours: int | None = None
-    """all but criteo: behaviours of a request at most, the latest (50)"""
+    """all but criteo and request_log: behaviours of a request at most, the latest (50)"""
     items: Path | None = None
-    """impressions, events: folder with items/ (and features.yaml) to copy; not given: items/ holds
-    ids alone"""
+    """impressions, events, request_log: folder with items/ (and features.yaml) to copy; not given:
+    items/ holds ids alone"""
     max_candidates: int | None = None
     """movielens, events, amazon, kuairand: candidates of a request at most (20); more make several
     requests"""
@@ -84,21 +89,22 @@ class PrepareConfig:
     events: dict[str, list[str]] | None = None
     """events: values of column event that are impressions and clicks, as in '{impression: [view],
     click: [tap, open]}' ({impression: [impression], click: [click]}); those of any further name,
-    cart: [add], become a behaviour sequence cart_item_ids; others are left out"""
+    cart: [add], become a behaviour sequence cart_item_ids; others are left out. request_log: of
+    outcomes, click alone"""
     columns: dict[str, str] | None = None
-    """impressions, events: what the files call columns, as in '{user_id: uid, item_id: iid}'; of
-    impressions also '{candidate_city: city}', a feature of theirs"""
+    """impressions, events, outcomes of request_log: what the files call columns, as in '{user_id:
+    uid, item_id: iid}'; of impressions also '{candidate_city: city}', a feature of theirs"""
     timestamp_unit: Literal["s", "ms", "us", "ns"] | None = None
-    """impressions, events: of times that are whole numbers; not given: told by their size, and
+    """the same: of times that are whole numbers; not given: told by their size, and
     said. Dates need none"""
     delimiter: str | None = None
-    """impressions, events: of CSV files, one character; not given: comma, semicolon, tab or |,
+    """the same: of CSV files, one character; not given: comma, semicolon, tab or |,
     whichever gives all columns"""
     text_ids: tuple[str, ...] | None = None
-    """impressions, events: user_id and/or item_id of CSV files that are text though some look like
+    """the same: user_id and/or item_id of CSV files that are text though some look like
     numbers, as in '[user_id]'; not given: they are where none of the first looks so"""
     bad_share: float | None = None
-    """impressions, events: share of the rows that may be bad, which are left out and counted (0)"""
+    """the same: share of the rows that may be bad, which are left out and counted (0)"""
     passed: bool | None = None
     """movielens, impressions, events: requests also hold passed_item_ids, what their user was shown
     earlier and did not click (of films: rated and did not like), behaviours at most (movielens:
@@ -108,10 +114,19 @@ class PrepareConfig:
     engine: Literal["duckdb", "spark"] | None = None
     """events: duckdb, on this machine; spark, on the cluster of Spark's own configuration, local
     where it names none. Both give the same requests; Spark in any order of users (duckdb)"""
+    outcomes: Path | None = None
+    """request_log: folder of what came of the requests, in Parquet, CSV or JSON lines: request_id,
+    item_id and label, or timestamp and event"""
+    wait_s: int | None = None
+    """request_log: seconds that an outcome may take to come; later ones are none, and files of the
+    log with a younger request are left for another run (1800)"""
+    add: bool | None = None
+    """request_log: write one file of requests more into run_dir, of what is not in it yet, as
+    apps.train_ranker --follow reads them; no items/, no test_share (false)"""
     memory_gb: float | None = None
-    """events with engine duckdb, microlens, amazon, kuairand: memory of this process at most;
-    what needs more goes to disk beside run_dir, where events of use are kept meanwhile. At least
-    1 (4)"""
+    """events with engine duckdb, microlens, amazon, kuairand, request_log: memory of this process
+    at most; what needs more goes to disk beside run_dir, where events of use are kept meanwhile.
+    At least 1 (4)"""
 
     def __post_init__(self) -> None:
         if self.test_share is not None and not 0 < self.test_share < 1:
@@ -121,6 +136,7 @@ class PrepareConfig:
             ("max_candidates", 1),
             ("pause_s", 0),
             ("attribution_s", 0),
+            ("wait_s", 0),
             ("negatives", 1),
             ("seed", 0),
             ("memory_gb", 1),
@@ -133,8 +149,18 @@ class PrepareConfig:
             if field.default is None and field.name not in known:
                 if getattr(self, field.name) is not None:
                     raise InputError(f"{field.name} does not apply to source {self.source}")
+        if self.source == "request_log":
+            self._check_request_log()
         if self.engine == "spark" and self.memory_gb is not None:
             raise InputError("memory_gb does not apply to engine spark: set spark.driver.memory")
+
+    def _check_request_log(self) -> None:
+        if self.outcomes is None:
+            raise InputError("outcomes must be given with source request_log")
+        if unknown := (self.events or {}).keys() - {"click"}:
+            raise InputError(f"events must name click alone with request_log, got {min(unknown)}")
+        if self.add and (self.items or self.test_share) is not None:
+            raise InputError("items and test_share do not apply with add")
 
     def log_format(self) -> LogFormat:
         """What the flags say of the files."""
@@ -148,7 +174,7 @@ class PrepareConfig:
         return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
-LOGS = ("impressions", "events")
+LOGS = ("impressions", "events", "request_log")
 FORMAT = ("columns", "timestamp_unit", "delimiter", "text_ids", "bad_share")
 SPLIT = {"test_share": 0.2, "behaviours": 50}
 SITTINGS = SPLIT | {"max_candidates": 20, "pause_s": 1800}
@@ -170,6 +196,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "amazon": SITTINGS | {"like_from": 4.0, "memory_gb": 4.0},
     "kuairand": SITTINGS | {"memory_gb": 4.0},
     "criteo": {"test_share": 0.2},
+    "request_log": {"outcomes": None, "items": None, "test_share": 0.2, "events": {}}
+    | {"wait_s": 1800, "add": False, "memory_gb": 4.0},
 }
 PUBLIC = ("mind", "microlens", "amazon", "kuairand", "criteo")
 
@@ -177,13 +205,17 @@ PUBLIC = ("mind", "microlens", "amazon", "kuairand", "criteo")
 def main(argv: Sequence[str] | None = None) -> None:
     """Read everything, check it, then write; a log of events passes through instead."""
     config = _with_whole_paths(parse(PrepareConfig, argv))
-    reads = (config.input, config.items and config.items / "items")
-    check_new_folder(config.run_dir, "run_dir", reads)
+    reads = (config.input, config.outcomes, config.items and config.items / "items")
+    check_folder = check_working_folder if config.add else check_new_folder
+    check_folder(config.run_dir, "run_dir", reads)
     with scratch_folder(config.run_dir) as scratch:
         if config.source == "events":
             notes = _prepare_events(config, scratch)
         elif config.source in PUBLIC:
             notes = write_public(config.run_dir, _public_data(config, scratch), scratch)
+        elif config.source == "request_log":
+            given = (config.input, config.run_dir, config.log_format(), scratch)
+            notes = prepare_request_log(*given, **config.settings())
         else:
             notes = write_prepared(config.run_dir, _prepare(config, scratch))
     for note in notes:
@@ -192,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _with_whole_paths(config: PrepareConfig) -> PrepareConfig:
     """Relative ones that begin with ``~`` or ``file:`` would lead Arrow and DuckDB elsewhere."""
-    given = {name: getattr(config, name) for name in ("input", "run_dir", "items")}
+    given = {name: getattr(config, name) for name in ("input", "run_dir", "items", "outcomes")}
     return replace(config, **{name: path and path.absolute() for name, path in given.items()})
 
 

@@ -131,7 +131,7 @@ def train(config: TrainMakeConfig, encoded: Path, worker: Worker) -> None:
     model = {
         "kind": "make",
         "vectors": vectors.origin,
-        "train": train.data.sizes,
+        "train": EncodedRequests(encoded, "train").sizes,
         "spec": make_spec_to_json(spec),
     }
     with RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder:

@@ -3,11 +3,13 @@
 python -m apps.train_ranker --method id --data market --run_dir runs/id
 torchrun --nproc-per-node 2 -m apps.train_ranker --method simtier+make --data market \
     --vectors vectors --make runs/make --run_dir runs/simtier_make
+python -m apps.train_ranker --follow spool --start_from runs/id --run_dir runs/online
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,15 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.online.batches import WindowBatches
+from torchrec_mm.online.flags import going_on
+from torchrec_mm.online.follow import (
+    follow,
+    gone_on_with,
+    spool_of,
+    write_description,
+)
+from torchrec_mm.online.settings import FollowSettings
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
@@ -28,7 +39,7 @@ from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.ranking.bias import BiasModel
 from torchrec_mm.ranking.collators import attended_behaviours, collator_for_ranker, with_codes
 from torchrec_mm.ranking.ranker import Ranker
-from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec
+from torchrec_mm.ranking.spec import Method, RankerSettings, RankerSpec, spec_from_json
 from torchrec_mm.runs.checkpoint import read_checkpoint
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
@@ -39,17 +50,23 @@ from torchrec_mm.scoring.fit_effects import check_room, clear_effects, fit_effec
 from torchrec_mm.scoring.frozen_make import frozen_make
 from torchrec_mm.scoring.trained_make import TrainedMake
 from torchrec_mm.scoring.trained_run import CODEBOOKS, behaviours_read, write_ranker
+from torchrec_mm.serving.scorer import encoder_of
+from torchrec_mm.serving.vectors import FollowedVectors
 from torchrec_mm.train.encode_or_open import check_source, encoded_requests, reads_of
 from torchrec_mm.train.fit import fit
 from torchrec_mm.train.rates import with_learning_rate
-from torchrec_mm.train.settings import TrainSettings, learning_batches
+from torchrec_mm.train.settings import learning_batches
 
 RATE_PER_REQUEST = 0.001 / 32
+VECTORS_S = 0.5  # between two looks at a live index
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRankerConfig(RankerSettings, TrainSettings):
-    """Train the click model: ID embeddings, and item vectors in one of the paper's ways."""
+class TrainRankerConfig(RankerSettings, FollowSettings):
+    """Train the click model: ID embeddings, and item vectors in one of the paper's ways.
+
+    Or, with follow, go on to train it by requests as they arrive.
+    """
 
     run_dir: Path
     """Folder to create."""
@@ -88,6 +105,19 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
     """Newest behaviours of each request that muse searches, where data is encoded first."""
 
     def __post_init__(self) -> None:
+        if self.follow is None:
+            self._check_method()
+        RankerSettings.__post_init__(self)
+        FollowSettings.__post_init__(self)
+        counts = ("min_count", "max_behaviours", "searched_behaviours")
+        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
+        check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale")
+        check_fields(self, lambda x: x is None or x > 0, "above 0", "learning_rate")
+        check_fields(self, lambda x: x > 0, "above 0", "table_learning_rate")
+        read_tables(self.tables)
+
+    def _check_method(self) -> None:
+        """Refuse what does not go together; a run that is followed was checked when it began."""
         check_source(self.data, self.encoded)
         uses = {"vectors": self.method not in ("bias", "id"), "make": "make" in self.method}
         for name, is_used in uses.items():
@@ -101,14 +131,6 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
         for name in self.left_out:
             if name.partition("_")[0] not in self.method.split("+"):
                 raise ValueError(f"left_out must be of method {self.method}, got {name}")
-        RankerSettings.__post_init__(self)
-        TrainSettings.__post_init__(self)
-        counts = ("min_count", "max_behaviours", "searched_behaviours")
-        check_fields(self, lambda x: x >= 1, "at least 1", *counts)
-        check_fields(self, lambda x: x >= 0, "at least 0", "weight_decay", "table_scale")
-        check_fields(self, lambda x: x is None or x > 0, "above 0", "learning_rate")
-        check_fields(self, lambda x: x > 0, "above 0", "table_learning_rate")
-        read_tables(self.tables)
         if self.method == "bias" and self.zero_collision:
             rule = "zero_collision must be empty with method bias, which has no tables, got "
             raise ValueError(rule + ", ".join(self.zero_collision))
@@ -134,9 +156,13 @@ class TrainRankerConfig(RankerSettings, TrainSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    config = with_learning_rate(parse(TrainRankerConfig, argv), RATE_PER_REQUEST)
+    config = going_on(parse(TrainRankerConfig, argv), argv)
+    config = with_learning_rate(config, RATE_PER_REQUEST)
     reader = reserve_reader_core(is_busy=config.vectors is not None)
     with suppress_library_warnings(), process_group() as worker, reader:
+        if config.follow is not None:
+            follow_requests(config, worker)
+            return
         reads = reads_of(config.data, config.encoded, config.vectors, config.make)
         check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(
@@ -204,6 +230,37 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
         learned = batches(train)
         finish = partial(fit_effects, distributed, learned)
         fit(distributed, learned, run_folder, config, test, finish)
+
+
+def follow_requests(config: TrainRankerConfig, worker: Worker) -> None:
+    """Go on with a run, on requests as they arrive."""
+    assert config.follow is not None  # else there is nothing to follow
+    reads = reads_of(config.data, config.encoded, config.vectors, config.follow, config.items)
+    check_run_dir(config.run_dir, config.resume, [*reads, config.start_from])
+    trained = gone_on_with(config.run_dir, config)
+    ranker = Ranker(spec_from_json(trained.model["spec"]))
+    encoder = encoder_of(trained, config.items or trained.items)
+    spool = spool_of(trained, config.follow)
+    vectors = FollowedVectors.open(trained, config.vectors, VECTORS_S)
+    lengths = ranker.network.spec.mean_lengths
+    options = replace(trained.tables, communication=config.communication, mean_lengths=lengths)
+    distributed = distribute(ranker, worker, config.optimizer(), config.seed, options)
+    batches = WindowBatches(
+        ranker,
+        encoder,
+        vectors.latest if vectors else None,
+        trained.codebooks,
+        config.max_behaviours,
+        config,
+        worker,
+    )
+    with (
+        RunFolder.create(config.run_dir, config, worker, config.resume) as run_folder,
+        vectors or nullcontext(),
+    ):
+        write_description(run_folder, trained)
+        distributed.save_plan(run_folder.path)
+        follow(distributed, batches, spool, trained, run_folder, config)
 
 
 def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 python -m apps.update_vectors --index DIR --encoder RUN --events DIR
 python -m apps.update_vectors --index DIR --encoder RUN --events redis://127.0.0.1:6379/0
+python -m apps.update_vectors --index DIR --encoder RUN --events kafka://127.0.0.1:9092/item_events
 """
 
 import signal
@@ -24,12 +25,14 @@ from torchrec_mm.item_vectors.live.index import (
     read_space,
 )
 from torchrec_mm.item_vectors.live.pointer import read_pointer, space_folder
+from torchrec_mm.near_line.kafka_settings import KAFKA
 from torchrec_mm.targets import check_new_folder
 
 if TYPE_CHECKING:  # loads for seconds, which --help has no use for
     from torchrec_mm.item_vectors.live.log import Space
     from torchrec_mm.near_line.source import Source
 
+STREAM, TRIED_FOLDER = "item_events", "tried"
 STOPPED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
@@ -45,10 +48,13 @@ class UpdateVectorsConfig:
     encoder: Path
     """run of apps.pretrain"""
     events: str
-    """where item events come from: a folder of Parquet files and JSON lines, or
-    redis://HOST:PORT/DB, its password in REDIS_PASSWORD"""
-    stream: str = "item_events"
-    """with a server only: key of the stream"""
+    """where item events come from: a folder of Parquet files and JSON lines,
+    redis://HOST:PORT/DB, its password in REDIS_PASSWORD, or kafka://HOST:PORT/TOPIC"""
+    stream: str | None = None
+    """with redis:// only: key of the stream, by default item_events"""
+    kafka_properties: Path | None = None
+    """with kafka:// only: file of further settings of its client, NAME=VALUE a line as librdkafka
+    names them, such as security.protocol and sasl.password"""
     group: str | None = None
     """name of those who share the events; by default the origin of the vectors, so that another
     encoder gets all events, too"""
@@ -70,8 +76,8 @@ class UpdateVectorsConfig:
     batch_s: float = 0.5
     """seconds that the first event of a batch waits for the others"""
     claim_after_s: float = 60.0
-    """with a server only: seconds after which events that another process holds are taken from it;
-    more than a batch takes"""
+    """with a server only: seconds after which events are taken from another process, one that holds
+    them for longer than a batch takes, or, with kafka://, of which nothing is heard"""
     max_deliveries: int = 5
     """with a server only: an event that was taken more often goes to the dead letters untried"""
     once: bool = False
@@ -86,18 +92,34 @@ class UpdateVectorsConfig:
         check_fields(self, lambda x: x > 0, "above 0", "batch_s", "claim_after_s")
         is_port = "a port, 1 to 65535"
         check_fields(self, lambda x: x is None or 0 < x < 65536, is_port, "metrics_port")
+        if self.stream and not self.is_of_redis:
+            raise InputError(f"stream must be left out of events {self.events}, got {self.stream}")
+        if self.kafka_properties and not self.is_of_kafka:
+            rule = f"kafka_properties must be left out of events {self.events}"
+            raise InputError(f"{rule}, got {self.kafka_properties}")
+
+    @property
+    def is_of_redis(self) -> bool:
+        """Whether events come from a stream of a server of Redis' protocol."""
+        return self.events.startswith(SERVERS)
+
+    @property
+    def is_of_kafka(self) -> bool:
+        """Whether events come from a topic of brokers of Kafka's protocol."""
+        return self.events.startswith(KAFKA)
 
     @property
     def is_served(self) -> bool:
         """Whether events come from a server."""
-        return self.events.startswith(SERVERS)
+        return self.is_of_redis or self.is_of_kafka
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Update until SIGTERM, or until nothing is left, and say what was done."""
     config = parse(UpdateVectorsConfig, argv)
     if not config.is_served and not Path(config.events).is_dir():
-        raise InputError(f"events must be a folder or redis://HOST:PORT/DB, got {config.events}")
+        rule = "events must be a folder, redis://HOST:PORT/DB or kafka://HOST:PORT/TOPIC"
+        raise InputError(f"{rule}, got {config.events}")
     from torchrec_mm.near_line.run_encoder import RunEncoder
     from torchrec_mm.near_line.updater import Batching, Updater
 
@@ -157,11 +179,22 @@ def _source(config: UpdateVectorsConfig, origin: str) -> "Source":
 
         # What a folder can be named by, a file can.
         return Spool(Path(config.events), space_folder(config.index, group).name)
+    if config.is_of_kafka:
+        from torchrec_mm.near_line.kafka_topic import KafkaTopic
+
+        return KafkaTopic(
+            config.events,
+            group=group,
+            tried=space_folder(config.index, origin) / TRIED_FOLDER,
+            claim_after_s=config.claim_after_s,
+            max_deliveries=config.max_deliveries,
+            properties=config.kafka_properties,
+        )
     from torchrec_mm.near_line.redis_stream import RedisStream
 
     return RedisStream(
         config.events,
-        stream=config.stream,
+        stream=config.stream or STREAM,
         group=group,
         claim_after_s=config.claim_after_s,
         max_deliveries=config.max_deliveries,

@@ -31,6 +31,7 @@ COMPONENTS = {
     "slurm": (("sbatch", "slurmctld", "slurmd", "munged"), ()),
     "redis": (("redis-server",), ("redis",)),
     "valkey": (("valkey-server",), ("redis",)),
+    "kafka": (("tansu",), ("confluent_kafka",)),
     "browser": (("chromium",), ()),
     "spark": (("java",), ("pyspark",)),
 }

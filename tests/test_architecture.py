@@ -41,6 +41,7 @@ ARROWS = {
     "data.logs": WALLS | {"columns"},
     "data.prepare": WALLS | {"columns", "data.contract", "data.logs"},
     "data.public": WALLS | {"columns", "data.contract", "data.logs", "data.prepare"},
+    "data.served": WALLS | {"columns", "data.contract", "data.logs", "data.prepare", "data.public"},
     "data.content": WALLS | {"columns", "data.contract", "item_vectors"},
     "data.encoded": WALLS | {"columns", "data.contract"},
     "data.encode": WALLS | {"columns", "data.contract", "data.encoded", "kernels"},
@@ -74,15 +75,26 @@ ARROWS = {
     | {"metrics", "columns", "data.contract", "data.encoded", "data.stream", "item_vectors"}
     | {"nn", "parallel", "runs", "ranking"},
     "serving": WALLS
-    | {"columns", "data.contract", "data.encode", "data.encoded", "data.stream", "item_vectors"}
-    | {"parallel", "ranking", "runs", "scoring"},
+    | {"columns", "data.content", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "commands", "parallel", "ranking", "runs", "scoring"},
+    "exporting": WALLS
+    | {"columns", "data.contract", "data.encoded", "data.stream", "item_vectors", "kernels"}
+    | {"nn", "ranking", "scoring", "serving"},
     "train": WALLS
     | {"metrics", "data.encode", "data.encoded", "data.stream", "parallel", "runs", "run_settings"}
     | {"scoring"},
+    "online": WALLS
+    | {"metrics", "columns", "data.contract", "data.encode", "data.encoded", "data.stream"}
+    | {"item_vectors", "parallel", "ranking", "runs", "scoring", "train"}
+    | {"serving"},  # whose encoder takes requests in memory
     "reporting": WALLS
     | {"nn", "metrics", "columns", "data.contract", "data.content", "item_vectors"},
     "study": WALLS
     | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "runs", "stages"},
+    # The running system on the past: what answers, and an index that fills up
+    "replay": WALLS
+    | {"columns", "data.contract", "item_vectors", "metrics", "reporting", "serving"}
+    | {"commands", "runs", "scoring"},
     "stages": WALLS | {"commands", "ending", "gpus"},
     # the walls themselves
     "errors": set(),
@@ -106,7 +118,15 @@ ARROWS["benchmarks"] = set(ARROWS)
 
 # Package that is slow to import or touches machines -> the only rooms that open it.
 DOORS = {
-    "torchrec": {"data.stream", "ranking", "parallel", "serving", "train", "benchmarks"},
+    "torchrec": {
+        "data.stream",
+        "exporting",
+        "ranking",
+        "parallel",
+        "serving",
+        "train",
+        "benchmarks",
+    },
     "fbgemm_gpu": {"parallel"},
     "triton": {"kernels.triton"},
     "torchx": {"torchx_components"},
@@ -117,11 +137,12 @@ DOORS = {
     "jsonargparse": {"config"},
     "tensorboard": {"runs"},
     "matplotlib": {"reporting"},
-    "jinja2": {"reporting"},
+    "jinja2": {"reporting", "serving"},
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
-    "lmdb": {"item_vectors"},
-    "redis": {"item_vectors", "near_line"},
+    "lmdb": {"item_vectors", "serving"},
+    "redis": {"item_vectors", "near_line", "benchmarks"},
+    "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
     "pyspark": {"data.prepare"},

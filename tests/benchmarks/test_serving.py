@@ -8,8 +8,8 @@ import pytest
 
 from tests.helpers.runs import train_ranker
 from tests.serving.served import parsed, scorer_of
+from torchrec_mm.benchmarks.online.load import load
 from torchrec_mm.benchmarks.serving import drawn, row_a_candidate
-from torchrec_mm.benchmarks.serving_load import load
 
 
 def test_a_row_a_candidate_is_scored_as_the_request_is(market, tmp_path):

@@ -21,7 +21,8 @@ PARSED = [
     README,
     *(
         ROOT / "torchrec_mm" / room / "README.md"
-        for room in ("benchmarks", "data/public", "pretraining", "ranking", "serving", "study")
+        for room in ("benchmarks", "data/public", "pretraining", "ranking", "serving")
+        + ("serving/additions", "serving/request_log", "study")
     ),
     ROOT / "tests" / "README.md",
 ]

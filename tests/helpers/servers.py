@@ -18,9 +18,7 @@ class Server:
     def __init__(self, kind: str, folder: Path) -> None:
         """``kind``: "redis" or "valkey", whose command is on the PATH."""
         self._program, self._folder = f"{kind}-server", folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
@@ -49,6 +47,14 @@ class Server:
         """SIGKILL; the port stays its own."""
         self._process.kill()
         self._process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 @contextmanager

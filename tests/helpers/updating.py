@@ -14,6 +14,8 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.item_vectors.live.index import open_log
 from torchrec_mm.item_vectors.live.log import Log
 from torchrec_mm.near_line.events import ItemEvent
+from torchrec_mm.near_line.kafka_settings import KAFKA
+from torchrec_mm.near_line.kafka_topic import KafkaTopic
 from torchrec_mm.near_line.redis_stream import RedisStream
 from torchrec_mm.near_line.source import Source
 from torchrec_mm.near_line.spool import Spool
@@ -45,13 +47,27 @@ def stream_of(url: str, **changed: object) -> RedisStream:
     return RedisStream(url, stream="events", group="all", **settings)
 
 
+def topic_of(url: str, folder: Path, **changed: object) -> KafkaTopic:
+    """A topic that tests send to, in a group of its name; ``folder``: of what is being tried."""
+    group = url.rpartition("/")[2]
+    settings = {"claim_after_s": 1.0, "max_deliveries": 3} | changed
+    return KafkaTopic(url, group=group, tried=folder / "tried", **settings)
+
+
+def source_of(events: str, folder: Path) -> Source:
+    """What tests send to, whatever it is."""
+    if events.startswith(KAFKA):
+        return topic_of(events, folder)
+    return stream_of(events) if "://" in events else Spool(Path(events), "all")
+
+
 def updater_of(source: Source, log: Log) -> Updater:
     return Updater(source, TitleEncoder(), log, Batching(most=8, wait_s=0.05), None)
 
 
 def main(index: str, events: str) -> None:
     """Update until killed; says when it begins."""
-    source = stream_of(events) if "://" in events else Spool(Path(events), "all")
+    source = source_of(events, Path(index))
     updater = updater_of(source, open_log(Path(index), SPACE.origin))
     print("ready", flush=True)
     updater.run(once=False)

@@ -1,13 +1,9 @@
 """Item events in a stream of a real server: shared, claimed from the dead, and buried for good."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from redis import Redis
 
-from tests.helpers.commands import ROOT
 from tests.helpers.live import new_index
 from tests.helpers.servers import SERVERS, running
 from tests.helpers.updating import POISON, stream_of, updater_of
@@ -80,9 +76,10 @@ def test_what_a_dead_worker_held_is_claimed_after_a_while(server, client):
     stream_of(server.url).poll(9, 0.1)  # and it is never heard of again
     patient, eager = stream_of(server.url, claim_after_s=3600.0), stream_of(server.url)
     assert patient.poll(9, 0.3) == []
-    claimed = eager.poll(9, 0.1)
-    assert items(claimed) == [1, 2]
-    eager.acknowledge(claimed)
+    for item in (1, 2):  # one by one: one of them may be what killed it
+        claimed = eager.poll(9, 0.1)
+        assert (items(claimed), claimed[0].alone) == ([item], True)
+        eager.acknowledge(claimed)
     assert pending(client) == 0
 
 
@@ -161,39 +158,6 @@ def test_a_server_with_stream_and_log_that_goes_away_in_mid_batch_loses_nothing(
     assert mask.all()
     assert values[:, 0].tolist() == list(range(1, 101))
     assert pending(client) == 0
-
-
-EVENTS, KILLS = 10_000, 10
-
-
-@pytest.mark.kill
-def test_workers_killed_ten_times_and_a_server_restarted_lose_no_event_of_ten_thousand(
-    server, client, tmp_path
-):
-    index, log = new_index(tmp_path)
-    for start in range(0, EVENTS, 1000):
-        send(client, *range(start, start + 1000))
-    command = [sys.executable, "-m", "tests.helpers.updating", str(index), server.url]
-    for kill in range(1, KILLS + 1):
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as worker:
-            worker.stdout.read(6)  # it has begun
-            while log.last() < kill * EVENTS * 0.8 // KILLS:
-                assert worker.poll() is None
-            if kill == KILLS // 2:
-                server.kill()
-                server.start()
-                before = log.last()
-                while log.last() == before:  # the same worker goes on
-                    assert worker.poll() is None
-            worker.kill()
-    last = updater_of(stream_of(server.url), log)
-    while pending(client) or log.last() < EVENTS:
-        last.run(once=True)
-    values, mask = IndexReader(index).vectors.lookup(np.arange(EVENTS))
-    assert mask.all()
-    assert values[:, 0].tolist() == [item % 100 + 1 for item in range(EVENTS)]
-    assert log.last() == EVENTS
-    assert not client.exists("events:dead:all")
 
 
 def test_a_stream_is_made_where_there_is_none(server, client):

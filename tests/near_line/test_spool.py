@@ -92,8 +92,8 @@ def test_what_cannot_be_read_is_broken_and_harms_no_other(tmp_path):
     assert items(messages) == [None, None, 1, None, 2]
     broken = [message.broken.partition(":")[0] for message in messages]
     assert broken == [
-        "line must be JSON",
-        "line must be a JSON object",
+        "event must be JSON",
+        "event must be a JSON object",
         "",
         "file must be readable",
         "",

@@ -33,7 +33,7 @@ def table_of(scorer: Scorer, requests: Path) -> pa.Table:
 
 def parsed(scorer: Scorer, table: pa.Table) -> Requests:
     columns, most = scorer.encoder.columns, scorer.encoder.max_behaviours
-    return parse(table, columns, MOST, most, Histories.none(columns))
+    return parse(table, columns, MOST, most, Histories.none(columns)).requests
 
 
 def predicted(run_dir: Path, requests: Path, output: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.data.contract.texts import TextIds
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
+from torchrec_mm.serving.arrow_body import read_arrow
 from torchrec_mm.serving.histories import Histories
 
 TEXTS = TextIds(pa.array(["phone", "tablet"], pa.large_string()))
@@ -51,7 +52,7 @@ LEAST = {"user_id": 7, "candidate_item_ids": [3], "candidate_source": [1], "cand
 
 def from_json(*rows: dict):
     body = json.dumps(rows[0] if len(rows) == 1 else {"requests": rows}).encode()
-    return wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5, NONE)
+    return wire.parse(wire.read_json(body, COLUMNS), COLUMNS, MOST, 5, NONE).requests
 
 
 def arrow_of(table: pa.Table) -> bytes:
@@ -62,7 +63,7 @@ def arrow_of(table: pa.Table) -> bytes:
 
 
 def from_arrow(table: pa.Table):
-    return wire.parse(wire.read_arrow(arrow_of(table)), COLUMNS, MOST, 5, NONE)
+    return wire.parse(read_arrow(arrow_of(table)), COLUMNS, MOST, 5, NONE).requests
 
 
 def assert_same(one, other) -> None:
@@ -170,8 +171,8 @@ def test_what_would_be_inflated_is_refused(codec, is_text):
     ) as stream:
         stream.write_table(table)
     with pytest.raises(InputError, match="without compression"):
-        wire.read_arrow(sink.getvalue())
-    assert wire.read_arrow(arrow_of(table)).num_rows == 1
+        read_arrow(sink.getvalue())
+    assert read_arrow(arrow_of(table)).num_rows == 1
 
 
 @given(st.data())
@@ -183,7 +184,7 @@ def test_bytes_that_are_not_what_they_say_are_refused_and_end_nothing(data):
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     for body in (bytes(whole), cut):
         try:
-            wire.parse(wire.read_arrow(body), COLUMNS, MOST, 5, NONE)
+            wire.parse(read_arrow(body), COLUMNS, MOST, 5, NONE)
         except InputError as error:
             assert "\n" not in str(error)
 
@@ -214,8 +215,42 @@ def test_whatever_stands_in_a_column_is_refused_in_one_line_or_read(values):
 
 def test_answers_hold_a_list_for_each_request():
     each = [np.array([0.5, 0.25], np.float32), np.array([0.75], np.float32)]
-    said = json.loads(wire.write_json(each, "step-1"))
-    assert said == {"click_probabilities": [[0.5, 0.25], [0.75]], "checkpoint": "step-1"}
-    table = pa.ipc.open_stream(wire.write_arrow(each, "step-1")).read_all()
+    said = json.loads(wire.write_json(each, ["a", "b"], "step-1"))
+    wanted = {"click_probabilities": [[0.5, 0.25], [0.75]], "request_ids": ["a", "b"]}
+    assert said == wanted | {"checkpoint": "step-1"}
+    table = pa.ipc.open_stream(wire.write_arrow(each, ["a", "b"], "step-1")).read_all()
     assert table["click_probabilities"].to_pylist() == said["click_probabilities"]
+    assert table["request_id"].to_pylist() == said["request_ids"]
     assert table.schema.metadata == {b"checkpoint": b"step-1"}
+
+
+def request_ids(*given: object) -> list[str]:
+    table = wire.read_json(
+        json.dumps({"requests": [LEAST | {"request_id": each} for each in given]}).encode(), COLUMNS
+    )
+    return wire.parse(table, COLUMNS, MOST, 5, NONE).request_ids
+
+
+def test_a_request_keeps_its_own_id_and_has_a_new_one_without():
+    own, first, second = request_ids("mine", None, None)
+    assert own == "mine" and first != second and len(first) == 32
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([""], "request_id must be 1 to 128 characters long, got 0"),
+        (["x" * 129], "request_id must be 1 to 128 characters long, got 129"),
+        (["a", None, "a"], 'request_id must be unique, got "a" more than once'),
+        ([7], "request 0 request_id must be string, got 7"),
+    ],
+)
+def test_an_id_that_names_no_request_or_two_is_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        request_ids(*given)
+
+
+def test_a_ranker_with_a_feature_called_as_the_id_cannot_be_asked():
+    columns = RequestColumns({"request_id": Categorical(INT64)}, {}, has_labels=False)
+    with pytest.raises(InputError, match="must be of a ranker without a feature request_id"):
+        wire.columns_of(columns)

@@ -6,10 +6,12 @@ type of ``config``, a BenchmarkConfig, holds its flags.
 
 import multiprocessing
 import os
+import queue
 import socket
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Queue
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ from torchrec_mm.reporting.machine import describe_machine
 Result = TypeVar("Result")
 Side = TypeVar("Side", str, int)
 
+LOOK_S = 0.1  # for a result, before it is asked whether a rank has failed
 RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -118,9 +121,14 @@ def on_fresh_ranks(
             start_method="spawn",
             join=False,
         )
+    by_rank: dict[int, Result] = {}
+    while len(by_rank) < world_size:  # before they have ended: a large result keeps them from it
+        with suppress(queue.Empty):
+            by_rank.update([results.get(timeout=LOOK_S)])
+            continue
+        ranks.join(timeout=0)  # raises what one raised
     while not ranks.join():
         pass
-    by_rank = dict(results.get() for _ in range(world_size))
     return [by_rank[rank] for rank in range(world_size)]
 
 

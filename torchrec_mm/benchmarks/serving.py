@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from torchrec_mm.benchmarks.harness import alternate, comparison, in_fresh_process
+from torchrec_mm.benchmarks.online.load import Load, load
 from torchrec_mm.benchmarks.ranking.short_data import ShortDataConfig, short_data
 from torchrec_mm.benchmarks.ranking.short_ours import MAKE_RUN
-from torchrec_mm.benchmarks.serving_load import Load, load
 from torchrec_mm.commands import module_of
 from torchrec_mm.config import check_fields
 from torchrec_mm.item_vectors.store import ItemVectors
@@ -69,10 +69,16 @@ def compare(config: ServingConfig) -> Iterator[dict[str, Any]]:
     """Both methods, in JSON and Arrow."""
     with short_data(config) as data:
         for method, behaviours in BEHAVIOURS.items():
-            run_dir = data / f"run-{method}"
-            if not (run_dir / "metrics.jsonl").exists():
-                train(method, data, run_dir, behaviours)
+            run_dir = trained_run(method, data)
             yield from compare_method(config, method, data, run_dir, behaviours)
+
+
+def trained_run(method: str, data: Path) -> Path:
+    """The run of a method, made if need be."""
+    run_dir = data / f"run-{method}"
+    if not (run_dir / "metrics.jsonl").exists():
+        train(method, data, run_dir, BEHAVIOURS[method])
+    return run_dir
 
 
 def train(method: str, data: Path, run_dir: Path, behaviours: int) -> None:
@@ -136,8 +142,8 @@ def served(
     rows: tuple[int, int, int],
 ) -> Load:
     """What clients see of a server that was started for them."""
-    with server(run_dir, data) as (host, port):
-        asking = (host, port, kind, clients, config.seconds)
+    with server(run_dir, data) as at:
+        asking = (at.host, at.port, kind, clients, config.seconds)
         return in_fresh_process(ask, run_dir, data, rows, *asking, threads=1)
 
 
@@ -156,11 +162,20 @@ def ask(
     return load(host, port, kind, bodies, clients, seconds)
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and its process."""
+
+    host: str
+    port: int
+    pid: int
+
+
 @contextmanager
-def server(run_dir: Path, data: Path) -> Iterator[tuple[str, int]]:
-    """``apps.serve`` and where it listens."""
+def server(run_dir: Path, data: Path, *more: object) -> Iterator[Address]:
+    """``apps.serve``, with ``more`` flags than it needs."""
     flags = ["--run_dir", run_dir, "--items", data / "market" / "items", "--port", 0]
-    flags += ["--vectors", data / "vectors", "--timeout_s", 60]
+    flags += ["--vectors", data / "vectors", "--timeout_s", 60, *more]
     call = [str(word) for word in (sys.executable, "-m", module_of("serve"), *flags)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -168,7 +183,7 @@ def server(run_dir: Path, data: Path) -> Iterator[tuple[str, int]]:
             found = re.search(rb"http://([\d.]+):(\d+)", process.stdout.readline())
             if found is None:
                 raise RuntimeError("apps.serve did not start")
-            yield found[1].decode(), int(found[2])
+            yield Address(found[1].decode(), int(found[2]), process.pid)
         finally:
             process.terminate()
 
@@ -216,7 +231,8 @@ def scored(
     if not is_ours:
         tables = [row_a_candidate(table) for table in tables]
     none = Histories.none(encoder.columns)
-    asked = [parse(t, encoder.columns, LIMITS, encoder.max_behaviours, none) for t in tables]
+    most = encoder.max_behaviours
+    asked = [parse(t, encoder.columns, LIMITS, most, none).requests for t in tables]
     scorer.probabilities(asked[0])
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:

@@ -57,6 +57,20 @@ def compiled(name: str, *flags: str) -> ctypes.CDLL | None:
     return library
 
 
+@contextmanager
+def plain_versions() -> Iterator[None]:
+    """In this block all callers take the PyTorch version, whatever was compiled before.
+
+    For the whole process, so for commands that do one thing at a time.
+    """
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(SWITCH) if before is None else os.environ.update({SWITCH: before})
+
+
 @functools.cache
 def attempt(name: str, *flags: str) -> tuple[ctypes.CDLL | None, str]:
     """``compiled`` without a word: the library and where it lies, or None and why, in a line."""

@@ -200,7 +200,7 @@ def general_search_reference(
         behaviours, is_behaviour = _padded(behaviour_rows, behaviour_offsets[part])
         width = max(1, CELLS // max(1, behaviours.numel()))
         found = [
-            _search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
+            search_padded(vectors, some, behaviours, keep=keep, num_tiers=num_tiers)
             for some in candidates.split(width, dim=1)
         ]
         *of_impressions, cosine = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
@@ -227,7 +227,7 @@ def _padded(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return padded, real
 
 
-def _search_padded(
+def search_padded(
     vectors: Tensor, candidates: Tensor, behaviours: Tensor, *, keep: int, num_tiers: int
 ) -> SearchHits:
     """:class:`SearchHits` in the shape (R, C, ...) for rows (R, C) and (R, L); -1: no vector."""

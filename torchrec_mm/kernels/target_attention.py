@@ -119,7 +119,7 @@ def target_attention_reference(
         sides = (_rows(cosine.detach()[:, None], pair).squeeze(-1), mask)
     pooled_RCE = module(targets_RCE, behaviours_RLE, is_behaviour, *sides)
     # Back to impressions by their places: a mask would wait for the device.
-    impression = torch.arange(len(targets), device=index.device)
+    impression = torch.arange(targets.shape[0], device=index.device)
     request = torch.searchsorted(lists.candidate_offsets, impression, right=True) - 1
     place = impression - lists.candidate_offsets[request]
     pooled = pooled_RCE[request, place]
@@ -142,7 +142,7 @@ def padded_places(offsets: Tensor, longest: int) -> tuple[Tensor, Tensor]:
 
 def _rows(values: Tensor, places: Tensor) -> Tensor:
     """Rows of ``values`` (n, E), zeros where there are none at all."""
-    return F.embedding(places, values if len(values) else F.pad(values, (0, 0, 0, 1)))
+    return F.embedding(places, values if values.shape[0] else F.pad(values, (0, 0, 0, 1)))
 
 
 def _first_pairs(lists: RequestLists) -> Tensor:

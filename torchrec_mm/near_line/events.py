@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +58,15 @@ def event_of(fields: Mapping[str, Any], pictures: Path | None) -> ItemEvent:
         title=title if title and title.strip() else None,
         picture=_picture(given, pictures),
     )
+
+
+def fields_of_json(text: bytes) -> tuple[dict[str, Any], str]:
+    """The fields of a JSON object, and why it is none; one of the two is empty."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {}, f"event must be JSON: {error}"
+    return (fields, "") if isinstance(fields, dict) else ({}, "event must be a JSON object")
 
 
 def _number(fields: Mapping[str, Any], name: str) -> int:

@@ -1,8 +1,8 @@
 """Item events in a stream of a server that speaks Redis' protocol, read by a consumer group.
 
 A message that a worker took and never acknowledged, because it was killed, is claimed by another
-after a while. The server counts how often a message was taken: one that kills its workers goes to
-the dead letters, the stream ``STREAM:dead:GROUP``, instead of to one worker after another.
+after a while, and tried alone. The server counts how often a message was taken: one that kills its
+workers goes to the dead letters, the stream ``STREAM:dead:GROUP``, instead of to one after another.
 """
 
 import os
@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torchrec_mm.errors import InputError
@@ -71,7 +72,7 @@ class RedisStream:
         with self._told():
             if not self._is_there:
                 self._make_group()
-            if messages := self._claimed(most):
+            if messages := self._claimed():
                 return messages
             taken = self._server.xreadgroup(
                 self._group,
@@ -107,8 +108,8 @@ class RedisStream:
     def close(self) -> None:
         self._server.close()
 
-    def _claimed(self, most: int) -> list[Message]:
-        """What other workers have held for too long; looked for now and then."""
+    def _claimed(self) -> list[Message]:
+        """One that another worker has held for too long, if any; looked for now and then."""
         if time.monotonic() < self._claim_at:
             return []
         following, entries, *_ = self._server.xautoclaim(
@@ -117,12 +118,16 @@ class RedisStream:
             self._worker,
             min_idle_time=round(self._claim_after_s * 1000),
             start_id=self._claim_from,
-            count=most,
+            count=1,
         )
         self._claim_from = following
         if following == b"0-0":  # all were looked at
             self._claim_at = time.monotonic() + self._claim_after_s / 2
-        return [_message(entry, self._often(entry[0])) for entry in entries if entry[1] is not None]
+        return [
+            replace(_message(entry), broken=self._often(entry[0]), alone=True)
+            for entry in entries
+            if entry[1] is not None
+        ]
 
     def _often(self, key: bytes) -> str:
         """Why a message was taken too often, empty if it was not."""
@@ -163,7 +168,7 @@ def _entries(taken: Any) -> list[Entry]:
     return found[0] if found and isinstance(found[0], list) else found
 
 
-def _message(entry: Entry, broken: str = "") -> Message:
+def _message(entry: Entry) -> Message:
     key, fields = entry
     named = {name.decode(errors="replace"): value for name, value in fields.items()}
-    return Message(key, named, int(key.split(b"-")[0]) / 1000, broken)
+    return Message(key, named, int(key.split(b"-")[0]) / 1000)

@@ -10,13 +10,15 @@ class Message:
     """One event as it came.
 
     key: by which its source knows it. fields: as ``event_of`` reads them. sent_s: Unix seconds at
-    which it was sent. broken: why it must not be tried, empty if it may.
+    which it was sent. broken: why it must not be tried, empty if it may. alone: nothing is to be
+    tried with it, nor asked for before it is done with: a worker that had it did not end it.
     """
 
     key: Any
     fields: dict[str, Any]
     sent_s: float
     broken: str = ""
+    alone: bool = False
 
 
 class Source(Protocol):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.files import flush
+from torchrec_mm.near_line.events import fields_of_json
 from torchrec_mm.near_line.source import Message
 
 ROWS = 256  # of a Parquet file, in memory at a time
@@ -124,15 +125,8 @@ def _parquet_rows(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
 def _json_lines(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
     with file.open("rb") as lines:
         for line in lines:
-            if not line.strip():
-                continue
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield {}, f"line must be JSON: {error}"
-            else:
-                is_object = isinstance(fields, dict)
-                yield (fields, "") if is_object else ({}, "line must be a JSON object")
+            if line.strip():
+                yield fields_of_json(line)
 
 
 def _append(file: Path, line: str) -> None:

@@ -6,6 +6,7 @@ that cannot be used are buried with the reason, and hold up no others.
 Shape letters: n events of a batch, D item-vector width.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torchrec_mm.near_line.events import ItemEvent, event_of
 from torchrec_mm.near_line.metrics import Metrics
 from torchrec_mm.near_line.source import Message, Source
 
+logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0  # before a server that is away is tried again
 WAITING_EVERY_S = 5.0  # between two looks at how many are waiting
@@ -95,7 +97,8 @@ class Updater:
         try:
             while not self.stop.is_set():
                 if messages := self._collect():
-                    self._apply(messages)
+                    for together in _apart(messages):
+                        self._apply(together)
                 elif once:
                     return
                 self._look()
@@ -115,6 +118,8 @@ class Updater:
             if not more and not messages:
                 break
             messages += more
+            if more and more[-1].alone:
+                break
         return messages
 
     def _apply(self, messages: list[Message]) -> None:
@@ -204,9 +209,18 @@ class Updater:
                 return call(*arguments)
             except ConnectionError as error:
                 self.metrics.errors.labels("connection").inc()
+                if wait_s == FIRST_WAIT_S:
+                    logger.warning("waits: %s", error)
                 if self.stop.wait(wait_s):
                     raise Stopped from error
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def _apart(messages: list[Message]) -> list[list[Message]]:
+    """Those that may be tried together, then the others one by one."""
+    together = [message for message in messages if not message.alone]
+    apart = [[message] for message in messages if message.alone]
+    return [together, *apart] if together else apart
 
 
 def _columns(events: list[ItemEvent]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

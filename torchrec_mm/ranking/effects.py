@@ -48,7 +48,7 @@ class UserEffects(nn.Module):
 
     def columns(self, batch: RequestBatch) -> Tensor:
         """(I, W) of each impression; of an item without a vector all but the first are 0."""
-        first = torch.ones(len(batch.candidates), 1, device=batch.candidates.device)
+        first = torch.ones(batch.candidates.shape[0], 1, device=batch.candidates.device)
         vectors = batch.target_vectors
         if vectors is None:
             return F.pad(first, (0, self.width - 1))

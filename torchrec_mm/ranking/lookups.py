@@ -42,7 +42,10 @@ class Lookups:
 
     def requests(self) -> Tensor:
         """(R, F * E) embeddings of user and context: row r of a source is request r's."""
-        columns, count = [self.columns[n] for n in self.spec.tables.request], len(self.batch.rows)
+        columns, count = (
+            [self.columns[n] for n in self.spec.tables.request],
+            self.batch.rows.shape[0],
+        )
         runs = runs_of(tuple(columns), self.spec.embedding_dim)
         if len(runs) > len(self.sources):  # each would have a gradient as wide as its source
             index = torch.arange(count, dtype=torch.int32, device=self.batch.rows.device)
@@ -76,7 +79,7 @@ class Lookups:
     @property
     def slots(self) -> slice:
         """The places of the item slots; those of impressions follow."""
-        return slice(0, self.batch.item_index.shape[1] - len(self.batch.candidates))
+        return slice(0, self.batch.item_index.shape[1] - self.batch.candidates.shape[0])
 
     @property
     def impressions(self) -> slice:

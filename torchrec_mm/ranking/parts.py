@@ -234,7 +234,7 @@ def attend_to_newest(
     return gathered_attention(
         query,
         rows,
-        behaviours[places] if len(behaviours) else places.int(),
+        behaviours[places] if behaviours.shape[0] else places.int(),
         offsets.diff().int(),
         request=request,
     )

@@ -1,11 +1,14 @@
 """The ranker: what TorchRec shards, and what it replicates."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch
@@ -63,6 +66,35 @@ class Ranker(nn.Module):
         if self.effect_tables is None or self.training:
             return self.network(batch, *embeddings)
         return self.network(batch, *embeddings, effects=self.effect_tables(users_of(batch)))
+
+
+class LookedUp(NamedTuple):
+    """What a ranker's tables give its network: of each collection, and users' effects or None."""
+
+    embeddings: tuple[KeyedTensor, ...]
+    effects: KeyedTensor | None
+
+
+@torch.no_grad()
+def looked_up(ranker: Ranker, batch: RequestBatch) -> LookedUp:
+    """The look-ups of a batch, and nothing else; the batch may lack what the network goes by."""
+    found: list[LookedUp] = []
+
+    def watch(network: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(LookedUp(given[1:], named.get("effects")))
+        raise _Seen
+
+    hook = ranker.network.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        with suppress(_Seen):
+            ranker(batch)
+    finally:
+        hook.remove()
+    return found[0]
+
+
+class _Seen(Exception):
+    """What the network is given has been seen: it need not run."""
 
 
 def build_tables(

@@ -59,7 +59,7 @@ class Scene:
                 for name, bag in zip(spec.tables.behaviour, batch.behaviour_attributes, strict=True)
             ]
             rows = projection(torch.cat([F.embedding(index, rows), *attributes], dim=1))
-            index = torch.arange(len(index), dtype=torch.int32, device=index.device)
+            index = torch.arange(index.shape[0], dtype=torch.int32, device=index.device)
         return cls(batch, lookups, lookups.requests(), targets, rows, index, slots)
 
     def at_impressions(self, per_request: Tensor) -> Tensor:

@@ -123,6 +123,21 @@ def tier_figure(histograms: dict[str, TierHistogram]) -> Markup:
         return _svg(figure, "tiers", "Share of behaviours per tier of similarity")
 
 
+def interval_figure(rows: Sequence[tuple[str, float, float, float]], xlabel: str) -> Markup:
+    """A line a row, the first on top: its name, then value, low and high of an interval."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 0.42 * len(rows) + 0.9), layout="constrained")
+        axis = figure.subplots()
+        for place, (_, value, low, high) in enumerate(rows):
+            axis.plot([low, high], [place, place], color=OTHERS, linewidth=2)
+            axis.plot([value], [place], "o", color=CLICKED, markersize=6)
+        axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axis.invert_yaxis()
+        axis.set_xlabel(xlabel)
+        axis.grid(axis="x")
+        return _svg(figure, "intervals", xlabel)
+
+
 def _slices_of(groups: Sequence[Group], prefix: str) -> list[str]:
     """Names without the prefix, in the order of the runs, of slices that some run has a GAUC of."""
     every = [run.slices for group in groups for run in group.runs]

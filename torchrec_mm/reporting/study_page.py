@@ -7,13 +7,16 @@ from torchrec_mm.reporting.html import page_templates
 
 
 def render_study(
-    study: Mapping[str, Any], how: str, tables: Mapping[str, Sequence[Sequence[str]]]
+    study: Mapping[str, Any],
+    how: str,
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    figure: str = "",
 ) -> str:
     """The whole page; every text from outside is escaped.
 
     Args:
-        study: what study.json holds. how: what makes it fair, in words.
-        tables: by heading, each with its head first.
+        study: its "title" and "about". how: what makes it fair, in words.
+        tables: by heading, each with its head first. figure: above them, of figures.py.
     """
     template = page_templates().get_template("study.html")
-    return template.render(study=study, how=how, tables=tables)
+    return template.render(study=study, how=how, tables=tables, figure=figure)

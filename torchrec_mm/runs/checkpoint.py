@@ -92,10 +92,16 @@ def read_row_blocks(folder: Path, key: str) -> Iterator[tuple[int, Tensor]]:
     entry = tensors_of(reader.read_metadata())[key]
     starts = sorted({chunk.offsets[0] for chunk in entry.chunks}) + [entry.size[0]]
     for start, stop in pairwise(starts):
-        rows = torch.empty((stop - start, *entry.size[1:]), dtype=entry.properties.dtype)
-        offsets = (start, *(0 for _ in entry.size[1:]))
-        _fill(reader, {key: TensorShards(entry.size, rows.dtype, ((offsets, rows),))})
-        yield start, rows
+        yield start, read_rows(reader, key, start, stop)
+
+
+def read_rows(reader: IndexedReader, key: str, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of one tensor, however it was cut. Needs no process group."""
+    entry = tensors_of(reader.read_metadata())[key]
+    rows = torch.empty((stop - start, *entry.size[1:]), dtype=entry.properties.dtype)
+    offsets = (start, *(0 for _ in entry.size[1:]))
+    _fill(reader, {key: TensorShards(entry.size, rows.dtype, ((offsets, rows),))})
+    return rows
 
 
 def checkpoint_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

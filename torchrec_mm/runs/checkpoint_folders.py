@@ -16,6 +16,7 @@ from torchrec_mm.files import flush, new_file, write_json
 from torchrec_mm.runs.position import Position
 
 STATE = "state.json"
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Checkpoint:
 
     folder: its path. position: how far training had come.
     metric: what the best is chosen by, higher is better; None where it was not measured.
+    is_published: False for one that no scorer may take, as it did too badly while it was followed.
 
     >>> Checkpoint(folder / "step-00000100", Position(step=100), metric=None).position.step
     100
@@ -32,6 +34,7 @@ class Checkpoint:
     folder: Path
     position: Position
     metric: float | None
+    is_published: bool = True
 
 
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
@@ -49,7 +52,9 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     found = []
     for path in sorted(folder.glob("step-*")):
         state = read_json(path / STATE)
-        found.append(Checkpoint(path, Position(**state["position"]), state["metric"]))
+        is_published = state.get("published", True)  # runs of before held nothing back
+        position = Position(**state["position"])
+        found.append(Checkpoint(path, position, state["metric"], is_published))
     return sorted(found, key=lambda checkpoint: checkpoint.position.step)
 
 
@@ -75,6 +80,8 @@ def find_checkpoint(folder: Path, which: str = "latest") -> Checkpoint:
         raise InputError(f"{folder.parent} must hold a checkpoint: training has saved none")
     if which == "latest":
         return found[-1]
+    if which == PUBLISHED:
+        return published_of(found)[-1]
     if which == "best":
         best = best_of(found)
         if best is None:
@@ -93,6 +100,11 @@ def best_of(found: list[Checkpoint]) -> Checkpoint | None:
     return max(measured, key=itemgetter(0), default=(None, None))[1]
 
 
+def published_of(found: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Those that a scorer may take; of every run the first is one."""
+    return [checkpoint for checkpoint in found if checkpoint.is_published]
+
+
 def aside_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is written."""
     return folder / f".{folder_of(folder, step).name}"
@@ -104,15 +116,19 @@ def folder_of(folder: Path, step: int) -> Path:
 
 
 def complete_checkpoint(
-    aside: Path, position: Position, metric: float | None, config_files: Sequence[Path]
+    aside: Path,
+    position: Position,
+    metric: float | None,
+    config_files: Sequence[Path],
+    is_published: bool = True,
 ) -> None:
     """Complete what ``dcp`` wrote to ``aside`` and give it its name.
 
     Args:
-        aside: as ``aside_of`` names it. position, metric: of the checkpoint.
+        aside: as ``aside_of`` names it. position, metric, is_published: of the checkpoint.
         config_files: files to copy into it.
     """
-    write_state(aside, position, metric)
+    write_state(aside, position, metric, is_published)
     for path in config_files:
         with new_file(aside / path.name) as copy:
             shutil.copyfile(path, copy)
@@ -121,17 +137,21 @@ def complete_checkpoint(
     flush(aside.parent)
 
 
-def write_state(checkpoint: Path, position: Position, metric: float | None) -> None:
+def write_state(
+    checkpoint: Path, position: Position, metric: float | None, is_published: bool = True
+) -> None:
     """Write beside a checkpoint's tensors what they are, or something else than before."""
-    write_json(checkpoint / STATE, {"position": asdict(position), "metric": metric})
+    said = {"position": asdict(position), "metric": metric, "published": is_published}
+    write_json(checkpoint / STATE, said)
 
 
-def remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the last ``keep`` and the best."""
+def remove_old(folder: Path, keep: int, keep_published: int = 0) -> None:
+    """Remove all but the last ``keep``, the best, and the last ``keep_published`` published."""
     found = list_checkpoints(folder)
-    best = best_of(found)
-    for checkpoint in found[:-keep]:
-        if checkpoint is not best:
+    kept = [*found[-keep:], best_of(found)]
+    kept += published_of(found)[-keep_published:] if keep_published else []
+    for checkpoint in found:
+        if checkpoint not in kept:
             going = checkpoint.folder.with_name(f".old-{checkpoint.folder.name}")
             checkpoint.folder.replace(going)
             shutil.rmtree(going)

@@ -47,14 +47,14 @@ class Checkpointer:
     ['weight']
     """
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
+    def __init__(self, folder: Path, keep: int = 1, keep_published: int = 0) -> None:
         """Remove what a killed run left behind.
 
         Args:
             folder: of the checkpoints alone; made if need be. keep: how many stay besides the best,
-                at least 1.
+                at least 1. keep_published: of those that scorers may take, how many stay besides.
         """
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.keep_published = folder, keep, keep_published
         self.is_first = dist.get_rank() == 0
         if self.is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,7 @@ class Checkpointer:
         position: Position,
         metric: float | None = None,
         config_files: Sequence[Path] = (),
+        is_published: bool = True,
     ) -> None:
         """Copy ``shards`` and return; the copy is written meanwhile.
 
@@ -90,13 +91,15 @@ class Checkpointer:
             shards: this rank's part of each tensor. position: names the checkpoint.
             metric: what the best is chosen by, higher is better, or None.
             config_files: small files to copy beside the tensors.
+            is_published: whether scorers may take it.
 
         Raises:
             InputError: the checkpoint before could not be written.
         """
         self.wait()
         copied = self.host_copy.take(shards)
-        self.writing = self.thread.submit(self._write, copied, position, metric, config_files)
+        said = (position, metric, config_files, is_published)
+        self.writing = self.thread.submit(self._write, copied, *said)
 
     def wait(self) -> None:
         """Return once nothing is in flight; InputError if a rank failed; older ones stay."""
@@ -128,6 +131,7 @@ class Checkpointer:
         position: Position,
         metric: float | None,
         config_files: Sequence[Path],
+        is_published: bool,
     ) -> str | None:
         """What went wrong, in words, the same on every rank."""
         aside, whole = (of(self.folder, position.step) for of in (aside_of, folder_of))
@@ -143,10 +147,10 @@ class Checkpointer:
                 )
             if self.is_first:
                 if is_saved:
-                    write_state(whole, position, metric)
+                    write_state(whole, position, metric, is_published)
                 else:
-                    complete_checkpoint(aside, position, metric, config_files)
-                remove_old(self.folder, self.keep)
+                    complete_checkpoint(aside, position, metric, config_files, is_published)
+                remove_old(self.folder, self.keep, self.keep_published)
         except CheckpointException as error:
             rank, (cause, _) = min(error.failures.items())
             if not isinstance(cause, OSError):

@@ -8,6 +8,7 @@ metrics.jsonl     one JSON object a line, steps and epochs
 checkpoints/      step-<steps>/, each a torch.distributed.checkpoint
 tensorboard/      figures of each window of steps
 logs/             rank-<rank>.log, what each rank logged and how it ended
+deltas/           of a run that follows requests, what each published window changed
 trace.json        the profiler's, where it was asked for
 metrics.json      written by apps.evaluate
 
@@ -46,17 +47,17 @@ from torchrec_mm.targets import check_working_folder
 CHECKPOINTS = "checkpoints"
 
 # Flags of inputs, which may have moved when a run is resumed.
-INPUTS = ("data", "encoded", "packed", "vectors", "make")
+INPUTS = ("data", "encoded", "packed", "vectors", "make", "follow", "start_from", "items")
 
 # Other flags that a resumed run may be given anew.
 MAY_CHANGE = (
     *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
     *("log_every_steps", "hang_timeout_s", "stop_timeout_s", "profile_steps"),
-    *("vector_storage", "num_workers"),
+    *("vector_storage", "num_workers", "once", "least_gauc", "most_miscalibration"),
 )
 
 # What runs did that began before there was such a flag.
-THEN = {"folds": 1, "effects": 0, "width": 128, "left_out": []}
+THEN = {"folds": 1, "effects": 0, "width": 128, "left_out": [], "window_s": 3600}
 
 
 class RunFolder:
@@ -111,7 +112,7 @@ class RunFolder:
         goes_on = run._goes_on = resume and (path / "config.yaml").is_file()
         if goes_on:
             before = THEN | read_yaml(path / "config.yaml")
-            _check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
+            check_same(path, before, values, may_change=(*MAY_CHANGE, *INPUTS))
             now = {name: values[name] for name in INPUTS if name in values}
             run._moved = {name: at for name, at in now.items() if at != before.get(name)}
         else:
@@ -153,7 +154,7 @@ class RunFolder:
         """Write model.json or find the same, config.yaml follows; InputError for another model."""
         path = self.path / "model.json"
         if path.is_file():
-            _check_same(self.path, read_json(path), json.loads(json.dumps(model)))
+            check_same(self.path, read_json(path), json.loads(json.dumps(model)))
         dist.barrier()
         if self.worker.is_first and not path.is_file():
             write_json(path, model)
@@ -216,9 +217,10 @@ def with_absolute_paths(config: Any) -> Any:
     return replace(config, **paths)
 
 
-def _check_same(
+def check_same(
     path: Path, before: dict[str, Any], now: dict[str, Any], may_change: Sequence[str] = ()
 ) -> None:
+    """InputError, naming the field, unless ``now`` says what the run ``path`` said ``before``."""
     for name, value in now.items():
         if name not in may_change and before.get(name) != value:
             rule = f"{name} must stay {before.get(name)!r} to resume {path}"

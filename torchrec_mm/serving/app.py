@@ -3,27 +3,32 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import ClientDisconnect
 
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
+from torchrec_mm.serving.additions import body as additions
+from torchrec_mm.serving.additions.commits import Commits
+from torchrec_mm.serving.additions.store import AddedBehaviours, Unkept
+from torchrec_mm.serving.arrow_body import read_arrow
 from torchrec_mm.serving.batcher import MicroBatcher, Refused
 from torchrec_mm.serving.current import Current, Following
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
-from torchrec_mm.serving.schema import score_operation
+from torchrec_mm.serving.parity import Parity
+from torchrec_mm.serving.receive import Gone, Turned, received, until_gone
+from torchrec_mm.serving.request_log.rows import Answered
+from torchrec_mm.serving.request_log.writer import RequestLog
+from torchrec_mm.serving.schema import addition_operation, score_operation
 
 RETRY_S = "1"
-UNASKED = ("", "application/x-www-form-urlencoded")  # the latter is what curl says by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +47,29 @@ class ServingSettings:
     reload_s: float
 
 
-class TooLarge(Exception):
-    """A body with more bytes than are taken."""
-
-
-class Gone(Exception):
-    """The client did not wait for its answer."""
-
-
 def make_app(
-    current: Current, settings: ServingSettings, measures: Measures, histories: Histories
+    current: Current,
+    settings: ServingSettings,
+    measures: Measures,
+    histories: Histories,
+    log: RequestLog | None = None,
+    parity: Parity | None = None,
+    store: AddedBehaviours | None = None,
 ) -> FastAPI:
-    """The application. It begins to follow the run's checkpoints when it is started."""
-    server = _Server(current, settings, measures, histories)
+    """The application. It begins to follow the run's checkpoints when it is started.
+
+    ``store``: of behaviours that clients add, closed in the end; None: they may not.
+    """
+    server = _Server(current, settings, measures, histories, log, parity)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(log or nullcontext())  # these end after the last answer
+            stack.enter_context(parity or nullcontext())
+            if store:
+                server.commits = app.state.commits = Commits(store)
+                stack.push_async_callback(server.commits.stop)
             server.begin()
             stack.push_async_callback(server.end)
             if settings.reload_s:
@@ -72,6 +83,14 @@ def make_app(
     async def score(request: Request) -> Response:
         """Click probabilities of each request's candidates, in their order."""
         return await server.score(request)
+
+    if store:
+        adding = addition_operation(current.scorer.encoder.columns, settings.limits)
+
+        @app.post("/behaviours", openapi_extra=adding["extra"], responses=adding["responses"])
+        async def behaviours(request: Request) -> Response:
+            """Behaviours of users, each kept once; those of the next requests that bring none."""
+            return await server.add(request)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -100,10 +119,13 @@ class _Server:
         settings: ServingSettings,
         measures: Measures,
         histories: Histories,
+        log: RequestLog | None,
+        parity: Parity | None,
     ) -> None:
         self.current, self.settings, self.measures = current, settings, measures
-        self.histories = histories
+        self.histories, self.log, self.parity = histories, log, parity
         self.batcher: MicroBatcher | None = None
+        self.commits: Commits | None = None
 
     def begin(self) -> None:
         """In the event loop."""
@@ -131,25 +153,17 @@ class _Server:
         return Response(self.measures.page(), media_type=CONTENT_TYPE_LATEST)
 
     async def score(self, request: Request) -> Response:
-        kind = request.headers.get("content-type", wire.JSON).partition(";")[0].strip().lower()
-        if kind in UNASKED:
-            kind = wire.JSON
-        if kind not in (wire.JSON, wire.ARROW):
-            rule = f"content-type must be {wire.JSON} or {wire.ARROW}, got {kind}"
-            return self._answer(415, rule)
         try:
-            body = await asyncio.wait_for(self._body(request), self.settings.timeout_s)
-        except asyncio.TimeoutError:
-            return self._answer(408, f"body must arrive within {self.settings.timeout_s:g} s")
-        except TooLarge as error:
-            return self._answer(413, str(error))
-        except Gone:
-            self.measures.gone.inc()
-            return self._answer(400, "the client has gone")
+            kind, body = await received(
+                request, self.settings.limits.bytes, self.settings.timeout_s
+            )
+        except Turned as turned:
+            return self._turned(turned)
         start = time.monotonic()
         try:
-            requests = self._parsed(body, kind)
-            found, checkpoint = await self._asked(request, requests)
+            asked = self._parsed(body, kind)
+            moment = self.parity.moment() if self.parity else None
+            found, checkpoint = await self._asked(request, asked.requests)
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
         except Refused as error:
@@ -160,33 +174,43 @@ class _Server:
         except FloatingPointError as error:
             return self._answer(500, str(error))
         write = wire.write_arrow if kind == wire.ARROW else wire.write_json
-        each = np.split(found, requests.candidates.offsets[1:-1])
-        answer = Response(write(each, checkpoint), media_type=kind)
+        each = np.split(found, asked.requests.candidates.offsets[1:-1])
+        answer = Response(write(each, asked.request_ids, checkpoint), media_type=kind)
+        answered = Answered(asked.table, asked.request_ids, found, checkpoint, time.time())
+        if self.log:
+            self.log.add(answered)
+        if self.parity:
+            self.parity.add(answered, moment)
         self.measures.answers.labels("200").inc()
         self.measures.seconds.observe(time.monotonic() - start)
         return answer
 
-    async def _body(self, request: Request) -> bytes:
-        most = self.settings.limits.bytes
-        rule = f"body must be at most {most} bytes"
-        said = request.headers.get("content-length", "0")
-        if said.isdigit() and int(said) > most:
-            raise TooLarge(f"{rule}, got {said}")
-        parts, size = [], 0
+    async def add(self, request: Request) -> Response:
+        assert self.commits is not None  # else there is no such route
+        columns = self.current.scorer.encoder.columns
         try:
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise TooLarge(f"{rule}, got more")
-                parts.append(part)
-        except ClientDisconnect as error:
-            raise Gone from error
-        return b"".join(parts)
+            kind, body = await received(
+                request, self.settings.limits.bytes, self.settings.timeout_s
+            )
+            table = read_arrow(body) if kind == wire.ARROW else additions.read_json(body, columns)
+            given = additions.parse(table, columns, self.settings.limits)
+            outcome = await self.commits.add(given)
+        except Turned as turned:
+            return self._turned(turned)
+        except InputError as error:
+            return self._answer(422, " ".join(str(error).split()))
+        except (Refused, Unkept) as error:
+            return self._answer(503, str(error), {"retry-after": RETRY_S})
+        counts = asdict(outcome)
+        for name, count in counts.items():
+            self.measures.behaviours.labels(name).inc(count)
+        self.measures.answers.labels("200").inc()
+        return Response(wire.write_counts(counts), media_type=wire.JSON)
 
-    def _parsed(self, body: bytes, kind: str) -> Requests:
+    def _parsed(self, body: bytes, kind: str) -> wire.Asked:
         encoder = self.current.scorer.encoder
         columns, limits = encoder.columns, self.settings.limits
-        table = wire.read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
+        table = read_arrow(body) if kind == wire.ARROW else wire.read_json(body, columns)
         most = encoder.max_behaviours
         return wire.parse(table, columns, limits, most, self.histories)
 
@@ -195,7 +219,7 @@ class _Server:
         if self.batcher is None:
             raise Refused("the server is ending")
         asked = asyncio.ensure_future(self.batcher.ask(requests, self.settings.timeout_s))
-        gone = asyncio.ensure_future(_until_gone(request))
+        gone = asyncio.ensure_future(until_gone(request))
         try:
             await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
@@ -207,14 +231,15 @@ class _Server:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
 
+    async def _received(self, request: Request) -> tuple[str, bytes]:
+        return await received(request, self.settings.limits.bytes, self.settings.timeout_s)
+
+    def _turned(self, turned: Turned) -> Response:
+        if turned.is_gone:
+            self.measures.gone.inc()
+        return self._answer(turned.status, turned.said)
+
     def _answer(self, status: int, said: str, headers: dict[str, str] | None = None) -> Response:
         self.measures.answers.labels(str(status)).inc()
         body = wire.write_error(said)
         return Response(body, status_code=status, media_type=wire.JSON, headers=headers)
-
-
-async def _until_gone(request: Request) -> None:
-    """Returns when the client has closed the connection; its body has been read."""
-    message: Any = {}
-    while message.get("type") != "http.disconnect":
-        message = await request.receive()

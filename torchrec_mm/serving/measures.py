@@ -46,6 +46,44 @@ class Measures:
         self.checkpoint_step = Gauge(
             "torchrec_mm_checkpoint_step", "Training steps of what scores", registry=registry
         )
+        self.deltas = Counter(
+            "torchrec_mm_deltas", "Deltas, by what came of them", ["outcome"], registry=registry
+        )
+        self.delta = Gauge(
+            "torchrec_mm_delta", "Number of the last delta in what scores", registry=registry
+        )
+        self.age_s = Gauge(
+            "torchrec_mm_age_seconds", "Since what scores was published", registry=registry
+        )
+        self.logged = Counter(
+            "torchrec_mm_logged_requests",
+            "Requests of the log, written to it, or dropped as too many waited",
+            ["outcome"],
+            registry=registry,
+        )
+        self.log_failures = Counter(
+            "torchrec_mm_log_failures", "Files of the log not written", registry=registry
+        )
+        self.log_bytes = Gauge(
+            "torchrec_mm_log_waiting_bytes", "Not in a file of the log yet", registry=registry
+        )
+        self.parity = Gauge(
+            "torchrec_mm_parity_difference",
+            "Largest of the last comparison between a probability answered and apps.predict's",
+            registry=registry,
+        )
+        self.parity_requests = Counter(
+            "torchrec_mm_parity_requests",
+            "Requests scored again by apps.predict, or why not",
+            ["outcome"],
+            registry=registry,
+        )
+        self.behaviours = Counter(
+            "torchrec_mm_behaviours",
+            "Behaviours of clients: added, known already, or older than all that are kept",
+            ["outcome"],
+            registry=registry,
+        )
 
     def watch_index(self, index: IndexReader) -> None:
         """Of a live index, asked whenever the page is."""

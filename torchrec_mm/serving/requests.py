@@ -79,6 +79,7 @@ class RequestEncoder:
             },
             request_numbers=self._normalised("request", requests.numbers),
             impression_numbers=self._normalised("impression", requests.impression_numbers),
+            weights=requests.weights,
             request_bags={
                 n: Jagged(self.rows[n](requests.bags[n].values), requests.bags[n].offsets)
                 for n in vocabularies.request_bag
@@ -120,6 +121,16 @@ def together(parts: Sequence[Requests]) -> Requests:
         impression_features=arrays("impression_features"),
         numbers=arrays("numbers"),
         impression_numbers=arrays("impression_numbers"),
+        weights=_weights(parts),
         bags=lists("bags"),
         sequences=lists("sequences"),
     )
+
+
+def _weights(parts: Sequence[Requests]) -> np.ndarray | None:
+    """Of all impressions, 1 in a part that has none; None where no part has any."""
+    if all(part.weights is None for part in parts):
+        return None
+    ones = [np.ones(part.num_impressions, np.float32) for part in parts]
+    each = zip(parts, ones, strict=True)
+    return np.concatenate([one if part.weights is None else part.weights for part, one in each])

@@ -4,9 +4,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, RequestColumns
+from torchrec_mm.columns.seconds import LIMIT
+from torchrec_mm.data.contract.request_columns import OF_CANDIDATES, REQUEST_ID, RequestColumns
+from torchrec_mm.data.stream.batches import USER_ID
+from torchrec_mm.serving.additions.body import OF_TIMES, OUTCOMES, SEVERAL, types_of
 from torchrec_mm.serving.histories import of_behaviours
-from torchrec_mm.serving.wire import ANSWER, ARROW, JSON, REQUESTS, Limits
+from torchrec_mm.serving.wire import (
+    ANSWER,
+    ARROW,
+    JSON,
+    LONGEST_ID,
+    REQUEST_IDS,
+    REQUESTS,
+    Limits,
+    columns_of,
+)
 
 INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 ERRORS = {
@@ -15,44 +27,70 @@ ERRORS = {
     413: "the body is too large",
     415: "neither JSON nor Arrow",
     422: "a request that the ranker cannot read: which, what must be, what came",
-    503: "too busy: try again",
+    503: "too busy, or behaviours could not be written: try again",
 }
+ARROW_BODY = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
 
 
 def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     """The "extra" and "responses" of the route that scores."""
     request = request_schema(columns, limits)
-    several = {
-        "type": "object",
-        "required": [REQUESTS],
-        "additionalProperties": False,
-        "properties": {
-            REQUESTS: {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": limits.requests,
-                "items": request,
-            }
-        },
-    }
     probabilities = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
     answer = {
         "type": "object",
-        "required": [ANSWER, "checkpoint"],
-        "properties": {ANSWER: probabilities, "checkpoint": {"type": "string"}},
+        "required": [ANSWER, REQUEST_IDS, "checkpoint"],
+        "properties": {
+            ANSWER: probabilities,
+            REQUEST_IDS: {"type": "array", "items": {"type": "string"}},
+            "checkpoint": {"type": "string"},
+        },
     }
+    return _operation(request, REQUESTS, limits, {JSON: {"schema": answer}, **ARROW_BODY}, "scores")
+
+
+def addition_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
+    """The "extra" and "responses" of the route that adds behaviours."""
+    properties = {}
+    for name, kind in types_of(columns).items():
+        is_nullable = False if name == USER_ID else name not in columns.lists
+        properties[name] = _kind(kind, limits.behaviours, is_nullable, name in columns.all)
+        if name.endswith(OF_TIMES):
+            properties[name]["items"] = {
+                "type": "integer",
+                "minimum": 1 - LIMIT,
+                "maximum": LIMIT - 1,
+            }
+    addition = {
+        "type": "object",
+        "required": [USER_ID],
+        "additionalProperties": False,
+        "properties": properties,
+    }
+    counts = {name: {"type": "integer", "minimum": 0} for name in OUTCOMES}
+    answer = {"type": "object", "required": [*OUTCOMES], "properties": counts}
+    return _operation(addition, SEVERAL, limits, {JSON: {"schema": answer}}, "what became of them")
+
+
+def _operation(
+    one: dict[str, Any], several: str, limits: Limits, answer: dict[str, Any], said: str
+) -> dict[str, Any]:
+    """Of a body that is one object, or a list of them by the name ``several``, or Arrow."""
+    items = {"type": "array", "minItems": 1, "maxItems": limits.requests, "items": one}
+    listed = {
+        "type": "object",
+        "required": [several],
+        "additionalProperties": False,
+        "properties": {several: items},
+    }
+    body = {JSON: {"schema": {"oneOf": [one, listed]}}, **ARROW_BODY}
+    responses: dict[int | str, Any] = {200: {"description": said, "content": answer}}
     error = {
         "type": "object",
         "required": ["error"],
         "properties": {"error": {"type": "string"}},
     }
-    arrow = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
-    body = {JSON: {"schema": {"oneOf": [request, several]}}, **arrow}
-    responses: dict[int | str, Any] = {
-        200: {"description": "scores", "content": {JSON: {"schema": answer}, **arrow}}
-    }
-    for status, said in ERRORS.items():
-        responses[status] = {"description": said, "content": {JSON: {"schema": error}}}
+    for status, why in ERRORS.items():
+        responses[status] = {"description": why, "content": {JSON: {"schema": error}}}
     return {
         "extra": {"requestBody": {"required": True, "content": body}},
         "responses": responses,
@@ -62,9 +100,12 @@ def score_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
 def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     """One request as JSON: what is not named is refused."""
     properties = {}
-    for name, kind in {**columns.required, **columns.nullable}.items():
+    for name, kind in columns_of(columns).items():
         most = limits.candidates if name.startswith(OF_CANDIDATES) else limits.behaviours
-        properties[name] = _kind(kind, most, name in columns.nullable, name in columns.all)
+        is_nullable = name not in columns.required
+        properties[name] = _kind(kind, most, is_nullable, name in columns.all)
+    named = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
+    properties[REQUEST_ID] = {"anyOf": [named, {"type": "null"}]}
     properties["candidate_item_ids"]["minItems"] = 1
     return {
         "type": "object",

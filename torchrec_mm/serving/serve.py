@@ -5,17 +5,27 @@ import socket
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import uvicorn
 
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.additions.body import kinds_of
+from torchrec_mm.serving.additions.lists import AddedLists
+from torchrec_mm.serving.additions.store import AddedBehaviours
 from torchrec_mm.serving.app import ServingSettings, make_app
 from torchrec_mm.serving.current import Current
+from torchrec_mm.serving.heads import heads_within
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
-from torchrec_mm.serving.scorer import Scorer
+from torchrec_mm.serving.page.page import Page
+from torchrec_mm.serving.page.routes import page_routes
+from torchrec_mm.serving.parity import Parity, ParitySettings
+from torchrec_mm.serving.request_log.rows import LogRows
+from torchrec_mm.serving.request_log.writer import LogSettings, RequestLog
+from torchrec_mm.serving.scorer import Scorer, encoder_of
 from torchrec_mm.serving.vectors import FollowedVectors
 
 BACKLOG = 1024
@@ -30,13 +40,20 @@ def serve(
     items: Path,
     vectors: FollowedVectors | None,
     histories: Path | None,
+    additions: Path | None,
+    log: LogSettings | None,
+    parity: ParitySettings | None,
+    with_page: bool,
+    tables: Literal["fp32", "int8"],
     host: str,
     port: int,
 ) -> None:
     """Load, listen, and answer until SIGTERM or SIGINT; what is in flight then is answered.
 
-    ``items``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
-    ``histories``: a folder of them, see ``Histories``.
+    ``items``, ``tables``: see ``Scorer.open``. ``vectors``: of the run's origin, None for none.
+    ``histories``: a folder of them, see ``Histories``. ``additions``: folder of what clients add to
+    them, None: they may not. ``log``: of requests, None for none.
+    ``parity``: what is scored again, None for nothing. ``with_page``: whether people may look.
 
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
@@ -46,18 +63,35 @@ def serve(
     latest = vectors.latest if vectors else None
     following = vectors or nullcontext()
     with suppress_library_warnings(), listening(host, port) as listener, following:
-        load = partial(Scorer.open, items=items, vectors=latest)
+        encoder = encoder_of(trained, items)  # once: reading a catalogue keeps requests waiting
+        load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder, tables=tables)
         if vectors and vectors.index:
             measures.watch_index(vectors.index)
         current = Current(trained, load, measures)
         columns = current.scorer.encoder.columns
-        known = Histories.open(histories, columns) if histories else Histories.none(columns)
-        app = make_app(current, settings, measures, known)
+        store = added = None
+        if additions:
+            kinds = kinds_of(columns)
+            store = AddedBehaviours(additions, kinds, trained.behaviours_read)
+            added = AddedLists(store, kinds)
+        known = (
+            Histories.open(histories, columns, added)
+            if histories
+            else Histories.none(columns, added)
+        )
+        rows = LogRows(columns, trained.behaviours_read)
+        kept = RequestLog(log, rows, measures) if log else None
+        compared = Parity(parity, current, items, latest, rows, measures) if parity else None
+        app = make_app(current, settings, measures, known, kept, compared, store)
+        if with_page:
+            page = Page.open(current, settings.limits, known, items, histories)
+            app.include_router(page_routes(page))
         where = "{}:{}".format(*listener.getsockname())
         print(f"{current.checkpoint} of {trained.path} scores at http://{where}", flush=True)
         uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=heads_within(settings.timeout_s),
                 log_config=None,
                 access_log=False,
                 timeout_keep_alive=KEEP_ALIVE_S,

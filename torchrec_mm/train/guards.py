@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchrec_mm.data.encoded.encoded import EncodedRequests
+from torchrec_mm.data.stream.loader import RequestData
 from torchrec_mm.errors import TrainingDiverged
 from torchrec_mm.runs.position import Position
 
@@ -37,11 +37,13 @@ class Guard:
     So a step costs no wait for the device, and still the first bad step is found.
     """
 
-    def __init__(self, data: EncodedRequests, last_checkpoint: Callable[[], Path | None]) -> None:
+    def __init__(
+        self, data: RequestData | None, last_checkpoint: Callable[[], Path | None]
+    ) -> None:
         """Begin a window.
 
         Args:
-            data: whose requests are learned from, for the names of files.
+            data: whose requests are learned from, for the names of files; before there is a step.
             last_checkpoint: the latest on disk. Collective.
         """
         self.data = data
@@ -102,6 +104,7 @@ class Guard:
 
     def _in_words(self, step: Step, loss: float) -> str:
         """Where the loss was lost. Collective."""
+        assert self.data is not None  # there was a step
         rows, offsets = step.rows.cpu(), step.offsets.cpu()
         impressions = (~step.logits.isfinite()).nonzero().flatten().cpu()
         broken = torch.zeros(len(rows), dtype=torch.bool)
@@ -119,7 +122,7 @@ class Guard:
         )
 
 
-def name_requests(rows: list[int], data: EncodedRequests) -> str:
+def name_requests(rows: list[int], data: RequestData) -> str:
     """The first few of ``rows`` and the files that they are in, in words."""
     named = rows[:NAMED_REQUESTS]
     more = f" and {len(rows) - len(named)} more" if len(rows) > len(named) else ""

@@ -98,7 +98,13 @@ def test_another_encoder_fills_a_space_of_its_own_from_the_same_events(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--events", "nowhere"], "events must be a folder or redis://HOST:PORT/DB, got nowhere"),
+        (
+            ["--events", "nowhere"],
+            "events must be a folder, redis://HOST:PORT/DB or kafka://HOST:PORT/TOPIC, got nowhere",
+        ),
+        (["--stream", "s"], "stream must be left out of events "),
+        (["--events", "redis://h:1/0", "--kafka_properties", "p"], "kafka_properties must be left"),
+        (["--events", "kafka://h:1/t", "--stream", "s"], "stream must be left out of events kafka"),
         (["--batch_size", 0], "batch_size must be at least 1, got 0"),
         (["--metrics_port", 0], "metrics_port must be a port, 1 to 65535, got 0"),
         (["--log", "files"], "log must be lmdb or redis://HOST:PORT/DB, a password in REDIS_PASS"),

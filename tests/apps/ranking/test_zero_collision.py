@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 import apps.export_tables
 import apps.plan
@@ -99,11 +101,21 @@ def test_a_row_with_an_owner_is_planned_with_32_bytes_more(runs, capsys):
     assert rank["tables"]["item_id_table"]["optimizer"] == 16 * (4 + 32)
 
 
-def test_a_table_of_raw_ids_is_not_exported_as_if_it_had_a_vocabulary(runs, tmp_path, refused):
-    flags = ["--run_dir", str(runs / "id-whole"), "--output", str(tmp_path / "tables")]
-    line = refused(apps.export_tables.main, flags)
-    assert line.startswith("error: tables must be of vocabularies to be exported, ")
-    assert not (tmp_path / "tables").exists()
+def test_a_table_of_raw_ids_is_exported_with_the_owner_of_each_row(runs, tmp_path):
+    run_dir = runs / "id-whole"
+    for form in ("parquet", "safetensors"):
+        flags = ["--run_dir", str(run_dir), "--output", str(tmp_path / form), "--format", form]
+        apps.export_tables.main(flags)
+    for name, rest in (("request/user_id", {15}), ("item/item_id", {7, 15})):
+        saved = load_file(tmp_path / "safetensors" / f"{name}.safetensors")
+        owned = saved["owner_ids"] != EMPTY
+        assert saved["owner_ids"][owned].tolist() == owners(run_dir, name.split("/")[1])
+        rows = pq.read_table(tmp_path / "parquet" / f"{name}.parquet").to_pydict()
+        assert [i for i in rows["id"] if i is not None] == saved["owner_ids"][owned].tolist()
+        assert np.array_equal(np.stack(rows["weights"]).astype(np.float32), saved["weights"])
+        kinds = np.array(rows["kind"])
+        assert np.array_equal(kinds == "known", owned)
+        assert {*np.flatnonzero(kinds == "rest").tolist()} == rest
 
 
 @pytest.mark.parametrize(

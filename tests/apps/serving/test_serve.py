@@ -1,46 +1,26 @@
 """apps.serve as a process: it says where it listens, answers, and ends when it is told to."""
 
-import re
+import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 import apps.serve
-from tests.helpers.runs import ROOT, train_ranker
+from tests.apps.serving.processes import WAIT_S, served
+from tests.helpers.runs import train_ranker
 from tests.serving.served import scorer_of, table_of
 from torchrec_mm.serving.serve import listening
 
-WAIT_S = 300
+KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
 def run_dir(market, tmp_path_factory) -> Path:
     return train_ranker(market, tmp_path_factory.mktemp("served") / "run", "simtier")
-
-
-@contextmanager
-def served(run_dir: Path, *more: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process and where it listens."""
-    command = [sys.executable, "-m", "apps.serve", "--run_dir", str(run_dir), "--port", "0", *more]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line + process.communicate(timeout=WAIT_S)[1]
-        yield process, found[0]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_it_scores_over_http_and_ends_quietly_when_told_to(run_dir, market):
@@ -69,6 +49,63 @@ def test_a_body_that_never_ends_is_refused_and_others_are_answered_meanwhile(run
         assert httpx.post(f"{where}/score", json=row, timeout=WAIT_S).status_code == 200
 
 
+def ask(where: str, row: dict, times: int) -> list[str]:
+    """The ids of as many requests."""
+    body = {"requests": [row] * times}
+    return httpx.post(f"{where}/score", json=body, timeout=WAIT_S).json()["request_ids"]
+
+
+def test_what_waits_for_the_log_is_in_it_when_the_server_has_ended(run_dir, market, tmp_path):
+    row = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[0]
+    with served(run_dir, "--log", str(tmp_path / "log"), "--log_s", "3600") as (process, where):
+        ids = ask(where, row, 2) + ask(where, row, 3)
+        assert not [*(tmp_path / "log").iterdir()]
+        process.send_signal(signal.SIGTERM)
+        process.wait(WAIT_S)
+    (file,) = (tmp_path / "log").iterdir()
+    assert pq.read_table(file)["request_id"].to_pylist() == ids
+
+
+@pytest.mark.kill
+def test_a_killed_server_leaves_whole_files_of_all_but_the_last_requests(run_dir, market, tmp_path):
+    row = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[0]
+    log, ids, least = tmp_path / "log", [], 0
+    for _ in range(KILLS):
+        with served(run_dir, "--log", str(log), "--log_s", "0.05") as (process, where):
+            while len([*log.glob("*.parquet")]) < least + 3:
+                ids += ask(where, row, 2)
+            process.kill()
+            process.wait(WAIT_S)
+        least = len([*log.glob("*.parquet")])
+        found = pq.read_table(log)["request_id"].to_pylist()
+        assert len({*found}) == len(found) and {*found} <= {*ids}
+
+
+@pytest.mark.kill
+def test_no_behaviour_that_was_acknowledged_is_lost_when_the_server_is_killed(
+    run_dir, market, tmp_path
+):
+    (row,) = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[:1]
+    bare = {name: row[name] for name in ("candidate_item_ids", "city", "page")}
+    user, wanted = 987, {"behaviour_item_ids": [], "stars": [], "action": []}
+    for number in range(KILLS + 1):
+        with served(run_dir, "--additions", str(tmp_path / "added")) as (process, where):
+            asked = [bare | {"user_id": user}, bare | wanted | {"user_id": user}]
+            said = httpx.post(f"{where}/score", json={"requests": asked}, timeout=WAIT_S).json()
+            stored, brought = said["click_probabilities"]
+            assert stored == pytest.approx(brought, abs=1e-6)
+            item = row["candidate_item_ids"][0]
+            one = {"behaviour_item_ids": [item], "stars": [number], "action": [1]}
+            times = {"behaviour_timestamps": [1_700_000_000 + number]}
+            body = {"user_id": user, **one, **times}
+            for outcome in ("added", "known"):
+                found = httpx.post(f"{where}/behaviours", json=body, timeout=WAIT_S).json()
+                assert found == {"added": 0, "known": 0, "older": 0} | {outcome: 1}
+            wanted = {name: [*wanted[name], *one[name]] for name in wanted}
+            process.kill()
+            process.wait(WAIT_S)
+
+
 def test_an_address_that_is_taken_is_refused_in_one_line(run_dir, refused):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -85,6 +122,8 @@ def test_answers_are_not_held_back_until_the_client_has_acknowledged_their_heads
     ("flags", "said"),
     [
         (["--timeout_s", "0"], "timeout_s must be above 0, got 0"),
+        (["--log_s", "0"], "log_s must be above 0, got 0"),
+        (["--log_share", "1.5"], "log_share must be above 0, at most 1, got 1.5"),
         (["--port", "70000"], "port must be in [0, 65535], got 70000"),
         (["--max_candidates", "0"], "max_candidates must be at least 1, got 0"),
         (["--checkpoint", "best", "--reload_s", "1"], "reload_s must be 0 with checkpoint best"),

@@ -50,6 +50,15 @@ def test_columns_are_told_apart_by_what_they_hold(tmp_path):
     }
 
 
+def test_the_id_of_a_request_is_no_feature_but_text_that_may_be_null_or_absent(tmp_path):
+    without = requests_of(tmp_path / "without").columns.keys()
+    assert requests_of(tmp_path / "with", request_id=["a", None]).columns.keys() == without
+    requests_of(tmp_path / "numbers", request_id=[1, 2])
+    folder = ParquetFolder(tmp_path / "numbers" / "train")
+    with pytest.raises(InputError, match="column request_id must be string, got int64"):
+        RequestColumns.of([folder], {}).check(folder)
+
+
 @pytest.mark.parametrize(("most", "kept"), [(1, [3, 5]), (2, [2, 3, 5]), (3, [1, 2, 3, 5])])
 def test_the_newest_behaviours_are_kept_with_their_attributes(tmp_path, most, kept):
     columns = {"behaviour_item_ids": [[1, 2, 3], [5]], "action": [[10, 20, 30], [50]]}

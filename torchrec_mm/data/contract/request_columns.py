@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST, is_list
+from torchrec_mm.columns.parquet import FLOAT64, INT8_LIST, INT64, INT64_LIST, STRING, is_list
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.feature_settings import FILE, IGNORE, FeatureSettings
 from torchrec_mm.data.contract.features import (
@@ -32,7 +32,8 @@ OF_CANDIDATES = "candidate_"  # begins the names of lists as long as the candida
 OF_ITEMS = "_item_ids"  # ends the names of behaviour sequences
 OF_REQUESTS = Kinds((*CATEGORIES, *CATEGORY_LISTS), NUMBERS, CATEGORY_LISTS)
 OF_IMPRESSIONS = Kinds(CATEGORY_LISTS, NUMBER_LISTS)
-NAMED = ("user_id", *NULLABLE, *LISTS, *WEIGHTS)
+REQUEST_ID = "request_id"  # text: which answer of a scorer it was; no feature
+NAMED = ("user_id", REQUEST_ID, *NULLABLE, *LISTS, *WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class RequestColumns:
     def check(self, folder: ParquetFolder) -> None:
         """InputError for a folder without one of the columns, or with one of another type."""
         folder.require(self.all)
-        folder.check(self.required, self.nullable)
+        folder.check(self.required, {**self.nullable, REQUEST_ID: STRING})
 
 
 def check_named(

@@ -51,6 +51,30 @@ class Requests:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def take(self, chosen: np.ndarray) -> "Requests":
+        """The requests at positions ``chosen``, in that order."""
+        candidates, shown = self.candidates.take(chosen)
+        behaviours, past = self.behaviours.take(chosen)
+
+        def each(of: Mapping[str, np.ndarray], at: np.ndarray) -> dict[str, np.ndarray]:
+            return {name: values[at] for name, values in of.items()}
+
+        return Requests(
+            self.user_ids[chosen],
+            None if self.timestamps is None else self.timestamps[chosen],
+            behaviours,
+            candidates,
+            self.labels[shown],
+            each(self.features, chosen),
+            each(self.behaviour_attributes, past),
+            each(self.impression_features, shown),
+            each(self.numbers, chosen),
+            each(self.impression_numbers, shown),
+            None if self.weights is None else self.weights[shown],
+            {name: bags.take(chosen)[0] for name, bags in self.bags.items()},
+            {event: items.take(chosen)[0] for event, items in self.sequences.items()},
+        )
+
     @property
     def columns(self) -> dict[str, np.ndarray]:
         """Ids by feature: of users, contexts, behaviours and impressions."""

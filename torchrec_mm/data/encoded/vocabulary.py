@@ -40,8 +40,9 @@ class Vocabulary:
     """Table rows of one categorical feature: two shared ones, then one for each known id.
 
     Row 0 is for ids that training never showed: no gradient reaches it, and it stays where it
-    began, near zero. Row 1 is shared by the ids that training showed too rarely for a row of
-    their own. The two differ: what is rare has been shown and passed over, unseen may be new.
+    began, near zero, until a run follows requests that show such ids. Row 1 is shared by the ids
+    that training showed too rarely for a row of their own. The two differ: what is rare has been
+    shown and passed over, unseen may be new.
 
     known_ids, rare_ids: int64, ascending, with nothing in common. texts: large_string, what each
     known id stands for and then each rare one, null for ``NULL``; None where ids are numbers.

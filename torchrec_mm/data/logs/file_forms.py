@@ -13,6 +13,8 @@ from torchrec_mm.data.logs.log_format import ID_COLUMNS, LogFormat
 from torchrec_mm.data.logs.reading import OpenFile, pieces, read
 from torchrec_mm.errors import InputError
 
+TEXTS = ("event", "request_id")  # columns that say what they say, and are no ids of tables
+
 
 @dataclass(frozen=True)
 class FormedFile:
@@ -47,35 +49,40 @@ def form_files(
 
 def text_ids(file: FormedFile) -> list[str]:
     """Which ids are text; the same in all files of a log."""
-    return [name for name in ID_COLUMNS if file.forms[name] in forms.TEXTS]
+    return [name for name in ID_COLUMNS if file.forms.get(name) in forms.TEXTS]
 
 
 def found_out(files: Sequence[FormedFile], log_format: LogFormat) -> list[str]:
     """A line on each thing that nobody said: delimiters, ids that are text."""
-    delimiters = {file.opened.delimiter for file in files} if not log_format.delimiter else set()
-    notes = [
-        f"fields of CSV files are taken to be divided by {delimiter!r}"
-        for delimiter in sorted(delimiters - {"", ","})
-    ]
+    notes = found_delimiters(files, log_format)
     for name in text_ids(files[0]):
         notes.append(f"{name} is text: numbers stand for it, and ids/{MAPS[name]} leads back")
     return notes
+
+
+def found_delimiters(files: Sequence[FormedFile], log_format: LogFormat) -> list[str]:
+    """A line on each delimiter that nobody said."""
+    delimiters = {file.opened.delimiter for file in files} if not log_format.delimiter else set()
+    return [
+        f"fields of CSV files are taken to be divided by {delimiter!r}"
+        for delimiter in sorted(delimiters - {"", ","})
+    ]
 
 
 def _form(file: OpenFile, name: str, place: int, log_format: LogFormat) -> str:
     if file.is_text or file.is_partition(place):
         if name in ID_COLUMNS:
             return forms.TEXT if name in log_format.text_ids else forms.DIGITS
-        return {"timestamp": forms.DIGITS_OR_ISO, "event": forms.STRING_FORM}.get(
-            name, forms.DIGITS
-        )
+        if name in TEXTS:
+            return forms.STRING_FORM
+        return forms.DIGITS_OR_ISO if name == "timestamp" else forms.DIGITS
     column, kind = file.columns[place]
     where = f"{file.path} column {column}"
     if name in ID_COLUMNS:
         form, wanted = forms.id_form(kind), "int64 or text"
     elif name == "timestamp":
         form, wanted = forms.time_form(kind), "int64, a time, or text that is a date of ISO 8601"
-    elif name == "event":
+    elif name in TEXTS:
         form, wanted = forms.STRING_FORM if same_kind(kind, STRING) else None, "string"
     else:
         form, wanted = forms.WHOLE if same_kind(kind, INT64) else None, "int64"

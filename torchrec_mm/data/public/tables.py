@@ -2,7 +2,9 @@
 
 import glob
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -51,11 +53,31 @@ class Tables:
         )
         self._database.execute("SET TimeZone = 'UTC'")
 
-    def __call__(self, query: str) -> Iterator[pa.RecordBatch]:
-        """Rows of a SELECT; InputError, in one line, for files that are not as it wants them."""
+    def __call__(self, query: str, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Rows of a SELECT, ``rows`` at a time.
+
+        Raises:
+            InputError: in one line, for files that are not as it wants them.
+        """
+        with self._told(), self._database.cursor() as cursor:
+            yield from cursor.sql(query).to_arrow_reader(rows)
+
+    def keep(self, name: str, query: str) -> None:
+        """Rows of a SELECT as a table that other queries name; InputErrors likewise."""
+        with self._told(), self._database.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE {name} AS {query}")
+
+    def row(self, query: str) -> tuple[Any, ...]:
+        """The first row of a SELECT that has one; InputErrors likewise."""
+        with self._told(), self._database.cursor() as cursor:
+            found = cursor.execute(query).fetchone()
+        assert found is not None
+        return found
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            with self._database.cursor() as cursor:
-                yield from cursor.sql(query).to_arrow_reader(BATCH_ROWS)
+            yield
         except duckdb.Error as error:
             why = " ".join(" ".join(str(error).split("\n")[:LINES]).split())
             raise InputError(f"{self.folder} could not be read: {why}") from error

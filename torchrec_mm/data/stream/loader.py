@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from torchrec_mm.data.encoded.encoded import EncodedRequests, RequestArrays
+from torchrec_mm.data.encoded.encoded import RequestArrays, RowGroup
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.collate import Collator
@@ -30,6 +30,20 @@ Wanted: TypeAlias = tuple[np.ndarray, np.ndarray, bool, float | None]
 COLLATING = threading.Lock()
 
 
+class RequestData(Protocol):
+    """Requests by row group, as ``EncodedRequests`` has them; it says what each of these is."""
+
+    @property
+    def groups(self) -> Sequence[RowGroup]: ...
+    @property
+    def group_starts(self) -> np.ndarray: ...
+    @property
+    def lengths(self) -> np.ndarray: ...
+    @property
+    def weight_sums(self) -> np.ndarray | None: ...
+    def read(self, group: RowGroup) -> RequestArrays: ...
+
+
 class RequestLoader:
     """Batches of one rank, in an order that every rank derives alike (see ``EpochOrder``).
 
@@ -43,7 +57,7 @@ class RequestLoader:
 
     def __init__(
         self,
-        data: EncodedRequests,
+        data: RequestData,
         collator: Collator,
         limits: BatchLimits,
         *,

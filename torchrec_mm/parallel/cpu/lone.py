@@ -14,7 +14,10 @@ from torchrec_mm.parallel.cpu.shards import Shards
 
 
 class LoneTables(nn.Module):
-    """Looks up as the sharded collection does on a CPU, by the same kernels; it does not learn."""
+    """Looks up as the sharded collection does on a CPU, by the same kernels; it does not learn.
+
+    weights: what it looks up in, (rows, E) float32, by the names of ``EmbeddingBagCollection``.
+    """
 
     def __init__(self, collection: EmbeddingBagCollection, weights: Mapping[str, Tensor]) -> None:
         """Put weights in the place of a collection's.
@@ -28,6 +31,8 @@ class LoneTables(nn.Module):
         numbers = {name: n for n, config in enumerate(configs) for name in config.feature_names}
         means = {name: configs[n].pooling == PoolingType.MEAN for name, n in numbers.items()}
         tables = [weights[config.name].float().contiguous() for config in configs]
+        names = (f"embedding_bags.{config.name}.weight" for config in configs)
+        self.weights = dict(zip(names, tables, strict=True))  # a write to them is seen at once
         rates = [torch.zeros(())] * len(tables)
         rows = torch.tensor([[len(table)] for table in tables])
         shards = Shards(numbers, means, Tables(tables, [], rates, 0.0), rows)

@@ -34,7 +34,7 @@ def load(
 async def _load(
     host: str, port: int, kind: str, bodies: list[bytes], clients: int, seconds: float
 ) -> Load:
-    messages = [_message(kind, body) for body in bodies]
+    messages = [message_of(kind, body) for body in bodies]
     start = time.perf_counter() + WARM_S
     asking = [
         _client(host, port, messages[n:] + messages[:n], start, seconds) for n in range(clients)
@@ -68,6 +68,7 @@ async def _client(
         writer.close()
 
 
-def _message(kind: str, body: bytes) -> bytes:
+def message_of(kind: str, body: bytes) -> bytes:
+    """A request to score. ``kind``: its content type."""
     head = f"POST /score HTTP/1.1\r\nhost: scorer\r\ncontent-type: {kind}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
