@@ -7,7 +7,7 @@ import torch
 
 from tests.ranking.conftest import encoded  # noqa: F401, a fixture
 from tests.ranking.small_ranker import ranker_of, spec_of
-from tests.ranking.test_host_waits import ROWS, looked_up, moved
+from tests.train.test_host_waits import ROWS, looked_up, moved
 from torchrec_mm.ranking.spec import METHODS
 
 pytestmark = pytest.mark.gpu

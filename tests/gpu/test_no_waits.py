@@ -9,7 +9,7 @@ from tests.pretraining.scl.made_pairs import Pairs
 from tests.pretraining.scl.test_host_waits import scl_on, with_relevant
 from tests.ranking.conftest import encoded  # noqa: F401, a fixture
 from tests.ranking.small_ranker import ranker_of, spec_of
-from tests.ranking.test_host_waits import ROWS, looked_up, moved
+from tests.train.test_host_waits import ROWS, looked_up, moved
 from torchrec_mm.ranking.spec import METHODS
 
 pytestmark = pytest.mark.gpu
