@@ -10,10 +10,10 @@ DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
 # Files of tests side by side: each is of one thread, and those of several ranks wait a lot.
 TEST_WORKERS := $(DEMO_THREADS)
 
-.PHONY: help install demo study test lint
+.PHONY: help install demo study test test-gpu lint
 
 help:  ## these lines
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/'
 
 install: .venv/.ready  ## the environment in .venv, made or mended; nothing to do if it is ready
 
@@ -31,6 +31,9 @@ study: .venv/.ready  ## what always holds on a small simulated market, or an err
 
 test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
 	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-gpu: .venv/.ready  ## the tests of GPUs alone, on a host that has one
+	.venv/bin/python -m pytest -m gpu -n 0 $(PYTEST_ARGS)
 
 lint: .venv/.ready  ## ruff: rules and formatting; mypy: types
 	.venv/bin/ruff check

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchrec_mm.kernels.build import SWITCH
+
 CUDA, META = torch.device("cuda"), torch.device("meta")
 EVERY_DEVICE = pytest.mark.parametrize("device", [CUDA, META], ids=str)
 
@@ -42,9 +44,14 @@ class Waits(AssertionError):
 
 @contextmanager
 def pretended(device: torch.device) -> Iterator[None]:
-    """For the block: tensors and modules can be made on ``device``, and tensors moved to it."""
-    with FakeTensorMode(allow_non_fake_inputs=True) if device == CUDA else nullcontext():
-        yield
+    """For the block: tensors and modules can be made on ``device``, and tensors moved to it.
+
+    Kernels of ours are switched off, as they need addresses: what they are made of runs.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SWITCH, "0")
+        with FakeTensorMode(allow_non_fake_inputs=True) if device == CUDA else nullcontext():
+            yield
 
 
 class NoWaits(TorchDispatchMode):

@@ -175,8 +175,8 @@ def _search_on_gpu(
     rows = candidate_rows.contiguous(), behaviour_rows.contiguous()
     inverse = tuple(_inverse_length(vectors[of.clamp(min=0)]) for of in rows)
     offsets = candidate_offsets, behaviour_offsets
-    *found, cosines = search(vectors, inverse, rows, offsets, keep=keep, num_tiers=num_tiers)
-    return SearchHits(*found, cosines if pairs else cosines[:0])
+    found = SearchHits(*search(vectors, inverse, rows, offsets, keep=keep, num_tiers=num_tiers))
+    return found if pairs else found._replace(pairs=found.pairs[:0])
 
 
 def general_search_reference(

@@ -1,7 +1,7 @@
 """Losses of plain tensors, for contrastive pre-training.
 
-Imports torch, nothing else. Losses are one a query, never reduced: whoever calls knows which
-queries count. What ``__all__`` names is public.
+Imports torch and, for GPUs, a kernel. Losses are one a query, never reduced: whoever calls knows
+which queries count. What ``__all__`` names is public.
 
 Read first: info_nce.py
 """

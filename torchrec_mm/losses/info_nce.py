@@ -168,7 +168,11 @@ def _add_in_one_kernel(
 
 
 def _in_one_kernel(query: Tensor, keys: Tensor) -> bool:
-    return query.dtype == torch.float32 and runs_on_gpu(query, keys)
+    if query.dtype != torch.float32 or not runs_on_gpu(query, keys):
+        return False
+    from torchrec_mm.kernels.triton.bank_softmax import fits
+
+    return fits(query)
 
 
 def _chunk_keys(query: Tensor) -> int:

@@ -29,7 +29,12 @@ class BatchParts(Pipelineable):
     """A dataclass of tensors, jagged tensors and further parts, or tuples, that move together."""
 
     def to(self: PartsT, device: torch.device, non_blocking: bool = False) -> PartsT:
-        return self._map(lambda part: part.to(device=device, non_blocking=non_blocking))
+        def moved(part: Any) -> Any:
+            if isinstance(part, KeyedJaggedTensor) and torch.device(device).type != "cpu":
+                part.sync()  # lengths that TorchRec would ask the device for
+            return part.to(device=device, non_blocking=non_blocking)
+
+        return self._map(moved)
 
     def pin_memory(self: PartsT) -> PartsT:
         return self._map(lambda part: part.pin_memory())

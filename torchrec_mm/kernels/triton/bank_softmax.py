@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_B, BLOCK_M = 16, 32
+BLOCK_B, BLOCK_M = 16, 16
 SPLIT_KEYS, MOST_SPLITS = 1024, 32  # a program takes so many keys or more: few queries keep it busy
 LEAST = tl.constexpr(-1e38)  # below any logit; the difference of two of them is a number
 
@@ -64,9 +64,29 @@ def bank_softmax(
         A=ids.shape[1],
         BLOCK_B=BLOCK_B,
         BLOCK_M=BLOCK_M,
-        BLOCK_D=max(16, triton.next_power_of_2(width)),
+        BLOCK_D=block_of(width),
+        num_warps=8,
+        num_stages=1,
     )
     return largest, total, weighted
+
+
+def fits(query: Tensor) -> bool:
+    """Whether a block of queries and one of keys fit into what its GPU shares within a program."""
+    if not query.is_cuda:
+        return True
+    device = torch.cuda.get_device_properties(query.device)
+    return shared_bytes(query.shape[1]) <= device.shared_memory_per_block_optin
+
+
+def shared_bytes(width: int) -> int:
+    """Shared memory of a program; 65 KB for D up to 512, 130 KB for D up to 1024."""
+    return 4 * (BLOCK_B + BLOCK_M) * block_of(width) + 2048
+
+
+def block_of(width: int) -> int:
+    """D as a power of two."""
+    return max(16, triton.next_power_of_2(width))
 
 
 def by_block(further: Tensor | None, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from tests.helpers.host_waits import EVERY_DEVICE, META, NoWaits, pretended
+from tests.ranking.conftest import encoded  # noqa: F401, a fixture
 from tests.ranking.small_ranker import Encoded, ranker_of, spec_of
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.ranking.ranker import Ranker
@@ -35,7 +36,7 @@ def moved(found: KeyedTensor, device: torch.device) -> KeyedTensor:
 
 @pytest.mark.parametrize("method", METHODS)
 @EVERY_DEVICE
-def test_a_step_waits_for_nothing(method, device, encoded: Encoded, worker):
+def test_a_step_waits_for_nothing(method, device, encoded: Encoded, worker):  # noqa: F811
     model, batch = ranker_of(spec_of(method, encoded)), encoded.batch(ROWS, method)
     found = looked_up(model, batch)
     with pretended(device):
@@ -52,3 +53,10 @@ def test_a_step_waits_for_nothing(method, device, encoded: Encoded, worker):
     assert 0 < mode.launched.total() <= MOST_KERNELS
     if device == META:
         assert all(each.values().grad is not None for each in embeddings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_how_many_ids_a_feature_has_is_known_when_a_batch_leaves_the_host(method, encoded):  # noqa: F811
+    batch = encoded.batch(ROWS, method)
+    for ids in (batch.to(META).item_ids, batch.to(META).features):
+        assert ids is not None and ids.length_per_key_or_none() is not None
