@@ -101,6 +101,8 @@ class Follower:
         """Until the trainer has written something; InputError, with its words, if it ended."""
         while not is_there():
             if self._process.poll() is not None:
-                lines = self._said.read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
+                lines = self._said.read_text(
+                    encoding="utf-8", errors="replace"
+                ).strip().splitlines() or ["nothing"]
                 raise InputError(f"ranker must be one that can go on learning: {lines[-1]}")
             time.sleep(LOOK_S)
