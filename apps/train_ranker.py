@@ -23,7 +23,7 @@ from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.codes import Codebooks
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.online.batches import WindowBatches
-from torchrec_mm.online.flags import going_on
+from torchrec_mm.online.flags import check_goes_on, over_run_before
 from torchrec_mm.online.follow import (
     follow,
     gone_on_with,
@@ -156,7 +156,9 @@ class TrainRankerConfig(RankerSettings, FollowSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    config = going_on(parse(TrainRankerConfig, argv), argv)
+    with over_run_before(TrainRankerConfig, argv) as words:
+        config = parse(TrainRankerConfig, words)
+    check_goes_on(config)
     config = with_learning_rate(config, RATE_PER_REQUEST)
     reader = reserve_reader_core(is_busy=config.vectors is not None)
     with suppress_library_warnings(), process_group() as worker, reader:

@@ -7,6 +7,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import apps.train_ranker
 from tests.apps.serving.processes import served
@@ -194,6 +195,26 @@ def test_a_flag_that_cannot_be_followed_is_refused(flags, said, start, spool, tm
     run_dir = tmp_path / "run"
     assert said in refused(apps.train_ranker.main, follow_flags(spool, start, run_dir, *flags))
     assert not run_dir.exists()
+
+
+def test_the_config_that_is_shown_is_that_of_the_run_before_and_of_what_was_given(
+    start, spool, tmp_path, capsys
+):
+    more = tmp_path / "more.yaml"
+    more.write_text("learning_rate: 0.5\nwindow_s: 7\n")
+    flags = [*follow_flags(spool, start, tmp_path / "run"), "--config", str(more)]
+    with pytest.raises(SystemExit):
+        apps.train_ranker.main([*flags, "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["method"], shown["embedding_dim"]) == ("simtier", 4)
+    assert (shown["learning_rate"], shown["window_s"]) == (0.5, WINDOW_S)  # the latter is a flag
+    assert (shown["resume"], shown["follow"]) == (True, str(spool))
+
+
+def test_a_run_goes_on_by_its_own_config(followed, tmp_path):
+    before = deltas_of(followed)
+    apps.train_ranker.main(["--config", str(followed / "config.yaml"), "--resume"])
+    assert deltas_of(followed) == before
 
 
 def test_flags_of_following_go_with_follow_alone(market, tmp_path, refused):

@@ -2,13 +2,15 @@
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from torchrec_mm.config import flag_names, parse, to_yaml
+from torchrec_mm.errors import InputError
 from torchrec_mm.runs.run_folder import (
     INPUTS,
     MAY_CHANGE,
@@ -32,36 +34,61 @@ OF_LEARNING = (
 ConfigT = TypeVar("ConfigT", bound=Any)  # a ``FollowSettings`` with run_dir
 
 
-def going_on(given: ConfigT, argv: Sequence[str] | None) -> ConfigT:
-    """What a command asks; with follow, flags that are not given are those of the run before.
+@contextmanager
+def over_run_before(
+    config_class: type[ConfigT], argv: Sequence[str] | None
+) -> Iterator[Sequence[str]]:
+    """What ``parse`` is to be given: with follow, flags not given are those of the run before.
 
     That is run_dir where it is resumed, else start_from.
 
-    Args:
-        given: what ``parse`` made of ``argv``.
-
     Raises:
-        InputError: no such run, or a flag that contradicts what it was trained with.
+        InputError: no such run.
     """
-    if given.follow is None:
-        return given
-    own: Path = given.run_dir
-    # A run that was killed before it had both is begun anew.
-    begun = given.resume and all((own / name).is_file() for name in ("config.yaml", "model.json"))
-    before: Path = own if begun else given.start_from
-    config, _ = read_run(before, "ranker")
-    known = {name: v for name, v in (THEN | config).items() if name in flag_names(type(given))}
-    found = _parse_over(known, type(given), list(sys.argv[1:] if argv is None else argv))
-    now = yaml.safe_load(to_yaml(with_absolute_paths(found)))
-    may_change = (*MAY_CHANGE, *INPUTS, *OF_BEFORE, *(() if begun else OF_LEARNING))
-    check_same(before, known, {name: now[name] for name in known}, may_change)
-    return found
-
-
-def _parse_over(known: dict[str, Any], config_class: type[ConfigT], words: list[str]) -> ConfigT:
-    """As ``parse``, with other defaults."""
-    kept = {name: value for name, value in known.items() if name not in OF_BEFORE}
+    words = list(sys.argv[1:] if argv is None else argv)
+    given = _followed(config_class, words)
+    if given is None:
+        yield words
+        return
+    kept = {name: v for name, v in _said_before(given).items() if name not in OF_BEFORE}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")
         file.write_text(yaml.safe_dump(kept), encoding="utf-8")
-        return parse(config_class, ["--config", str(file), *words])
+        yield ["--config", str(file), *words]
+
+
+def check_goes_on(config: ConfigT) -> None:
+    """InputError for a flag that contradicts what the run was trained with; without follow none."""
+    if config.follow is None:
+        return
+    before, known = _run_before(config), _said_before(config)
+    now = yaml.safe_load(to_yaml(with_absolute_paths(config)))
+    is_begun = before == config.run_dir
+    may_change = (*MAY_CHANGE, *INPUTS, *OF_BEFORE, *(() if is_begun else OF_LEARNING))
+    check_same(before, known, {name: now[name] for name in known}, may_change)
+
+
+def _followed(config_class: type[ConfigT], words: list[str]) -> ConfigT | None:
+    """What the words say by themselves, None unless it is to follow something."""
+    asked = [word for word in words if not word.startswith("--print_config")]
+    may_follow = any(word.startswith(("--follow", "--config")) for word in asked)
+    if not may_follow or {"-h", "--help"} & {*asked}:
+        return None
+    try:
+        given = parse(config_class, asked)
+    except InputError:  # says so again, where it is parsed for good
+        return None
+    return None if given.follow is None else given
+
+
+def _run_before(config: ConfigT) -> Path:
+    """The run whose flags count; one that was killed before it had both files is begun anew."""
+    own: Path = config.run_dir
+    begun = config.resume and all((own / n).is_file() for n in ("config.yaml", "model.json"))
+    return own if begun else cast(Path, config.start_from)
+
+
+def _said_before(config: ConfigT) -> dict[str, Any]:
+    """What that run's config says of the flags that there are."""
+    said, _ = read_run(_run_before(config), "ranker")
+    return {name: v for name, v in (THEN | said).items() if name in flag_names(type(config))}

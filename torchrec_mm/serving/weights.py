@@ -33,8 +33,10 @@ class Weights:
             held = self._of(key)
             if rows.dtype != torch.int64 or rows.dim() != 1:
                 raise InputError(f"delta {key} must have int64 rows, got {rows.dtype}")
-            width = held.shape[1] - (ROW_BYTES if key in self._packed else 0)
-            self._check_same(key, values.shape, (len(rows), width))
+            row = held.shape[1:]  # of raw ids' owners there is a number, no row
+            if key in self._packed:
+                row = torch.Size([held.shape[1] - ROW_BYTES])
+            self._check_same(key, values.shape, (len(rows), *row))
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(held):
                 raise InputError(f"delta {key} must be of rows below {len(held)}")
             _check_finite(key, values)

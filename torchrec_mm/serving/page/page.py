@@ -147,7 +147,7 @@ class Page:
             row[BEHAVIOURS] = ids_of("behaviours", past, least=0, most=self.limits.behaviours)
         table = wire.read_json(orjson.dumps(row), columns)
         most = scorer.encoder.max_behaviours
-        return wire.parse(table, columns, self.limits, most, self.histories)
+        return wire.parse(table, columns, self.limits, most, self.histories).requests
 
 
 def candidates(
