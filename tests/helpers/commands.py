@@ -24,6 +24,7 @@ PARSED = [
         for room in ("benchmarks", "data/public", "pretraining", "ranking", "serving")
         + ("serving/additions", "serving/page", "serving/request_log", "study")
     ),
+    ROOT / "torchrec_mm" / "serving" / "production.md",
     ROOT / "tests" / "README.md",
 ]
 # Pages whose commands tests run.

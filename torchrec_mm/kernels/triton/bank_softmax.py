@@ -76,7 +76,8 @@ def fits(query: Tensor) -> bool:
     if not query.is_cuda:
         return True
     device = torch.cuda.get_device_properties(query.device)
-    return shared_bytes(query.shape[1]) <= device.shared_memory_per_block_optin
+    limit: int = device.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return shared_bytes(query.shape[1]) <= limit
 
 
 def shared_bytes(width: int) -> int:

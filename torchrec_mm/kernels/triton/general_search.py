@@ -40,7 +40,7 @@ def search(
         as of ``general_search``.
     """
     impressions, width = len(rows[0]), vectors.shape[1]
-    lists, num_pairs = lists_of_impressions(*offsets, impressions)
+    lists, num_pairs = lists_of_impressions(offsets[0], offsets[1], impressions)
     pairs, known = vectors.new_zeros(2, num_pairs, dtype=torch.float32).unbind()
     tiers = pairs.new_zeros(impressions, num_tiers)
     kept = torch.zeros(impressions, keep, dtype=torch.int32, device=vectors.device)
