@@ -98,6 +98,10 @@ class ServeConfig:
         check_fields(self, lambda x: 0 < x <= 1, "above 0, at most 1", "log_share")
         check_fields(self, lambda x: 0 <= x <= 1, "in [0, 1]", "parity_share")
         check_fields(self, lambda x: 0 <= x <= 65_535, "in [0, 65535]", "port")
+        for name, of in (("log_s", "log"), ("log_share", "log"), ("parity_s", "parity_share")):
+            given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if not getattr(self, of) and given != default:
+                raise InputError(f"{name} must not be given without {of}, got {given}")
         if self.reload_s and self.checkpoint != "latest":
             raise InputError(f"reload_s must be 0 with checkpoint {self.checkpoint}")
 

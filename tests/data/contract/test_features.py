@@ -29,14 +29,30 @@ def test_texts_are_matched_exactly():
 
 def test_texts_of_one_id_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(texts, "hash_text", len)
-    text_ids = TextIds(pa.array(["one"]))
-    text_ids.ids(pa.array(["four", "two"]))
+    text_ids = TextIds()
+    text_ids.ids(pa.array(["one", "four", "two"]))
     with pytest.raises(InputError, match="^column f must not hold both 'one' and 'two', they have"):
         text_ids.check("column f")
     monkeypatch.setattr(texts, "hash_text", lambda text: NULL)
     text_ids = TextIds(pa.array(["unlucky"]))
     with pytest.raises(InputError, match="both 'unlucky' and null"):
         text_ids.check("column f")
+
+
+def test_a_column_of_a_trained_model_keeps_no_text_that_comes_later():
+    column = Categorical.known(pa.array(["one", None]))
+    assert column.text_ids is not None
+    later, known = column.ids(pa.array(["two", "one"]), "")
+    assert [later, known] == TextIds().ids(pa.array(["two", "one"])).tolist()
+    assert column.text_ids.kept == 1
+
+
+def test_a_text_with_the_id_of_a_known_one_is_refused(monkeypatch):
+    monkeypatch.setattr(texts, "hash_text", len)
+    column = Categorical.known(pa.array(["one"]))
+    assert column.ids(pa.array(["one", "four"]), "").tolist() == [3, 4]
+    with pytest.raises(InputError, match="^f must not hold both 'one' and 'two', they have one id"):
+        column.ids(pa.array(["two"]), "f")
 
 
 def test_numbers_are_their_own_ids_and_booleans_zero_and_one():

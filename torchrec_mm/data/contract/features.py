@@ -66,7 +66,7 @@ class Categorical:
             InputError: the integer that stands for null, naming ``where``.
         """
         if self.text_ids is not None:
-            return self.text_ids.ids(values)
+            return self.text_ids.ids(values, where)
         numbers = values.cast(INT64)
         ids = to_numpy(pc.fill_null(numbers, NULL) if numbers.null_count else numbers)
         if np.count_nonzero(ids == NULL) > numbers.null_count:

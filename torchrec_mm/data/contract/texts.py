@@ -17,10 +17,15 @@ class TextIds:
     """Ids of the texts of one column; each text that was asked for is kept, once."""
 
     def __init__(self, known: pa.Array | None = None) -> None:
-        """``known``: texts that are there before any is asked for, null among them or not."""
+        """``known``: all texts that are kept, null among them or not; None: whatever comes is.
+
+        A model that was trained keeps no more: a server would keep what anybody sends.
+        """
         self._ids: dict[str, int] = {}
+        self._taken: frozenset[int] | None = None
         if known is not None:
             self.ids(known)
+            self._taken = frozenset([*self._ids.values(), NULL])
 
     @classmethod
     def joined(cls, parts: "Sequence[TextIds]") -> "TextIds":
@@ -30,21 +35,34 @@ class TextIds:
             joined._ids.update(part._ids)
         return joined
 
-    def ids(self, texts: pa.Array) -> np.ndarray:
+    def ids(self, texts: pa.Array, where: str = "column") -> np.ndarray:
         """(n,) int64 ids of strings, ``NULL`` where there is none; from several threads if need be.
 
         Texts are compared byte by byte: neither case nor space nor accent is made equal.
+
+        Raises:
+            InputError: with known texts, another that has the id of one; ``where`` is named.
         """
         encoded = texts.dictionary_encode()
-        of_texts = [self._id(text) for text in encoded.dictionary.to_pylist()]
+        of_texts = [self._id(text, where) for text in encoded.dictionary.to_pylist()]
         places = pc.fill_null(encoded.indices, len(of_texts))
         return np.array([*of_texts, NULL], np.int64)[to_numpy(places)]
 
-    def _id(self, text: str) -> int:
+    def _id(self, text: str, where: str) -> int:
         found = self._ids.get(text)
         if found is None:
-            found = self._ids[text] = hash_text(text)
+            found = hash_text(text)
+            if self._taken is None:
+                self._ids[text] = found
+            elif found in self._taken:
+                one = next((repr(known) for known, of in self._ids.items() if of == found), "null")
+                raise InputError(f"{where} must not hold both {one} and {text!r}, they have one id")
         return found
+
+    @property
+    def kept(self) -> int:
+        """How many texts are kept."""
+        return len(self._ids)
 
     def check(self, column: str) -> None:
         """InputError, naming ``column``, if two texts share an id, or one has that of null."""
