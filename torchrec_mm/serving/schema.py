@@ -53,7 +53,7 @@ def addition_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any
     properties = {}
     for name, kind in types_of(columns).items():
         is_nullable = False if name == USER_ID else name not in columns.lists
-        properties[name] = _kind(kind, limits.behaviours, is_nullable, name in columns.all)
+        properties[name] = _kind(kind, limits.behaviours, is_nullable, *_feature(columns, name))
         if name.endswith(OF_TIMES):
             properties[name]["items"] = {
                 "type": "integer",
@@ -103,7 +103,7 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     for name, kind in columns_of(columns).items():
         most = limits.candidates if name.startswith(OF_CANDIDATES) else limits.behaviours
         is_nullable = name not in columns.required
-        properties[name] = _kind(kind, most, is_nullable, name in columns.all)
+        properties[name] = _kind(kind, most, is_nullable, *_feature(columns, name))
     named = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
     properties[REQUEST_ID] = {"anyOf": [named, {"type": "null"}]}
     properties["candidate_item_ids"]["minItems"] = 1
@@ -115,9 +115,16 @@ def request_schema(columns: RequestColumns, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _kind(kind: pa.DataType, most: int, is_nullable: bool, is_feature: bool) -> dict[str, Any]:
+def _feature(columns: RequestColumns, name: str) -> tuple[bool, bool]:
+    """Whether a column is a feature, and whether its lists may hold nulls: bags may not."""
+    return name in columns.all, name in columns.all and name not in columns.bags
+
+
+def _kind(
+    kind: pa.DataType, most: int, is_nullable: bool, is_feature: bool, holds_nulls: bool = False
+) -> dict[str, Any]:
     if pa.types.is_list(kind):
-        each = _kind(kind.value_type, 0, False, is_feature)
+        each = _kind(kind.value_type, 0, holds_nulls, is_feature)
         found: dict[str, Any] = {"type": "array", "maxItems": most, "items": each}
     elif pa.types.is_integer(kind):
         found = {"anyOf": [INT64, {"type": "boolean"}]} if is_feature else dict(INT64)

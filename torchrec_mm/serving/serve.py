@@ -57,14 +57,14 @@ def serve(
     Raises:
         InputError: a run that cannot score here, an address that cannot be listened at.
     """
-    # By force: a library that has logged already has had its own way.
-    logging.basicConfig(
-        force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
     measures = Measures()
     latest = vectors.latest if vectors else None
     following = vectors or nullcontext()
     with suppress_library_warnings(), listening(host, port) as listener, following:
+        # By force: a library that has logged already has had its own way.
+        logging.basicConfig(
+            force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        )
         encoder = encoder_of(trained, items)  # once: reading a catalogue keeps requests waiting
         load = partial(Scorer.open, items=items, vectors=latest, encoder=encoder, tables=tables)
         if vectors and vectors.index:

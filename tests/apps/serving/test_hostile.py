@@ -110,6 +110,7 @@ def test_requests_drawn_by_the_openapi_page_are_answered_as_it_says(
     monkeypatch.chdir(tmp_path)  # for what the library may write
     load_all_checks()
     page = schemathesis.openapi.from_url(f"{service.where}/openapi.json")
+    page.config.checks.negative_data_rejection.expected_statuses.append("413")
     checks = CHECKS.get_by_names(CHECKED)
 
     @settings(DRAWN, max_examples=CASES // 2)

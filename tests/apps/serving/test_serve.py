@@ -15,7 +15,7 @@ from tests.helpers.runs import train_ranker
 from tests.serving.served import scorer_of, table_of
 from torchrec_mm.serving.serve import listening
 
-KILLS = int(os.environ.get("TORCHREC_MM_KILLS", "2"))
+KILLS = min(5, int(os.environ.get("TORCHREC_MM_KILLS", "2")))  # each is a server that starts
 
 
 @pytest.fixture(scope="module")

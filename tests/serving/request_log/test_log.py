@@ -76,7 +76,8 @@ def test_a_request_is_in_a_file_after_its_time_while_the_server_goes_on(
         for count in (1, 2):
             post(client, asked.slice(0, 1))
             wait_until(lambda count=count: len([*tmp_path.glob("*.parquet")]) == count)
-        assert 'logged_requests_total{outcome="written"} 2.0' in client.get("/metrics").text
+        said = 'logged_requests_total{outcome="written"} 2.0'  # once the file is there
+        wait_until(lambda: said in client.get("/metrics").text)
 
 
 def test_a_file_does_not_wait_for_its_time_once_it_is_large(
