@@ -44,7 +44,7 @@ class Arrivals:
             InputError: not one vector is there at the beginning.
         """
         self.index, self._vectors = index, vectors
-        arrives_s = _created_s(vectors, items) + (0.0 if delay_s is None else delay_s)
+        arrives_s = created_s(vectors.item_ids, items) + (0.0 if delay_s is None else delay_s)
         if delay_s is None:
             arrives_s[arrives_s > begin_s] = np.inf
         self._order = np.argsort(arrives_s, kind="stable")
@@ -83,11 +83,11 @@ class Arrivals:
         return self._arrived - begin
 
 
-def _created_s(vectors: ItemVectors, items: ItemCatalogue) -> np.ndarray:
-    """(N,) float64 Unix seconds of each vector's item, minus infinity where none is said."""
+def created_s(item_ids: np.ndarray, items: ItemCatalogue) -> np.ndarray:
+    """(n,) float64 Unix seconds of items' creation, minus infinity where none is said."""
     if items.created_at is None:
-        return np.full(len(vectors), -np.inf)
-    place = items.index.rows(vectors.item_ids)
+        return np.full(len(item_ids), -np.inf)
+    place = items.index.rows(item_ids)
     created_at = items.created_at[place]
     is_known = (place >= 0) & (created_at != ItemCatalogue.UNKNOWN_TIME)
     return np.where(is_known, created_at.astype(np.float64), -np.inf)

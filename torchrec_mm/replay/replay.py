@@ -18,8 +18,8 @@ from torchrec_mm.columns.parquet import INT64
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.items import ItemCatalogue
 from torchrec_mm.data.contract.request_columns import RequestColumns
-from torchrec_mm.data.contract.requests import Requests, parse_requests
-from torchrec_mm.replay.arrivals import Arrivals
+from torchrec_mm.data.contract.requests import parse_requests
+from torchrec_mm.replay.arrivals import Arrivals, created_s
 from torchrec_mm.serving.scorer import Scorer
 
 AT_ONCE = 256  # requests scored together
@@ -97,22 +97,11 @@ def _scored(scorer: Scorer, table: pa.Table, items: ItemCatalogue, arrivals: Arr
     requests = parse_requests(table, "requests", columns, scorer.encoder.max_behaviours)
     owners = requests.candidates.owners()
     item_ids = requests.candidates.values
+    assert requests.timestamps is not None  # as of read_in_order
     return Replayed(
         requests.user_ids[owners],
         requests.labels,
         scorer.logits(requests),
-        _ages_s(requests, item_ids, owners, items),
+        requests.timestamps[owners] - created_s(item_ids, items),
         arrivals.vectors.rows(item_ids) >= 0,
     )
-
-
-def _ages_s(
-    requests: Requests, item_ids: np.ndarray, owners: np.ndarray, items: ItemCatalogue
-) -> np.ndarray:
-    if requests.timestamps is None or items.created_at is None:
-        return np.full(len(item_ids), np.inf)
-    place = items.index.rows(item_ids)
-    created_at = items.created_at[place]
-    is_known = (place >= 0) & (created_at != ItemCatalogue.UNKNOWN_TIME)
-    ages = requests.timestamps[owners].astype(np.float64) - created_at
-    return np.where(is_known, ages, np.inf)

@@ -18,7 +18,6 @@ from torchrec_mm.columns.text_ids import hash_texts
 from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.request_columns import RequestColumns, column_of
 from torchrec_mm.data.contract.requests import check_same_lengths
-from torchrec_mm.data.contract.texts import NULL
 from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving.histories import BEHAVIOURS
@@ -130,15 +129,8 @@ def _added(table: pa.Table, kind: Kind, users: np.ndarray, limits: Limits) -> Ad
     for place, (name, attribute) in enumerate(kind.attributes.items()):
         values, offsets = values_and_offsets(table[name])
         check_same_lengths("additions", name, Jagged(values, offsets), kind.items, items)
-        attributes[:, place] = _ids(values, attribute, f"additions column {name}")
+        attributes[:, place] = attribute.ids(values, f"additions column {name}")
     return Added(users[items.owners()], times.values, items.values, attributes)
-
-
-def _ids(values: pa.Array, attribute: Categorical, where: str) -> np.ndarray:
-    """(n,) int64; unlike ``TextIds`` this keeps nothing of what clients send."""
-    if attribute.kind.value_type == STRING:
-        return to_numpy(pc.fill_null(hash_texts(values), NULL))
-    return attribute.ids(values, where)
 
 
 def _texts(table: pa.Table, kind: Kind) -> Iterator[tuple[int, str]]:
