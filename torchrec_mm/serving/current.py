@@ -20,6 +20,7 @@ from torchrec_mm.runs.run_folder import CHECKPOINTS
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.batcher import Scored
 from torchrec_mm.serving.deltas import next_delta
+from torchrec_mm.serving.every import Every
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.requests import together
 from torchrec_mm.serving.scorer import Scorer
@@ -148,22 +149,8 @@ class Current:
         return float(np.concatenate(differences).mean())
 
 
-class Following:
-    """A thread that looks for a newer checkpoint every ``seconds``; in a ``with`` block."""
+class Following(Every):
+    """Looks for a newer state every ``seconds``; in a ``with`` block."""
 
     def __init__(self, current: Current, seconds: float) -> None:
-        self._current, self._seconds = current, seconds
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
-
-    def __enter__(self) -> "Following":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._end.wait(self._seconds):
-            self._current.take_newest()
+        super().__init__(current.take_newest, seconds, "following")

@@ -15,6 +15,7 @@ from torchrec_mm.item_vectors.live.reader import IndexReader
 from torchrec_mm.item_vectors.store import ItemVectors
 from torchrec_mm.scoring.score import open_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
+from torchrec_mm.serving.every import Every
 
 logger = logging.getLogger(__name__)
 Latest = Callable[[], ItemVectors]
@@ -60,9 +61,8 @@ class FollowedVectors:
     """
 
     def __init__(self, vectors: ItemVectors, index: IndexReader | None, seconds: float) -> None:
-        self._vectors, self.index, self._seconds = vectors, index, seconds
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="vectors", daemon=True)
+        self._vectors, self.index = vectors, index
+        self._refreshing = Every(self._refresh, seconds, "vectors")
 
     @classmethod
     def open(
@@ -88,19 +88,17 @@ class FollowedVectors:
 
     def __enter__(self) -> "FollowedVectors":
         if self.index is not None:
-            self._thread.start()
+            self._refreshing.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._end.set()
         if self.index is not None:
-            self._thread.join()
+            self._refreshing.__exit__(*raised)
             self.index.close()
 
-    def _run(self) -> None:
-        assert self.index is not None
-        while not self._end.wait(self._seconds):
-            try:
-                self.index.refresh()
-            except (InputError, OSError) as error:  # those of before stay
-                logger.error("vectors stay as they are: %s", error)
+    def _refresh(self) -> None:
+        assert self.index is not None  # else nobody calls
+        try:
+            self.index.refresh()
+        except (InputError, OSError) as error:  # those of before stay
+            logger.error("vectors stay as they are: %s", error)
