@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "adagrad.h"
+
 namespace {
 
 constexpr int64_t kAhead = 12;  // bags between asking for a row and using it
@@ -42,12 +44,25 @@ struct Ids {
     }
 };
 
+// What a thread works in: kept, for the system would give and take its memory in every step.
+struct Scratch {
+    std::vector<int32_t> slots, first, place;
+    std::vector<float> sums;
+
+    static Scratch& own() {
+        static thread_local Scratch scratch;
+        return scratch;
+    }
+};
+
 // For each bag of one table the first bag that holds the same id, -1 for an empty one.
 template <typename In>
-bool find_first(const In& in, int64_t table, std::vector<int32_t>& first) {
+bool find_first(const In& in, int64_t table, Scratch& scratch) {
     int bits = 4;
     while ((int64_t{1} << bits) < 2 * in.count(table)) ++bits;
-    std::vector<int32_t> slots(std::size_t{1} << bits, -1);
+    std::vector<int32_t>& slots = scratch.slots;
+    std::vector<int32_t>& first = scratch.first;
+    slots.assign(std::size_t{1} << bits, -1);
     bool repeats = false;
     first.resize(in.count(table));
     for (int64_t bag = 0; bag < in.count(table); ++bag) {
@@ -87,31 +102,31 @@ bool is_row(int64_t index, int64_t rows) {
     return static_cast<uint64_t>(index) < static_cast<uint64_t>(rows);
 }
 
+// One table's step, whose bags its threads share.
 // The gradients of a row's bags are summed in their order first, so that a row is updated once.
 template <typename In>
-void update(float* const* weights, float* const* momentum, const In& in, const float* gradient,
-            int64_t stride, const float* learning_rates, float eps, int32_t threads) {
-    std::vector<int32_t> first, place;
-    std::vector<float> sums;
-    for (int64_t table = 0; table < in.tables; ++table) {
-        auto given = [&](int64_t bag) { return gradient + in.start(table, bag, stride); };
+struct Step {
+    float* const* weights;
+    float* const* momentum;
+    const In& in;
+    const float* gradient;
+    int64_t stride;
+    const float* learning_rates;
+    float eps;
+    Scratch& scratch;
+
+    const float* given(int64_t table, int64_t bag) const {
+        return gradient + in.start(table, bag, stride);
+    }
+
+    void operator()(int64_t table, int32_t threads) {
         const int64_t count = in.count(table);
-        sums.clear();
-        const bool repeats = find_first(in, table, first);
-        if (repeats) {
-            place.assign(count, -1);
-            for (int64_t bag = 0; bag < count; ++bag) {
-                const int32_t owner = first[bag];
-                if (owner < 0 || owner == bag) continue;
-                if (place[owner] < 0) {
-                    place[owner] = static_cast<int32_t>(sums.size() / in.width);
-                    sums.insert(sums.end(), given(owner), given(owner) + in.width);
-                }
-                float* sum = sums.data() + place[owner] * in.width;
-                for (int64_t i = 0; i < in.width; ++i) sum[i] += given(bag)[i];
-            }
-        }
-#pragma omp parallel for num_threads(threads) schedule(static)
+        const bool repeats = find_first(in, table, scratch);
+        if (repeats) add_up(table, count);
+        const int32_t* first = scratch.first.data();
+        const int32_t* place = scratch.place.data();
+        const float* sums = scratch.sums.data();
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
         for (int64_t bag = 0; bag < count; ++bag) {
             if (bag + kAhead < count && first[bag + kAhead] >= 0) {
                 const int64_t ahead = in.row(table, bag + kAhead);
@@ -119,18 +134,52 @@ void update(float* const* weights, float* const* momentum, const In& in, const f
                 __builtin_prefetch(momentum[table] + ahead, 1);
             }
             if (first[bag] != bag) continue;
-            const float* g = repeats && place[bag] >= 0 ? sums.data() + place[bag] * in.width
-                                                        : given(bag);
-            float squares = 0;
-#pragma omp simd reduction(+ : squares)
-            for (int64_t i = 0; i < in.width; ++i) squares += g[i] * g[i];
+            const float* g = repeats && place[bag] >= 0 ? sums + place[bag] * in.width
+                                                        : given(table, bag);
             const int64_t row = in.row(table, bag);
-            const float total = momentum[table][row] += squares / in.width;
-            const float step = learning_rates[table] / (std::sqrt(total) + eps);
-            float* w = weights[table] + row * in.width;
-#pragma omp simd
-            for (int64_t i = 0; i < in.width; ++i) w[i] -= step * g[i];
+            adagrad(weights[table] + row * in.width, momentum[table][row], g, in.width,
+                    learning_rates[table], eps);
         }
+    }
+
+    void add_up(int64_t table, int64_t count) {
+        std::vector<int32_t>& place = scratch.place;
+        std::vector<float>& sums = scratch.sums;
+        place.assign(count, -1);
+        sums.clear();
+        for (int64_t bag = 0; bag < count; ++bag) {
+            const int32_t owner = scratch.first[bag];
+            if (owner < 0 || owner == bag) continue;
+            if (place[owner] < 0) {
+                place[owner] = static_cast<int32_t>(sums.size() / in.width);
+                const float* g = given(table, owner);
+                sums.insert(sums.end(), g, g + in.width);
+            }
+            float* sum = sums.data() + place[owner] * in.width;
+            const float* g = given(table, bag);
+            for (int64_t i = 0; i < in.width; ++i) sum[i] += g[i];
+        }
+    }
+};
+
+// Many tables are dealt out to threads, so that these meet once; of few, all share each.
+template <typename In>
+void update(float* const* weights, float* const* momentum, const In& in, const float* gradient,
+            int64_t stride, const float* learning_rates, float eps, int32_t threads) {
+    auto made = [&] {
+        Scratch& own = Scratch::own();
+        return Step<In>{weights, momentum, in, gradient, stride, learning_rates, eps, own};
+    };
+    if (in.tables < 4 * threads) {  // in no region of one thread: there each would start threads
+        Step<In> step = made();
+        for (int64_t table = 0; table < in.tables; ++table) step(table, threads);
+        return;
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        Step<In> step = made();
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t table = 0; table < in.tables; ++table) step(table, 1);
     }
 }
 

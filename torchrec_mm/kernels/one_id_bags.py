@@ -46,6 +46,12 @@ class Tables:
         rows = (ctypes.c_int64 * len(self.weights))(*(len(weight) for weight in self.weights))
         return _pointers(self.weights), _pointers(self.momentum), rows
 
+    def rates(self) -> ctypes.Array:
+        """Learning rates as they are now, for the kernel; most tables share one tensor."""
+        now = {id(rate): rate for rate in self.learning_rates}
+        read = {key: float(rate) for key, rate in now.items()}
+        return (ctypes.c_float * len(self.weights))(*(read[id(r)] for r in self.learning_rates))
+
 
 @dataclass(frozen=True)
 class Bags:
@@ -138,11 +144,6 @@ def one_id_bags(tables: Tables, bags: Bags) -> Tensor:
     return _OneIdBags.apply(tables, bags, anchor())
 
 
-def each_once(tables: Tables, ids: Ids) -> Tensor:
-    """The rows of ids, (n, E), looked up and updated as by ``one_id_bags``."""
-    return _OneIdBags.apply(tables, ids, anchor())
-
-
 def look_up(tables: Tables, wanted: Bags | Ids) -> Tensor:
     """(B, T * E) rows of bags, (n, E) of ids; IndexError for an id that is no row."""
     kernel = compiled("one_id_bags")
@@ -168,14 +169,13 @@ def update(tables: Tables, wanted: Bags | Ids, gradient: Tensor) -> None:
     weights, momentum, _ = tables.addresses
     if gradient.stride(1) != 1:
         gradient = gradient.contiguous()
-    rates = map(float, tables.learning_rates)
     call(
         weights,
         momentum,
         wanted.passed(tables),
         _pointer(gradient),
         ctypes.c_int64(gradient.stride(0)),
-        (ctypes.c_float * len(tables.weights))(*rates),
+        tables.rates(),
         ctypes.c_float(tables.eps),
         ctypes.c_int32(torch.get_num_threads()),
     )
@@ -210,7 +210,7 @@ def anchor() -> Tensor:
 
 class _OneIdBags(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tables: Tables, bags: Bags | Ids, anchor: Tensor) -> Tensor:
+    def forward(ctx: Any, tables: Tables, bags: Bags, anchor: Tensor) -> Tensor:
         ctx.tables, ctx.bags = tables, bags
         return look_up(tables, bags)
 

@@ -121,7 +121,7 @@ def test_longer_bags_and_features_of_one_table_learn_what_torchrec_learns(
         batches = [pooled(0, names), pooled(1, names), bags(2, names), pooled(3, names)]
     short = made()
     assert isinstance(collection(short).forward, ShortForward)
-    with mock.patch.object(forward, "pool_bags", side_effect=forward.pool_bags) as each:
+    with mock.patch.object(forward, "pool_tables", side_effect=forward.pool_tables) as each:
         ours = trained(short, *batches)
     assert each.call_count == (4 if shared else 3)
     assert_alike(ours, trained(torchrecs(made()), *batches))

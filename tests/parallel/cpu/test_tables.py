@@ -126,6 +126,30 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_many_tables_that_threads_share_out_learn_to_the_same_bits():
+    before, found = torch.get_num_threads(), []
+    rows = torch.from_numpy(np.random.default_rng(0).integers(-1, 9, (14, 40)))
+    gradient = torch.randn(40, 14 * 4, generator=torch.Generator().manual_seed(0))
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        weights = [torch.full((9, 4), float(table)) for table in range(14)]
+        momentum = [torch.zeros(9) for _ in weights]
+        many = module.Tables(weights, momentum, [torch.tensor(0.1)] * 14, 1e-3)
+        module.update(many, module.Bags(rows), gradient)
+        found.append([*weights, *momentum])
+    torch.set_num_threads(before)
+    plain = module.Tables(
+        [torch.full((9, 4), float(table)) for table in range(14)],
+        [torch.zeros(9) for _ in range(14)],
+        [torch.tensor(0.1)] * 14,
+        1e-3,
+    )
+    module.update_reference(plain, module.Bags(rows), gradient)
+    assert all(map(torch.equal, *found))
+    for ours, theirs in zip(found[0], [*plain.weights, *plain.momentum], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_an_index_beyond_its_table_is_refused():
     short = tables()
     assert is_short(short)

@@ -8,8 +8,8 @@ from torch import nn
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from torchrec_mm.kernels.one_id_bags import Bags, Tables, each_once, one_id_bags
-from torchrec_mm.kernels.pool_bags import pool_bags
+from torchrec_mm.kernels.bag_tables import pool_tables
+from torchrec_mm.kernels.one_id_bags import Bags, Tables, one_id_bags
 from torchrec_mm.parallel.cpu.exchange import Exchange
 from torchrec_mm.parallel.cpu.links import Links
 from torchrec_mm.parallel.cpu.pooled import PooledKeys
@@ -83,8 +83,8 @@ def _collections(module: nn.Module) -> Iterator[nn.Module]:
 class ShortForward:
     """Takes the place of ``forward`` on a lone rank.
 
-    Bags of one id are copied from their tables. Rows that longer ones hold, or several features of
-    one table, are looked up once each and pooled. What learns otherwise goes to TorchRec's.
+    Bags of one id are copied from their tables, longer ones, and those of several features of one
+    table, pooled out of them. What learns otherwise goes to TorchRec's.
     """
 
     def __init__(self, collection: ShardedEmbeddingBagCollection, shards: Shards) -> None:
@@ -110,8 +110,7 @@ class ShortForward:
         if bags is not None:
             values = one_id_bags(tables, bags)
         else:
-            ids, pooled = keys.take_apart(features).below_each_other()
-            values = pool_bags(each_once(self.each[names], ids), pooled)
+            values = pool_tables(self.each[names], keys.of_tables(features))
         return KeyedTensor(list(names), [tables.width] * len(names), values)
 
     def _each_table(self, keys: PooledKeys) -> Tables:

@@ -1,4 +1,4 @@
-"""Bags of several ids on CPUs: each row of a table is looked up once, and pooled here.
+"""Bags of several ids on CPUs: pooled out of tables here, or each row asked for once of a rank.
 
 Shape letters: F features, T tables of them, N distinct rows, E width of the tables.
 """
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from torchrec_mm.kernels.bag_tables import TableBags
 from torchrec_mm.kernels.exchange_ids import Part
-from torchrec_mm.kernels.one_id_bags import Ids
 from torchrec_mm.kernels.pool_bags import PooledBags, distinct_rows
 
 
@@ -49,6 +49,11 @@ class PooledKeys:
         """(F,) int32."""
         return torch.tensor(self.means).int()
 
+    def of_tables(self, bags: KeyedJaggedTensor) -> TableBags:
+        """For tables that lie here whole, ``numbers`` of all in this order."""
+        lengths = bags.lengths().int().contiguous()
+        return TableBags(bags.values().long().contiguous(), lengths, self.mean, self.table)
+
     def take_apart(self, bags: KeyedJaggedTensor) -> "Distinct":
         """What to look up, and where it belongs."""
         lengths = bags.lengths().int().contiguous()
@@ -70,17 +75,6 @@ class Distinct:
     rows: list[Tensor]
     places: list[Tensor]
 
-    def below_each_other(self) -> tuple[Ids, PooledBags]:
-        """To look the rows up table after table, (N, E), and how to pool these."""
-        counts = torch.tensor([len(rows) for rows in self.rows])
-        begins = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        index = [
-            places + int(begins[table])
-            for places, table in zip(self.places, self.keys.table.tolist(), strict=True)
-        ]
-        ids = Ids(torch.cat(self.rows), torch.arange(int(begins[-1])), begins)
-        return ids, self._pooled(index)
-
     def part(self) -> tuple[Part, PooledBags]:
         """To ask ranks for the rows, as bags of one id, and how to pool what comes back."""
         count = len(self.rows)
@@ -91,10 +85,7 @@ class Distinct:
             places * count + table
             for places, table in zip(self.places, self.keys.table.tolist(), strict=True)
         ]
-        numbers = torch.tensor(self.keys.numbers)
-        return Part(torch.cat(self.rows), lengths.flatten(), numbers), self._pooled(index)
-
-    def _pooled(self, index: list[Tensor]) -> PooledBags:
-        keys = self.keys
+        keys, numbers = self.keys, torch.tensor(self.keys.numbers)
         together = torch.cat(index).long()
-        return PooledBags(together, self.lengths, keys.mean, keys.table, len(self.rows))
+        pooled = PooledBags(together, self.lengths, keys.mean, keys.table, count)
+        return Part(torch.cat(self.rows), lengths.flatten(), numbers), pooled
