@@ -13,7 +13,7 @@ from torchrec_mm.data.stream import loader
 from torchrec_mm.data.stream.batch_limits import BatchLimits
 from torchrec_mm.data.stream.collate import Collator
 from torchrec_mm.data.stream.epoch import WINDOW_GROUPS
-from torchrec_mm.data.stream.loader import COLLATING, RequestLoader, read_ahead
+from torchrec_mm.data.stream.loader import COLLATING, RequestLoader, one_ahead, read_ahead
 
 ITEMS = items_of([10, 20, 30, 40], item_id=[2, 3, 4, 5])
 
@@ -169,6 +169,33 @@ def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():
     next(in_step)
     in_step.close()
     assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
+
+
+def test_while_one_is_used_the_next_is_made_and_no_further_one():
+    made = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    ahead = one_ahead(items())
+    for number in range(3):
+        assert next(ahead) == number
+        assert made[number + 1].wait(60)
+        assert [event.is_set() for event in made[number + 2 :]] == [False] * (2 - number)
+    assert [*ahead] == [3]
+
+
+def test_what_fails_while_the_next_is_made_is_raised_in_its_turn():
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    ahead = one_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(ahead)
 
 
 def test_what_fails_while_reading_ahead_is_raised_to_the_reader_in_its_turn():

@@ -73,7 +73,9 @@ class EncodedRequests:
         self.items = _open_items(folder / "items", self.meta, self.num_rows)
         self._checked: set[RowGroup] = set()
         requests = folder / "requests" / split
-        self.groups = _row_groups(requests)
+        files = data_files(requests, beside=lambda entry: entry.name in (LENGTHS, WEIGHT_SUMS))
+        self._footers = {path: read_metadata(path) for path in files}
+        self.groups = _row_groups(self._footers)
         self.lengths = load_array(requests / LENGTHS, np.int32)
         shape = sum(group.num_requests for group in self.groups), 2 + len(self.sequences)
         if self.lengths.shape != shape:
@@ -127,7 +129,12 @@ class EncodedRequests:
         where = f"{group.file} row group {group.index}"
         with (
             input_errors(where, "must be readable"),
-            pq.ParquetFile(group.file, page_checksum_verification=True) as file,
+            # Its footer is read once: of a large file that takes as long as a row group.
+            pq.ParquetFile(
+                group.file,
+                metadata=self._footers[group.file],
+                page_checksum_verification=True,
+            ) as file,
         ):
             table = file.read_row_group(group.index, use_threads=False)
         columns = {name: table[name] for name in table.column_names}
@@ -260,10 +267,9 @@ def _open_items(folder: Path, meta: Mapping[str, Any], num_rows: Mapping[str, in
     return EncodedItems(tuple(features), item_ids, rows, created_at, numbers, bags)
 
 
-def _row_groups(folder: Path) -> list[RowGroup]:
+def _row_groups(footers: Mapping[Path, pq.FileMetaData]) -> list[RowGroup]:
     groups, first = [], 0
-    for path in data_files(folder, beside=lambda entry: entry.name in (LENGTHS, WEIGHT_SUMS)):
-        metadata = read_metadata(path)
+    for path, metadata in footers.items():
         for index in range(metadata.num_row_groups):
             num_requests = metadata.row_group(index).num_rows
             if num_requests:

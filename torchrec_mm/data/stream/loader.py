@@ -3,8 +3,9 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ COLUMNS = 32  # about as many values of a request as lists of it are not
 Share: TypeAlias = tuple[RequestArrays, float, bool]
 # Which requests a batch has, and their candidates; whether it is masked, and what it weighs.
 Wanted: TypeAlias = tuple[np.ndarray, np.ndarray, bool, float | None]
+
+Item = TypeVar("Item")
 
 # Held while a batch is made. Whoever changes what modules do in all threads, as torch.fx does while
 # it traces a model, takes it first: a collator may call modules too.
@@ -52,7 +55,8 @@ class RequestLoader:
     the global batches do not depend on the number of ranks. Where a batch holds fewer requests
     than there are ranks, the ranks without one get a request whose candidates are masked out.
 
-    Streams: holds the row groups of one window that this rank has requests in.
+    Streams: holds the row groups of two windows that this rank has requests in, one to pick from
+    and the next, which is read meanwhile.
     """
 
     def __init__(
@@ -143,13 +147,17 @@ class RequestLoader:
 
     def _picked(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, list[Wanted]]]:
         """Requests of several steps one after another, and what each step has of them."""
-        for window in self.order.windows(epoch, done=done):
-            steps = [self._share_of_rank(*part) for part in window.parts()]
-            arrays = self._read([rows for rows, *_ in steps])
+        for steps, arrays in one_ahead(self._windows(epoch, done)):
             for group in self._picked_at_once(steps):
                 rows = np.concatenate([rows for rows, *_ in group])
                 yield arrays.take(np.searchsorted(arrays.rows, rows)), group
-            del arrays  # before the next window is read: one is enough to hold
+            del arrays
+
+    def _windows(self, epoch: int, done: int) -> Iterator[tuple[list[Wanted], RequestArrays]]:
+        """What each step of a window has, and the requests that it picks them from."""
+        for window in self.order.windows(epoch, done=done):
+            steps = [self._share_of_rank(*part) for part in window.parts()]
+            yield steps, self._read([rows for rows, *_ in steps])
 
     def _picked_at_once(self, steps: list[Wanted]) -> Iterator[list[Wanted]]:
         values = [int(self.data.lengths[rows].sum()) + COLUMNS * len(rows) for rows, *_ in steps]
@@ -181,6 +189,19 @@ class RequestLoader:
         starts = self.data.group_starts
         touched = np.unique(np.searchsorted(starts, np.concatenate(shares), side="right") - 1)
         return RequestArrays.concatenate([self.data.read(self.data.groups[g]) for g in touched])
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, none of them None, each made in another thread while that before is used.
+
+    No more than two are held. What making one raises is raised in its turn; leaving early waits
+    until the one that is being made is done.
+    """
+    with ThreadPoolExecutor(1, "one_ahead") as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def read_ahead(make: Callable[[], Iterator], depth: int) -> Iterator:
