@@ -41,7 +41,11 @@ class Lookups:
         return cls(batch, spec, tuple(tables.values() for tables in embeddings), columns)
 
     def requests(self) -> Tensor:
-        """(R, F * E) embeddings of user and context: row r of a source is request r's."""
+        """(R, F * E) embeddings of user and context."""
+        return torch.cat(self.of_requests(), dim=1)
+
+    def of_requests(self) -> tuple[Tensor, ...]:
+        """The same in parts side by side: row r of a source is request r's."""
         columns, count = (
             [self.columns[n] for n in self.spec.tables.request],
             self.batch.rows.shape[0],
@@ -50,9 +54,15 @@ class Lookups:
         if len(runs) > len(self.sources):  # each would have a gradient as wide as its source
             index = torch.arange(count, dtype=torch.int32, device=self.batch.rows.device)
             index = index.expand(len(columns), -1)
-            return gather_columns(self.sources, columns, index, self.spec.embedding_dim)
-        parts = [self.sources[source][:count, start:end] for source, start, end in runs]
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            return (gather_columns(self.sources, columns, index, self.spec.embedding_dim),)
+        return tuple(self._columns(source, count, start, end) for source, start, end in runs)
+
+    def _columns(self, source: int, count: int, start: int, end: int) -> Tensor:
+        """Of the first rows of a source; all of it as it is, for a slice has a gradient to copy."""
+        whole = self.sources[source]
+        if (count, start, end) == (whole.shape[0], 0, whole.shape[1]):
+            return whole
+        return whole[:count, start:end]
 
     def items(self, tables: Sequence[str], whose: slice = slice(None)) -> Tensor:
         """(N, F * E) embeddings in some of the item tables, in the spec's order.

@@ -3,16 +3,18 @@
 Shape letters: R requests, I impressions, W width of the MLP's input.
 """
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.nn.mlp import MLP
+from torchrec_mm.nn.shared_linear import Summed, shared_linear
 from torchrec_mm.ranking.effects import UserEffects
 from torchrec_mm.ranking.outputs import RankingOutputs, click_loss
-from torchrec_mm.ranking.parts import PARTS, companion_widths
+from torchrec_mm.ranking.parts import PARTS, Columns, companion_widths
 from torchrec_mm.ranking.scene import Scene
 from torchrec_mm.ranking.sequences import PARTS_OF_SEQUENCES
 from torchrec_mm.ranking.spec import RankerSpec
@@ -72,8 +74,7 @@ class RankingNetwork(nn.Module):
         scene = Scene.of(batch, self.spec, embeddings, self.behaviour_projection)
         joined = [part.join(self, scene) for part in self.parts]
         blocks = [block for part in joined for block in part.blocks]
-        of_requests, others = self._apart(blocks)
-        first, logit = self._first_layer(scene, torch.cat(of_requests, 1), torch.cat(others, 1))
+        first, logit = self._first_layer(scene, *self._apart(blocks))
         companion = next((part.companion for part in joined if part.companion), None)
         score, _ = self.mlp.rest(first, companion)
         logits = [part.logit for part in joined if part.logit is not None]
@@ -81,30 +82,24 @@ class RankingNetwork(nn.Module):
             logits.append(self.effects.logit(batch, effects))
         return click_loss(batch, sum(logits, start=score + logit))
 
-    def _apart(self, blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _apart(self, blocks: Sequence[Columns]) -> tuple[list[Tensor], list[Tensor]]:
         """What belongs to the request, and to the impression; but for muse, the former is first."""
         apart: tuple[list[Tensor], list[Tensor]] = ([], [])
         for values, block in zip(blocks, self.blocks, strict=True):
-            apart[not block.of_request].append(values)
+            apart[not block.of_request].extend([values] if isinstance(values, Tensor) else values)
         return apart
 
     def _first_layer(
-        self, scene: Scene, of_requests: Tensor, others: Tensor
+        self, scene: Scene, of_requests: list[Tensor], others: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """(I, hidden) of the MLP's first layer, and (I,) first-order terms with the base rate's.
-
-        Both are sums over the columns of the input, so the latter are computed as one more unit.
-        """
+        """(I, hidden) of the MLP's first layer, and (I,) first-order terms with the base rate's."""
         first = self.mlp.first
-        widths = [of_requests.shape[1], others.shape[1]]
+        widths = [self.first_order_of_requests.shape[1], self.first_order.shape[1]]
         if self.spec.method == "muse":
             weights = self.request_layer.weight, first.weight
         else:
             weights = first.weight.split(widths, dim=1)
-        weight_of_requests = torch.cat([weights[0], self.first_order_of_requests])
-        weight_of_others = torch.cat([weights[1], self.first_order])
-        bias = torch.cat([first.bias, self.base_logit[None]])
-        shared = scene.at_impressions(F.linear(of_requests, weight_of_requests))
-        units = F.linear(others, weight_of_others, bias) + shared
-        hidden, logit = units.split([units.shape[1] - 1, 1], dim=1)
-        return hidden, logit[:, 0]
+        summed = Summed(self.first_order_of_requests, self.first_order)
+        own = torch.cat(others, dim=1)
+        hidden, logit = shared_linear(scene.shared(of_requests), own, weights, first.bias, summed)
+        return hidden, logit + self.base_logit

@@ -7,7 +7,7 @@ Shape letters: R requests, I impressions, S item slots, E width of an item, B wi
 that muse attends to, D item-vector width, N tiers, M width of MAKE.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,9 @@ class Block(NamedTuple):
         return columns
 
 
+Columns: TypeAlias = Tensor | tuple[Tensor, ...]  # in one, or in several side by side
+
+
 class Joined(NamedTuple):
     """What a part gives of one batch.
 
@@ -46,7 +49,7 @@ class Joined(NamedTuple):
     logit: (I,) to be added to the network's. companion: hidden layers that join the MLP's.
     """
 
-    blocks: tuple[Tensor, ...] = ()
+    blocks: tuple[Columns, ...] = ()
     logit: Tensor | None = None
     companion: tuple[Tensor, ...] | None = None
 
