@@ -121,7 +121,9 @@ class Loop:
         """Do what is left of an epoch's steps. Collective."""
         training, position = self.training, self.training.position
         ends = train.ends(position.epoch, done=position.requests_done)
-        batches = train.epoch(position.epoch, done=position.requests_done)
+        batches = train.epoch(
+            position.epoch, done=position.requests_done, until=self.settings.epochs
+        )
         batches = self.observer.seen(batches)
         pipeline = training.distributed.pipeline()
         self.resumed_with, start = training.totals.impressions(), time.perf_counter()

@@ -171,6 +171,28 @@ def test_leaving_early_ends_the_reading_thread_of_batches_in_step_too():
     assert not [t for t in threading.enumerate() if t.name == "read_ahead"]
 
 
+def test_the_epoch_that_follows_is_begun_while_one_ends_and_read_once():
+    data, alone = plain(60), loader_of(plain(60), 7, 0, 1, 3)
+    following = loader_of(data, 7, 0, 1, 3)
+    for epoch in range(3):
+        ahead = [batch.rows.tolist() for batch in following.epoch(epoch, until=3)]
+        assert ahead == [batch.rows.tolist() for batch in alone.epoch(epoch)]
+        if epoch < 2:
+            *_, coming = following._begun
+            assert following._begun[0] == range(epoch + 1, 3) and coming is not None
+    assert following._begun is None
+    assert len(data.read_groups) == 3 * len(data.groups)
+
+
+def test_an_epoch_that_was_not_the_one_begun_is_read_anew():
+    loader = loader_of(plain(60), 7, 0, 1, 3)
+    list(loader.epoch(0, until=9))
+    alone = loader_of(plain(60), 7, 0, 1, 3)
+    for epoch, done in ((2, 0), (1, 8)):
+        found = [batch.rows.tolist() for batch in loader.epoch(epoch, done=done, until=9)]
+        assert found == [batch.rows.tolist() for batch in alone.epoch(epoch, done=done)]
+
+
 def test_while_one_is_used_the_next_is_made_and_no_further_one():
     made = [threading.Event() for _ in range(4)]
 

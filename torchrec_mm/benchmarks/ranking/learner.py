@@ -68,7 +68,7 @@ class Learner:
         """Training batches of all the epochs, one after another."""
         loader = self.loader(self.data)
         for epoch in epochs:
-            yield from loader.epoch(epoch)
+            yield from loader.epoch(epoch, until=1 << 30)
 
 
 def num_requests(data: EncodedRequests, impressions: int) -> int:

@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,6 +26,8 @@ Share: TypeAlias = tuple[RequestArrays, float, bool]
 # Which requests a batch has, and their candidates; whether it is masked, and what it weighs.
 Wanted: TypeAlias = tuple[np.ndarray, np.ndarray, bool, float | None]
 
+# What each step of a window has, and the requests that it picks them from.
+Picking: TypeAlias = tuple[list[Wanted], RequestArrays]
 Item = TypeVar("Item")
 
 # Held while a batch is made. Whoever changes what modules do in all threads, as torch.fx does while
@@ -89,19 +91,22 @@ class RequestLoader:
         self.collate_ahead = collate_ahead
         sizes = np.array([group.num_requests for group in data.groups], dtype=np.int64)
         self.order = EpochOrder(sizes, data.lengths, limits, shuffle_seed)
+        self._begun: tuple[range, Iterator[Picking | None]] | None = None
 
     def ends(self, epoch: int, *, done: int = 0) -> np.ndarray:
         """(steps,) int64: requests of the epoch that are done after each step left."""
         return self.order.ends(epoch, done=done)
 
-    def epoch(self, epoch: int, *, done: int = 0) -> Iterator[RequestBatch]:
+    def epoch(self, epoch: int, *, done: int = 0, until: int = 0) -> Iterator[RequestBatch]:
         """This rank's batches of one epoch, without those of its first ``done`` requests.
 
-        The order depends on seed and epoch alone.
+        The order depends on seed and epoch alone. ``until``: epochs up to there will be asked for,
+        each in its turn, so that the next one's first window is read while this one ends.
         """
+        epochs = range(epoch, max(until, epoch + 1))
         if self.collate_ahead:
-            return read_ahead(lambda: self._collated(self._picked(epoch, done)), READ_AHEAD)
-        return self._collated(read_ahead(lambda: self._picked(epoch, done), READ_AHEAD))
+            return read_ahead(lambda: self._collated(self._picked(epochs, done)), READ_AHEAD)
+        return self._collated(read_ahead(lambda: self._picked(epochs, done), READ_AHEAD))
 
     def _collated(
         self, picked: Iterable[tuple[RequestArrays, list[Wanted]]]
@@ -145,19 +150,41 @@ class RequestLoader:
                 yield share, self.world_size / total if total else 0.0, is_empty
             del arrays, share
 
-    def _picked(self, epoch: int, done: int) -> Iterator[tuple[RequestArrays, list[Wanted]]]:
-        """Requests of several steps one after another, and what each step has of them."""
-        for steps, arrays in one_ahead(self._windows(epoch, done)):
+    def _picked(self, epochs: range, done: int) -> Iterator[tuple[RequestArrays, list[Wanted]]]:
+        """Requests of several steps one after another, and what each step has of them.
+
+        Of the first of ``epochs``; the next one has been begun when it ends.
+        """
+        for steps, arrays in self._of_epoch(epochs, done):
             for group in self._picked_at_once(steps):
                 rows = np.concatenate([rows for rows, *_ in group])
                 yield arrays.take(np.searchsorted(arrays.rows, rows)), group
             del arrays
 
-    def _windows(self, epoch: int, done: int) -> Iterator[tuple[list[Wanted], RequestArrays]]:
-        """What each step of a window has, and the requests that it picks them from."""
-        for window in self.order.windows(epoch, done=done):
-            steps = [self._share_of_rank(*part) for part in window.parts()]
-            yield steps, self._read([rows for rows, *_ in steps])
+    def _of_epoch(self, epochs: range, done: int) -> Iterator[Picking]:
+        """Windows of the first of ``epochs``, which the one before may have begun to read."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] != epochs or done:
+            begun = epochs, one_ahead(self._windows(epochs, done))
+        for window in begun[1]:
+            if window is None:
+                break
+            yield window
+            del window
+        if epochs[1:]:
+            self._begun = epochs[1:], begun[1]
+
+    def _windows(self, epochs: range, done: int) -> Iterator[Picking | None]:
+        """What each step of a window has, and the requests that it picks them from.
+
+        None after each epoch.
+        """
+        for epoch in epochs:
+            for window in self.order.windows(epoch, done=done):
+                steps = [self._share_of_rank(*part) for part in window.parts()]
+                yield steps, self._read([rows for rows, *_ in steps])
+            yield None
+            done = 0
 
     def _picked_at_once(self, steps: list[Wanted]) -> Iterator[list[Wanted]]:
         values = [int(self.data.lengths[rows].sum()) + COLUMNS * len(rows) for rows, *_ in steps]
@@ -192,16 +219,16 @@ class RequestLoader:
 
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, none of them None, each made in another thread while that before is used.
+    """The items, each made in another thread while that before is used.
 
-    No more than two are held. What making one raises is raised in its turn; leaving early waits
-    until the one that is being made is done.
+    One besides that is held at most. What making one raises is raised in its turn; leaving early
+    waits until the one that is being made is done.
     """
     with ThreadPoolExecutor(1, "one_ahead") as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+        coming = pool.submit(list, islice(items, 1))
+        while made := coming.result():
+            coming = pool.submit(list, islice(items, 1))
+            yield made.pop()
 
 
 def read_ahead(make: Callable[[], Iterator], depth: int) -> Iterator:
