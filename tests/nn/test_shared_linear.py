@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from torchrec_mm.nn import shared_linear as module
 from torchrec_mm.nn.shared_linear import Shared, Summed, shared_linear, shared_linear_reference
 
 OWNERS = torch.tensor([0, 0, 2, 3, 3], dtype=torch.int32)  # nobody is 1's
+
+
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch):
+    """However small."""
+    monkeypatch.setattr(module, "LARGE", 0)
 
 
 def given(owner: Tensor = OWNERS, owners: int = 4) -> dict[str, Tensor]:

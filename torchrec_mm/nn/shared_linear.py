@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+LARGE = 1 << 15  # owners' columns of a batch
+
 
 class Shared(NamedTuple):
     """What is multiplied once an owner.
@@ -41,8 +43,8 @@ def shared_linear(
 ) -> tuple[Tensor, Tensor]:
     """Units and sums of each row's columns: its owner's and, after them, its own.
 
-    Where a CPU learns, gradients are worked out here and not by autograd: of a small batch that
-    costs less than a dozen operations and their gradients, of a large one no copy of its columns.
+    Where a CPU learns from a large batch, its columns are read where they lie and gradients worked
+    out here, without a copy; of a small batch, copies cost less than the operations of that.
 
     Args:
         shared: owners' columns. own: (I, v). weights: (H, w) and (H, v). bias: (H,).
@@ -52,7 +54,8 @@ def shared_linear(
         (I, H) and (I,).
     """
     learns = torch.is_grad_enabled() and own.device.type == "cpu"
-    if learns and not torch.compiler.is_compiling():
+    is_large = shared.groups[0].shape[0] * weights[0].shape[1] >= LARGE
+    if learns and is_large and not torch.compiler.is_compiling():
         return _ByHand.apply(shared, summed, own, *weights, bias, *shared.groups)
     return shared_linear_reference(shared, own, weights, bias, summed)
 
