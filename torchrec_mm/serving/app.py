@@ -12,9 +12,11 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from torchrec_mm.data.contract.requests import Requests
+from torchrec_mm.data.stream.batches import USER_ID
 from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
 from torchrec_mm.serving.additions import body as additions
+from torchrec_mm.serving.additions.body import Deletion
 from torchrec_mm.serving.additions.commits import Commits
 from torchrec_mm.serving.additions.store import AddedBehaviours, Unkept
 from torchrec_mm.serving.arrow_body import read_arrow
@@ -26,7 +28,12 @@ from torchrec_mm.serving.parity import Parity
 from torchrec_mm.serving.receive import Gone, Turned, received, until_gone
 from torchrec_mm.serving.request_log.rows import Answered
 from torchrec_mm.serving.request_log.writer import RequestLog
-from torchrec_mm.serving.schema import addition_operation, score_operation
+from torchrec_mm.serving.schema import (
+    DELETED,
+    addition_operation,
+    deletion_operation,
+    score_operation,
+)
 
 RETRY_S = "1"
 
@@ -91,6 +98,17 @@ def make_app(
         async def behaviours(request: Request) -> Response:
             """Behaviours of users, each kept once; those of the next requests that bring none."""
             return await server.add(request)
+
+        deleting = deletion_operation()
+
+        @app.delete(
+            "/behaviours/{user_id}",
+            openapi_extra=deleting["extra"],
+            responses=deleting["responses"],
+        )
+        async def forget(request: Request) -> Response:
+            """Forget what a user did up to now, and what a folder of histories says of it."""
+            return await server.delete(request.path_params[USER_ID])
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -208,6 +226,19 @@ class _Server:
         self.measures.answers.labels("200").inc()
         return Response(wire.write_counts(counts), media_type=wire.JSON)
 
+    async def delete(self, user: str) -> Response:
+        assert self.commits is not None  # else there is no such route
+        try:
+            deletion = Deletion(whole_number(USER_ID, user), int(time.time()))
+            count = await self.commits.delete(deletion)
+        except InputError as error:
+            return self._answer(422, " ".join(str(error).split()))
+        except (Refused, Unkept) as error:
+            return self._answer(503, str(error), {"retry-after": RETRY_S})
+        self.measures.behaviours.labels(DELETED).inc(count)
+        self.measures.answers.labels("200").inc()
+        return Response(wire.write_counts({DELETED: count}), media_type=wire.JSON)
+
     def _parsed(self, body: bytes, kind: str) -> wire.Asked:
         encoder = self.current.scorer.encoder
         columns, limits = encoder.columns, self.settings.limits
@@ -232,9 +263,6 @@ class _Server:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
 
-    async def _received(self, request: Request) -> tuple[str, bytes]:
-        return await received(request, self.settings.limits.bytes, self.settings.timeout_s)
-
     def _turned(self, turned: Turned) -> Response:
         if turned.is_gone:
             self.measures.gone.inc()
@@ -244,3 +272,12 @@ class _Server:
         self.measures.answers.labels(str(status)).inc()
         body = wire.write_error(said)
         return Response(body, status_code=status, media_type=wire.JSON, headers=headers)
+
+
+def whole_number(name: str, given: str) -> int:
+    """An int64 as a path writes it; InputError."""
+    digits = given.removeprefix("-")
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= len(str(2**63))
+    if not is_number or not -(2**63) <= int(given) < 2**63:
+        raise InputError(f"{name} must be a whole number of 64 bits, got {given[:100]}")
+    return int(given)

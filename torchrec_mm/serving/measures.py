@@ -80,7 +80,7 @@ class Measures:
         )
         self.behaviours = Counter(
             "torchrec_mm_behaviours",
-            "Behaviours of clients: added, known already, or older than all that are kept",
+            "Behaviours of clients: added, known already, older than what is kept, or deleted",
             ["outcome"],
             registry=registry,
         )

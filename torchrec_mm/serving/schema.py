@@ -29,6 +29,12 @@ ERRORS = {
     422: "a request that the ranker cannot read: which, what must be, what came",
     503: "too busy, or behaviours could not be written: try again",
 }
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+DELETED = "deleted"
 ARROW_BODY = {ARROW: {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -52,8 +58,7 @@ def addition_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any
     """The "extra" and "responses" of the route that adds behaviours."""
     properties = {}
     for name, kind in types_of(columns).items():
-        is_nullable = False if name == USER_ID else name not in columns.lists
-        properties[name] = _kind(kind, limits.behaviours, is_nullable, *_feature(columns, name))
+        properties[name] = _kind(kind, limits.behaviours, False, *_feature(columns, name))
         if name.endswith(OF_TIMES):
             properties[name]["items"] = {
                 "type": "integer",
@@ -71,6 +76,19 @@ def addition_operation(columns: RequestColumns, limits: Limits) -> dict[str, Any
     return _operation(addition, SEVERAL, limits, {JSON: {"schema": answer}}, "what became of them")
 
 
+def deletion_operation() -> dict[str, Any]:
+    """The "extra" and "responses" of the route that deletes a user's behaviours."""
+    count = {"type": "integer", "minimum": 0}
+    answer = {"type": "object", "required": [DELETED], "properties": {DELETED: count}}
+    responses: dict[int | str, Any] = {
+        200: {"description": "how many were kept here", "content": {JSON: {"schema": answer}}}
+    }
+    for status in (422, 503):
+        responses[status] = {"description": ERRORS[status], "content": {JSON: {"schema": ERROR}}}
+    user = {"name": USER_ID, "in": "path", "required": True, "schema": INT64}
+    return {"extra": {"parameters": [user]}, "responses": responses}
+
+
 def _operation(
     one: dict[str, Any], several: str, limits: Limits, answer: dict[str, Any], said: str
 ) -> dict[str, Any]:
@@ -84,13 +102,8 @@ def _operation(
     }
     body = {JSON: {"schema": {"oneOf": [one, listed]}}, **ARROW_BODY}
     responses: dict[int | str, Any] = {200: {"description": said, "content": answer}}
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }
     for status, why in ERRORS.items():
-        responses[status] = {"description": why, "content": {JSON: {"schema": error}}}
+        responses[status] = {"description": why, "content": {JSON: {"schema": ERROR}}}
     return {
         "extra": {"requestBody": {"required": True, "content": body}},
         "responses": responses,

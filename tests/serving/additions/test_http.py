@@ -128,26 +128,65 @@ def test_behaviours_of_later_than_the_request_do_not_count(run_dir, scorer, tmp_
         assert history(client, behaviour_item_ids=[5])["behaviour_item_ids"] == [5]
 
 
-def test_what_comes_follows_what_was_known_but_for_what_is_in_it_already(run_dir, scorer, tmp_path):
+def write_history(folder: Path, timestamp: int | None) -> Path:
+    """A folder of histories: the first two behaviours of DONE, whole up to a time."""
+    folder.mkdir()
     known = {name: DONE[name][:2] for name in OF_BEHAVIOURS} | {"user_id": USER}
+    table = pa.Table.from_pylist([known | {"timestamp": timestamp}])
+    lists = dict.fromkeys(OF_BEHAVIOURS, pa.list_(pa.int64())) | {"via": pa.list_(pa.string())}
+    schema = pa.schema(lists | {"user_id": pa.int64(), "timestamp": pa.int64()})
+    pq.write_table(table.cast(schema), folder / "part.parquet")
+    return folder
+
+
+def test_what_comes_follows_what_was_known_but_for_what_is_in_it_already(run_dir, scorer, tmp_path):
     for timestamp, follows in ((T + 10, [13]), (None, [11, -12, 13])):
-        folder = tmp_path / f"{timestamp}"
-        folder.mkdir()
-        row = known | {"timestamp": timestamp}
-        pq.write_table(
-            pa.Table.from_pylist([row]).cast(
-                pa.schema(
-                    {"behaviour_item_ids": pa.list_(pa.int64()), "stars": pa.list_(pa.int64())}
-                    | {"action": pa.list_(pa.int64()), "via": pa.list_(pa.string())}
-                    | {"user_id": pa.int64(), "timestamp": pa.int64()}
-                )
-            ),
-            folder / "part.parquet",
-        )
+        folder = write_history(tmp_path / f"{timestamp}", timestamp)
         with served(run_dir, scorer, tmp_path / "added", folder) as client:
             post(client, DONE)
             assert history(client)["behaviour_item_ids"] == [11, -12, *follows]
             assert len(history(client)["via"]) == 2 + len(follows)
+
+
+@pytest.mark.parametrize("timestamp", [T + 10, None])
+def test_a_user_who_was_deleted_has_no_history_not_even_a_folders(
+    run_dir, scorer, bare, tmp_path, timestamp
+):
+    folder, added = write_history(tmp_path / "known", timestamp), tmp_path / "added"
+    empty = dict.fromkeys(OF_BEHAVIOURS, [])
+    with served(run_dir, scorer, added, folder) as client:
+        other = DONE | {"user_id": USER + 1}
+        post(client, DONE, other)
+        said = client.delete(f"/behaviours/{USER}")
+        assert said.status_code == 200 and said.json() == {"deleted": 3}
+        assert history(client) == empty
+        assert history(client, behaviour_item_ids=[5])["behaviour_item_ids"] == [5]
+        assert history(client, user_id=USER + 1)["stars"] == [1, 2, 3]
+        assert post(client, DONE) == {"added": 0, "known": 0, "older": 3}
+        asked = {"requests": [bare | {"user_id": USER}, bare | {"user_id": USER} | empty]}
+        deleted, without = client.post("/score", json=asked).json()["click_probabilities"]
+        assert deleted == without
+    with served(run_dir, scorer, added, folder) as client:
+        assert history(client) == empty
+        later = DONE | {"behaviour_timestamps": [2**32, 2**32 + 1, 2**32 + 2]}
+        assert post(client, later)["added"] == 3
+        assert history(client)["behaviour_item_ids"] == DONE["behaviour_item_ids"]
+
+
+def test_a_folder_that_was_written_after_a_deletion_counts_again(run_dir, scorer, tmp_path):
+    with served(run_dir, scorer, tmp_path / "added") as client:
+        client.delete(f"/behaviours/{USER}")
+    folder = write_history(tmp_path / "known", 2**32)
+    with served(run_dir, scorer, tmp_path / "added", folder) as client:
+        assert history(client)["behaviour_item_ids"] == [11, -12]
+
+
+@pytest.mark.parametrize("user", ["x", "1.5", f"{2**63}", "1" * 5000, "-", "٣", "+1"])
+def test_who_is_no_user_is_not_deleted(run_dir, scorer, tmp_path, user):
+    with served(run_dir, scorer, tmp_path) as client:
+        answer = client.delete(f"/behaviours/{user}")
+        assert answer.status_code == 422
+        assert "user_id must be a whole number" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +217,7 @@ def test_where_nothing_can_be_written_scoring_goes_on(run_dir, scorer, bare, tmp
 
     with served(run_dir, scorer, tmp_path) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(AddedBehaviours, "add", full)
+            patched.setattr(AddedBehaviours, "write", full)
             answer = client.post("/behaviours", json=DONE)
         assert answer.status_code == 503 and "No space left" in answer.json()["error"]
         assert client.post("/score", json=bare | {"user_id": USER}).status_code == 200
@@ -188,14 +227,14 @@ def test_where_nothing_can_be_written_scoring_goes_on(run_dir, scorer, bare, tmp
 def test_bodies_that_come_while_one_is_written_are_written_together(
     run_dir, scorer, tmp_path, monkeypatch
 ):
-    go, sizes, whole = Event(), [], AddedBehaviours.add
+    go, sizes, whole = Event(), [], AddedBehaviours.write
 
     def add(self, bodies):
         sizes.append(len(bodies))
         go.wait(60)
         return whole(self, bodies)
 
-    monkeypatch.setattr(AddedBehaviours, "add", add)
+    monkeypatch.setattr(AddedBehaviours, "write", add)
     with served(run_dir, scorer, tmp_path) as client, ThreadPoolExecutor(8) as clients:
         first = clients.submit(post, client, DONE)
         wait_until(lambda: sizes == [1])
@@ -217,9 +256,12 @@ def test_the_route_is_described_where_it_is_and_absent_where_it_is_not(run_dir, 
         one, several = body["oneOf"]
         assert one["properties"].keys() == DONE.keys() and one["required"] == ["user_id"]
         assert several["properties"]["behaviours"]["items"] == one
+        (user,) = paths["/behaviours/{user_id}"]["delete"]["parameters"]
+        assert user["schema"]["type"] == "integer" and user["required"]
     measures = Measures()
     current = Current(TrainedRun.open(run_dir, "latest"), lambda run: scorer, measures)
     none = Histories.none(scorer.encoder.columns)
     with TestClient(make_app(current, SETTINGS, measures, none)) as client:
         assert client.post("/behaviours", json=DONE).status_code == 404
-        assert "/behaviours" not in client.get("/openapi.json").json()["paths"]
+        assert client.delete(f"/behaviours/{USER}").status_code == 404
+        assert not [p for p in client.get("/openapi.json").json()["paths"] if "behaviours" in p]

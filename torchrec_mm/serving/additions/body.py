@@ -65,6 +65,14 @@ class Additions:
     texts: Mapping[int, str]
 
 
+@dataclass(frozen=True)
+class Deletion:
+    """All that a user did up to ``at``, in seconds, is to be forgotten."""
+
+    user: int
+    at: int
+
+
 def kinds_of(columns: RequestColumns) -> dict[str, Kind]:
     """The behaviour sequences of a ranker, by the column of their items."""
     kinds = {BEHAVIOURS: Kind(BEHAVIOURS, BEHAVIOUR + OF_TIMES, columns.behaviour_attributes)}

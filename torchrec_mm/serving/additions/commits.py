@@ -8,7 +8,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from torchrec_mm.serving.additions.body import Additions
+from torchrec_mm.serving.additions.body import Additions, Deletion
 from torchrec_mm.serving.additions.store import AddedBehaviours, Outcome, Unkept
 from torchrec_mm.serving.batcher import Refused
 
@@ -17,8 +17,8 @@ WAITING = 1_000  # bodies
 
 @dataclass(frozen=True)
 class _Waiting:
-    additions: Additions
-    answer: "asyncio.Future[Outcome]"
+    change: Additions | Deletion
+    answer: "asyncio.Future[Outcome | int]"
 
 
 class Commits:
@@ -37,14 +37,25 @@ class Commits:
         return len(self._waiting)
 
     async def add(self, additions: Additions) -> Outcome:
-        """What became of it, once it is on disk.
+        """What became of it, once it is on disk; raises as ``delete`` does."""
+        outcome = await self._written(additions)
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    async def delete(self, deletion: Deletion) -> int:
+        """How many behaviours were there, once that is on disk.
 
         Raises:
             Refused: too many wait. Unkept: it could not be written.
         """
+        count = await self._written(deletion)
+        assert isinstance(count, int)
+        return count
+
+    async def _written(self, change: Additions | Deletion) -> Outcome | int:
         if len(self._waiting) >= WAITING:
             raise Refused(f"{WAITING} bodies wait to be written, more than can be in time")
-        waiting = _Waiting(additions, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(change, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write())
@@ -62,9 +73,9 @@ class Commits:
         while self._waiting:
             taken = [*self._waiting]
             self._waiting.clear()
-            bodies = [waiting.additions for waiting in taken]
+            changes = [waiting.change for waiting in taken]
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._store.add, bodies)
+                outcomes = await loop.run_in_executor(self._thread, self._store.write, changes)
             except Unkept as error:
                 for waiting in taken:
                     if not waiting.answer.done():

@@ -16,6 +16,7 @@ from torchrec_mm.data.contract.features import Categorical
 from torchrec_mm.data.contract.texts import NULL
 from torchrec_mm.serving.additions.body import Kind
 from torchrec_mm.serving.additions.store import AddedBehaviours
+from torchrec_mm.serving.histories import LONG_AGO
 
 Lists = dict[str, pa.Array]
 
@@ -30,9 +31,12 @@ class AddedLists:
     def join(self, lists: Lists, users: np.ndarray, after: np.ndarray, before: np.ndarray) -> Lists:
         """R lists of each column, and behind each what its user did between two moments.
 
-        ``lists``: of all columns of behaviours. ``users``, ``after``, ``before``: (R,) int64.
+        ``lists``: of all columns of behaviours, whole up to ``after``; they are empty for users who
+        were deleted since. ``users``, ``after``, ``before``: (R,) int64.
         """
-        found = dict(lists)
+        deleted = self._store.deleted(users)
+        found = _emptied(lists, (deleted > LONG_AGO) & (deleted >= after))
+        lists = dict(found)
         for items, (added, attributes) in self._store.of(users, after, before).items():
             found[items] = _joined(lists[items], to_arrow(added.values), added)
             for place, (name, kind) in enumerate(self._kinds[items].attributes.items()):
@@ -47,6 +51,17 @@ class AddedLists:
             return pa.array([texts.get(each) for each in ids.tolist()], STRING)
         numbers = to_arrow(ids)
         return pc.if_else(pc.equal(numbers, NULL), None, numbers)
+
+
+def _emptied(lists: Lists, where: np.ndarray) -> Lists:
+    """Lists of R rows, empty ``where``."""
+    if not where.any():
+        return dict(lists)
+    row = to_arrow(np.where(where, len(where), np.arange(len(where))))
+    return {
+        name: pa.concat_arrays([each, pa.array([[]], each.type)]).take(row)
+        for name, each in lists.items()
+    }
 
 
 def _joined(one: pa.Array, values: pa.Array, other: Jagged) -> pa.Array:

@@ -3,7 +3,8 @@
 A table for each kind of behaviour, and in it of each user his newest, in the order of their times:
 records of one length, which LMDB keeps sorted below their user and gives all at once. A record is
 its time and its item, then its attributes; of one user, second and item there is one, whatever
-comes again. Whoever reads sees one moment, and waits for nobody.
+comes again. Of users that were deleted it is known until when; what they did up to then is not
+taken again. Whoever reads sees one moment, and waits for nobody.
 
 Shape letters: R requests, n behaviours, A attributes.
 """
@@ -19,7 +20,8 @@ import numpy as np
 
 from torchrec_mm.columns.jagged import Jagged, offsets_of
 from torchrec_mm.errors import InputError
-from torchrec_mm.serving.additions.body import Added, Additions, Kind
+from torchrec_mm.serving.additions.body import Added, Additions, Deletion, Kind
+from torchrec_mm.serving.histories import LONG_AGO
 
 MAP_BYTES = 1 << 38  # address space, not disk: the file is as large as what is in it
 READERS = 512
@@ -35,7 +37,10 @@ class Unkept(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """added: behaviours that are kept. known: that were there. older: than all that are kept."""
+    """added: behaviours that are kept. known: that were there.
+
+    older: than all that are kept, or than their user's deletion.
+    """
 
     added: int = 0
     known: int = 0
@@ -61,18 +66,22 @@ class AddedBehaviours:
         """
         self._kinds, self._most = dict(kinds), most
         self._records = {name: _record(kind) for name, kind in kinds.items()}
-        self._env = _opened(folder, len(kinds) + 2)
+        self._env = _opened(folder, len(kinds) + 3)
         tables = {"dupsort": True, "dupfixed": True}
         self._tables = {name: self._env.open_db(name.encode(), **tables) for name in kinds}
         self._texts = self._env.open_db(b"texts")
+        self._deleted = self._env.open_db(b"deleted")
         self._check_attributes(folder)
 
     def close(self) -> None:
         """Let go of the files."""
         self._env.close()
 
-    def add(self, bodies: Iterable[Additions]) -> list[Outcome]:
-        """Keep what is new of each, all of it at once; it is on disk when this returns.
+    def write(self, changes: Iterable[Additions | Deletion]) -> list[Outcome | int]:
+        """Keep what is new, delete what is to go, all of it at once; on disk when this returns.
+
+        Returns:
+            What became of additions, and how many behaviours a deletion found here.
 
         Raises:
             Unkept: nothing was written.
@@ -81,7 +90,7 @@ class AddedBehaviours:
 
         try:
             with self._env.begin(write=True) as transaction:
-                return [self._add(transaction, additions) for additions in bodies]
+                return [self._write(transaction, change) for change in changes]
         except (lmdb.Error, OSError) as error:
             raise Unkept(f"behaviours could not be written: {error}") from error
 
@@ -102,6 +111,11 @@ class AddedBehaviours:
                 for name in self._kinds
             }
 
+    def deleted(self, users: np.ndarray) -> np.ndarray:
+        """(R,) int64 seconds up to which each user was deleted; LONG_AGO: never."""
+        with self._env.begin(db=self._deleted) as transaction:
+            return np.array([_until(transaction, NUMBER.pack(u)) for u in users.tolist()], np.int64)
+
     def texts(self, ids: np.ndarray) -> dict[int, str]:
         """The texts of attributes by their ids."""
         with self._env.begin(db=self._texts) as transaction:
@@ -117,14 +131,34 @@ class AddedBehaviours:
         found = cursor.getmulti(keys, dupdata=True, dupfixed_bytes=size, keyfixed=True)
         return np.frombuffer(found, record)
 
+    def _write(self, transaction: Any, change: Additions | Deletion) -> Outcome | int:
+        if isinstance(change, Deletion):
+            return self._delete(transaction, change)
+        return self._add(transaction, change)
+
+    def _delete(self, transaction: Any, deletion: Deletion) -> int:
+        key, count = NUMBER.pack(deletion.user), 0
+        for table in self._tables.values():
+            cursor = transaction.cursor(table)
+            if cursor.set_key(key):
+                count += cursor.count()
+                cursor.delete(dupdata=True)
+        until = max(deletion.at, _until(transaction, key, self._deleted))
+        transaction.put(key, NUMBER.pack(until), db=self._deleted)
+        return count
+
     def _add(self, transaction: Any, additions: Additions) -> Outcome:
         for number, text in additions.texts.items():
             transaction.put(NUMBER.pack(number), text.encode(), db=self._texts, overwrite=False)
         outcome = Outcome()
         for name, added in additions.of_kind.items():
             cursor = transaction.cursor(self._tables[name])
-            for key, record in _packed(added, self._records[name]):
-                outcome += self._put(cursor, key, record)
+            packed = _packed(added, self._records[name])
+            for (key, record), time in zip(packed, added.times.tolist(), strict=True):
+                if time <= _until(transaction, key, self._deleted):
+                    outcome += Outcome(older=1)
+                else:
+                    outcome += self._put(cursor, key, record)
         return outcome
 
     def _put(self, cursor: Any, key: bytes, record: bytes) -> Outcome:
@@ -149,6 +183,12 @@ class AddedBehaviours:
         if found != said:
             rule = f"additions must be a folder of behaviours with the attributes {said}"
             raise InputError(f"{rule}, got {found} in {folder}")
+
+
+def _until(transaction: Any, key: bytes, table: Any = None) -> int:
+    """Up to when a user was deleted; LONG_AGO: never."""
+    found = transaction.get(key, db=table) if table else transaction.get(key)
+    return NUMBER.unpack(found)[0] if found else LONG_AGO
 
 
 def _record(kind: Kind) -> np.dtype:
