@@ -19,6 +19,7 @@ from torchrec_mm.errors import InputError
 from torchrec_mm.serving import wire
 from torchrec_mm.serving.arrow_body import read_arrow
 from torchrec_mm.serving.histories import Histories
+from torchrec_mm.serving.schema import request_schema
 
 TEXTS = TextIds(pa.array(["phone", "tablet"], pa.large_string()))
 COLUMNS = RequestColumns(
@@ -89,6 +90,17 @@ def test_lists_that_are_left_out_are_empty_and_all_else_is_null():
     assert_same(found, from_arrow(pa.table({n: [v] for n, v in LEAST.items()})))
     assert found.behaviours.lengths.tolist() == [0] == found.sequences["cart"].lengths.tolist()
     assert np.isnan(found.numbers["age"]).all() and found.timestamps is None
+
+
+def test_null_is_said_where_the_openapi_page_allows_it_and_nowhere_else():
+    schema = request_schema(COLUMNS, MOST)["properties"]
+    nothing = from_json(LEAST)
+    for name, kind in {**COLUMNS.required, **COLUMNS.nullable}.items():
+        if {"type": "null"} in schema[name].get("anyOf", []):
+            assert_same(from_json(LEAST | {name: None}), nothing)
+        elif pa.types.is_list(kind):
+            with pytest.raises(InputError, match=f"request 0 .*{name}"):
+                from_json(LEAST | {name: None})
 
 
 def test_true_and_false_are_the_ids_1_and_0_of_a_feature_and_no_ids_of_items():

@@ -41,12 +41,14 @@ def table_of(
     types: Mapping[str, pa.DataType],
     needed: Container[str],
     features: Container[str],
+    nullable: Container[str] = (),
 ) -> pa.Table:
     """A column of each type; what rows leave out is null.
 
     Args:
         rows, what: see ``read_rows``. types: of all columns that there may be. needed: those that
             no row may leave out. features: those of which true and false are 1 and 0, as in files.
+            nullable: lists that may be said to be null; any may be left out.
 
     Raises:
         InputError: another column, one that is missing, a value of another type.
@@ -60,6 +62,9 @@ def table_of(
         for name in types:
             if name in needed and row.get(name) is None:
                 raise InputError(f"{what} {number} must have {name}")
+        for name, value in row.items():
+            if value is None and pa.types.is_list(types[name]) and name not in nullable:
+                raise InputError(f"{what} {number} {name} must be {types[name]}, got null")
     return pa.table(
         {name: _column(what, name, kind, name in features, rows) for name, kind in types.items()}
     )
@@ -70,14 +75,14 @@ def _column(what: str, name: str, kind: pa.DataType, is_feature: bool, rows: Row
     is_list = pa.types.is_list(kind)
     each = kind.value_type if is_list else kind
     values: list[Any] = [row.get(name) for row in rows]
-    for number, (row, value) in enumerate(zip(rows, values, strict=True)):
+    for number, value in enumerate(values):
         parts = value if is_list and type(value) is list else [value]
         kinds = {*map(type, parts)} - {type(None)}  # nulls have rules of their own, by column
         if each == INT64 and not kinds <= {int}:
             parts = _whole(parts, is_feature)
             kinds = {*map(type, parts)} - {type(None)}
             values[number] = parts if is_list else parts[0]
-        if kinds - TYPES[each] or (is_list and type(value) is not list and name in row):
+        if kinds - TYPES[each] or (is_list and type(value) not in (list, type(None))):
             rule = f"{what} {number} {name} must be {kind}"
             raise InputError(f"{rule}, got {short(value)}")
     try:

@@ -93,7 +93,8 @@ def read_json(body: bytes, columns: RequestColumns) -> pa.Table:
     """
     needed = columns.required.keys() - of_behaviours(columns).keys()
     rows = read_rows(body, REQUESTS, "request")
-    return table_of(rows, "request", columns_of(columns), needed, columns.all)
+    types = columns_of(columns)
+    return table_of(rows, "request", types, needed, columns.all, columns.nullable)
 
 
 def parse(
