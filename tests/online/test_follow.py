@@ -84,7 +84,13 @@ def test_a_window_learns_what_training_on_the_same_batches_would(market, start, 
     (line,) = windows_of(run_dir)
     before, after = list_checkpoints(run_dir / "checkpoints")
     assert after.position.step == before.position.step + 1
-    assert line["train_loss"] == pytest.approx(line["log_loss"], abs=1e-3)  # but for the effects
+    assert line["train_loss"] == pytest.approx(line["log_loss"], abs=1e-6)  # users' effects too
+
+
+def test_users_effects_stay_as_they_were_fitted(start, followed):
+    (key,) = (name for name in state_of(start / "id") if name.endswith("effects_table.weight"))
+    before, after = state_of(start / "id"), state_of(followed / "id")
+    assert before[key].any() and same_bits({key: before[key]}, {key: after[key]})
 
 
 @pytest.mark.parametrize("method", [*METHODS, "raw_ids"])

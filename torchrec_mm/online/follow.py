@@ -6,6 +6,7 @@ Read on: stream.py cuts windows, learner.py takes them.
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from torchrec_mm.online.spool import RequestSpool
 from torchrec_mm.online.stream import Stream
 from torchrec_mm.online.stream_state import StreamState
 from torchrec_mm.parallel.sharding import DistributedModel
+from torchrec_mm.ranking.ranker import Ranker
 from torchrec_mm.runs.checkpoint import load_checkpoint
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.checkpointer import Checkpointer
@@ -86,6 +88,8 @@ def follow(
         Stopped: a rank got SIGTERM; the last checkpoint is where it goes on.
     """
     training = Training(distributed)
+    # What scores is what learns: else the network would learn again what its effects say already.
+    cast(Ranker, distributed.model.module).learns_beside_effects = True
     with (
         Stop(settings.stop_timeout_s) as stop,
         Checkpointer(run.checkpoints, settings.keep_checkpoints, KEPT_PUBLISHED) as checkpointer,

@@ -57,8 +57,8 @@ class UserEffects(nn.Module):
         return torch.cat([first, ((unit - self.mean) @ self.directions) * known], dim=1)
 
     def logit(self, batch: RequestBatch, effects: KeyedTensor) -> Tensor:
-        """(I,) what they add. ``effects``: of ``users_of`` the same batch."""
-        of_impressions = F.embedding(batch.request, effects.values())
+        """(I,) what they add. ``effects``: of ``users_of`` the same batch; no step changes them."""
+        of_impressions = F.embedding(batch.request, effects.values().detach())
         return (of_impressions * self.columns(batch)).sum(1)
 
 

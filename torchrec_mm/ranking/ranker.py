@@ -27,11 +27,13 @@ class Ranker(nn.Module):
     a third, which has the tables of several features too, and summed in a fourth: of one collection
     with both, TorchRec's row-wise tables would average all. Tables of raw ids are a fifth, as
     TorchRec has another module for them. One that would be empty is None. Effects of users are a
-    sixth, of a width of their own; it is looked up to score, and not while the network learns.
+    sixth, of a width of their own; it is looked up to score, and not while the network learns what
+    they are fitted to. ``learns_beside_effects``: they are fitted, and the network learns on.
     """
 
     def __init__(self, spec: RankerSpec) -> None:
         super().__init__()
+        self.learns_beside_effects = False
         tables = {n: rows for n, rows in spec.tables.all.items() if n not in spec.zero_collision}
         of_bags = {*spec.bags, *spec.shared}
         bags = {name: tables.pop(name) for name in [*tables] if name in of_bags}
@@ -63,7 +65,7 @@ class Ranker(nn.Module):
             embeddings.append(self.summed_tables(batch.bags))
         if self.zero_collision_tables is not None:
             embeddings.append(self.zero_collision_tables(batch.raw_ids)[0])
-        if self.effect_tables is None or self.training:
+        if self.effect_tables is None or (self.training and not self.learns_beside_effects):
             return self.network(batch, *embeddings)
         return self.network(batch, *embeddings, effects=self.effect_tables(users_of(batch)))
 

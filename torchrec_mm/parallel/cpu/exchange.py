@@ -74,10 +74,14 @@ class Exchange:
         waiting, self.waiting = self.waiting, []
         # Of one batch of bags that several collections look up, all of it is asked for once.
         wanted = list({id(promise.features): promise.features for promise in waiting}.values())
-        asked = self.announced
-        if asked is None or not all(any(own is w for own in asked.features) for w in wanted):
-            asked = Asked(self, wanted)
-        self.announced = None
+        asked, self.announced = self.announced, None
+        if asked is not None:
+            self._keep(asked, waiting)
+            wanted = [w for w in wanted if not any(own is w for own in asked.features)]
+        if wanted:  # of the step that was not announced, or made of its batch since
+            self._keep(Asked(self, wanted), waiting)
+
+    def _keep(self, asked: "Asked", waiting: Sequence["Promise"]) -> None:
         # Without state there is no backward pass, and nothing may ask for one.
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(self.tables.momentum)):
             found = _Exchanged.apply(self, asked, anchor())
