@@ -211,6 +211,26 @@ def test_the_config_that_is_shown_is_that_of_the_run_before_and_of_what_was_give
     assert (shown["resume"], shown["follow"]) == (True, str(spool))
 
 
+def test_what_arrives_is_learned_from_more_slowly_unless_rates_are_given(
+    start, followed, spool, tmp_path, capsys
+):
+    def shown(run: Path, *more: str) -> tuple[float, float]:
+        with pytest.raises(SystemExit):
+            flags = follow_flags(spool, run, tmp_path / "run", *more)
+            apps.train_ranker.main([*flags, "--print_config"])
+        said = yaml.safe_load(capsys.readouterr().out)
+        return said["learning_rate"], said["table_learning_rate"]
+
+    rate, table_rate = (
+        yaml.safe_load((start / "config.yaml").read_text())[name]
+        for name in ("learning_rate", "table_learning_rate")
+    )
+    slower = (pytest.approx(rate / 4), pytest.approx(table_rate / 10))
+    assert shown(start) == slower
+    assert shown(followed) == slower  # which was slower already
+    assert shown(start, "--learning_rate", "0.5") == (0.5, slower[1])
+
+
 def test_a_run_goes_on_by_its_own_config(followed, tmp_path):
     before = deltas_of(followed)
     apps.train_ranker.main(["--config", str(followed / "config.yaml"), "--resume"])

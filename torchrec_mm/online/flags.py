@@ -30,6 +30,9 @@ OF_LEARNING = (
     *("learning_rate", "weight_decay", "table_learning_rate", "batch_requests"),
     *("batch_behaviours", "seed", "window_s"),
 )
+# What arrives is seen once, by a model that has converged: at the rates of its training it would
+# forget more than it learns (``replay/README.md``).
+SLOWER = {"learning_rate": 0.25, "table_learning_rate": 0.1}
 
 ConfigT = TypeVar("ConfigT", bound=Any)  # a ``FollowSettings`` with run_dir
 
@@ -40,7 +43,8 @@ def over_run_before(
 ) -> Iterator[Sequence[str]]:
     """What ``parse`` is to be given: with follow, flags not given are those of the run before.
 
-    That is run_dir where it is resumed, else start_from.
+    That is run_dir where it is resumed, else start_from; of one that did not follow anything yet,
+    rates are by the shares of ``SLOWER``.
 
     Raises:
         InputError: no such run.
@@ -50,7 +54,10 @@ def over_run_before(
     if given is None:
         yield words
         return
-    kept = {name: v for name, v in _said_before(given).items() if name not in OF_BEFORE}
+    said = _said_before(given)
+    kept = {name: v for name, v in said.items() if name not in OF_BEFORE}
+    if said.get("follow") is None:
+        kept |= {name: kept[name] * share for name, share in SLOWER.items() if kept.get(name)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")
         file.write_text(yaml.safe_dump(kept), encoding="utf-8")

@@ -17,7 +17,8 @@ class FollowSettings(TrainSettings):
     follow: Path | None = None
     """Folder that files in the layout of requests/ are put into, by renaming: they are learned from
     as they come, in the order of their names, instead of requests/train; names that begin with a
-    dot or _ are left alone. All flags that are not given are those of start_from."""
+    dot or _ are left alone. All flags that are not given are those of start_from, but for a quarter
+    of its learning_rate and a tenth of its table_learning_rate."""
     start_from: Path | None = None
     """With follow only: ranker run to go on from, at its latest checkpoint."""
     items: Path | None = None
