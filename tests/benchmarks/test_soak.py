@@ -1,5 +1,6 @@
 """The benchmark of a long time under load: who counts as disturbed, and what comes meanwhile."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ import pytest
 from tests.benchmarks.test_serving import server  # noqa: F401
 from tests.helpers.runs import train_ranker
 from torchrec_mm.benchmarks.harness import in_fresh_process
-from torchrec_mm.benchmarks.online.arrivals import Arrivals, arrive
+from torchrec_mm.benchmarks.online.arrivals import Arrivals, _Clients, arrive
 from torchrec_mm.benchmarks.online.checkpoints import put_next, write_changed
+from torchrec_mm.benchmarks.online.load import message_of
 from torchrec_mm.benchmarks.online.memory import Watched
 from torchrec_mm.benchmarks.soak import SoakConfig, Soaked, parted, reload_seconds
 from torchrec_mm.errors import InputError
@@ -36,6 +38,26 @@ def test_clients_come_when_they_are_due_and_failures_are_counted(server):  # noq
 def test_clients_of_a_server_that_is_gone_fail_and_go_on():
     found = arrive("127.0.0.1", 1, JSON, [b"{}"], rate=200, seconds=0.1, seed=1)
     assert len(found.due_s) == 20 and not found.is_scored.any()
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_not_asked_again():
+    async def answer_once(reader, writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def ask_twice() -> list[bool]:
+        async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as listening:
+            clients, message = _Clients(*listening.sockets[0].getsockname()), message_of(JSON, b"")
+            first = await clients._answered(message)
+            ((reader, _),) = clients._idle
+            while not reader.at_eof():
+                await asyncio.sleep(0)
+            again = await clients._answered(message)
+            clients._idle[0][1].close()
+            return [first, again]
+
+    assert asyncio.run(ask_twice()) == [True, True]
 
 
 def soaked(due: list[float], put: dict[str, float], seen: dict[str, float]) -> Soaked:

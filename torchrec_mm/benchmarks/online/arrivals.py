@@ -77,9 +77,17 @@ class _Clients:
             is_scored = False
         return time.time() - due, is_scored
 
+    async def _connected(self) -> Connection:
+        """One that is idle, or a new one; a server closes those that have been idle for long."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(*self._where)
+
     async def _answered(self, message: bytes) -> bool:
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection(*self._where)
-        reader, writer = connection
+        connection = reader, writer = await self._connected()
         writer.write(message)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
