@@ -27,7 +27,7 @@ from torchrec_mm.online.flags import check_goes_on, over_run_before
 from torchrec_mm.online.follow import (
     follow,
     gone_on_with,
-    spool_of,
+    source_of,
     write_description,
 )
 from torchrec_mm.online.settings import FollowSettings
@@ -105,7 +105,7 @@ class TrainRankerConfig(RankerSettings, FollowSettings):
     """Newest behaviours of each request that muse searches, where data is encoded first."""
 
     def __post_init__(self) -> None:
-        if self.follow is None:
+        if not self.is_following:
             self._check_method()
         RankerSettings.__post_init__(self)
         FollowSettings.__post_init__(self)
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_learning_rate(config, RATE_PER_REQUEST)
     reader = reserve_reader_core(is_busy=config.vectors is not None)
     with suppress_library_warnings(), process_group() as worker, reader:
-        if config.follow is not None:
+        if config.is_following:
             follow_requests(config, worker)
             return
         reads = reads_of(config.data, config.encoded, config.vectors, config.make)
@@ -236,13 +236,12 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
 
 def follow_requests(config: TrainRankerConfig, worker: Worker) -> None:
     """Go on with a run, on requests as they arrive."""
-    assert config.follow is not None  # else there is nothing to follow
     reads = reads_of(config.data, config.encoded, config.vectors, config.follow, config.items)
     check_run_dir(config.run_dir, config.resume, [*reads, config.start_from])
     trained = gone_on_with(config.run_dir, config)
     ranker = Ranker(spec_from_json(trained.model["spec"]))
     encoder = encoder_of(trained, config.items or trained.items)
-    spool = spool_of(trained, config.follow)
+    source = source_of(trained, config)
     vectors = FollowedVectors.open(trained, config.vectors, VECTORS_S)
     lengths = ranker.network.spec.mean_lengths
     options = replace(trained.tables, communication=config.communication, mean_lengths=lengths)
@@ -262,7 +261,7 @@ def follow_requests(config: TrainRankerConfig, worker: Worker) -> None:
     ):
         write_description(run_folder, trained)
         distributed.save_plan(run_folder.path)
-        follow(distributed, batches, spool, trained, run_folder, config)
+        follow(distributed, batches, source, trained, run_folder, config)
 
 
 def make_weights(config: TrainRankerConfig) -> dict[str, torch.Tensor]:

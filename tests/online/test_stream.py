@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.online.following import put
 from torchrec_mm.data.contract.request_columns import RequestColumns
 from torchrec_mm.errors import InputError
+from torchrec_mm.online import stream as module
 from torchrec_mm.online.remembered import Remembered
 from torchrec_mm.online.spool import RequestSpool
 from torchrec_mm.online.stream import Stream, Window
@@ -178,3 +179,41 @@ def test_a_file_that_lost_requests_since_is_set_aside(worker, tmp_path):
 def test_a_spool_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="follow must be a folder of requests"):
         RequestSpool(tmp_path / "none", RequestColumns({}, {}), 10)
+
+
+class Away(RequestSpool):
+    """A folder that cannot be reached the first times that it is asked, and that it is read."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        super().__init__(folder, RequestColumns({}, {}), 10)
+        self.asked, self.reads = times, times
+
+    def after(self, done):
+        self.asked -= 1
+        if self.asked >= 0:
+            raise ConnectionError("the folder cannot be reached")
+        return super().after(done)
+
+    def read(self, name):
+        self.reads -= 1
+        if self.reads >= 0:
+            raise ConnectionError("the folder cannot be read")
+        return super().read(name)
+
+
+def test_a_source_that_is_away_is_waited_for_and_said_once(worker, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    put(tmp_path, "a.parquet", table_of([0, 1, 100]))
+    stream = stream_of(tmp_path)
+    stream.source = Away(tmp_path, 2)
+    window = stream.next_window(False, lambda: None)
+    assert times_of(window) == [0, 1]
+    assert not stream.problems and stream.state.set_aside == 0
+    assert len([said for said in caplog.messages if "cannot be rea" in said]) == 1
+
+
+def test_a_source_that_is_away_ends_who_does_not_wait(worker, tmp_path):
+    stream = stream_of(tmp_path)
+    stream.source = Away(tmp_path, 1)
+    with pytest.raises(InputError, match="the folder cannot be reached"):
+        stream.next_window(True, lambda: None)

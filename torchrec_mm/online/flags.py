@@ -22,7 +22,7 @@ from torchrec_mm.runs.run_folder import (
 
 # Of the run before alone: how long it went on, how it was watched, what it followed.
 OF_BEFORE = (
-    *("run_dir", "resume", "once", "follow", "start_from", "allow_keys"),
+    *("run_dir", "resume", "once", "follow", "follow_redis", "stream", "start_from", "allow_keys"),
     *("checkpoint_steps", "test_auc", "profile_steps"),
 )
 # How the next requests are learned from, which may be another way.
@@ -56,7 +56,7 @@ def over_run_before(
         return
     said = _said_before(given)
     kept = {name: v for name, v in said.items() if name not in OF_BEFORE}
-    if said.get("follow") is None:
+    if said.get("follow") is None and said.get("follow_redis") is None:
         kept |= {name: kept[name] * share for name, share in SLOWER.items() if kept.get(name)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")
@@ -66,7 +66,7 @@ def over_run_before(
 
 def check_goes_on(config: ConfigT) -> None:
     """InputError for a flag that contradicts what the run was trained with; without follow none."""
-    if config.follow is None:
+    if not config.is_following:
         return
     before, known = _run_before(config), _said_before(config)
     now = yaml.safe_load(to_yaml(with_absolute_paths(config)))
@@ -85,7 +85,7 @@ def _followed(config_class: type[ConfigT], words: list[str]) -> ConfigT | None:
         given = parse(config_class, asked)
     except InputError:  # says so again, where it is parsed for good
         return None
-    return None if given.follow is None else given
+    return given if given.is_following else None
 
 
 def _run_before(config: ConfigT) -> Path:

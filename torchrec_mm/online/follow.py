@@ -16,8 +16,9 @@ from torchrec_mm.files import new_file
 from torchrec_mm.online.batches import WindowBatches
 from torchrec_mm.online.learner import Learner
 from torchrec_mm.online.publish import KEPT_PUBLISHED
+from torchrec_mm.online.redis_requests import RedisRequests
 from torchrec_mm.online.settings import FollowSettings
-from torchrec_mm.online.spool import RequestSpool
+from torchrec_mm.online.spool import RequestSource, RequestSpool
 from torchrec_mm.online.stream import Stream
 from torchrec_mm.online.stream_state import StreamState
 from torchrec_mm.parallel.sharding import DistributedModel
@@ -51,9 +52,13 @@ def gone_on_with(run_dir: Path, settings: FollowSettings) -> TrainedRun:
     return trained
 
 
-def spool_of(trained: TrainedRun, folder: Path) -> RequestSpool:
-    """Files with the columns that the ranker reads."""
-    return RequestSpool(folder, known_columns(trained.vocabularies), trained.behaviours_read)
+def source_of(trained: TrainedRun, settings: FollowSettings) -> RequestSource:
+    """Requests with the columns that the ranker reads."""
+    reads = known_columns(trained.vocabularies), trained.behaviours_read
+    if settings.follow_redis is not None:
+        return RedisRequests(settings.follow_redis, settings.stream, *reads)
+    assert settings.follow is not None  # else nothing is followed
+    return RequestSpool(settings.follow, *reads)
 
 
 def write_description(run: RunFolder, trained: TrainedRun) -> None:
@@ -70,7 +75,7 @@ def write_description(run: RunFolder, trained: TrainedRun) -> None:
 def follow(
     distributed: DistributedModel,
     batches: WindowBatches,
-    spool: RequestSpool,
+    source: RequestSource,
     trained: TrainedRun,
     run: RunFolder,
     settings: FollowSettings,
@@ -79,7 +84,7 @@ def follow(
 
     Args:
         distributed: model and optimizers of ``trained``, still to be filled.
-        batches: of requests. spool: where they are from.
+        batches: of requests. source: where they are from.
         trained: of ``gone_on_with``. run: where to write.
 
     Raises:
@@ -105,7 +110,7 @@ def follow(
             guard = Guard(None, lambda: last_checkpoint(run, checkpointer))
             loop = Loop(training, run, settings, checkpointer, observer, guard, stop)
             set_aside = partial(_set_aside, loop)
-            stream = Stream(spool, settings.window_s, state, remembered, set_aside)
+            stream = Stream(source, settings.window_s, state, remembered, set_aside)
             try:
                 with frozen_garbage():
                     Learner(loop, stream, batches, settings).run()

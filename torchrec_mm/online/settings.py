@@ -19,6 +19,11 @@ class FollowSettings(TrainSettings):
     as they come, in the order of their names, instead of requests/train; names that begin with a
     dot or _ are left alone. All flags that are not given are those of start_from, but for a quarter
     of its learning_rate and a tenth of its table_learning_rate."""
+    follow_redis: str | None = None
+    """Instead of follow: redis://HOST:PORT/DB, its password in REDIS_PASSWORD, of which a stream
+    holds such a file in the field "requests" of each entry. All that is said of follow holds."""
+    stream: str = "requests"
+    """With follow_redis only: key of the stream."""
     start_from: Path | None = None
     """With follow only: ranker run to go on from, at its latest checkpoint."""
     items: Path | None = None
@@ -42,7 +47,9 @@ class FollowSettings(TrainSettings):
         in_range = "in [0, 1]"
         check_fields(self, lambda x: x is None or 0 <= x <= 1, in_range, "least_gauc")
         check_fields(self, lambda x: x is None or x >= 1, "at least 1", "most_miscalibration")
-        if self.follow is None:
+        if self.follow is not None and self.follow_redis is not None:
+            raise InputError(f"follow must not be given with follow_redis, got {self.follow}")
+        if not self.is_following:
             self._check_alone()
         elif self.start_from is None:
             raise InputError("start_from must be given with follow, got null")
@@ -52,6 +59,11 @@ class FollowSettings(TrainSettings):
             check_fields(self, lambda x: not x, f"false {rule} and scores it before", "test_auc")
             held = "mapped with follow"
             check_fields(self, lambda x: x == "mapped", held, "vector_storage")
+
+    @property
+    def is_following(self) -> bool:
+        """Whether requests are learned from as they arrive."""
+        return self.follow is not None or self.follow_redis is not None
 
     def _check_alone(self) -> None:
         for name in FollowSettings.__annotations__:

@@ -5,7 +5,9 @@ in the checkpoints of whoever reads.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from torchrec_mm.columns.parquet_folder import ParquetFolder
 from torchrec_mm.data.contract.request_columns import RequestColumns
@@ -13,8 +15,24 @@ from torchrec_mm.data.contract.requests import Requests, parse_requests
 from torchrec_mm.errors import InputError
 
 
+class RequestSource(Protocol):
+    """Where requests arrive, some at a time, by name."""
+
+    def after(self, done: Sequence[str]) -> list[str]:
+        """What there is besides ``done``, in order; some of it if there is any.
+
+        ConnectionError: it cannot be reached now.
+        """
+
+    def kept(self, done: Sequence[str]) -> tuple[str, ...]:
+        """Of ``done``, what ``after`` has to be told."""
+
+    def read(self, name: str) -> Requests:
+        """The requests by a name, at least one, with their times; InputError, ConnectionError."""
+
+
 class RequestSpool:
-    """The files of a folder, for a ranker that knows some columns."""
+    """The files of a folder, for a ranker that knows some columns; a ``RequestSource``."""
 
     def __init__(self, folder: Path, known: RequestColumns, max_behaviours: int) -> None:
         """Nothing is read.
@@ -30,8 +48,17 @@ class RequestSpool:
             raise InputError(f"follow must be a folder of requests, got {folder}: no such folder")
         self.folder, self._known, self._max_behaviours = folder, known, max_behaviours
 
-    def names(self) -> list[str]:
-        """Of all files that are there, in order."""
+    def after(self, done: Sequence[str]) -> list[str]:
+        """All files that are there but for those that are done, in order."""
+        known = {*done}
+        return [name for name in self._names() if name not in known]
+
+    def kept(self, done: Sequence[str]) -> tuple[str, ...]:
+        """Files that are done and still there: those that were removed will not come again."""
+        there = {*self._names()}
+        return tuple(name for name in done if name in there)
+
+    def _names(self) -> list[str]:
         with os.scandir(self.folder) as entries:
             return sorted(e.name for e in entries if not e.name.startswith((".", "_")))
 

@@ -5,6 +5,7 @@ the first request of a later one. A late request, older than the open window, is
 duplicate is left out.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ import torch.distributed as dist
 from torchrec_mm.data.contract.requests import Requests
 from torchrec_mm.errors import InputError
 from torchrec_mm.online.remembered import Remembered
-from torchrec_mm.online.spool import RequestSpool
+from torchrec_mm.online.spool import RequestSource
 from torchrec_mm.online.stream_state import StreamState
 
-LOOK_S = 0.2  # between two looks at a folder without anything new
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.2  # between two looks at a source without anything new
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Window:
 
 
 class Stream:
-    """Reads a spool from where a checkpoint says; on several ranks, the same on each."""
+    """Reads a source from where a checkpoint says; on several ranks, the same on each."""
 
     def __init__(
         self,
-        spool: RequestSpool,
+        source: RequestSource,
         window_s: int,
         state: StreamState,
         remembered: np.ndarray,
@@ -52,15 +55,16 @@ class Stream:
         """Nothing is read yet.
 
         Args:
-            spool: of requests. window_s: length of a window.
+            source: of requests. window_s: length of a window.
             state, remembered: of a checkpoint.
             set_aside: told of a file that cannot be read, and why.
         """
-        self.spool, self.window_s, self.state = spool, window_s, state
+        self.source, self.window_s, self.state = source, window_s, state
         self.remembered = Remembered(remembered.tolist())
         self._set_aside = set_aside
         self._waiting: list[str] = []  # files of the last look at the folder, the next one last
         self._requests: Requests | None = None  # of the file that is read
+        self._is_away = False  # the source
 
     def next_window(self, once: bool, check: Callable[[], None]) -> Window | None:
         """Wait for a window that is over; None where nothing is left to wait for. Collective.
@@ -73,7 +77,7 @@ class Stream:
         parts: list[Requests] = []
         files: list[str] = []
         while True:
-            if self._requests is None and not self._open_next():
+            if self._requests is None and not self._has_next(once):
                 if once:
                     break
                 check()
@@ -94,7 +98,8 @@ class Stream:
         if not parts:
             return None
         assert start is not None  # parts are of a window
-        self.state = replace(self.state, window=start, done=self._still_there())
+        done = self.source.kept(self.state.done)
+        self.state = replace(self.state, window=start, done=done)
         late, duplicates = (
             getattr(self.state, name) - getattr(before, name) for name in ("late", "duplicates")
         )
@@ -130,6 +135,18 @@ class Stream:
         )
         return taken.take(np.flatnonzero(is_new)), bool(len(later))
 
+    def _has_next(self, once: bool) -> bool:
+        """``_open_next``, of a source that may be away for a while; InputError if ``once``."""
+        try:
+            return self._open_next()
+        except ConnectionError as error:
+            if once:
+                raise InputError(str(error)) from error
+            if not self._is_away:
+                logger.warning("%s; it is asked again and again", error)
+            self._is_away = True
+            return False
+
     def _open_next(self) -> bool:
         """Read the next file that can be read; False if there is none. Collective."""
         while True:
@@ -139,6 +156,7 @@ class Stream:
             if not self.state.file:
                 self.state = replace(self.state, file=name, row=0)
             self._requests, problem = self._read(name)
+            self._is_away = False
             if problem is None:
                 return True
             self.state = replace(self.state, set_aside=self.state.set_aside + 1)
@@ -146,36 +164,43 @@ class Stream:
             self._close_file()
 
     def _agreed_name(self) -> str | None:
-        """The next file, as the first rank sees the folder."""
-        found: list[str | None] = [None]
+        """The next file, as the first rank sees the source; its ConnectionError on every rank."""
+        found: list[str | None] = [None, None]
         if dist.get_rank() == 0:
-            if not self._waiting:
-                done = {*self.state.done}
-                self._waiting = [name for name in self.spool.names() if name not in done][::-1]
-            found = [self._waiting.pop() if self._waiting else None]
+            try:
+                if not self._waiting:
+                    self._waiting = self.source.after(self.state.done)[::-1]
+                found = [self._waiting.pop() if self._waiting else None, None]
+            except ConnectionError as error:
+                found = [None, str(error)]
         dist.broadcast_object_list(found)
-        return found[0]
+        name, away = found
+        if away is not None:
+            raise ConnectionError(away)
+        return name
 
     def _read(self, name: str) -> tuple[Requests | None, str | None]:
-        """A file's requests, or what is wrong with it, the same on every rank. Collective."""
-        requests, problem = None, None
+        """A file's requests, or what is wrong with it, the same on every rank. Collective.
+
+        ConnectionError, on every rank, if one could not reach the source.
+        """
+        requests, problem, away = None, None, None
         try:
-            requests = self.spool.read(name)
+            requests = self.source.read(name)
             if self.state.row > len(requests):
                 problem = f"{name} must hold what it held, got fewer requests"
         except InputError as error:
             problem = " ".join(str(error).split())
-        problems = [problem] * dist.get_world_size()
-        dist.all_gather_object(problems, problem)
-        found = next(filter(None, problems), None)
+        except ConnectionError as error:
+            away = str(error)
+        said = [(problem, away)] * dist.get_world_size()
+        dist.all_gather_object(said, (problem, away))
+        if gone := next((each for _, each in said if each), None):
+            raise ConnectionError(gone)
+        found = next((each for each, _ in said if each), None)
         return (requests, None) if found is None else (None, found)
 
     def _close_file(self) -> None:
         done = (*self.state.done, self.state.file)
         self.state = replace(self.state, done=done, file="", row=0)
         self._requests = None
-
-    def _still_there(self) -> tuple[str, ...]:
-        """Files that are done: those that were removed will not come again."""
-        there = {*self.spool.names()}
-        return tuple(name for name in self.state.done if name in there)
