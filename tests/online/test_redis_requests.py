@@ -1,7 +1,6 @@
 """Requests out of a stream on a real server: what is learned is what a folder of them teaches."""
 
 import io
-import logging
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,8 @@ from tests.online.following import (
     state_of,
     windows_of,
 )
+from torchrec_mm.data.contract.request_columns import RequestColumns
+from torchrec_mm.online.redis_requests import RedisRequests
 
 STREAM = "clicks"
 ROWS = 7  # an entry, which do not end where windows do
@@ -109,24 +110,65 @@ def test_entries_that_are_no_requests_are_set_aside_by_name_and_nothing_else_is_
     assert learned == len(requests_of(market))
 
 
+def reader_of(server) -> RedisRequests:
+    return RedisRequests(server.url, STREAM, RequestColumns({}, {}), 10)
+
+
 @pytest.mark.parametrize("server", REDIS, indirect=True)
-def test_where_the_stream_was_trimmed_past_what_was_read_is_said(
-    server, market, start, tmp_path, caplog
-):
-    tables = pieces(market)
+def test_where_the_stream_was_trimmed_past_what_was_read_is_said(server, caplog):
+    reader = reader_of(server)
     with client_of(server) as client:
-        for table in tables[:3]:
-            client.xadd(STREAM, {"requests": packed(table)})
-        follow_stream(server, start, tmp_path / "run")
-        with caplog.at_level(logging.WARNING):
-            for table in tables[3:]:
-                client.xadd(STREAM, {"requests": packed(table)})
-            follow_stream(server, start, tmp_path / "run")
-            assert not [r for r in caplog.messages if "trimmed" in r]
-            last = client.xadd(STREAM, {"requests": packed(tables[0])})
-            client.xtrim(STREAM, minid=last)
-            follow_stream(server, start, tmp_path / "run")
-    assert [r for r in caplog.messages if f"{STREAM} has no entry" in r and "trimmed" in r]
+        first, second = (client.xadd(STREAM, {"requests": b"x"}).decode() for _ in range(2))
+        assert reader.after([]) == [first, second]
+        for _ in range(2):  # while nothing new comes
+            assert reader.after([first, second]) == []
+        others = [client.xadd(STREAM, {"requests": b"x"}).decode() for _ in range(3)]
+        assert reader.after([first, second]) == others and not caplog.messages
+        client.xtrim(STREAM, minid=others[-1], approximate=False)
+        assert reader.after([second]) == others[-1:]
+    (said,) = caplog.messages
+    assert f"{STREAM} has no entry {second} any more" in said
+
+
+@pytest.mark.parametrize("server", REDIS, indirect=True)
+def test_all_of_a_long_stream_is_found_in_order(server):
+    reader, found = reader_of(server), []
+    with client_of(server) as client:
+        names = [client.xadd(STREAM, {"requests": b"x"}).decode() for _ in range(40)]
+    while more := reader.after(found):
+        found += more
+    assert found == names and reader.kept(found) == (names[-1],)
+
+
+@pytest.mark.parametrize("server", REDIS, indirect=True)
+def test_what_a_server_refuses_is_no_reason_to_wait(server, start, tmp_path, refused):
+    flags = ["--follow_redis", server.url, "--stream", STREAM, "--start_from", start]
+    with client_of(server) as client:
+        client.set(STREAM, "no stream")
+        line = refused(apps.train_ranker.main, [*flags, "--run_dir", tmp_path / "run"])
+        assert f"must be a server with a stream {STREAM}" in line and "WRONGTYPE" in line
+        client.config_set("requirepass", "secret")
+    line = refused(apps.train_ranker.main, [*flags, "--run_dir", tmp_path / "other"])
+    assert f"must be a server with a stream {STREAM}" in line
+
+
+@pytest.mark.parametrize("server", REDIS, indirect=True)
+def test_a_place_in_one_source_is_none_in_another(server, market, start, tmp_path, refused):
+    with client_of(server) as client:
+        client.xadd(STREAM, {"requests": packed(requests_of(market))})
+    run_dir = follow_stream(server, start, tmp_path / "run")
+    put(tmp_path / "spool", "a.parquet", requests_of(market))
+    folder = follow(tmp_path / "spool", start, tmp_path / "of_folder")
+    more = ["--start_from", start, "--resume", "true", "--once", "true", "--window_s", WINDOW_S]
+    more += ["--keep_checkpoints", ALL]
+    of_server = ["--follow_redis", server.url, "--stream"]
+    for flags, run, said in (
+        (["--follow", tmp_path / "spool"], run_dir, "follow_redis must be given to go on with"),
+        ([*of_server, STREAM], folder, "follow must be given to go on with"),
+        ([*of_server, "others"], run_dir, "stream"),
+    ):
+        line = refused(apps.train_ranker.main, [*flags, "--run_dir", run, *more])
+        assert said in line
 
 
 @pytest.mark.parametrize("server", REDIS, indirect=True)

@@ -22,13 +22,13 @@ from torchrec_mm.runs.run_folder import (
 
 # Of the run before alone: how long it went on, how it was watched, what it followed.
 OF_BEFORE = (
-    *("run_dir", "resume", "once", "follow", "follow_redis", "stream", "start_from", "allow_keys"),
+    *("run_dir", "resume", "once", "follow", "follow_redis", "start_from", "allow_keys"),
     *("checkpoint_steps", "test_auc", "profile_steps"),
 )
 # How the next requests are learned from, which may be another way.
 OF_LEARNING = (
     *("learning_rate", "weight_decay", "table_learning_rate", "batch_requests"),
-    *("batch_behaviours", "seed", "window_s"),
+    *("batch_behaviours", "seed", "window_s", "stream"),
 )
 # What arrives is seen once, by a model that has converged: at the rates of its training it would
 # forget more than it learns (``replay/README.md``).
@@ -71,6 +71,9 @@ def check_goes_on(config: ConfigT) -> None:
     before, known = _run_before(config), _said_before(config)
     now = yaml.safe_load(to_yaml(with_absolute_paths(config)))
     is_begun = before == config.run_dir
+    if is_begun and bool(known.get("follow_redis")) != bool(config.follow_redis):
+        kind = "follow_redis" if known.get("follow_redis") else "follow"
+        raise InputError(f"{kind} must be given to go on with {before}: its place is there")
     may_change = (*MAY_CHANGE, *INPUTS, *OF_BEFORE, *(() if is_begun else OF_LEARNING))
     check_same(before, known, {name: now[name] for name in known}, may_change)
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FIELD = b"requests"
 TIMEOUT_S = 10.0  # of an answer
-AT_ONCE = 16  # entries of one look: the server sends what is in them, too
+AT_ONCE = 17  # entries of one look: the server sends what is in them, too
 
 
 class RedisRequests:
@@ -43,6 +43,7 @@ class RedisRequests:
             rule = "follow_redis must have redis installed: pip install redis"
             raise InputError(rule) from error
         self._errors = (redis.ConnectionError, redis.TimeoutError)
+        self._refusals = (redis.AuthenticationError, redis.ResponseError)
         try:
             self._server: Any = redis.Redis.from_url(
                 url, password=os.environ.get("REDIS_PASSWORD"), socket_timeout=TIMEOUT_S
@@ -52,20 +53,26 @@ class RedisRequests:
             raise InputError(f"{rule}, got {url}: {error}") from error
         self._url, self._stream = url, stream
         self._known, self._max_behaviours = known, max_behaviours
-        self._checked = ""  # the last entry that was looked for
 
     def after(self, done: Sequence[str]) -> list[str]:
-        """Entries behind the last of ``done``, some of them; ConnectionError."""
+        """Entries behind the last of ``done``, some of them; ConnectionError.
+
+        InputError: the server refuses: it wants a password, the key is no stream.
+        """
         last = done[-1] if done else ""
-        with self._told():
-            if last and last != self._checked and not self._entries(last, last):
-                logger.warning(
-                    "%s %s has no entry %s any more: some behind it may have been trimmed, too, "
-                    "before they were learned from",
-                    *(self._url, self._stream, last),
-                )
-            self._checked = last
-            return [key.decode() for key, _ in self._entries(f"({last}" if last else "-", "+")]
+        try:
+            with self._told():
+                found = [key.decode() for key, _ in self._entries(last or "-", "+")]
+        except self._refusals as error:
+            rule = f"follow_redis must be a server with a stream {self._stream}"
+            raise InputError(f"{rule}, got {self._url}: {error}") from error
+        if found and last and found[0] != last:
+            logger.warning(
+                "%s %s has no entry %s any more: some behind it may have been trimmed, too, "
+                "before they were learned from",
+                *(self._url, self._stream, last),
+            )
+        return [name for name in found if name != last]
 
     def kept(self, done: Sequence[str]) -> tuple[str, ...]:
         """What a checkpoint has to know of ``done``: the last, as entries are in order."""
@@ -77,8 +84,11 @@ class RedisRequests:
         Raises:
             InputError: the entry is gone, has no field ``requests``, or what a file raises.
         """
-        with self._told():
-            found = self._entries(name, name)
+        try:
+            with self._told():
+                found = self._entries(name, name)
+        except self._refusals as error:  # no fault of the entry
+            raise ConnectionError(f"{self._url} refuses: {error}") from error
         if not found or FIELD not in found[0][1]:
             rule = f"{self._stream} {name} must be an entry with the field {FIELD.decode()}"
             raise InputError(f"{rule}, got {'none' if not found else sorted(found[0][1])}")
@@ -100,8 +110,10 @@ class RedisRequests:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """The client's errors as Python's own."""
+        """That the server is away as Python's own error."""
         try:
             yield
+        except self._refusals:
+            raise
         except self._errors as error:
             raise ConnectionError(f"{self._url} cannot be reached: {error}") from error

@@ -164,19 +164,19 @@ class Stream:
             self._close_file()
 
     def _agreed_name(self) -> str | None:
-        """The next file, as the first rank sees the source; its ConnectionError on every rank."""
-        found: list[str | None] = [None, None]
+        """The next file, as the first rank sees the source; its complaint on every rank."""
+        found: list[str | ConnectionError | InputError | None] = [None]
         if dist.get_rank() == 0:
             try:
                 if not self._waiting:
                     self._waiting = self.source.after(self.state.done)[::-1]
-                found = [self._waiting.pop() if self._waiting else None, None]
-            except ConnectionError as error:
-                found = [None, str(error)]
+                found = [self._waiting.pop() if self._waiting else None]
+            except (ConnectionError, InputError) as error:
+                found = [type(error)(str(error))]
         dist.broadcast_object_list(found)
-        name, away = found
-        if away is not None:
-            raise ConnectionError(away)
+        (name,) = found
+        if isinstance(name, Exception):
+            raise name
         return name
 
     def _read(self, name: str) -> tuple[Requests | None, str | None]:
