@@ -141,7 +141,7 @@ DOORS = {
     "pandas": {"benchmarks"},
     "faiss": {"item_vectors"},
     "lmdb": {"item_vectors", "serving"},
-    "redis": {"item_vectors", "near_line", "benchmarks"},
+    "redis": {"item_vectors", "near_line", "online", "benchmarks"},
     "confluent_kafka": {"near_line"},
     "prometheus_client": {"near_line", "serving"},
     "duckdb": {"data.logs", "data.prepare", "data.public", "benchmarks"},
