@@ -73,7 +73,7 @@ class ServeConfig:
     """Of torch, for a batch; 0 for one a core but the one that reads and answers."""
     batch_candidates: int = 2048
     """Most candidates in one batch, unless one client asks for more."""
-    queue_candidates: int = 100_000
+    queue_candidates: int = 20_000
     """Candidates that may wait; beyond them clients are told to come again, with status 503."""
     timeout_s: float = 2.0
     """In which a body has to come, and then its answer."""
