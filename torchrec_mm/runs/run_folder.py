@@ -57,7 +57,10 @@ MAY_CHANGE = (
 )
 
 # What runs did that began before there was such a flag.
-THEN = {"folds": 1, "effects": 0, "width": 128, "left_out": [], "window_s": 3600}
+THEN = {
+    **{"folds": 1, "effects": 0, "width": 128, "left_out": [], "window_s": 3600},
+    "stream": "requests",
+}
 
 
 class RunFolder:
