@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.encoded.encoded import EncodedRequests
@@ -33,7 +35,7 @@ from torchrec_mm.parallel.planning import DoesNotFit
 from torchrec_mm.parallel.sharding import TableOptions, settings_of_tables
 from torchrec_mm.parallel.tables import read_tables
 from torchrec_mm.parallel.topology import DEVICES, GIB, Machines, host_bytes_here
-from torchrec_mm.ranking.ranker import Ranker, build_tables
+from torchrec_mm.ranking.ranker import Ranker, build_one_id_tables, build_tables
 from torchrec_mm.ranking.spec import RankerSpec, spec_from_json
 
 from .train_ranker import TrainRankerConfig
@@ -139,10 +141,11 @@ def machines_of(config: PlanConfig) -> Machines:
 
 def workload_of(config: PlanConfig) -> Workload:
     """The tables and the dense part of ``train``, or of ``rows``."""
-    build = partial(build_tables, config.rows, config.embedding_dim)
     lengths: Mapping[str, float] = {}
     raw: Mapping[str, Any] = config.tables
-    if config.train:
+    if config.train is None:
+        build = partial(tables_of_rows, config)
+    else:
         trained = parse(TrainRankerConfig, ["--config", str(config.train)])
         raw = {**trained.tables, **config.tables}
         spec = spec_of(config.train.parent, trained)
@@ -152,6 +155,21 @@ def workload_of(config: PlanConfig) -> Workload:
     return Workload(
         build=build, tables=tables, batch_ids=config.batch_ids, more_dense=config.dense_parameters
     )
+
+
+def tables_of_rows(config: PlanConfig) -> nn.Module:
+    """Tables of ``rows``, those of bags that are said to have a mean length."""
+    settings = read_tables(config.tables)
+    said = {name for name, of in settings.items() if of.mean_length is not None}
+    bags = {name for name in config.rows if {name, table_name(name)} & said}
+    of_bags = {name: rows for name, rows in config.rows.items() if name in bags}
+    of_one = {name: rows for name, rows in config.rows.items() if name not in bags}
+    built = nn.ModuleDict()
+    if of_one:
+        built["ids"] = build_one_id_tables(of_one, config.embedding_dim)
+    if of_bags:
+        built["bags"] = build_tables(of_bags, config.embedding_dim)
+    return built
 
 
 def spec_of(folder: Path, trained: TrainRankerConfig) -> RankerSpec:

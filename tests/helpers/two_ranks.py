@@ -21,7 +21,8 @@ class Command:
 
     sharding: of all tables, the planner's choice if empty. plan: where the first rank writes how
     each table was sharded, nowhere if empty. padded: how large batches may be, as usual if 0.
-    unlike: whether ranks find other eigenvectors each, as on GPUs of several kinds.
+    unlike: whether ranks find other eigenvectors each, as on GPUs of several kinds. by_rows:
+    whether single ids go through EmbeddingCollection, as on GPUs.
     """
 
     app: str
@@ -30,6 +31,7 @@ class Command:
     plan: str = ""
     padded: int = 0
     unlike: bool = False
+    by_rows: bool = False
 
 
 def run_on_two_ranks(folder: Path, commands: Sequence[Command]) -> None:
@@ -59,6 +61,7 @@ def main(listed: Path) -> None:
                 small_batches(command.padded) if command.padded else nullcontext(),
                 plan_written(app, command.plan if worker.is_first else ""),
                 other_eigenvectors(worker.rank) if command.unlike else nullcontext(),
+                ids_by_rows() if command.by_rows else nullcontext(),
             ):
                 app.main(command.flags)
 
@@ -73,6 +76,13 @@ def forced(sharding: str):
         "sharding_types",
         lambda self, device: [sharding] if sharding else offer(self, device),
     )
+
+
+def ids_by_rows():
+    """For the block: single ids are looked up as on GPUs."""
+    from torchrec_mm.parallel import planning
+
+    return mock.patch.object(planning, "sends_rows", lambda device: True)
 
 
 def other_eigenvectors(rank: int):

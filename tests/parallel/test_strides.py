@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from tests.helpers import another_rank
-from torchrec_mm.data.stream.bags import one_id_bags
-from torchrec_mm.parallel.strides import equalise_strides, pad_bags
+from torchrec_mm.data.stream.bags import one_id_bags, pad_bags, rounded
+from torchrec_mm.parallel.strides import equalise_strides
 
 
 @pytest.mark.parametrize("stride", [3, 4, 10])
@@ -19,6 +19,14 @@ def test_widening_adds_empty_bags_at_the_end_of_every_key(stride):
         assert wide[name].values().tolist() == bags[name].values().tolist()
         expected = bags[name].lengths().tolist() + [0] * (stride - 3)
         assert wide[name].lengths().tolist() == expected
+
+
+@pytest.mark.parametrize(("count", "stride"), [(1, 1), (15, 15), (17, 18), (900, 960), (961, 1024)])
+def test_a_rounded_stride_is_one_of_eight_to_a_power_of_two(count, stride):
+    bags = one_id_bags({"a": np.arange(count)})
+    wide = rounded(bags)
+    assert wide.stride() == stride
+    assert torch.equal(wide.values(), bags.values())
 
 
 def test_what_is_looked_up_is_as_wide_as_on_the_widest_rank(monkeypatch):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.ranking.small_ranker import MAKE, Encoded, ranker_of, spec_of
+from torchrec_mm.data.stream.bags import pad_bags
 from torchrec_mm.data.stream.batches import RequestBatch
 from torchrec_mm.data.stream.vector_source import MappedVectors
 from torchrec_mm.errors import InputError
 from torchrec_mm.kernels.build import SWITCH
-from torchrec_mm.parallel.strides import pad_bags
 from torchrec_mm.ranking.collators import collator_for_ranker, rows_of_vectors
 from torchrec_mm.ranking.ranker import Ranker, table_name
 from torchrec_mm.ranking.spec import METHODS, spec_from_json

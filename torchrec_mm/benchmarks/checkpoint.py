@@ -28,7 +28,7 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.parallel.sharding import DistributedModel, OptimizerSettings, distribute
-from torchrec_mm.ranking.ranker import build_tables
+from torchrec_mm.ranking.ranker import build_one_id_tables
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 from torchrec_mm.runs.checkpointer import Checkpointer
 from torchrec_mm.runs.position import Position
@@ -74,7 +74,7 @@ class TableAndMatrix(nn.Module):
 
     def __init__(self, rows: int, embedding_dim: int) -> None:
         super().__init__()
-        self.tables = build_tables({"item_id": rows}, embedding_dim)
+        self.tables = build_one_id_tables({"item_id": rows}, embedding_dim)
         self.matrix = nn.Linear(MATRIX, MATRIX)
 
     def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from torchrec_mm.config import check_fields
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group
 from torchrec_mm.parallel.sharding import OptimizerSettings, distribute
-from torchrec_mm.ranking.ranker import build_tables
+from torchrec_mm.ranking.ranker import build_one_id_tables
 from torchrec_mm.runs.tensor_shards import model_shards
 
 Build = Callable[[Worker, int, int], list[Tensor]]
@@ -135,7 +135,7 @@ def cost(build: Build, rows: int, dim: int) -> Cost:
 
 def sharded_table(worker: Worker, rows: int, dim: int) -> list[Tensor]:
     """One of the ranker's tables, sharded, with its optimizer state."""
-    tables = build_tables({"item_id": rows}, dim)
+    tables = build_one_id_tables({"item_id": rows}, dim)
     model = nn.ModuleDict({"tables": tables, "dense": nn.Linear(1, 1)})
     settings = OptimizerSettings(learning_rate=0.0, weight_decay=0.0, table_scale=0.01)
     distributed = distribute(model, worker, settings, seed=0)

@@ -10,18 +10,35 @@ import torch
 import torchrec.optim
 from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.embeddingbag import (
+    EmbeddingBagCollectionSharder,
+    ShardedEmbeddingBagCollection,
+)
 from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.shard_estimators import EmbeddingPerfEstimator
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
-from torchrec.distributed.types import CacheParams, ModuleSharder, QuantizedCommCodecs, ShardingPlan
+from torchrec.distributed.types import (
+    CacheParams,
+    ModuleSharder,
+    ParameterSharding,
+    QuantizedCommCodecs,
+    ShardingEnv,
+    ShardingPlan,
+)
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from torchrec_mm.commands import module_of
+from torchrec_mm.data.stream.one_id_tables import OneIdTables
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.cuda.one_id import (
+    OneIdEnumerator,
+    ShardedOneIdTables,
+    goes_by_rows,
+    sends_rows,
+)
 from torchrec_mm.parallel.memory import (
     BATCH_IDS,
     CACHE_LOAD_FACTOR,
@@ -64,11 +81,34 @@ class RowWiseEverywhereSharder(EmbeddingBagCollectionSharder):
         return list(KERNELS) if compute_device_type == "cuda" else ["fused"]
 
 
+class OneIdSharder(RowWiseEverywhereSharder):
+    """Of tables of one-id bags: where a device sends rows, and all tables can be cut for it."""
+
+    def shard(
+        self,
+        module: EmbeddingBagCollection,
+        params: dict[str, ParameterSharding],
+        env: ShardingEnv,
+        device: torch.device | None = None,
+        module_fqn: str | None = None,
+    ) -> ShardedEmbeddingBagCollection | ShardedOneIdTables:
+        named = {"qcomm_codecs_registry": self.qcomm_codecs_registry, "module_fqn": module_fqn}
+        of_rows = all(goes_by_rows(params[c.name].sharding_type) for c in table_configs(module))
+        if of_rows and device is not None and sends_rows(device.type):
+            return ShardedOneIdTables(module, params, env, self.fused_params, device, **named)
+        return super().shard(module, params, env, device, module_fqn)
+
+    @property
+    def module_type(self) -> type[OneIdTables]:
+        return OneIdTables
+
+
 def sharders(
     codecs: dict[str, QuantizedCommCodecs] | None = None,
 ) -> list[ModuleSharder[nn.Module]]:
     """Of every kind of module that holds tables. codecs: for what they send between ranks."""
     return [
+        OneIdSharder(qcomm_codecs_registry=codecs),
         RowWiseEverywhereSharder(qcomm_codecs_registry=codecs),
         ZeroCollisionSharder(qcomm_codecs_registry=codecs),
     ]
@@ -219,7 +259,7 @@ def make_plan(
     planner = EmbeddingShardingPlanner(
         topology=topology,
         batch_size=batch_ids,  # a batch is of distinct ids here, with one bag each
-        enumerator=EmbeddingEnumerator(
+        enumerator=(OneIdEnumerator if sends_rows(machines.device) else EmbeddingEnumerator)(
             topology,
             batch_ids,
             constraints,

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from torchrec_mm.data.stream.bags import pad_bags
 
 
 def equalise_strides(collection: nn.Module) -> None:
@@ -23,14 +24,3 @@ def _widened(_: nn.Module, args: tuple[Any, ...]) -> tuple[KeyedJaggedTensor]:
     stride = torch.tensor(features.stride())
     dist.all_reduce(stride, op=dist.ReduceOp.MAX)
     return (pad_bags(features, int(stride)),)
-
-
-def pad_bags(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:
-    """The same bags, then empty ones up to ``stride`` for every key."""
-    lengths = features.lengths().view(len(features.keys()), features.stride())
-    return KeyedJaggedTensor(
-        keys=features.keys(),
-        values=features.values(),
-        lengths=F.pad(lengths, (0, stride - features.stride())).flatten(),
-        stride=stride,
-    )

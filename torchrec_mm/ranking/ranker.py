@@ -12,6 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from torchrec_mm.data.contract.feature_names import table_name
 from torchrec_mm.data.stream.batches import ITEM_ID, USER_ID, RequestBatch
+from torchrec_mm.data.stream.one_id_tables import OneIdTables
 from torchrec_mm.ranking.effects import EFFECTS, users_of
 from torchrec_mm.ranking.network import RankingNetwork
 from torchrec_mm.ranking.outputs import RankingOutputs
@@ -41,15 +42,15 @@ class Ranker(nn.Module):
         summed = {n: bags.pop(n) for n in [*bags] if spec.shared.get(n, n) in is_summed}
         item_ids = {ITEM_ID: tables.pop(ITEM_ID)} if ITEM_ID in tables else {}
         width, raw_ids = spec.embedding_dim, spec.zero_collision
-        self.item_id_tables = build_tables(item_ids, width) if item_ids else None
-        self.feature_tables = build_tables(tables, width) if tables else None
+        self.item_id_tables = build_one_id_tables(item_ids, width) if item_ids else None
+        self.feature_tables = build_one_id_tables(tables, width) if tables else None
         averaging = dict.fromkeys(bags, "mean")
         self.bag_tables = build_tables(bags, width, averaging, spec.shared) if bags else None
         self.summed_tables = build_tables(summed, width, shared=spec.shared) if summed else None
         of_raw_ids = build_zero_collision_tables(raw_ids, width) if raw_ids else None
         self.zero_collision_tables = of_raw_ids
         effects = {EFFECTS: spec.tables.request[USER_ID]} if spec.effects else {}
-        self.effect_tables = build_tables(effects, spec.effects) if effects else None
+        self.effect_tables = build_one_id_tables(effects, spec.effects) if effects else None
         self.network = RankingNetwork(spec)
 
     def forward(self, batch: RequestBatch) -> tuple[Tensor, RankingOutputs]:
@@ -99,13 +100,19 @@ class _Seen(Exception):
     """What the network is given has been seen: it need not run."""
 
 
+def build_one_id_tables(rows: Mapping[str, int], embedding_dim: int) -> OneIdTables:
+    """``build_tables`` of features that have one id in each bag."""
+    of_bags = build_tables(rows, embedding_dim)
+    return OneIdTables(device=torch.device("meta"), tables=of_bags.embedding_bag_configs())
+
+
 def build_tables(
     rows: Mapping[str, int],
     embedding_dim: int,
     pooling: Mapping[str, str] = {},
     shared: Mapping[str, str] = {},
 ) -> EmbeddingBagCollection:
-    """One table for each entry of ``rows``, with one feature of the same name.
+    """One table for each entry of ``rows``, with one feature of the same name, of bags.
 
     On the meta device: no memory until a shard of it is placed.
 

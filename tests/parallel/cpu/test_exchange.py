@@ -33,6 +33,17 @@ def test_the_short_way_learns_what_torchrec_learns_under_the_same_names(ranks, r
 
 
 @pytest.mark.parametrize("rank", range(2))
+def test_as_on_gpus_ranks_learn_the_same_under_the_same_names(ranks, rank):
+    assert_alike(ranks[rank]["as on GPUs"], ranks[rank]["torchrec"])
+
+
+@pytest.mark.parametrize("rank", range(2))
+def test_as_on_gpus_rows_are_sent_and_not_every_bag_of_every_rank(ranks, rank):
+    sent, by_torchrec = (ranks[rank][f"bytes {name}"] for name in ("as on GPUs", "torchrec"))
+    assert 0 < sent < by_torchrec / 2, (sent, by_torchrec)
+
+
+@pytest.mark.parametrize("rank", range(2))
 def test_what_is_announced_and_what_is_not_are_looked_up_alike(ranks, rank):
     ours, theirs = ranks[rank]["short"], ranks[rank]["unannounced"]
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from tests.helpers.two_ranks import ids_by_rows
 from torchrec_mm.data.stream.bags import one_id_bags
 from torchrec_mm.parallel.process_group import Worker
 from torchrec_mm.parallel.scoring import distribute_for_scoring
@@ -27,7 +28,7 @@ from torchrec_mm.parallel.sharding import (
 )
 from torchrec_mm.parallel.strides import equalise_strides
 from torchrec_mm.parallel.tables import TableSettings
-from torchrec_mm.ranking.ranker import build_tables
+from torchrec_mm.ranking.ranker import build_one_id_tables, build_tables
 from torchrec_mm.runs.tensor_shards import model_shards
 
 ROWS = {"a": 40, "b": 9, "c": 30}
@@ -62,8 +63,8 @@ class Collections(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = build_tables({"a": ROWS["a"], "b": ROWS["b"]}, WIDTH)
-        self.second = build_tables({"c": ROWS["c"]}, WIDTH)
+        self.first = build_one_id_tables({"a": ROWS["a"], "b": ROWS["b"]}, WIDTH)
+        self.second = build_one_id_tables({"c": ROWS["c"]}, WIDTH)
         shared = {"d": "words", "e": "words"}
         self.third = build_tables({"d": 20, "e": 20}, WIDTH, {"d": "mean"}, shared)
         self.fourth = build_tables({"f": BAGS["f"]}, WIDTH)
@@ -114,10 +115,10 @@ def over_gloo(worker: Worker) -> DistributedModel:
 
 
 def to_torchrecs(model: nn.Module) -> None:
-    module = model.module
-    for collection in (module.first, module.second, module.third, module.fourth):
-        del collection.forward
-        equalise_strides(collection)
+    for collection in model.module.children():
+        if "forward" in vars(collection):
+            del collection.forward
+            equalise_strides(collection)
 
 
 def torchrecs(worker: Worker) -> DistributedModel:
@@ -125,6 +126,12 @@ def torchrecs(worker: Worker) -> DistributedModel:
     made = short(worker)
     to_torchrecs(made.model)
     return replace(made, exchange=None)
+
+
+def as_on_gpus(worker: Worker) -> DistributedModel:
+    """Single ids by the way that GPUs have, all else with TorchRec's look-ups."""
+    with ids_by_rows():
+        return torchrecs(worker)
 
 
 def learned(distributed: DistributedModel, rank: int) -> dict[str, Tensor]:
@@ -176,9 +183,40 @@ def counted() -> Iterator[Counter]:
         yield calls
 
 
+@contextmanager
+def counted_bytes() -> Iterator[Counter]:
+    """For the block, how many bytes of embeddings this rank gave to collectives."""
+    sent: Counter = Counter()
+
+    def counting(name: str, place: int) -> Callable:
+        call = getattr(dist, name)
+
+        def wrapped(*args: Tensor, **kwargs: object) -> object:
+            given = args[place] if len(args) > place else kwargs["input"]
+            sent[name] += sum(
+                each.nbytes
+                for each in (given if isinstance(given, list) else [given])
+                if each.is_floating_point()
+            )
+            return call(*args, **kwargs)
+
+        return wrapped
+
+    places = {"all_to_all_single": 1, "reduce_scatter_tensor": 1, "reduce_scatter": 1}
+    with mock.patch.multiple(dist, **{name: counting(name, at) for name, at in places.items()}):
+        yield sent
+
+
 def on_each_rank(worker: Worker, folder: Path) -> None:
     """One rank's part."""
-    found = {"torchrec": learned(torchrecs(worker), worker.rank)}
+    found: dict = {}
+    for name, make in (("torchrec", torchrecs), ("as on GPUs", as_on_gpus)):
+        made = make(worker)
+        found[name] = learned(made, worker.rank)
+        with counted_bytes() as sent, torch.no_grad():
+            for batch in batches(worker.rank):
+                made.model.module.first(batch.first).values()
+        found[f"bytes {name}"] = sent.total()
     ours = short(worker)
     for name, made in (("short", ours), ("over gloo", over_gloo(worker))):
         with counted() as calls:

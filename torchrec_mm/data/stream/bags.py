@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from torchrec_mm.columns.jagged import Jagged
@@ -58,3 +59,24 @@ def multi_hot(bags: Mapping[str, Jagged]) -> KeyedJaggedTensor | None:
         lengths=torch.from_numpy(lengths.reshape(-1)),
         stride=stride,
     )
+
+
+def pad_bags(features: KeyedJaggedTensor, stride: int) -> KeyedJaggedTensor:
+    """The same bags, then empty ones up to ``stride`` for every key."""
+    lengths = features.lengths().view(len(features.keys()), features.stride())
+    return KeyedJaggedTensor(
+        keys=features.keys(),
+        values=features.values(),
+        lengths=F.pad(lengths, (0, stride - features.stride())).flatten(),
+        stride=stride,
+    )
+
+
+def rounded(bags: KeyedJaggedTensor) -> KeyedJaggedTensor:
+    """The same bags, then as many empty ones as make their number one of 8 to a power of two.
+
+    Ranks whose batches are about as large then mostly have the same number: collectives have a
+    slower way for several. There are at most an eighth more.
+    """
+    step = 1 << max(0, (bags.stride() - 1).bit_length() - 4)
+    return pad_bags(bags, -(-bags.stride() // step) * step)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from torchrec_mm.data.stream.bags import rounded
 from torchrec_mm.kernels.target_attention import RequestLists
 
 ITEM_ID, USER_ID = "item_id", "user_id"
@@ -176,6 +177,12 @@ class RequestBatch(BatchParts):
     sequences: tuple[FurtherBehaviours, ...] = ()
     target_vectors: Tensor | None = None
     folds: FoldEnds | None = None
+
+    def pin_memory(self) -> "RequestBatch":
+        """For a GPU, in memory that it copies from; what ranks pool for each other is rounded."""
+        pooled = {"raw_ids": self.raw_ids, "bags": self.bags}
+        wide = {name: rounded(bags) for name, bags in pooled.items() if bags is not None}
+        return super(RequestBatch, replace(self, **wide)).pin_memory()
 
     @property
     def lists(self) -> RequestLists:
