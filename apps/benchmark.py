@@ -27,6 +27,7 @@ class BenchmarkName:
         "embedding",
         "fit",
         "gauc",
+        "gpu",
         "launch",
         "live",
         "loader",

@@ -6,7 +6,7 @@ python -m apps.plan --train runs/id/config.yaml --device cpu --world_size 2 --js
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -143,9 +143,8 @@ def workload_of(config: PlanConfig) -> Workload:
     """The tables and the dense part of ``train``, or of ``rows``."""
     lengths: Mapping[str, float] = {}
     raw: Mapping[str, Any] = config.tables
-    if config.train is None:
-        build = partial(tables_of_rows, config)
-    else:
+    build: Callable[[], nn.Module] = partial(tables_of_rows, config)
+    if config.train:
         trained = parse(TrainRankerConfig, ["--config", str(config.train)])
         raw = {**trained.tables, **config.tables}
         spec = spec_of(config.train.parent, trained)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from torchrec_mm.benchmarks.device.pretraining_bare import bare_steps, make_searches
 from torchrec_mm.benchmarks.harness import BenchmarkConfig, alternate, comparison, in_fresh_process
-from torchrec_mm.benchmarks.pretraining_bare import bare_steps, make_searches
 from torchrec_mm.config import check_fields
 from torchrec_mm.data.content.pack import pack
 from torchrec_mm.data.content.packed import PackedContent

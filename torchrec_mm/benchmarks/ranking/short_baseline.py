@@ -6,7 +6,8 @@ here is slow on purpose: a batch is sliced out of arrays in memory at once, wher
 row by row, and the activation unit has ReLU, where FuxiCTR's Dice costs more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,13 +49,17 @@ class ShortBaseline:
             generator=torch.Generator().manual_seed(task.seed),
             worker=worker,
         )
-        settings = RankerSettings()  # as wide and as deep as ours
-        self.network = PlainDIN(
-            read_json(joined / ROWS_FILE), rows.columns, settings.embedding_dim, settings.hidden
-        ).to(self.device)
+        self.network = self.network_of(joined, rows.columns).to(self.device)
         alone = worker.world_size == 1
         self.model = self.network if alone else DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+
+    def network_of(self, joined: Path, columns: Mapping[str, Tensor]) -> PlainDIN:
+        """For the rows in a folder, which have these columns."""
+        settings = RankerSettings()  # as wide and as deep as ours
+        return PlainDIN(
+            read_json(joined / ROWS_FILE), columns, settings.embedding_dim, settings.hidden
+        )
 
     def step(self, batch: dict[str, Tensor]) -> int:
         """Learn from one batch; its number of impressions."""

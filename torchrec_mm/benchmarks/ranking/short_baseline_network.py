@@ -44,14 +44,17 @@ class PlainDIN(nn.Module):
         self.mlp = mlp(width * len(num_rows) + item_width, hidden)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.mlp(torch.cat(self.blocks(batch), dim=-1)).squeeze(-1)
+
+    def blocks(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """What the MLP reads side by side: the columns' embeddings, and the history's."""
         columns = {name: table(batch[name]) for name, table in self.tables.items()}
         target_IE = torch.cat([columns[name] for name in self.items], dim=-1)
         history_ILE = torch.cat(
             [self.tables[name](batch[HISTORY + name]) for name in self.items], dim=-1
         )
         mask_IL = batch[HISTORY + self.items[0]] != 0
-        interest_IE = self.interest(target_IE, history_ILE, mask_IL)
-        return self.mlp(torch.cat([*columns.values(), interest_IE], dim=-1)).squeeze(-1)
+        return [*columns.values(), self.interest(target_IE, history_ILE, mask_IL)]
 
     def interest(self, target: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """(I, E), (I, L, E) and (I, L) bool to (I, E): the history weighed by the target."""
