@@ -15,8 +15,9 @@ from tests.helpers.runs import train_ranker
 from tests.serving.served import MOST, parsed, scorer_of, table_of
 from torchrec_mm.scoring.score import open_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
-from torchrec_mm.serving import wire
+from torchrec_mm.serving import app, wire
 from torchrec_mm.serving.app import ServingSettings, make_app
+from torchrec_mm.serving.batcher import MicroBatcher, Refused
 from torchrec_mm.serving.current import Current, Following
 from torchrec_mm.serving.histories import Histories
 from torchrec_mm.serving.measures import Measures
@@ -116,6 +117,21 @@ def test_health_readiness_and_metrics(client, current, market):
     assert 'torchrec_mm_answers_total{status="200"} 1.0' in page
     assert 'torchrec_mm_answers_total{status="422"} 1.0' in page
     assert f"torchrec_mm_checkpoint_step {float(current.step)}" in page
+
+
+def test_a_busy_server_does_not_read_what_it_refuses(client, current, market, monkeypatch):
+    def full(batcher: MicroBatcher) -> None:
+        raise Refused("7 candidates are waiting, more than can be scored in time")
+
+    (row,) = rows_of(current, market, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MicroBatcher, "check_room", full)
+        patch.setattr(app, "received", None)  # to call it would be an error
+        for body in (b"{", b"x" * (MOST.bytes + 1)):
+            said = client.post("/score", content=body)
+            assert said.status_code == 503 and said.headers["retry-after"] == "1"
+            assert said.json()["error"].startswith("7 candidates are waiting")
+    assert client.post("/score", json=row).status_code == 200
 
 
 def test_openapi_says_what_a_request_may_hold(client):

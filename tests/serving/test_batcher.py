@@ -98,6 +98,27 @@ def test_a_full_queue_refuses_and_takes_again_once_it_is_shorter():
     assert model.batches == [[1], [2], [4]]
 
 
+def test_where_what_is_usually_asked_has_no_room_nothing_need_be_read_to_refuse_it():
+    model = Model(held=True)
+
+    async def work(batcher: MicroBatcher) -> None:
+        batcher.check_room()  # nobody has asked for anything
+        first = asyncio.create_task(batcher.ask(asking(5, 1), LONG_S))
+        await begun(model)
+        others = []
+        for queued in (5, 10):
+            batcher.check_room()
+            others.append(asyncio.create_task(batcher.ask(asking(5, queued), LONG_S)))
+            await all_waiting(batcher, queued)
+        with pytest.raises(Refused, match="10 candidates are waiting"):
+            batcher.check_room()
+        model.go.set()
+        await asyncio.gather(first, *others)
+        batcher.check_room()
+
+    run(model, work, queue_candidates=12)
+
+
 def test_more_than_the_queue_holds_is_scored_where_nothing_waits():
     model = Model()
 

@@ -172,6 +172,10 @@ class _Server:
 
     async def score(self, request: Request) -> Response:
         try:
+            self._scoring().check_room()
+        except Refused as error:
+            return self._busy(error)
+        try:
             kind, body = await received(
                 request, self.settings.limits.bytes, self.settings.timeout_s
             )
@@ -185,7 +189,7 @@ class _Server:
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
         except Refused as error:
-            return self._answer(503, str(error), {"retry-after": RETRY_S})
+            return self._busy(error)
         except Gone:
             self.measures.gone.inc()
             return self._answer(503, "the client has gone")
@@ -219,7 +223,7 @@ class _Server:
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
         except (Refused, Unkept) as error:
-            return self._answer(503, str(error), {"retry-after": RETRY_S})
+            return self._busy(error)
         counts = asdict(outcome)
         for name, count in counts.items():
             self.measures.behaviours.labels(name).inc(count)
@@ -234,7 +238,7 @@ class _Server:
         except InputError as error:
             return self._answer(422, " ".join(str(error).split()))
         except (Refused, Unkept) as error:
-            return self._answer(503, str(error), {"retry-after": RETRY_S})
+            return self._busy(error)
         self.measures.behaviours.labels(DELETED).inc(count)
         self.measures.answers.labels("200").inc()
         return Response(wire.write_counts({DELETED: count}), media_type=wire.JSON)
@@ -248,9 +252,7 @@ class _Server:
 
     async def _asked(self, request: Request, requests: Requests) -> tuple[np.ndarray, str]:
         """Scores, unless the client goes away first."""
-        if self.batcher is None:
-            raise Refused("the server is ending")
-        asked = asyncio.ensure_future(self.batcher.ask(requests, self.settings.timeout_s))
+        asked = asyncio.ensure_future(self._scoring().ask(requests, self.settings.timeout_s))
         gone = asyncio.ensure_future(until_gone(request))
         try:
             await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -262,6 +264,14 @@ class _Server:
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+
+    def _scoring(self) -> MicroBatcher:
+        if self.batcher is None:
+            raise Refused("the server is ending")
+        return self.batcher
+
+    def _busy(self, error: Refused | Unkept) -> Response:
+        return self._answer(503, str(error), {"retry-after": RETRY_S})
 
     def _turned(self, turned: Turned) -> Response:
         if turned.is_gone:

@@ -17,6 +17,8 @@ from torchrec_mm.data.contract.requests import Requests
 
 logger = logging.getLogger(__name__)
 
+USUAL_SHARE = 1 / 16  # of the newest client in what clients usually ask for
+
 Score = Callable[[Sequence[Requests]], "Scored"]
 
 
@@ -71,7 +73,7 @@ class MicroBatcher:
         self._score, self._observed = score, observed
         self._batch_candidates, self._queue_candidates = batch_candidates, queue_candidates
         self._waiting: deque[Waiting] = deque()
-        self._queued = 0
+        self._queued, self._usual = 0, 0.0
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "scorer")
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +83,20 @@ class MicroBatcher:
     def queued(self) -> int:
         """Candidates that wait."""
         return self._queued
+
+    def check_room(self) -> None:
+        """Refused where as much as clients usually ask for has no room.
+
+        To be called before a request is read: what is read and then refused keeps the others from
+        being scored, and the more of it comes, the fewer are.
+        """
+        if self._is_closed:
+            raise Refused("the server is ending")
+        self._check_room(self._usual)
+
+    def _check_room(self, count: float) -> None:
+        if self._queued and self._queued + count > self._queue_candidates:
+            raise Refused(f"{self._queued} candidates are waiting, more than can be scored in time")
 
     def start(self) -> None:
         """Begin to score."""
@@ -105,8 +121,8 @@ class MicroBatcher:
         count = requests.num_impressions
         if self._is_closed:
             raise Refused("the server is ending")
-        if self._queued and self._queued + count > self._queue_candidates:
-            raise Refused(f"{self._queued} candidates are waiting, more than can be scored in time")
+        self._usual += (count - self._usual) * USUAL_SHARE if self._usual else count
+        self._check_room(count)
         loop = asyncio.get_running_loop()
         waiting = Waiting(requests, time.monotonic() + timeout_s, loop.create_future())
         self._waiting.append(waiting)
