@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torchrec_mm.config import check_fields, parse, run
 from torchrec_mm.data.content.images import MAX_IMAGE_PIXELS
 from torchrec_mm.errors import InputError
+from torchrec_mm.parallel.cuda.modes import use_tf32
 from torchrec_mm.parallel.process_group import Worker, gather_rows, process_group
 from torchrec_mm.pretraining.encoder.settings import EncoderSettings
 from torchrec_mm.pretraining.scl.settings import (
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train, or write the off-the-shelf encoders, and say how good they are."""
     config = parse(PretrainConfig, argv)
     with process_group() as worker:
+        use_tf32(config.tf32, worker.device)
         report = pretrain(config, worker)
         if worker.is_first:
             print(

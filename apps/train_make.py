@@ -19,6 +19,7 @@ from torchrec_mm.data.stream.loader import RequestLoader
 from torchrec_mm.documents import read_yaml
 from torchrec_mm.files import beside
 from torchrec_mm.item_vectors.store import ItemVectors
+from torchrec_mm.parallel.cuda.modes import use_tf32
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     config = as_begun(with_learning_rate(parse(TrainMakeConfig, argv), RATE_PER_REQUEST))
     with suppress_library_warnings(), process_group() as worker, reserve_reader_core():
+        use_tf32(config.tf32, worker.device)
         reads = reads_of(config.data, config.encoded, config.vectors)
         check_run_dir(config.run_dir, config.resume, reads)
         with encoded_requests(

@@ -31,6 +31,7 @@ from torchrec_mm.online.follow import (
     write_description,
 )
 from torchrec_mm.online.settings import FollowSettings
+from torchrec_mm.parallel.cuda.modes import compile_network, use_tf32
 from torchrec_mm.parallel.library_warnings import suppress_library_warnings
 from torchrec_mm.parallel.process_group import Worker, process_group, reserve_reader_core
 from torchrec_mm.parallel.sharded_vectors import vector_source
@@ -97,6 +98,8 @@ class TrainRankerConfig(RankerSettings, FollowSettings):
     """The plan.json of another run, whose sharding and kernels to keep."""
     communication: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Of embeddings and their gradients between ranks; less than fp32 needs NCCL."""
+    compile: bool = False
+    """On GPUs, compile the network at its first step: fewer and larger kernels."""
     min_count: int = 10
     """Items that training shows less often share one row: the regularisation that counts most."""
     max_behaviours: int = 50
@@ -162,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_learning_rate(config, RATE_PER_REQUEST)
     reader = reserve_reader_core(is_busy=config.vectors is not None)
     with suppress_library_warnings(), process_group() as worker, reader:
+        use_tf32(config.tf32, worker.device)
         if config.is_following:
             follow_requests(config, worker)
             return
@@ -205,6 +209,7 @@ def train_network(config: TrainRankerConfig, train: EncodedRequests, worker: Wor
         model.network.make.load_state_dict(make_weights(config))
     if model.network.effects is not None and vectors is not None:
         model.network.effects.find_directions(vectors)
+    compile_network(config.compile, model.network, worker.device)
     asked, lengths = read_tables(config.tables), spec.mean_lengths
     options = TableOptions(asked, config.communication, config.plan, lengths)
     distributed = distribute(model, worker, config.optimizer(), config.seed, options)
@@ -240,6 +245,7 @@ def follow_requests(config: TrainRankerConfig, worker: Worker) -> None:
     check_run_dir(config.run_dir, config.resume, [*reads, config.start_from])
     trained = gone_on_with(config.run_dir, config)
     ranker = Ranker(spec_from_json(trained.model["spec"]))
+    compile_network(config.compile, ranker.network, worker.device)
     encoder = encoder_of(trained, config.items or trained.items)
     source = source_of(trained, config)
     vectors = FollowedVectors.open(trained, config.vectors, VECTORS_S)

@@ -27,6 +27,8 @@ class RunSettings:
     """How many of the last checkpoints stay, besides the best by test AUC."""
     resume: bool = False
     """Go on with the run in run_dir after its last checkpoint, on any number of processes."""
+    tf32: bool = False
+    """On GPUs, multiply float32 matrices with 10 bits of mantissa: faster, less exact."""
     log_every_steps: int = 20
     """Steps in a window: of metrics.jsonl, TensorBoard and the guards."""
     hang_timeout_s: float = 600.0

@@ -23,7 +23,7 @@ from torchrec_mm.runs.run_folder import (
 # Of the run before alone: how long it went on, how it was watched, what it followed.
 OF_BEFORE = (
     *("run_dir", "resume", "once", "follow", "follow_redis", "start_from", "allow_keys"),
-    *("checkpoint_steps", "test_auc", "profile_steps"),
+    *("checkpoint_steps", "test_auc", "profile_steps", "tf32", "compile"),
 )
 # How the next requests are learned from, which may be another way.
 OF_LEARNING = (

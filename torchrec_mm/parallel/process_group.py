@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torchrec_mm import gpus
 from torchrec_mm.environment import choice
 from torchrec_mm.errors import HostError, InputError
+from torchrec_mm.parallel.cuda.modes import use_tf32
 
 __all__ = ["gather_rows"]  # for others; the rest is for the rooms of this project
 
@@ -62,6 +63,7 @@ def process_group() -> Iterator[Worker]:
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    use_tf32(False, device)
     worker = Worker(device, dist.get_rank(), dist.get_world_size())
     try:
         yield worker

@@ -54,6 +54,7 @@ MAY_CHANGE = (
     *("resume", "run_dir", "allow_keys", "checkpoint_steps", "keep_checkpoints"),
     *("log_every_steps", "hang_timeout_s", "stop_timeout_s", "profile_steps"),
     *("vector_storage", "num_workers", "once", "least_gauc", "most_miscalibration"),
+    *("tf32", "compile"),
 )
 
 # What runs did that began before there was such a flag.
