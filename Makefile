@@ -10,7 +10,7 @@ DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
 # Files of tests side by side: each is of one thread, and those of several ranks wait a lot.
 TEST_WORKERS := $(DEMO_THREADS)
 
-.PHONY: help install demo study test test-gpu lint
+.PHONY: help install demo study test test-slow test-gpu lint
 
 help:  ## these lines
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/'
@@ -29,8 +29,13 @@ study: .venv/.ready  ## what always holds on a small simulated market, or an err
 	.venv/bin/python -m apps.study --recipe quick --data runs/quick/market \
 		--vectors '[runs/quick/text]' --run_dir runs/quick/study
 
-test: .venv/.ready  ## the tests; says which it left out because a component is not on this machine
-	.venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST := .venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: .venv/.ready  ## the tests but for slow ones; says what it left out as a component is not here
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/.ready  ## the others: kills, clusters, guides, whole commands on several ranks
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-gpu: .venv/.ready  ## the tests of GPUs alone, on a host that has one
 	.venv/bin/python -m pytest -m gpu -n 0 $(PYTEST_ARGS)

@@ -40,7 +40,9 @@ COMPONENTS = {
 # all others state what a CPU does, and see none.
 GPU = "gpu"
 
-SLOW = ("slurm", "spark", "kill")
+# ``make test-slow`` alone runs these, and what is marked slow itself: each takes more than seconds.
+SLOW = "slow"
+ALWAYS_SLOW = ("slurm", "spark", "kill")
 
 # CI sets this: there a missing component is an error, not something to leave out.
 ALL = os.environ.get("TORCHREC_MM_ALL") == "1"
@@ -100,10 +102,14 @@ def missing(marker: str) -> str:
     return f"no {', '.join(lacking)}" if lacking else ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for other processes come first, so that none of them is left for the end."""
-    slow = {item.path for item in items for mark in SLOW if item.get_closest_marker(mark)}
-    items.sort(key=lambda item: item.path not in slow)
+    waiting = {item for item in items for mark in ALWAYS_SLOW if item.get_closest_marker(mark)}
+    for item in waiting:
+        item.add_marker(SLOW)
+    files = {item.path for item in waiting}
+    items.sort(key=lambda item: item.path not in files)
 
 
 def pytest_collection_finish() -> None:
@@ -132,6 +138,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was left out, once a component."""
+    if terminalreporter.config.option.markexpr == f"not {SLOW}":
+        terminalreporter.write_line(f"left out: what is {SLOW} (make test-{SLOW})", yellow=True)
     skipped = terminalreporter.stats.get("skipped", [])
     properties = [pair for report in skipped for pair in report.user_properties]
     left_out = Counter(component for name, component in properties if name == "left out")

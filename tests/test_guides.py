@@ -100,11 +100,13 @@ def walked(tmp_path_factory) -> Callable[[Path], Path]:
     return folder_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
 def test_a_guide_is_true(page, walked):
     walked(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "command"),
     [pytest.param(*each, marks=getattr(pytest.mark, each[1].needs)) for each in SPECIAL],

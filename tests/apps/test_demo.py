@@ -9,6 +9,8 @@ from tests.helpers.forks import pools_of_forks
 from torchrec_mm.errors import InputError
 from torchrec_mm.parallel import process_group
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--items", "100", "--impressions", "3000", "--searches", "500", "--seeds", "1"]
 SMALL += ["--processes", "2"]
 METHODS = {"bias", "id", "vector", "simscore", "simtier", "make", "simtier+make"}

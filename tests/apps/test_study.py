@@ -15,6 +15,8 @@ from tests.helpers.forks import wait_until
 from tests.helpers.small_market import SmallMarket
 from torchrec_mm.stages.jobs import Job
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"embedding_dim": 4, "hidden": [4], "batch_requests": 16, "min_count": 2}
 RECIPE = {
     "title": "Small",

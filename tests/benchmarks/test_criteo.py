@@ -58,6 +58,7 @@ def test_both_sides_have_the_same_rows(folder):
     assert own == at.values[at.offsets[3] : at.offsets[8]].tolist()
 
 
+@pytest.mark.slow
 def test_both_sides_learn_from_all_of_them(folder):
     task = ShortTask(folder=folder, seconds=0, epochs=1, seed=0, batch_impressions=64)
     for side in (short_ours, criteo_baseline):

@@ -34,6 +34,7 @@ def test_without_a_gpu_it_is_refused(refused, monkeypatch):
     assert "gpu must run on a host with a GPU" in refused(apps.benchmark.main, ["gpu"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "lines"),
     [

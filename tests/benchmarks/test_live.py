@@ -10,6 +10,7 @@ from torchrec_mm.benchmarks.live import FIRST_ID, LiveConfig, compare, watch
 from torchrec_mm.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_every_event_is_followed_to_its_vector(tmp_path, monkeypatch):
     room = make_room(tmp_path / "room")

@@ -24,6 +24,8 @@ from torchrec_mm.scoring.score import open_vectors
 from torchrec_mm.scoring.trained_run import TrainedRun
 from torchrec_mm.serving.scorer import load_network
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse")
 RAW = json.dumps({name: {"rows": 16, "partitions": 2} for name in ("user_id", "item_id")})
 

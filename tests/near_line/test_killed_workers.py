@@ -104,6 +104,7 @@ def written_by(worker: subprocess.Popen, log: Log, records: int) -> None:
         time.sleep(0.01)  # the worker needs the core, and its relay this process
 
 
+@pytest.mark.slow
 def test_workers_killed_again_and_again_and_a_server_that_goes_away_lose_no_event(sent, tmp_path):
     index, log = new_index(tmp_path)
     command = [sys.executable, "-m", "tests.helpers.updating", str(index), sent.url]

@@ -30,6 +30,8 @@ from torchrec_mm.data.encoded.vocabulary import UNSEEN
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.delta import read_delta
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("id", "simtier+make")
 RAW_IDS = ("--zero_collision", "{user_id: {rows: 16, interval_steps: 2, partitions: 2}}")
 

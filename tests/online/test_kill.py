@@ -58,6 +58,7 @@ class Watched(Current):
             self.taken.append(self.scorer.delta)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_publishes_what_it_would_have(long_market, tmp_path):
     chance = random.Random(3)
     start = train_ranker(long_market, tmp_path / "start", "simtier", *RAW_IDS)

@@ -99,6 +99,7 @@ def test_a_delta_that_a_crash_kept_from_being_written_is_written_the_same(
     assert steps_of(tmp_path / "run") == steps_of(followed)
 
 
+@pytest.mark.slow
 def test_a_window_behind_the_gate_is_kept_from_scorers_and_comes_with_the_next(
     start, spool, followed, tmp_path
 ):

@@ -65,6 +65,7 @@ def follow_stream(server, start, run_dir, *more: str):
     return run_dir
 
 
+@pytest.mark.slow
 def test_a_stream_teaches_what_a_folder_does_and_is_gone_on_with_bit_for_bit(
     server, market, start, tmp_path
 ):

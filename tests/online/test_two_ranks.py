@@ -26,6 +26,8 @@ from tests.online.following import (
 from torchrec_mm.runs.checkpoint_folders import list_checkpoints
 from torchrec_mm.runs.delta import read_delta
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "raw_ids": (
         "id",

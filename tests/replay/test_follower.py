@@ -32,6 +32,7 @@ def arrivals(market, tmp_path):
         yield coming
 
 
+@pytest.mark.slow
 def test_what_scores_has_learned_from_all_windows_but_the_last(market, ranker, arrivals, tmp_path):
     """Of 25 seconds in windows of ten: as a trainer that is given the first twenty has."""
     before = scorer_of(ranker)
@@ -53,6 +54,7 @@ def test_what_scores_has_learned_from_all_windows_but_the_last(market, ranker, a
     assert not np.allclose(before.logits(parsed(before, asked)), wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_cannot_begin_says_why(market, ranker, arrivals, tmp_path):
     (tmp_path / "beside").mkdir()
     trained = TrainedRun.open(ranker, "latest")

@@ -110,6 +110,7 @@ def test_a_users_mistake_is_one_line_of_it(tmp_path):
     assert line.endswith("Z rank 3 ERROR torchrec_mm: error: field must be good")
 
 
+@pytest.mark.slow
 def test_sigkill_loses_nothing_and_stderr_gets_what_it_got(tmp_path):
     program = f"""
 import logging, os, pathlib, signal, torch

@@ -86,6 +86,7 @@ def complaint_of_a_rank(folder: Path) -> str:
     return "none"
 
 
+@pytest.mark.slow
 def test_every_rank_has_the_words_of_the_one_that_met_bad_input(tmp_path):
     complaints = on_fresh_ranks(complaint_of_a_rank, tmp_path, world_size=2, threads=1)
     assert complaints == ["part 1 must be good, and is not"] * 2

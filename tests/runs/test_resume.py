@@ -32,6 +32,7 @@ def stopped_and_resumed(train, step: int) -> Path:
 
 # Before the first checkpoint, right after one, between two, in the second epoch, at its end.
 @pytest.mark.parametrize("step", [1, 2, 3, STEPS, 2 * STEPS - 1])
+@pytest.mark.slow
 def test_a_resumed_ranker_is_the_one_that_never_stopped(step, market, tmp_path):
     more = ("--epochs", "2", "--test_auc", "true", *EVERY_TWO)
     whole = train_ranker(market, tmp_path / "whole", "simtier", *more)

@@ -66,6 +66,7 @@ OTHERS = ("simscore", "simtier+make", "muse")
 EVERY = [("plain", m) for m in METHODS] + [("kinds", m) for m in OTHERS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "method"), EVERY)
 def test_terms_add_up_to_the_log_odds_and_parts_are_the_methods(which, method, request):
     market, runs = request.getfixturevalue(which)

@@ -20,6 +20,8 @@ from torchrec_mm.serving.current import Current
 from torchrec_mm.serving.measures import Measures
 from torchrec_mm.serving.scorer import Scorer
 
+pytestmark = pytest.mark.slow
+
 # Of the logit, absolute; what the guide says of probabilities is less.
 NEAR = 0.02
 METHODS = ("id", "simtier", "simtier+make", "muse", "codes")

@@ -212,6 +212,7 @@ def loaded(tab: Browser, selector: str) -> list[int]:
     return tab.ask(f"[...document.querySelectorAll({selector!r})].map(i => i.naturalWidth)")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_people_click_and_type_their_way_through(market, run_dir, histories, tmp_path):
     flags = ("--page", "true", "--histories", str(histories))
@@ -250,6 +251,7 @@ def test_people_click_and_type_their_way_through(market, run_dir, histories, tmp
         assert not [line for line in tab.said if "Refused" in line or "violates" in line]
 
 
+@pytest.mark.slow
 def test_without_the_flag_there_is_no_page(run_dir):
     with served(run_dir) as (_, where):
         assert httpx.get(f"{where}/page").status_code == 404

@@ -133,6 +133,7 @@ def test_nothing_is_compared_without_a_share(run_dir, market):
         assert "parity_requests_total{" not in client.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_gone_is_no_difference_but_told(run_dir, market, monkeypatch, caplog):
     served = Served(run_dir)
     (row,) = table_of(served.current.scorer, market.data / "requests" / "test").to_pylist()[:1]

@@ -14,6 +14,8 @@ from tests.helpers.small_market import ITEM_IDS, SmallMarket
 from tests.serving.served import parsed, predicted, scorer_of, table_of
 from torchrec_mm.serving.requests import together
 
+pytestmark = pytest.mark.slow
+
 METHODS = (
     *("bias", "id", "vector", "simscore", "simtier", "make", "simtier+make", "codes", "muse"),
 )

@@ -116,12 +116,12 @@ def test_a_plain_script_goes_on_when_requeued_and_requeues_itself_at_the_time_li
 
 def test_under_a_plain_script_each_node_gets_sigterm_and_the_time_to_save(jobs):
     saves, told = jobs.folder / "saves", jobs.folder / "told"
-    # To a file: what is printed after srun has gone is lost. Slurm signals children too. The
-    # second node needs longer than the first. exec: a shell around it would end at the signal, and
-    # what is left of the task with it.
+    # To a file: what is printed after srun has gone is lost. Slurm signals children too, maybe
+    # before their parents: hence the loop. The second node needs longer than the first. exec: a
+    # shell around it would end at the signal, and what is left of the task with it.
     saves.write_text(
         f"trap 'trap \"\" TERM; sleep $SLURM_NODEID.5; echo saved >> {told}; exit 143' TERM\n"
-        f"echo begun >> {told}\nsleep 300 & wait\n"
+        f"echo begun >> {told}\nwhile :; do sleep 300 & wait; done\n"
     )
 
     def have_told(word: str, times: int) -> bool:

@@ -54,6 +54,7 @@ def commands(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(folder.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seen", "given"), [(["5", "3"], ["3", "5", "5"]), ([], ["all"])])
 def test_each_process_has_a_gpu_of_its_own_while_there_are_some(
     commands, tmp_path, monkeypatch, seen, given
@@ -78,6 +79,7 @@ def test_a_process_of_a_pool_stays_from_one_run_to_the_next(commands, tmp_path):
     assert int(first) != os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaded", [[], ["json"]], ids=["spawned", "from the fork server"])
 def test_a_job_ends_where_what_began_it_is_killed(commands, tmp_path, loaded):
     pid = tmp_path / "pid"

@@ -238,6 +238,7 @@ def test_existing_vectors_are_not_overwritten(embed, tmp_path):
     assert json.loads((tmp_path / "v" / "meta.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_two_ranks_write_the_bytes_of_one_also_on_unlike_gpus(room, embed, tmp_path):
     """Three parts of 533 items or so, a third of them without a picture."""
     items = read_items(room.data)

@@ -149,6 +149,7 @@ def test_no_epochs_write_the_off_the_shelf_encoder_and_one_modality_is_enough(
     assert capsys.readouterr().out.startswith("off-the-shelf: recall@10 ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "stops", "flags"),
     [

@@ -15,6 +15,8 @@ from torchrec_mm.exporting import export, program
 
 LOADS = """
 import sys, torch
+
+pytestmark = pytest.mark.slow
 program = torch.export.load(sys.argv[1]).module()
 print(*sorted({str(n.target).split(".")[0] for n in program.graph.nodes if "OpOverload" in
     type(n.target).__name__}))

@@ -35,6 +35,8 @@ from tests.helpers.small_market import (
 )
 from tests.helpers.two_ranks import Command, run_on_two_ranks
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("id", "simscore", "simtier+make", "muse")
 MORE = ("--epochs", "2", "--checkpoint_steps", "3")
 

@@ -35,6 +35,7 @@ def figures(run_dir: Path) -> list[tuple]:
     return [(line.get("step"), line["loss"], line.get("test_auc")) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_ranker_learns_and_scores_the_same_from_the_ranks_memory(method, market, tmp_path, asked):
     more = ("--epochs", "2", "--test_auc", "true")

@@ -57,6 +57,7 @@ def losses(run_dir: Path) -> list[float]:
     return [line["loss"] for line in lines_of(run_dir, "step")]
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_does_of_batches_that_weigh_nothing_too(weighted, run, tmp_path):
     make, alone = tmp_path / "make", train_make(weighted, tmp_path / "alone")
     one_each = ("--batch_requests", "1")

@@ -26,6 +26,8 @@ from tests.helpers.runs import train_ranker
 from tests.serving.served import scorer_of, table_of
 from torchrec_mm.serving.wire import ARROW, JSON
 
+pytestmark = pytest.mark.slow
+
 CASES = 2000 if os.environ.get("TORCHREC_MM_ALL") == "1" else 200
 MOST_BYTES = 100_000
 CHECKED = (

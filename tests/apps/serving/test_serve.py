@@ -23,6 +23,7 @@ def run_dir(market, tmp_path_factory) -> Path:
     return train_ranker(market, tmp_path_factory.mktemp("served") / "run", "simtier")
 
 
+@pytest.mark.slow
 def test_it_scores_over_http_and_ends_quietly_when_told_to(run_dir, market):
     row = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[0]
     with served(run_dir) as (process, where):
@@ -36,6 +37,7 @@ def test_it_scores_over_http_and_ends_quietly_when_told_to(run_dir, market):
         assert "Traceback" not in process.communicate()[1]
 
 
+@pytest.mark.slow
 def test_a_body_that_never_ends_is_refused_and_others_are_answered_meanwhile(run_dir, market):
     row = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[0]
     with served(run_dir, "--timeout_s", "3") as (_, where):
@@ -55,6 +57,7 @@ def ask(where: str, row: dict, times: int) -> list[str]:
     return httpx.post(f"{where}/score", json=body, timeout=WAIT_S).json()["request_ids"]
 
 
+@pytest.mark.slow
 def test_what_waits_for_the_log_is_in_it_when_the_server_has_ended(run_dir, market, tmp_path):
     row = table_of(scorer_of(run_dir), market.data / "requests" / "test").to_pylist()[0]
     with served(run_dir, "--log", str(tmp_path / "log"), "--log_s", "3600") as (process, where):

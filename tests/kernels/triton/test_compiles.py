@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from torchrec_mm.kernels.triton import bank_softmax
 
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_every_kernel_has_code_for_an_h100_and_fits_into_its_shared_memory(tmp_path):
     told = {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     done = subprocess.run(

@@ -52,6 +52,7 @@ def test_a_group_begins_with_float32():
         assert not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["simtier+make"])
 def test_a_compiled_network_learns_the_same_by_one_graph_for_all_batches(
     method, encoded, worker, monkeypatch

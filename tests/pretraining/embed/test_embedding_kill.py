@@ -55,6 +55,7 @@ def room(tmp_path_factory) -> Room:
     return Room(write_items(folder / "many", many, 1500), room.trained, room.specs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_killed_and_begun_again_it_writes_the_bytes_of_a_run_that_was_not(room, tmp_path, encoder):
     of_encoder = room.off_the_shelf if encoder != "trained" else ["--encoder", str(room.trained)]

@@ -55,6 +55,7 @@ LAYERS = {"trainable_layers": -1, "batch_norm": "synchronised", "augment": True}
 LAYERS |= {"modality": "image", "precision": "bf16"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 5, STEPS, 2 * STEPS - 1])
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_bits(train, tmp_path, stop):
     whole = train(tmp_path / "whole", checkpoint_steps=3)
@@ -91,6 +92,7 @@ def test_a_run_that_got_sigterm_saves_and_goes_on_to_the_same_bits(train, tmp_pa
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [LAYERS, LAYERS | {"precision": "fp16"}, {"bank_slots": 0}])
 def test_trained_layers_norms_and_loss_scale_go_on_as_well(train, tmp_path, flags):
     flags = {"epochs": 1, "checkpoint_steps": 2} | flags

@@ -10,6 +10,8 @@ from tests.pretraining.scl.training_ranks import RUNS, STEPS, Room, first_steps,
 from torchrec_mm.parallel.process_group import process_group
 from torchrec_mm.runs.checkpoint_folders import find_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory, packed, encoders):
