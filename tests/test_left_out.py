@@ -42,6 +42,7 @@ def test_make_test_names_what_it_left_out_and_passes(tmp_path):
     assert "1 passed, 2 skipped" in done.stdout
 
 
+@pytest.mark.slow
 def test_ci_fails_instead_of_leaving_out_all_but_what_needs_a_gpu(tmp_path):
     done = run_on_a_bare_machine(tmp_path, everything=True)
     assert done.returncode == 1

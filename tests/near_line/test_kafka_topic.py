@@ -111,6 +111,7 @@ def test_an_event_knows_when_it_was_sent(broker, opened, monkeypatch):
     assert 1.7e9 < message.sent_s < 1e11
 
 
+@pytest.mark.slow
 def test_workers_share_the_partitions_and_one_that_leaves_gives_its_back(broker, opened):
     url = broker.topic()
     broker.send(url, *map(event, range(10)))
@@ -143,6 +144,7 @@ def test_what_was_in_hand_of_a_worker_that_died_is_tried_one_by_one(broker, open
     assert given == [[(0, True)], [(1, True)], [(2, False)]]
 
 
+@pytest.mark.slow
 def test_an_event_that_was_tried_too_often_is_broken_and_its_neighbours_are_not(broker, opened):
     url = broker.topic(partitions=1)
     broker.send(url, *map(event, range(3)), partition=0)
@@ -176,6 +178,7 @@ def test_what_is_buried_lies_in_a_topic_of_its_own_as_it_came_with_the_reason(br
     assert broker.committed(url, partitions=1) == [1]
 
 
+@pytest.mark.slow
 def test_a_broker_that_goes_away_and_comes_back_loses_nothing(broker, opened, tmp_path):
     url = broker.topic()
     index, log = new_index(tmp_path)
@@ -204,6 +207,7 @@ def test_a_broker_that_goes_away_and_comes_back_loses_nothing(broker, opened, tm
     assert [json.loads(value)["item_id"] for value, _ in broker.dead(url)] == [100]
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_too_slow_commits_nothing_of_what_others_have(
     broker, opened, monkeypatch
 ):

@@ -53,6 +53,7 @@ def test_a_resumed_make_drops_out_what_it_would_have(market, tmp_path):
     assert epochs_of(half) == epochs_of(whole)
 
 
+@pytest.mark.slow
 def test_a_resumed_ranker_keeps_its_make_whatever_became_of_the_run_it_came_from(market, tmp_path):
     make = tmp_path / "make"
     with stopped_before(5):

@@ -66,6 +66,7 @@ def assert_goes_on(market: SmallMarket, run_dir: Path, whole: Path) -> None:
     assert alike[0] == alike[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2, STEPS - 1, 2 * STEPS - 1])
 def test_the_step_is_finished_and_saved_and_the_run_goes_on(
     step, market, whole, tmp_path, capsys, handlers

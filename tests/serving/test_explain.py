@@ -82,6 +82,7 @@ def test_terms_add_up_to_the_log_odds_and_parts_are_the_methods(which, method, r
         assert np.abs(without - explained.probabilities).max() > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "method"), [each for each in EVERY if each[1] != "bias"])
 def test_what_no_term_says_is_what_the_mlp_says(which, method, request):
     market, runs = request.getfixturevalue(which)

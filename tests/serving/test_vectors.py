@@ -60,6 +60,7 @@ def scores(scorer: Scorer, market, item: int) -> np.ndarray:
     return scorer.probabilities(parsed(scorer, row))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_new_item_is_scored_by_its_vector_once_that_is_written(method, market, runs, index):
     trained = TrainedRun.open(runs[method], "latest")

@@ -13,10 +13,10 @@ from tests.exporting.test_program import tried
 from tests.helpers.runs import train_make, train_ranker
 from torchrec_mm.exporting import export, program
 
+pytestmark = pytest.mark.slow
+
 LOADS = """
 import sys, torch
-
-pytestmark = pytest.mark.slow
 program = torch.export.load(sys.argv[1]).module()
 print(*sorted({str(n.target).split(".")[0] for n in program.graph.nodes if "OpOverload" in
     type(n.target).__name__}))

@@ -98,6 +98,7 @@ def test_each_value_and_null_is_told_from_the_others_and_from_what_was_never_see
     assert len({str(each) for each in found}) == len(values[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_the_place_and_source_of_an_impression_matter_in_every_method(
     method, market, runs, tmp_path
@@ -143,6 +144,7 @@ def test_the_price_of_an_item_matters_wherever_it_is_known(method, market, runs,
     assert len({str(each) for each in found}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_bags_of_items_and_requests_matter_in_every_method(method, market, runs, tmp_path):
     requests, found = market.data / "requests" / "test", []
@@ -220,6 +222,7 @@ def test_a_run_that_stopped_ends_with_the_bits_of_one_that_did_not(market, tmp_p
     assert alike[0] == alike[1]
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_and_predict_what_one_does(market, runs, tmp_path):
     together = tmp_path / "two"
     file = tmp_path / "there.parquet"

@@ -58,6 +58,7 @@ def ranking_of(rows: dict, decimals: int = 30) -> tuple[float, float]:
     return auc(labels, logits), gauc(np.array(rows["user_id"]), labels, logits).gauc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_pieces_are_scored_as_the_whole_request(method, market, runs, tmp_path):
     figures, impressions, requests = scored(market, runs[method], tmp_path / "whole")

@@ -79,6 +79,7 @@ def test_two_ranks_learn_what_one_does_of_batches_that_weigh_nothing_too(weighte
     assert there["log_loss"] == pytest.approx(here["log_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_ends_with_the_bits_of_one_that_did_not(weighted, run, tmp_path):
     train = partial(train_ranker, weighted, tmp_path / "half", "id", *MORE)
     with stopped_before(7):

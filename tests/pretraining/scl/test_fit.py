@@ -66,6 +66,7 @@ def test_a_run_that_stopped_anywhere_goes_on_to_the_same_bits(train, tmp_path, s
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, STEPS - 1])
 def test_a_run_that_got_sigterm_saves_and_goes_on_to_the_same_bits(train, tmp_path, stop):
     whole = train(tmp_path / "whole", log_every_steps=1)
@@ -104,6 +105,7 @@ def test_trained_layers_norms_and_loss_scale_go_on_as_well(train, tmp_path, flag
     assert steps_of(tmp_path / "half") == steps_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_how_often_a_run_is_saved_changes_nothing_but_its_lines(train, tmp_path):
     often = train(tmp_path / "often", checkpoint_steps=1, keep_checkpoints=2)
     assert_same(often, train(tmp_path / "once"))
