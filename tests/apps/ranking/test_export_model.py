@@ -1,6 +1,8 @@
 """apps.export_model: a whole folder that bare PyTorch can use, or none and one line."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,15 @@ def test_without_a_compiler_nothing_is_compiled(run_dir, tmp_path, refused, monk
     line = refused(apps.export_model.main, flags)
     assert line.startswith("error: aot must have a C++ compiler and an x86-64 processor: ")
     assert not any(tmp_path.iterdir())
+
+
+def test_what_is_compiled_says_the_same_where_there_is_no_compiler(run_dir, tmp_path, capsys):
+    output = tmp_path / "program"
+    apps.export_model.main(["--run_dir", str(run_dir), "--output", str(output), "--aot", "true"])
+    said = re.search(
+        r"compiled for AVX2; differs from the scorer by (\S+)", capsys.readouterr().out
+    )
+    assert said is not None and float(said[1]) <= export.TOLERANCE
+    load = "import torch; torch._inductor.aoti_load_package('compiled.pt2')"
+    command = [sys.executable, "-c", load]
+    subprocess.run(command, cwd=output, env=os.environ | {"PATH": "", "CXX": ""}, check=True)

@@ -25,6 +25,7 @@ from torchrec_mm.train.settings import TrainSettings
 LOOP = {"epochs": 3, "seed": 4, "warmup_steps": 5, "checkpoint_steps": 6, "keep_checkpoints": 2}
 LOOP |= {"allow_keys": ("a", "b"), "log_every_steps": 7, "hang_timeout_s": 8.0}
 LOOP |= {"profile_steps": 9, "stop_timeout_s": 10.0}
+OF_COMMANDS = {"resume", "tf32"}  # which the loop has no part in
 BOTH = {"learning_rate": 0.02, "weight_decay": 0.3, "batch_requests": 7, "test_auc": True} | LOOP
 RANKER = BOTH | {"table_learning_rate": 0.05, "table_scale": 0.007}
 MAKE = BOTH | {"dropout": 0.4, "width": 12, "max_behaviours": 2, "folds": 3}
@@ -178,7 +179,7 @@ def test_the_shape_of_a_ranker_is_that_of_its_flags_and_data(muse, market):
 
 
 def test_all_that_says_how_long_and_what_to_keep_reaches_the_loop(rankers, makes):
-    assert LOOP.keys() >= {field.name for field in fields(RunSettings)} - {"resume"}
+    assert LOOP.keys() >= {field.name for field in fields(RunSettings)} - OF_COMMANDS
     for run in (rankers[0], makes[0]):
         assert {name: getattr(run.settings, name) for name in LOOP} == LOOP
         assert run.settings.resume is False
