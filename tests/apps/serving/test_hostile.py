@@ -115,7 +115,7 @@ def test_requests_drawn_by_the_openapi_page_are_answered_as_it_says(
     page.config.checks.negative_data_rejection.expected_statuses.append("413")
     checks = CHECKS.get_by_names(CHECKED)
 
-    @settings(DRAWN, max_examples=CASES // 2)
+    @settings(DRAWN, max_examples=CASES // 4)  # four times: two paths, two modes
     @given(case=page[path]["POST"].as_strategy(generation_mode=mode))
     def check(case) -> None:
         answer = case.call_and_validate(checks=checks, timeout=WAIT_S)
