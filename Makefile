@@ -7,7 +7,7 @@ FBGEMM ?=
 # Small batches gain nothing from more threads than this.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 DEMO_THREADS := $(shell [ $(CORES) -gt 8 ] && echo 8 || echo $(CORES))
-# Files of tests side by side: each is of one thread. Slow ones wait a lot, so there is one more.
+# Files of tests side by side: each is of one thread, and those of several ranks wait a lot.
 TEST_WORKERS := $(DEMO_THREADS)
 
 .PHONY: help install demo study test test-slow test-gpu lint
@@ -29,13 +29,13 @@ study: .venv/.ready  ## what always holds on a small simulated market, or an err
 	.venv/bin/python -m apps.study --recipe quick --data runs/quick/market \
 		--vectors '[runs/quick/text]' --run_dir runs/quick/study
 
-PYTEST := .venv/bin/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := .venv/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: .venv/.ready  ## the tests but for slow ones; says what it left out as a component is not here
-	$(PYTEST) -n $(TEST_WORKERS) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: .venv/.ready  ## the others: kills, clusters, guides, whole commands on several ranks
-	$(PYTEST) -n $$(($(TEST_WORKERS) + 1)) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-gpu: .venv/.ready  ## the tests of GPUs alone, on a host that has one
 	.venv/bin/python -m pytest -m gpu -n 0 $(PYTEST_ARGS)
